@@ -1,0 +1,101 @@
+"""The level decision as a pure function over policy entries: what the P4 table ``rmlq`` decides, evaluated on a host.
+
+The codes are the ones of ``p4src/shared/log2.p4`` and ``level.p4``; a test holds both sides together cell by cell.
+A policy is a list of :class:`LevelRule`; the first rule that matches gives the level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from host_agent.stamp import REMAINING_UNIT_BYTES, Stage
+
+CODE_STEPS = 8
+"""Codes per octave of :func:`log2_code`."""
+CODE_MAX = 255
+URGENCY_ONE = 128
+"""The urgency of a flow whose MLU is 1; a factor 2 is :data:`CODE_STEPS` codes."""
+
+Interval = tuple[int, int]
+ANY: Interval = (0, CODE_MAX)
+
+
+def log2_code(value: int) -> int:
+    """The 8-bit code of ``value`` >= 0: eight steps an octave, linear within the octave; 0 and 1 share code 0.
+
+    Its error against ``8 log2(value)`` is below 1.7 steps (floor of a chord of the logarithm). Values of 32 bits.
+    """
+    if value <= 1:
+        return 0
+    exponent = value.bit_length() - 1
+    mantissa = (value << 3 >> exponent) & 7
+    return exponent * CODE_STEPS + mantissa
+
+
+def bias_code(effective_bits_per_second: float) -> int:
+    """The per-port ``bias``: what turns ``code(remaining) - code(slack)`` into an urgency at this bandwidth.
+
+    MLU = remaining / (slack B(1-rho)) (paper section 4.1), remaining in stamp units, slack in microseconds. Saturates
+    in 0..511, which covers 1 kb/s to 1 Tb/s and beyond.
+    """
+    bits_per_us = max(effective_bits_per_second, 1.0) / 1e6
+    bias = URGENCY_ONE + CODE_STEPS * math.log2(REMAINING_UNIT_BYTES * 8 / bits_per_us)
+    return max(0, min(511, round(bias)))
+
+
+def urgency(remaining_code: int, slack_code: int, bias: int) -> int:
+    """``128 + 8 log2(MLU)``, saturating in 0..255."""
+    return max(0, min(CODE_MAX, remaining_code + bias - slack_code))
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRule:
+    """One row of the table ``rmlq``: closed intervals over the codes, and the level they give.
+
+    ``late`` is the interval of the bit "slack is 0 or less".
+    """
+
+    stage: Stage
+    level: int
+    late: Interval = (0, 1)
+    rli: Interval = ANY
+    urgency: Interval = ANY
+    slack_code: Interval = ANY
+    remaining_code: Interval = ANY
+
+
+@dataclass(frozen=True, slots=True)
+class LevelKey:
+    """What the level depends on."""
+
+    stage: Stage
+    late: int
+    rli: int
+    urgency: int
+    slack_code: int
+    remaining_code: int
+
+
+def level_key(stage: Stage, rli: int, slack_us: int, remaining: int, bias: int) -> LevelKey:
+    """The table key of a packet with these stamp values behind a port with this ``bias``."""
+    late = int(slack_us <= 0)
+    slack_code = 0 if late else log2_code(slack_us)
+    remaining_code = log2_code(remaining)
+    return LevelKey(stage, late, rli, urgency(remaining_code, slack_code, bias), slack_code, remaining_code)
+
+
+def decide(rules: Sequence[LevelRule], key: LevelKey, default: int = 0) -> int:
+    """The level of the first rule that matches ``key``, or ``default``."""
+    for rule in rules:
+        if (
+            rule.stage == key.stage
+            and rule.late[0] <= key.late <= rule.late[1]
+            and rule.rli[0] <= key.rli <= rule.rli[1]
+            and rule.urgency[0] <= key.urgency <= rule.urgency[1]
+            and rule.slack_code[0] <= key.slack_code <= rule.slack_code[1]
+            and rule.remaining_code[0] <= key.remaining_code <= rule.remaining_code[1]
+        ):
+            return rule.level
+    return default

@@ -1,0 +1,119 @@
+"""The MFS shim header: its layout, its stage numbers, and its codec.
+
+This module is the one home of the stamp's layout for Python. The P4 header (``p4src/shared/headers.p4``) and the Scapy
+layer are tested against it.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+
+ETHERTYPE_MFS = 0x88B5
+"""EtherType of the shim: IEEE 802 Local Experimental Ethertype 1."""
+
+VERSION = 1
+STAMP_BYTES = 24
+REMAINING_UNIT_BYTES = 256
+"""``remaining`` on the wire counts units of this many bytes, rounded up."""
+
+SLACK_MIN_US = -(1 << 31)
+SLACK_MAX_US = (1 << 31) - 1
+REMAINING_MAX_UNITS = (1 << 32) - 1
+
+LEVELS = 8
+"""Number of RMLQ levels, and of queues per port."""
+TOP_LEVEL = LEVELS - 1
+SCAVENGER = 0
+
+_LAYOUT = struct.Struct("!BBHIHBBiII")
+assert _LAYOUT.size == STAMP_BYTES
+
+
+class StampError(ValueError):
+    """A stamp that cannot be encoded or decoded; the message names the field."""
+
+
+class Stage(enum.IntEnum):
+    """Where in a request's life a flow belongs (paper section 2); ``NONE`` marks packets that belong to no stage."""
+
+    NONE = 0
+    KV_REUSE = 1
+    COLLECTIVE = 2
+    P2D = 3
+
+
+class Flags(enum.IntFlag):
+    """Flag bits of the stamp."""
+
+    NONE = 0
+    FIRST = 0x80
+    """First packet of its flow."""
+    BOUNDARY = 0x40
+    """A message or layer starts here, so that a promotion may take effect."""
+    LAST = 0x20
+    """Final packet of its flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """One stamp. Slack is in microseconds, signed; ``remaining`` in units of :data:`REMAINING_UNIT_BYTES`."""
+
+    stage: Stage = Stage.NONE
+    flags: Flags = Flags.NONE
+    next_type: int = 0x0800
+    batch: int = 0
+    flow: int = 0
+    target_layer: int = 0
+    current_layer: int = 0
+    slack_us: int = 0
+    remaining: int = 0
+
+    def pack(self) -> bytes:
+        """The stamp as :data:`STAMP_BYTES` bytes in network order.
+
+        Raises:
+            StampError: a field does not fit its width.
+        """
+        try:
+            return _LAYOUT.pack(
+                VERSION << 4 | self.stage,
+                self.flags,
+                self.next_type,
+                self.batch,
+                self.flow,
+                self.target_layer,
+                self.current_layer,
+                self.slack_us,
+                self.remaining,
+                0,
+            )
+        except struct.error as error:
+            raise StampError(f"{self} does not fit the stamp's layout: {error}") from None
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Stamp:
+        """Read a stamp from the first :data:`STAMP_BYTES` bytes of ``data``.
+
+        Raises:
+            StampError: too short, another version, or a stage that does not exist.
+        """
+        if len(data) < STAMP_BYTES:
+            raise StampError(f"a stamp is {STAMP_BYTES} bytes long, only {len(data)} are here")
+        first, flags, next_type, batch, flow, target, current, slack, remaining, _ = _LAYOUT.unpack_from(data)
+        if first >> 4 != VERSION:
+            raise StampError(f"stamp version {first >> 4} is not {VERSION}")
+        if first & 0xF > Stage.P2D:
+            raise StampError(f"stage {first & 0xF} does not exist; stages are 0 to {int(Stage.P2D)}")
+        return cls(Stage(first & 0xF), Flags(flags), next_type, batch, flow, target, current, slack, remaining)
+
+
+def units_of(byte_count: int) -> int:
+    """``byte_count`` in stamp units, rounded up and saturated at what the field holds."""
+    return min(-(-byte_count // REMAINING_UNIT_BYTES), REMAINING_MAX_UNITS)
+
+
+def clamp_slack_us(slack_us: int) -> int:
+    """``slack_us`` saturated at what the field holds."""
+    return max(SLACK_MIN_US, min(SLACK_MAX_US, slack_us))

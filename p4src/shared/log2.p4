@@ -1,0 +1,27 @@
+// The 8-bit code of a 32-bit number: eight steps an octave (linear within it), 0 and 1 share code 0.
+#ifndef MFS_LOG2_P4
+#define MFS_LOG2_P4
+
+#include "constants.p4"
+
+control Log2(in bit<32> value, out code_t code) {
+    action set_code(code_t value_code) {
+        code = value_code;
+    }
+
+    // Leading one and the three bits below it: one row each.
+    table log2 {
+        key = { value : ternary; }
+        actions = { set_code; }
+        const default_action = set_code(0);
+        const entries = {
+#include "log2_entries.p4"
+        }
+    }
+
+    apply {
+        log2.apply();
+    }
+}
+
+#endif

@@ -1,0 +1,71 @@
+// Congestion marking from the time queued, and the removal of the shim at the last MFS-aware hop.
+#ifndef MFS_MARK_P4
+#define MFS_MARK_P4
+
+#include "headers.p4"
+
+control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
+    bool over;
+
+    @name(".mark_above")
+    action mark_above(bit<32> threshold_us) {
+        over = queued_us > threshold_us;
+    }
+
+    @name(".never_mark")
+    action never_mark() {
+        over = false;
+    }
+
+    // How long a packet of each level may queue before it is marked.
+    @name(".ecn")
+    table ecn {
+        key = { meta.level : exact @name("level"); }
+        actions = { mark_above; never_mark; }
+        default_action = never_mark;
+        size = 8;
+    }
+
+    apply {
+        ecn.apply();
+        if (over) {
+            if (hdr.ipv4.isValid() && hdr.ipv4.ecn != 0) {
+                hdr.ipv4.ecn = 3;
+            }
+            if (hdr.ipv6.isValid() && hdr.ipv6.ecn != 0) {
+                hdr.ipv6.ecn = 3;
+            }
+        }
+    }
+}
+
+control LastHop(in bit<9> egress_port, inout headers_t hdr, inout metadata_t meta) {
+    @name(".keep_stamp")
+    action keep_stamp() {
+        meta.last_hop = false;
+    }
+
+    @name(".remove_stamp")
+    action remove_stamp() {
+        meta.last_hop = true;
+    }
+
+    // Rows for the ports behind which nobody knows the shim.
+    @name(".last_hop")
+    table last_hop {
+        key = { egress_port : exact @name("egress_port"); }
+        actions = { keep_stamp; remove_stamp; }
+        default_action = keep_stamp;
+        size = EDGE_PORTS;
+    }
+
+    apply {
+        last_hop.apply();
+        if (meta.last_hop && hdr.mfs.isValid()) {
+            hdr.ethernet.ether_type = hdr.mfs.next_type;
+            hdr.mfs.setInvalid();
+        }
+    }
+}
+
+#endif

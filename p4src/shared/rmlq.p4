@@ -1,0 +1,73 @@
+// The level of a stamped packet. All policy is in the entries of the table rmlq.
+#ifndef MFS_RMLQ_P4
+#define MFS_RMLQ_P4
+
+#include "headers.p4"
+#include "urgency.p4"
+
+control Rmlq(in bit<9> egress_port, in headers_t hdr, inout metadata_t meta) {
+    Log2() remaining_log2;
+    SlackCode() slack_log2;
+    Urgency() mlu;
+
+    @name(".set_bias")
+    action set_bias(wide_code_t bias) {
+        meta.bias = bias;
+    }
+
+    // The code of each egress port's effective bandwidth B(1 - rho).
+    @name(".port_bias")
+    table port_bias {
+        key = { egress_port : exact @name("egress_port"); }
+        actions = { set_bias; }
+        default_action = set_bias(0);
+        size = EDGE_PORTS;
+    }
+
+    @name(".activate")
+    action activate(bit<8> epoch, bit<32> idle_gap_us) {
+        meta.epoch = epoch;
+        meta.idle_gap_us = idle_gap_us;
+    }
+
+    // Keyless: its default action says which set of rmlq entries is in force.
+    @name(".epoch")
+    table epoch {
+        actions = { activate; }
+        default_action = activate(0, 0xFFFFFFFF);
+    }
+
+    @name(".set_level")
+    action set_level(level_t level) {
+        meta.level = level;
+    }
+
+    // No matching row leaves the level of untagged traffic.
+    @name(".rmlq")
+    table rmlq {
+        key = {
+            meta.epoch          : exact @name("epoch");
+            hdr.mfs.stage       : exact @name("stage");
+            meta.late           : range @name("late");
+            meta.rli            : range @name("rli");
+            meta.urgency        : range @name("urgency");
+            meta.slack_code     : range @name("slack_code");
+            meta.remaining_code : range @name("remaining_code");
+        }
+        actions = { set_level; @defaultonly NoAction; }
+        default_action = NoAction;
+        size = RMLQ_ENTRIES;
+    }
+
+    apply {
+        port_bias.apply();
+        epoch.apply();
+        remaining_log2.apply(hdr.mfs.remaining, meta.remaining_code);
+        slack_log2.apply(hdr.mfs.slack, meta.late, meta.slack_code);
+        mlu.apply(meta.remaining_code, meta.bias, meta.late, meta.slack_code, meta.urgency);
+        meta.rli = hdr.mfs.target_layer |-| hdr.mfs.current_layer;
+        rmlq.apply();
+    }
+}
+
+#endif

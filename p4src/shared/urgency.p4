@@ -1,0 +1,41 @@
+// Urgency without division: 128 + 8 log2(MLU) as a sum of codes, saturating in 0..255.
+#ifndef MFS_URGENCY_P4
+#define MFS_URGENCY_P4
+
+#include "headers.p4"
+#include "log2.p4"
+
+// Slack to its sign and the code of its magnitude.
+control SlackCode(in int<32> slack, out bit<1> late, out code_t code) {
+    Log2() log2;
+    bit<32> magnitude;
+
+    apply {
+        if (slack > 0) {
+            late = 0;
+            magnitude = (bit<32>)slack;
+        } else {
+            late = 1;
+            magnitude = (bit<32>)(-slack);
+        }
+        log2.apply(magnitude, code);
+    }
+}
+
+// A packet that is late is as urgent as can be: its MLU has no bound.
+control Urgency(in code_t remaining_code, in wide_code_t bias, in bit<1> late, in code_t slack_code,
+                out code_t urgency) {
+    wide_code_t wide;
+
+    apply {
+        wide = (wide_code_t)remaining_code + bias;
+        wide = wide |-| (wide_code_t)slack_code;
+        if (late == 1 || wide > (wide_code_t)CODE_MAX) {
+            urgency = CODE_MAX;
+        } else {
+            urgency = (code_t)wide;
+        }
+    }
+}
+
+#endif

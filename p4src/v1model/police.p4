@@ -1,0 +1,27 @@
+// Policing: what a port sends at the top levels beyond its meter is lowered, never dropped.
+#ifndef MFS_V1MODEL_POLICE_P4
+#define MFS_V1MODEL_POLICE_P4
+
+#include <v1model.p4>
+#include "../shared/headers.p4"
+
+const bit<2> METER_RED = 2;
+
+control Police(in bit<9> ingress_port, inout metadata_t meta) {
+    // Bytes at or above police_floor, by ingress port.
+    @name(".police")
+    meter(EDGE_PORTS, MeterType.bytes) police;
+
+    bit<2> color;
+
+    apply {
+        if ((bit<4>)meta.level >= meta.police_floor) {
+            police.execute_meter((bit<32>)ingress_port, color);
+            if (color == METER_RED && meta.level > meta.police_level) {
+                meta.level = meta.police_level;
+            }
+        }
+    }
+}
+
+#endif
