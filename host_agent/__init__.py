@@ -1,1 +1,1 @@
-"""The host agent: flows, stamps and the order in which a host sends them. Depends on nothing but the standard library."""
+"""The host agent: flows, stamps and the order in which a host sends. Needs only the standard library."""

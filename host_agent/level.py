@@ -10,11 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from host_agent.stamp import REMAINING_UNIT_BYTES, Stage
+from host_agent.arbiter import GUARANTEED_SHARE
+from host_agent.stamp import LEVELS, REMAINING_UNIT_BYTES, Stage
 
 CODE_STEPS = 8
 """Codes per octave of :func:`log2_code`."""
 CODE_MAX = 255
+PAYLOAD_SHARE = 0.93
+"""Of the wire bytes of 1,500-byte packets: without the headers up to the transport's, FCS, preamble and gap."""
 URGENCY_ONE = 128
 """The urgency of a flow whose MLU is 1; a factor 2 is :data:`CODE_STEPS` codes."""
 
@@ -34,13 +37,16 @@ def log2_code(value: int) -> int:
     return exponent * CODE_STEPS + mantissa
 
 
-def bias_code(effective_bits_per_second: float) -> int:
-    """The per-port ``bias``: what turns ``code(remaining) - code(slack)`` into an urgency at this bandwidth.
+def bias_code(rate_bps: float, load: float = 0.0) -> int:
+    """The per-port ``bias``: what turns ``code(remaining) - code(slack)`` into an urgency behind this port.
 
-    MLU = remaining / (slack B(1-rho)) (paper section 4.1), remaining in stamp units, slack in microseconds. Saturates
-    in 0..511, which covers 1 kb/s to 1 Tb/s and beyond.
+    MLU = remaining / (slack B(1-rho)) (paper section 4.1), remaining in stamp units, slack in microseconds.
+    ``rate_bps`` is the port's rate in wire bits per second, ``load`` the part rho of it that traffic takes which goes
+    first. B is what the top level can count on of the rate: what is payload, and not guaranteed to other levels.
+    Saturates in 0..511, which covers 1 kb/s to 1 Tb/s and beyond.
     """
-    bits_per_us = max(effective_bits_per_second, 1.0) / 1e6
+    effective_bps = rate_bps * PAYLOAD_SHARE * float(1 - (LEVELS - 1) * GUARANTEED_SHARE) * (1 - load)
+    bits_per_us = max(effective_bps, 1.0) / 1e6
     bias = URGENCY_ONE + CODE_STEPS * math.log2(REMAINING_UNIT_BYTES * 8 / bits_per_us)
     return max(0, min(511, round(bias)))
 
@@ -83,7 +89,9 @@ def level_key(stage: Stage, rli: int, slack_us: int, remaining: int, bias: int) 
     late = int(slack_us <= 0)
     slack_code = 0 if late else log2_code(slack_us)
     remaining_code = log2_code(remaining)
-    return LevelKey(stage, late, rli, urgency(remaining_code, slack_code, bias), slack_code, remaining_code)
+    # A flow that is late has no bound to its MLU.
+    mlu_code = CODE_MAX if late else urgency(remaining_code, slack_code, bias)
+    return LevelKey(stage, late, rli, mlu_code, slack_code, remaining_code)
 
 
 def decide(rules: Sequence[LevelRule], key: LevelKey, default: int = 0) -> int:

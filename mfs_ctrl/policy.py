@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from host_agent.level import CODE_MAX, CODE_STEPS, URGENCY_ONE, LevelRule
 from host_agent.stamp import SCAVENGER, TOP_LEVEL, Stage
@@ -59,7 +60,7 @@ class Policy:
 def mfs(thresholds: Thresholds | None = None) -> Policy:
     """Defer and promote (paper section 4): MLU for the last stage, RLI then RED for the early ones."""
     at = thresholds or Thresholds()
-    rules = [
+    rules: list[LevelRule | None] = [
         LevelRule(Stage.NONE, TOP_LEVEL),
         # A last-stage flow that is late cannot help its request any more.
         LevelRule(Stage.P2D, SCAVENGER, late=LATE),
@@ -96,7 +97,10 @@ def sjf(boundaries: Sequence[int]) -> Policy:
 
 
 def edf(boundaries: Sequence[int]) -> Policy:
-    """Earliest deadline first: ``boundaries`` are slack codes, ascending. A late last-stage flow goes to the scavenger."""
+    """Earliest deadline first: ``boundaries`` are slack codes, ascending.
+
+    A late last-stage flow goes to the scavenger: kept on top, late flows make EDF collapse under overload.
+    """
     return Policy("edf", _bands("slack_code", boundaries, {Stage.P2D: SCAVENGER}))
 
 
@@ -108,7 +112,7 @@ def _bands(code: str, boundaries: Sequence[int], late_level: dict[Stage, int]) -
     for stage in (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D):
         if stage in late_level:
             rules.append(LevelRule(stage, late_level[stage], late=LATE))
-        for index, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+        for index, (low, high) in enumerate(pairwise(edges)):
             if low < high:
                 rules.append(_band(stage, TOP_LEVEL - index, code, (low, high - 1)))
     return tuple(rules)

@@ -63,6 +63,8 @@ def tor(servers: int = 8, nics: int = 2, rate_bps: int = 100_000_000_000, propag
     if not (1 <= servers <= 200 and 1 <= nics <= 8):
         raise ValueError(f"a ToR has 1 to 200 servers of 1 to 8 interfaces, not {servers} of {nics}")
     hosts = tuple(
-        Host(server * nics + nic, server, nic, server * nics + nic + 1) for server in range(servers) for nic in range(nics)
+        Host(server * nics + nic, server, nic, server * nics + nic + 1)
+        for server in range(servers)
+        for nic in range(nics)
     )
     return Topology(hosts, rate_bps, propagation_ns)

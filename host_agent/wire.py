@@ -1,0 +1,97 @@
+"""The transport's header, in a UDP payload, network byte order. The one home of its layout.
+
+Data segment (12 bytes): flags 8, reserved 8, payload length 16, connection 32, sequence 32.
+Acknowledgement (24 bytes): flags 8, reserved 24, connection 32, cumulative 32, highest 32, bitmap 64.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import NamedTuple
+
+PORT = 35253
+"""UDP destination port of the transport."""
+
+DATA_LAYOUT = struct.Struct("!BxHII")
+ACK_LAYOUT = struct.Struct("!BxxxIIIQ")
+DATA_BYTES = DATA_LAYOUT.size
+ACK_BYTES = ACK_LAYOUT.size
+
+BITMAP_BITS = 64
+"""How many of the latest segments an acknowledgement reports one by one."""
+SEQUENCE_MAX = (1 << 32) - 1
+
+
+class WireError(ValueError):
+    """Bytes that are no header of the transport; the message says why."""
+
+
+class Bits(enum.IntFlag):
+    """Flags of the transport's header."""
+
+    ACK = 0x80
+    """An acknowledgement; otherwise a data segment."""
+    ACK_REQUEST = 0x01
+    """The sender wants an acknowledgement of this segment."""
+    FIN = 0x02
+    """The last segment of the connection."""
+    RETRANSMISSION = 0x04
+    """Sent before, and believed lost."""
+    CE_ECHO = 0x08
+    """A segment came in marked as having met congestion since the last acknowledgement."""
+
+
+# As plain integers for the packet path, where an IntFlag costs a microsecond an operation.
+ACK = int(Bits.ACK)
+ACK_REQUEST = int(Bits.ACK_REQUEST)
+FIN = int(Bits.FIN)
+RETRANSMISSION = int(Bits.RETRANSMISSION)
+CE_ECHO = int(Bits.CE_ECHO)
+
+
+class DataHeader(NamedTuple):
+    """A data segment: segments are numbered from 0, one by one; ``length`` in bytes."""
+
+    flags: int
+    length: int
+    connection: int
+    sequence: int
+
+    def pack(self) -> bytes:
+        """The header as :data:`DATA_BYTES` bytes."""
+        return DATA_LAYOUT.pack(*self)
+
+
+class Ack(NamedTuple):
+    """What a receiver has: all below ``cumulative``, and of the 64 up to ``highest`` those whose bit is set.
+
+    Bit ``i`` of ``bitmap`` stands for segment ``highest - i``. (Reporting the latest segments, not those that follow
+    the gap, lets a promoted flow run on however long its earlier segments are held up at a lower level.)
+    """
+
+    flags: int
+    connection: int
+    cumulative: int
+    highest: int
+    bitmap: int
+
+    def pack(self) -> bytes:
+        """The acknowledgement as :data:`ACK_BYTES` bytes."""
+        return ACK_LAYOUT.pack(*self)
+
+
+def unpack(data: bytes, offset: int = 0) -> DataHeader | Ack:
+    """Read the header at ``offset`` of ``data``.
+
+    Raises:
+        WireError: fewer bytes than the header has.
+    """
+    try:
+        if data[offset] & ACK:
+            return Ack._make(ACK_LAYOUT.unpack_from(data, offset))
+        return DataHeader._make(DATA_LAYOUT.unpack_from(data, offset))
+    except (IndexError, struct.error):
+        raise WireError(
+            f"a transport header does not fit in the {max(len(data) - offset, 0)} bytes that are left"
+        ) from None

@@ -1,0 +1,167 @@
+"""The counters of the MFS program decoded: what each index means, and what was counted between two reads.
+
+The layouts are those of ``p4src/v1model/observe.p4``; they are written down here for all of Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from host_agent.level import CODE_STEPS
+from host_agent.stamp import LEVELS, Stage
+
+PORT_LEVEL = "port_level"
+LAXITY = "laxity"
+COMPLETION = "completion"
+DISCARDED = "discarded"
+DISCARD_REASONS = ("no route", "malformed", "time to live over")
+
+LAXITY_BUCKETS = 16
+LATE_BUCKET = LAXITY_BUCKETS - 1
+"""The bucket of packets that are late, whose urgency has no bound."""
+OCTAVES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What one cell counted; bytes are 0 where the counter counts packets only."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortLevel:
+    """Index of ``port_level``: what left by egress port ``port`` at ``level``."""
+
+    port: int
+    level: int
+
+    @property
+    def index(self) -> int:
+        """The cell."""
+        return self.port << 3 | self.level
+
+    @classmethod
+    def of(cls, index: int) -> PortLevel:
+        """What the cell ``index`` counts."""
+        return cls(index >> 3, index & 7)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LaxityCell:
+    """Index of ``laxity``: stamped packets that left, by stage, level and urgency / 16 (a factor 4 of MLU a bucket)."""
+
+    stage: Stage
+    level: int
+    bucket: int
+
+    @property
+    def index(self) -> int:
+        """The cell."""
+        return self.stage << 7 | self.level << 4 | self.bucket
+
+    @classmethod
+    def of(cls, index: int) -> LaxityCell:
+        """What the cell ``index`` counts."""
+        return cls(Stage(index >> 7), index >> 4 & 7, index & 15)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CompletionCell:
+    """Index of ``completion``: final packets of flows, by stage, level, lateness, and octave of the slack's magnitude.
+
+    Octave o is 2^o to 2^(o+1) microseconds of slack left, or of delay past the deadline when ``late``.
+    """
+
+    stage: Stage
+    level: int
+    late: bool
+    octave: int
+
+    @property
+    def index(self) -> int:
+        """The cell."""
+        return self.stage << 9 | self.level << 6 | self.late << 5 | self.octave
+
+    @classmethod
+    def of(cls, index: int) -> CompletionCell:
+        """What the cell ``index`` counts."""
+        return cls(Stage(index >> 9), index >> 6 & 7, bool(index >> 5 & 1), index & 31)
+
+    @property
+    def slack_code(self) -> int:
+        """The slack code in the middle of the octave."""
+        return self.octave * CODE_STEPS + CODE_STEPS // 2
+
+
+def cells_of_ports(ports: Iterable[int]) -> list[int]:
+    """The cells of ``port_level`` that belong to ``ports``."""
+    return [PortLevel(port, level).index for port in ports for level in range(LEVELS)]
+
+
+Cells = Mapping[str, Mapping[int, Count]]
+"""Counts by counter name and index, as read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was counted over ``interval_ns`` (0: unknown); cells that did not move are left out."""
+
+    interval_ns: int = 0
+    port_level: Mapping[PortLevel, Count] = field(default_factory=dict)
+    laxity: Mapping[LaxityCell, Count] = field(default_factory=dict)
+    completion: Mapping[CompletionCell, int] = field(default_factory=dict)
+
+    def late_share(self, *stages: Stage) -> float | None:
+        """Share of the completed flows of ``stages`` that were late; None if none completed."""
+        completed = self.completed(*stages)
+        if not completed:
+            return None
+        late = sum(flows for cell, flows in self.completion.items() if cell.stage in stages and cell.late)
+        return late / completed
+
+    def completed(self, *stages: Stage) -> int:
+        """Number of flows of ``stages`` that ended."""
+        return sum(flows for cell, flows in self.completion.items() if cell.stage in stages)
+
+    def slack_code_at(self, share: float, *stages: Stage) -> int | None:
+        """The slack code that ``share`` of the flows of ``stages`` that ended in time do not exceed, to an octave."""
+        in_time = sorted(
+            (cell.slack_code, flows)
+            for cell, flows in self.completion.items()
+            if cell.stage in stages and not cell.late
+        )
+        total = sum(flows for _, flows in in_time)
+        seen = 0
+        for code, flows in in_time:
+            seen += flows
+            if seen and seen >= share * total:
+                return code
+        return None
+
+
+def observe(before: Cells, after: Cells, interval_ns: int = 0) -> Observation:
+    """What was counted between two reads. A cell below its old count was reset meanwhile, and counts from 0.
+
+    Counters that are missing in ``after`` were not read and count nothing.
+    """
+    return Observation(
+        interval_ns,
+        {PortLevel.of(index): count for index, count in _moved(before, after, PORT_LEVEL)},
+        {LaxityCell.of(index): count for index, count in _moved(before, after, LAXITY)},
+        {CompletionCell.of(index): count.packets for index, count in _moved(before, after, COMPLETION)},
+    )
+
+
+def _moved(before: Cells, after: Cells, name: str) -> list[tuple[int, Count]]:
+    old = before.get(name, {})
+    moved = []
+    for index, count in after.get(name, {}).items():
+        base = old.get(index, Count(0, 0))
+        if count.packets < base.packets:
+            base = Count(0, 0)
+        if count.packets > base.packets:
+            moved.append((index, Count(count.packets - base.packets, count.bytes - base.bytes)))
+    return moved

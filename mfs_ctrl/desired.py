@@ -1,0 +1,191 @@
+"""What the switch should hold: computed from topology, policy and parameters, and from nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from host_agent.arbiter import GUARANTEED_SHARE
+from host_agent.level import ANY, LevelRule, bias_code
+from host_agent.stamp import LEVELS, TOP_LEVEL
+from mfs_ctrl.entries import (
+    ActionCall,
+    DefaultAction,
+    Entity,
+    Exact,
+    FieldMatch,
+    GroupRef,
+    Lpm,
+    MeterConfig,
+    ProfileGroup,
+    ProfileMember,
+    Range,
+    TableEntry,
+)
+from mfs_ctrl.errors import DesiredStateError
+from topologies.topology import Host, Topology
+
+NEXT_HOP_GROUP_SIZE = 64
+"""Paths that a group may come to have; P4Runtime does not let this number change while the group exists."""
+IDLE_GAP_NEVER_US = 0xFFFFFFFF
+LATE_ANY = (0, 1)
+FULL_FRAME_WIRE_BYTES = 1538
+"""An Ethernet frame of 1,500 bytes of payload with preamble, FCS and gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchParameters:
+    """What an operator chooses, beside topology and policy. The defaults bound nothing and mark nothing.
+
+    Attributes:
+        untrusted_ports: ports from which stamps are not honoured.
+        untagged_level: level of packets without a stamp from trusted ports, and of stamps that no rule covers.
+        untrusted_level: level of everything from untrusted ports.
+        police_floor: levels from here up are metered per ingress port; 8 meters nothing.
+        police_level: level of what exceeds the meter.
+        police_share: share of the port's rate that may come in at metered levels before it is lowered.
+        police_burst_us: burst that the meter lets pass, as a time at the metered rate, microseconds.
+        ecn_frames: for each level, how many full frames' time at the port's rate a packet may queue before it is
+            marked; None never marks.
+        stamp_unaware_ports: ports behind which nobody knows the shim, where it is removed.
+        queue_bytes: byte limit of each level's queue, and ``guaranteed_share`` of the port's rate that the level always
+            gets: together they say after which idle gap a lower queue has drained, so that a flow may rise.
+    """
+
+    untrusted_ports: frozenset[int] = frozenset()
+    untagged_level: int = 1
+    untrusted_level: int = 0
+    police_floor: int = TOP_LEVEL
+    police_level: int = 1
+    police_share: float = 1.0
+    police_burst_us: int = 10_000
+    ecn_frames: tuple[int | None, ...] = (None,) * LEVELS
+    stamp_unaware_ports: frozenset[int] = frozenset()
+    queue_bytes: int = 256 * 1024
+    guaranteed_share: float = float(GUARANTEED_SHARE)
+
+    def __post_init__(self) -> None:
+        for name in ("untagged_level", "untrusted_level", "police_level"):
+            if not 0 <= getattr(self, name) < LEVELS:
+                raise DesiredStateError(f"{name} is a level of 0..{LEVELS - 1}, not {getattr(self, name)}")
+        if not 0 <= self.police_floor <= LEVELS:
+            raise DesiredStateError(f"police_floor is a level of 0..{LEVELS - 1} or {LEVELS}, not {self.police_floor}")
+        if len(self.ecn_frames) != LEVELS:
+            raise DesiredStateError(
+                f"ecn_frames needs one number for each of {LEVELS} levels, not {len(self.ecn_frames)}"
+            )
+        if self.police_share <= 0 or not 0 < self.guaranteed_share <= 1:
+            raise DesiredStateError("police_share must be positive, and guaranteed_share in (0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRows:
+    """The rows of ``rmlq`` for one policy, and the idle gap that goes with them, in a form free of epochs."""
+
+    rules: tuple[LevelRule, ...]
+    idle_gap_us: int
+
+    def entries(self, epoch: int) -> tuple[TableEntry, ...]:
+        """The rows under epoch number ``epoch``; the first rule has the highest priority."""
+        count = len(self.rules)
+        return tuple(rmlq_row(rule, epoch, count - order) for order, rule in enumerate(self.rules))
+
+    def activation(self, epoch: int) -> DefaultAction:
+        """What makes ``epoch`` the one in force."""
+        return DefaultAction("epoch", ActionCall("activate", (epoch, self.idle_gap_us)))
+
+
+def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapping[int, int]) -> tuple[Entity, ...]:
+    """Everything but the policy: edge, routes, next hops, biases, marking, last hops and meters.
+
+    ``biases`` gives the bias code of each port of the topology.
+
+    Raises:
+        DesiredStateError: a parameter names a port that the topology does not have, or a bias is missing.
+    """
+    _check_ports(topology, parameters, biases)
+    entities: list[Entity] = []
+    for host in topology.hosts:
+        entities += _route_to(host, topology)
+    for port in topology.ports:
+        entities.append(_edge_row(port, parameters))
+        entities.append(_keyed("port_bias", "egress_port", port, ActionCall("set_bias", (biases[port],))))
+        if port in parameters.stamp_unaware_ports:
+            entities.append(_keyed("last_hop", "egress_port", port, ActionCall("remove_stamp")))
+        if port not in parameters.untrusted_ports and parameters.police_floor < LEVELS:
+            entities.append(_police_meter(port, topology.rate_bps, parameters))
+    for level, frames in enumerate(parameters.ecn_frames):
+        if frames is not None:
+            threshold_us = math.ceil(frames * FULL_FRAME_WIRE_BYTES * 8 * 1_000_000 / topology.rate_bps)
+            entities.append(_keyed("ecn", "level", level, ActionCall("mark_above", (threshold_us,))))
+    return tuple(entities)
+
+
+def policy_rows(rules: Iterable[LevelRule], topology: Topology, parameters: SwitchParameters) -> PolicyRows:
+    """The rows for ``rules``, with the time after which a queue of this topology has drained as idle gap."""
+    drain_us = parameters.queue_bytes * 8 * 1_000_000 / (parameters.guaranteed_share * topology.rate_bps)
+    return PolicyRows(tuple(rules), min(math.ceil(drain_us), IDLE_GAP_NEVER_US))
+
+
+def initial_biases(topology: Topology) -> dict[int, int]:
+    """The bias code of each port at no load."""
+    return {port: bias_code(topology.rate_bps) for port in topology.ports}
+
+
+def rmlq_row(rule: LevelRule, epoch: int, priority: int) -> TableEntry:
+    """One rule as a row of ``rmlq``. Intervals that hold every value are left out."""
+    match: list[FieldMatch] = [("epoch", Exact(epoch)), ("stage", Exact(int(rule.stage)))]
+    intervals = (
+        ("late", rule.late, LATE_ANY),
+        ("rli", rule.rli, ANY),
+        ("urgency", rule.urgency, ANY),
+        ("slack_code", rule.slack_code, ANY),
+        ("remaining_code", rule.remaining_code, ANY),
+    )
+    match += [(name, Range(*interval)) for name, interval, whole in intervals if interval != whole]
+    return TableEntry("rmlq", tuple(match), ActionCall("set_level", (rule.level,)), priority)
+
+
+def _route_to(host: Host, topology: Topology) -> tuple[Entity, ...]:
+    # One path to each host, through the same group mechanism as many: a second path is then one more member.
+    group = member = host.port
+    forward = ActionCall(
+        "forward", (host.port, int.from_bytes(topology.switch_mac, "big"), int.from_bytes(host.mac, "big"))
+    )
+    to_group = ActionCall("set_next_hop_group", (group,))
+    return (
+        ProfileMember("next_hop_selector", member, forward),
+        ProfileGroup("next_hop_selector", group, ((member, 1),), NEXT_HOP_GROUP_SIZE),
+        TableEntry("next_hop", (("group", Exact(group)),), GroupRef(group)),
+        TableEntry("ipv4_route", (("dst_addr", Lpm(int(host.ipv4), 32)),), to_group),
+        TableEntry("ipv6_route", (("dst_addr", Lpm(int(host.ipv6), 128)),), to_group),
+    )
+
+
+def _edge_row(port: int, parameters: SwitchParameters) -> TableEntry:
+    if port in parameters.untrusted_ports:
+        return _keyed("edge", "ingress_port", port, ActionCall("distrust", (parameters.untrusted_level,)))
+    args = (parameters.untagged_level, parameters.police_floor, parameters.police_level)
+    return _keyed("edge", "ingress_port", port, ActionCall("trust", args))
+
+
+def _police_meter(port: int, rate_bps: int, parameters: SwitchParameters) -> MeterConfig:
+    bytes_per_second = max(1, round(rate_bps * parameters.police_share / 8))
+    burst = max(FULL_FRAME_WIRE_BYTES, bytes_per_second * parameters.police_burst_us // 1_000_000)
+    return MeterConfig("police", port, bytes_per_second, burst, bytes_per_second, burst)
+
+
+def _keyed(table: str, field: str, value: int, call: ActionCall) -> TableEntry:
+    return TableEntry(table, ((field, Exact(value)),), call)
+
+
+def _check_ports(topology: Topology, parameters: SwitchParameters, biases: Mapping[int, int]) -> None:
+    ports = set(topology.ports)
+    if len(ports) != len(topology.hosts):
+        raise DesiredStateError("two hosts of the topology are on one switch port; each needs a port of its own")
+    for name in ("untrusted_ports", "stamp_unaware_ports"):
+        if stray := getattr(parameters, name) - ports:
+            raise DesiredStateError(f"{name} names ports {sorted(stray)}; the topology has {sorted(ports)}")
+    if missing := ports - biases.keys():
+        raise DesiredStateError(f"no bias is given for ports {sorted(missing)}")

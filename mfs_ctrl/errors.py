@@ -1,0 +1,60 @@
+"""Errors of the controller, each a subclass of :class:`ControlError` with a message fit for a user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ControlError(Exception):
+    """Base of every error that the controller raises on purpose."""
+
+
+class EntryError(ControlError):
+    """An entry does not fit the program's P4Info: the message names both and what the P4Info has."""
+
+
+class DesiredStateError(ControlError):
+    """Topology, policy and parameters do not go together, or do not fit the switch's tables."""
+
+
+class SessionError(ControlError):
+    """Base of what goes wrong between controller and switch; the message names the switch's address."""
+
+
+class SwitchUnreachableError(SessionError):
+    """Nobody answers at the address, or the connection was lost. Connecting again may help."""
+
+
+class NotPrimaryError(SessionError):
+    """Another controller with a higher election id is primary: this one may read, not write."""
+
+
+class PipelineError(SessionError):
+    """The switch has no pipeline, or refused the one that it was given."""
+
+
+class RequestRefusedError(SessionError):
+    """The switch answered a request with an error that no other class stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One update of a batch that the switch refused: the entity in words, the canonical code's name, the reason."""
+
+    entity: str
+    code: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.entity}: {self.code}, {self.reason or 'no reason given'}"
+
+
+class WriteFailedError(SessionError):
+    """The switch refused some updates of a batch; those not among ``refusals`` have been applied."""
+
+    def __init__(self, address: str, refusals: Sequence[Refusal], total: int) -> None:
+        shown = "; ".join(str(refusal) for refusal in refusals[:3])
+        more = f"; and {len(refusals) - 3} more" if len(refusals) > 3 else ""
+        super().__init__(f"the switch at {address} refused {len(refusals)} of {total} updates: {shown}{more}")
+        self.refusals = tuple(refusals)

@@ -1,0 +1,108 @@
+"""The controller as a long-running process: a timer, reconnection, and an orderly end on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from mfs_ctrl.controller import Controller, OnPolicy, TickRecord
+from mfs_ctrl.desired import SwitchParameters
+from mfs_ctrl.errors import SessionError
+from mfs_ctrl.policy import Policy
+from mfs_ctrl.session import Session
+from mfs_ctrl.tuner import TunerSettings
+from p4src.artifact import load
+from topologies.topology import Topology
+
+Say = Callable[[str], None]
+
+
+def run_controller(
+    address: str,
+    device_id: int,
+    topology: Topology,
+    policy: Policy,
+    interval_s: float = 1.0,
+    election_id: int = 1,
+    parameters: SwitchParameters | None = None,
+    settings: TunerSettings | None = None,
+    on_policy: OnPolicy | None = None,
+    say: Say = print,
+    stop: threading.Event | None = None,
+) -> None:
+    """Control the switch at ``address`` until ``stop`` is set or SIGTERM or SIGINT arrives; a tick each ``interval_s``.
+
+    The first connection must succeed. After that a lost switch is tried again on every tick.
+
+    Raises:
+        SessionError: the switch cannot be reached at the start, or refuses the session or the program.
+        ArtifactError: there is no compiled program to give to the switch.
+        ValueError: the interval is not positive.
+    """
+    if interval_s <= 0:
+        raise ValueError(f"the interval between ticks must be above 0 s, not {interval_s:g}")
+    session = Session(address, device_id, election_id)
+    controller = Controller(session, load(), topology, policy, parameters, settings, on_policy)
+    ended = stop or threading.Event()
+    with _signals_set(ended):
+        try:
+            report = controller.start(time.monotonic_ns())
+            if report is None:
+                say(f"connected to {address} as backup: another controller is primary")
+            else:
+                say(f"connected to {address}: policy {policy.name} in force, {report.updates} entries written")
+            in_touch = True
+            while not ended.wait(interval_s):
+                in_touch = _one_tick(controller, in_touch, say)
+        finally:
+            controller.stop()
+    say("stopped; the switch keeps its entries")
+
+
+def _one_tick(controller: Controller, in_touch: bool, say: Say) -> bool:
+    """One tick, after connecting again if the switch was lost; returns whether it is in touch."""
+    now_ns = time.monotonic_ns()
+    try:
+        if not in_touch:
+            report = controller.start(now_ns)
+            say(f"connected again{'' if report is None else f', {report.updates} entries written'}")
+        record = controller.tick(now_ns)
+        for complaint in controller.session.stream_errors():
+            say(f"the switch complains: {complaint}")
+    except SessionError as error:
+        say(f"{error}; trying again")
+        # Whatever is known of the switch may be stale now.
+        controller.session.close()
+        return False
+    if record is not None and record.writes.updates:
+        say(in_words(record))
+    return True
+
+
+def in_words(record: TickRecord) -> str:
+    """One line on a tick that changed something."""
+    thresholds = "" if record.thresholds is None else f", MLU thresholds {record.thresholds.mlu}"
+    late = "" if record.late_share is None else f", {record.late_share:.1%} of the last stage late"
+    return f"{record.writes.updates} entries written: {record.reason}{thresholds}{late}"
+
+
+@contextlib.contextmanager
+def _signals_set(event: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set ``event``; only the main thread may ask for that, others end by the event alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        event.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

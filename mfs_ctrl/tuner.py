@@ -1,0 +1,256 @@
+"""The tuner: one pure step from what the switch counted to better thresholds and biases.
+
+Three loops, each a bounded step with a dead band, each on its own evidence:
+
+- ``mlu``: flows of the last stage that miss although the early stages are in time were promoted too late, so the
+  thresholds fall; when next to none miss and flows end with much slack to spare, they rise again (defer and promote).
+- ``tight_slack`` follows the median slack of early-stage flows, so that about half of what a GPU waits for goes first.
+- The ``bias`` of a port follows its load by traffic that goes before last-stage flows: B(1 - rho) of the paper.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from host_agent.level import CODE_STEPS, URGENCY_ONE, bias_code
+from host_agent.stamp import SCAVENGER, TOP_LEVEL, Stage
+from mfs_ctrl.counters import (
+    COMPLETION,
+    LATE_BUCKET,
+    LAXITY,
+    LAXITY_BUCKETS,
+    OCTAVES,
+    CompletionCell,
+    LaxityCell,
+    Observation,
+)
+from mfs_ctrl.policy import (
+    EARLY_FAR,
+    EARLY_LOOSE,
+    EARLY_NEAR,
+    EARLY_TIGHT,
+    LAST_LATER,
+    LAST_SOON,
+    Thresholds,
+)
+
+EARLY_STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE)
+LEVELS_OF = {
+    Stage.KV_REUSE: (EARLY_FAR, EARLY_NEAR, EARLY_LOOSE, EARLY_TIGHT),
+    Stage.COLLECTIVE: (EARLY_FAR, EARLY_NEAR, EARLY_LOOSE, EARLY_TIGHT),
+    Stage.P2D: (SCAVENGER, LAST_LATER, LAST_SOON, TOP_LEVEL),
+}
+"""The levels that a policy with thresholds gives to each stage: where the tuner's evidence is."""
+EVIDENCE_CELLS: Mapping[str, tuple[int, ...]] = {
+    LAXITY: tuple(
+        LaxityCell(stage, level, bucket).index
+        for stage in EARLY_STAGES
+        for level in (EARLY_LOOSE, EARLY_TIGHT)
+        for bucket in range(LAXITY_BUCKETS)
+    ),
+    COMPLETION: tuple(
+        CompletionCell(stage, level, late, octave).index
+        for stage, levels in LEVELS_OF.items()
+        for level in levels
+        for late in (False, True)
+        for octave in range(OCTAVES)
+    ),
+}
+"""The counter cells that thresholds are tuned from, by counter: 832 of 2,560, for a cell costs a message to read."""
+GEOMETRIC_STEP = 2 * CODE_STEPS
+"""Q_1 - Q_2 in urgency codes: E = 4 is two octaves."""
+FRAME_OVERHEAD_BYTES = 24
+"""Wire bytes of a packet that counters do not count: FCS, preamble and gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunerSettings:
+    """How the tuner behaves. Steps and bounds are codes: eight an octave.
+
+    Attributes:
+        late_target: share of last-stage flows that may miss for want of an early promotion. Between half of it and all
+            of it nothing moves.
+        min_completions: last-stage flows that must have ended before any threshold moves; until then evidence is
+            gathered.
+        mlu_step: largest change of Q_1 in one step.
+        mlu_gain: codes of change for an excess of the late share as large as the target.
+        mlu_bounds: least and greatest Q_1: MLU 1/4 to 2 by default. Q_2 keeps its factor of 4 below.
+        spare_octaves: promotion moves later only while the median last-stage flow ends with more than 2 to the power of
+            -spare_octaves of the slack that early-stage flows end with (its 90th percentile: what a new request has).
+        min_tight_packets: early-stage packets of RLI 0 that must have been seen before ``tight_slack`` moves.
+        tight_target: share of these packets that should go first, and ``tight_band`` how far off it may be.
+        tight_step: largest change of ``tight_slack`` in one step.
+        tight_bounds: least and greatest ``tight_slack``.
+        load_weight: weight of the newest interval in the smoothed load, above 0 and at most 1.
+        load_limit: greatest load that the bias takes into account.
+        bias_hysteresis: least difference for which a bias is written again.
+    """
+
+    late_target: float = 0.05
+    min_completions: int = 40
+    mlu_step: int = 4
+    mlu_gain: float = 2.0
+    mlu_bounds: tuple[int, int] = (URGENCY_ONE - GEOMETRIC_STEP, URGENCY_ONE + CODE_STEPS)
+    spare_octaves: int = 2
+    min_tight_packets: int = 1000
+    tight_target: float = 0.5
+    tight_band: float = 0.15
+    tight_step: int = 8
+    tight_bounds: tuple[int, int] = (64, 240)
+    load_weight: float = 0.3
+    load_limit: float = 0.9
+    bias_hysteresis: int = 2
+
+    def __post_init__(self) -> None:
+        if not (0 < self.late_target < 1 and 0 < self.tight_target < 1 and 0 <= self.tight_band < 0.5):
+            raise ValueError("late_target and tight_target are shares between 0 and 1, tight_band at most a half")
+        if not (0 < self.load_weight <= 1 and 0 <= self.load_limit < 1):
+            raise ValueError("load_weight is in (0, 1] and load_limit in [0, 1)")
+        if self.mlu_step < 1 or self.tight_step < 1 or self.bias_hysteresis < 1 or self.mlu_gain <= 0:
+            raise ValueError("mlu_step, tight_step and bias_hysteresis are at least 1, mlu_gain above 0")
+        if not GEOMETRIC_STEP < self.mlu_bounds[0] <= self.mlu_bounds[1] <= 255:
+            raise ValueError(f"mlu_bounds {self.mlu_bounds} must rise within {GEOMETRIC_STEP + 1}..255")
+        if not 0 <= self.tight_bounds[0] <= self.tight_bounds[1] <= 255:
+            raise ValueError(f"tight_bounds {self.tight_bounds} must rise within 0..255")
+
+
+@dataclass(frozen=True, slots=True)
+class PortState:
+    """What is remembered of an egress port: its smoothed load by early-stage traffic (0..1) and its bias code."""
+
+    load: float
+    bias: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of one step.
+
+    ``late_share`` and ``tight_share`` are what was measured, None without enough evidence; whether evidence was used
+    (and should be gathered afresh) is ``evidence_used``. ``reason`` says in words what moved.
+    """
+
+    thresholds: Thresholds
+    ports: Mapping[int, PortState]
+    late_share: float | None
+    tight_share: float | None
+    evidence_used: bool
+    reason: str
+
+
+def step(
+    thresholds: Thresholds,
+    flows: Observation,
+    load: Observation,
+    ports: Mapping[int, PortState],
+    rate_bps: int,
+    settings: TunerSettings,
+) -> Decision:
+    """One step of all loops.
+
+    ``flows`` is the evidence for thresholds (``completion`` and ``laxity`` since evidence was last used), ``load`` that
+    for biases (``port_level`` of the last interval); ``rate_bps`` is the rate of every port.
+    """
+    late_share = _late_share(flows, settings)
+    tight_share = _tight_share(flows, settings)
+    first, mlu_reason = tuned_mlu(thresholds.mlu[0], flows, settings)
+    slack, slack_reason = thresholds.tight_slack, ""
+    if late_share is not None:
+        # All evidence is used together, so that none is thrown away half gathered.
+        slack, slack_reason = tuned_tight_slack(thresholds.tight_slack, flows, settings)
+    tuned = thresholds
+    if first != thresholds.mlu[0]:
+        tuned = dataclasses.replace(tuned, mlu=(first, first - GEOMETRIC_STEP))
+    if slack != thresholds.tight_slack:
+        tuned = dataclasses.replace(tuned, tight_slack=slack)
+    return Decision(
+        tuned,
+        tuned_ports(ports, load, rate_bps, settings),
+        late_share,
+        tight_share,
+        late_share is not None,
+        "; ".join(reason for reason in (mlu_reason, slack_reason) if reason) or "holds",
+    )
+
+
+def tuned_mlu(first: int, flows: Observation, settings: TunerSettings) -> tuple[int, str]:
+    """The next Q_1 and why.
+
+    Misses of the last stage count only as far as the early stages miss less: a batch that was late before its last
+    stage began is not helped by promoting that stage, and pays for it.
+    """
+    late = _late_share(flows, settings)
+    if late is None:
+        return first, ""
+    owed = late - (flows.late_share(*EARLY_STAGES) or 0.0)
+    if owed > settings.late_target:
+        wanted = settings.mlu_gain * (owed - settings.late_target) / settings.late_target
+        moved = first - max(1, min(settings.mlu_step, round(wanted)))
+        return _within(moved, first, settings.mlu_bounds), f"promote earlier: {owed:.0%} of the last stage late"
+    if owed < settings.late_target / 2 and _slack_to_spare(flows, settings):
+        return _within(first + 1, first, settings.mlu_bounds), "promote later: slack to spare"
+    return first, ""
+
+
+def tuned_tight_slack(slack: int, flows: Observation, settings: TunerSettings) -> tuple[int, str]:
+    """The next ``tight_slack`` and why: towards the median, as far as the share says that it is needed."""
+    share = _tight_share(flows, settings)
+    if share is None or abs(share - settings.tight_target) <= settings.tight_band:
+        return slack, ""
+    median = flows.slack_code_at(0.5, *EARLY_STAGES)
+    if median is None:
+        return slack, ""
+    direction = -1 if share > settings.tight_target else 1
+    # Past the median the share alone still says where to go, but only slowly.
+    distance = max(1, min(settings.tight_step, direction * (median - slack)))
+    moved = _within(slack + direction * distance, slack, settings.tight_bounds)
+    return moved, f"{share:.0%} of what a GPU waits for is tight"
+
+
+def tuned_ports(
+    ports: Mapping[int, PortState], load: Observation, rate_bps: int, settings: TunerSettings
+) -> dict[int, PortState]:
+    """The next state of each port: load smoothed, bias moved if it is off by the hysteresis."""
+    if load.interval_ns <= 0:
+        return dict(ports)
+    capacity_bytes = rate_bps * load.interval_ns / 8e9
+    sent = dict.fromkeys(ports, 0)
+    for cell, count in load.port_level.items():
+        if cell.port in sent and EARLY_FAR <= cell.level < TOP_LEVEL:
+            sent[cell.port] += count.bytes + FRAME_OVERHEAD_BYTES * count.packets
+    tuned = {}
+    for port, state in ports.items():
+        newest = min(1.0, sent[port] / capacity_bytes)
+        smoothed = state.load + settings.load_weight * (newest - state.load)
+        bias = bias_code(rate_bps, min(smoothed, settings.load_limit))
+        tuned[port] = PortState(smoothed, bias if abs(bias - state.bias) >= settings.bias_hysteresis else state.bias)
+    return tuned
+
+
+def _late_share(flows: Observation, settings: TunerSettings) -> float | None:
+    enough = flows.completed(Stage.P2D) >= settings.min_completions
+    return flows.late_share(Stage.P2D) if enough else None
+
+
+def _slack_to_spare(flows: Observation, settings: TunerSettings) -> bool:
+    left = flows.slack_code_at(0.5, Stage.P2D)
+    budget = flows.slack_code_at(0.9, *EARLY_STAGES)
+    return left is not None and budget is not None and left > budget - settings.spare_octaves * CODE_STEPS
+
+
+def _tight_share(flows: Observation, settings: TunerSettings) -> float | None:
+    packets = {EARLY_TIGHT: 0, EARLY_LOOSE: 0}
+    for cell, count in flows.laxity.items():
+        # What is late has no slack to compare with the threshold.
+        if cell.stage in EARLY_STAGES and cell.level in packets and cell.bucket != LATE_BUCKET:
+            packets[cell.level] += count.packets
+    total = sum(packets.values())
+    return packets[EARLY_TIGHT] / total if total >= max(1, settings.min_tight_packets) else None
+
+
+def _within(moved: int, before: int, bounds: tuple[int, int]) -> int:
+    """``moved`` within ``bounds``; a start outside them is led back by the step's own size, never by a leap."""
+    low, high = min(bounds[0], before), max(bounds[1], before)
+    return max(low, min(high, moved))

@@ -1,0 +1,232 @@
+"""Brings the switch to the desired state by writing differences, in an order in which traffic never meets a gap."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mfs_ctrl.desired import PolicyRows
+from mfs_ctrl.entries import (
+    DefaultAction,
+    Entity,
+    Exact,
+    Key,
+    MeterConfig,
+    ProfileGroup,
+    ProfileMember,
+    TableEntry,
+)
+from mfs_ctrl.errors import ControlError, DesiredStateError
+from mfs_ctrl.p4info import P4InfoIndex
+from mfs_ctrl.session import DELETE, INSERT, MODIFY, Update
+
+RMLQ = "rmlq"
+EPOCH = "epoch"
+EPOCHS = (0, 1)
+"""The two numbers under which sets of rows take turns."""
+
+
+class Switch(Protocol):
+    """What the writer needs of a session."""
+
+    def read_state(self, index: P4InfoIndex) -> Iterable[Entity]:
+        """All that is set."""
+
+    def write(self, updates: Sequence[Update], index: P4InfoIndex) -> int:
+        """Apply independent updates."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """How much was written: updates by kind, and the requests they took."""
+
+    inserts: int = 0
+    modifies: int = 0
+    deletes: int = 0
+    requests: int = 0
+
+    @property
+    def updates(self) -> int:
+        """Entities written, of whatever kind."""
+        return self.inserts + self.modifies + self.deletes
+
+
+class Writer:
+    """Tracks what the switch holds, reading it once, and writes only what differs.
+
+    Whoever else writes to the switch is noticed at the next :meth:`resync` only. After an error all is read again.
+    """
+
+    def __init__(self, switch: Switch, index: P4InfoIndex) -> None:
+        self._switch = switch
+        self._index = index
+        self._held: dict[Key, Entity] | None = None
+
+    def resync(self) -> None:
+        """Forget what is known of the switch: it is read again before the next write."""
+        self._held = None
+
+    def apply(self, base: Iterable[Entity], policy: PolicyRows) -> WriteReport:
+        """Bring the switch to ``base`` and ``policy``; anything else that is written there is removed.
+
+        Raises:
+            DesiredStateError: the policy has too many rows for two sets of them to fit, or two entities collide.
+            SessionError: the switch could not be reached or refused an update.
+        """
+        desired = by_key(base)
+        rmlq_size = self._index.tables.named(RMLQ).size
+        if 2 * len(policy.rules) > rmlq_size:
+            raise DesiredStateError(
+                f"a policy of {len(policy.rules)} rules is too large: table {RMLQ} has {rmlq_size} rows, and a change "
+                f"of policy keeps two sets of them for a moment"
+            )
+        if self._held is None:
+            self._held = by_key(self._switch.read_state(self._index))
+        held = self._held
+        tally = _Tally()
+        try:
+            outside = {
+                key: entity
+                for key, entity in held.items()
+                if not _of_policy(entity) and (key in desired or not self._is_initial(entity))
+            }
+            for phase in base_phases(outside, desired):
+                self._write(phase, tally)
+            for phase in policy_phases([entity for entity in held.values() if _of_policy(entity)], policy):
+                self._write(phase, tally)
+        except ControlError:
+            self.resync()
+            raise
+        return WriteReport(tally.inserts, tally.modifies, tally.deletes, tally.requests)
+
+    def _is_initial(self, entity: Entity) -> bool:
+        # A default action that the program has by itself is nobody's to remove.
+        return isinstance(entity, DefaultAction) and (
+            self._index.tables.named(entity.table).initial_default == entity.call
+        )
+
+    def _write(self, updates: Sequence[Update], tally: _Tally) -> None:
+        if not updates or self._held is None:
+            return
+        tally.requests += self._switch.write(updates, self._index)
+        for update in updates:
+            if update.operation == DELETE:
+                self._held.pop(update.entity.key, None)
+                tally.deletes += 1
+            else:
+                self._held[update.entity.key] = update.entity
+                tally.inserts += update.operation == INSERT
+                tally.modifies += update.operation == MODIFY
+
+
+@dataclass(slots=True)
+class _Tally:
+    inserts: int = 0
+    modifies: int = 0
+    deletes: int = 0
+    requests: int = 0
+
+
+def by_key(entities: Iterable[Entity]) -> dict[Key, Entity]:
+    """Entities by what they are.
+
+    Raises:
+        DesiredStateError: two of them are one object with two values.
+    """
+    found: dict[Key, Entity] = {}
+    for entity in entities:
+        other = found.setdefault(entity.key, entity)
+        if other != entity:
+            raise DesiredStateError(f"one object is wanted twice: {other}; {entity}")
+    return found
+
+
+def base_phases(held: dict[Key, Entity], desired: dict[Key, Entity]) -> list[list[Update]]:
+    """Updates from ``held`` to ``desired``, in phases: what is referred to comes first and goes last."""
+    changes = []
+    for key, entity in desired.items():
+        present = held.get(key)
+        if present is None:
+            # Default actions and meter cells always exist; what was not read is at the program's own value.
+            operation = MODIFY if isinstance(entity, DefaultAction | MeterConfig) else INSERT
+            changes.append(Update(operation, entity))
+        elif not _same(present, entity):
+            changes.append(Update(MODIFY, _as_modified(present, entity)))
+    gone = [Update(DELETE, entity) for key, entity in held.items() if key not in desired]
+    kinds: tuple[Callable[[Entity], bool], ...] = (_is_member, _is_group, _is_row)
+    phases = [[change for change in changes if belongs(change.entity)] for belongs in kinds]
+    phases += [[change for change in gone if belongs(change.entity)] for belongs in reversed(kinds)]
+    return [phase for phase in phases if phase]
+
+
+def policy_phases(held: Sequence[Entity], policy: PolicyRows) -> list[list[Update]]:
+    """Updates that bring ``policy`` into force. ``held`` are the rows of ``rmlq`` and the default action of ``epoch``.
+
+    The set in force is left alone until a whole other one is in its place: then one write switches over, and only then
+    the old rows go. So every packet meets a whole set.
+    """
+    rows = [entity for entity in held if isinstance(entity, TableEntry)]
+    active = active_epoch(held)
+    in_force = {row.key: row for row in rows if epoch_of(row) == active}
+    if in_force == {row.key: row for row in policy.entries(active)}:
+        new = active
+    else:
+        new = next(number for number in EPOCHS if number != active)
+    wanted = {row.key: row for row in policy.entries(new)}
+    activation = policy.activation(new)
+    phases: list[list[Update]] = []
+    if new != active:
+        beside = {row.key: row for row in rows if epoch_of(row) == new}
+        phases.append([Update(DELETE, row) for key, row in beside.items() if key not in wanted])
+        phases.append(
+            [Update(MODIFY if key in beside else INSERT, row) for key, row in wanted.items() if beside.get(key) != row]
+        )
+    if activation not in held:
+        phases.append([Update(MODIFY, activation)])
+    phases.append([Update(DELETE, row) for row in rows if epoch_of(row) != new])
+    return [phase for phase in phases if phase]
+
+
+def active_epoch(entities: Iterable[Entity]) -> int:
+    """The epoch in force: what the default action of ``epoch`` says, or 0, the program's own."""
+    for entity in entities:
+        if isinstance(entity, DefaultAction) and entity.table == EPOCH and entity.call.args:
+            return entity.call.args[0]
+    return 0
+
+
+def epoch_of(row: TableEntry) -> int:
+    """The epoch that a row of ``rmlq`` belongs to."""
+    value = dict(row.match).get(EPOCH)
+    return value.value if isinstance(value, Exact) else -1
+
+
+def _of_policy(entity: Entity) -> bool:
+    if isinstance(entity, TableEntry):
+        return entity.table == RMLQ
+    return isinstance(entity, DefaultAction) and entity.table == EPOCH
+
+
+def _same(present: Entity, wanted: Entity) -> bool:
+    # The size that a group was made with cannot be changed, and matters only as a bound.
+    return present == wanted or _as_modified(present, wanted) == present
+
+
+def _as_modified(present: Entity, wanted: Entity) -> Entity:
+    if isinstance(present, ProfileGroup) and isinstance(wanted, ProfileGroup):
+        return dataclasses.replace(wanted, max_size=present.max_size)
+    return wanted
+
+
+def _is_member(entity: Entity) -> bool:
+    return isinstance(entity, ProfileMember)
+
+
+def _is_group(entity: Entity) -> bool:
+    return isinstance(entity, ProfileGroup)
+
+
+def _is_row(entity: Entity) -> bool:
+    return isinstance(entity, TableEntry | DefaultAction | MeterConfig)

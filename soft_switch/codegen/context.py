@@ -1,0 +1,186 @@
+"""What all parts of code generation share: names of variables, objects of the run, and how each header is used."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from soft_switch.errors import UnsupportedConstructError
+from soft_switch.program import VALID, Expr, FieldRef, HeaderDef, HeaderRef, ObjectRef, Primitive, Program
+
+DROP_PORT = 511
+"""An egress_spec of this drops the packet, as simple_switch has it unless told otherwise."""
+REMOVED = {
+    "clone_ingress_pkt_to_egress": "clone (ingress to egress)",
+    "clone_egress_pkt_to_egress": "clone (egress to egress)",
+    "resubmit": "resubmit",
+    "recirculate": "recirculate",
+    "truncate": "truncate",
+    "push": "header stack push",
+    "pop": "header stack pop",
+    "assign_header_stack": "header stack assignment",
+    "assign_union": "header union assignment",
+    "assign_union_stack": "assignment of a stack of header unions",
+    "assign_VL": "field of variable width",
+}
+"""Primitives that v1model has and this switch has not, and what to call them."""
+
+
+@dataclass(slots=True)
+class Context:
+    """State of the generation of one program.
+
+    ``externs`` are the counters, meters, registers and tables under "kind:name", and the functions that code may call.
+    ``objects`` become the globals of the generated code: tables' results, counters, hash memos and the like.
+    """
+
+    program: Program
+    externs: dict[str, Any] = field(default_factory=dict)
+    objects: dict[str, Any] = field(default_factory=dict)
+    _names: dict[FieldRef, str] = field(default_factory=dict)
+    _taken: set[str] = field(default_factory=set)
+    _count: int = 0
+    _written: dict[str, set[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._written = _written_fields(self.program)
+
+    def name(self, ref: FieldRef) -> str:
+        """The local variable of a field."""
+        known = self._names.get(ref)
+        if known is None:
+            suffix = "valid" if ref.name == VALID else ref.name
+            known = self.unique(f"{ref.header}__{suffix}")
+            self._names[ref] = known
+        return known
+
+    def valid(self, header: str) -> str:
+        """The variable that is 1 while ``header`` is valid, else 0."""
+        return self.name(FieldRef(header, VALID))
+
+    def raw(self, header: str) -> str:
+        """The variable of the header as one number, as it was extracted."""
+        return self.name(FieldRef(header, "$raw"))
+
+    def wire(self, header: str) -> str:
+        """The variable of the header's bytes, as they were extracted."""
+        return self.name(FieldRef(header, "$wire"))
+
+    def unique(self, wish: str) -> str:
+        """A name for a variable or object that nothing else has."""
+        base = re.sub(r"\W+", "_", wish).strip("_") or "x"
+        if base[0].isdigit():
+            base = f"x{base}"
+        name, number = base, 0
+        while name in self._taken or name in _RESERVED:
+            number += 1
+            name = f"{base}_{number}"
+        self._taken.add(name)
+        return name
+
+    def fresh(self, prefix: str) -> str:
+        """A numbered name."""
+        self._count += 1
+        return self.unique(f"{prefix}{self._count}")
+
+    def share(self, wish: str, thing: Any) -> str:
+        """The global name under which the generated code finds ``thing``."""
+        for name, known in self.objects.items():
+            if known is thing:
+                return name
+        name = self.unique(wish)
+        self.objects[name] = thing
+        return name
+
+    def written_fields(self, header: str) -> set[str]:
+        """Fields of the header that anything but extraction sets."""
+        return self._written.get(header, set())
+
+    def is_rewritten(self, header: str) -> bool:
+        """Whether the header on its way out may differ from what was extracted."""
+        return header in self._written
+
+    def fields_of(self, header: HeaderDef) -> list[FieldRef]:
+        """All fields of a header, in wire order."""
+        return [FieldRef(header.name, f.name) for f in header.fields]
+
+
+_RESERVED = frozenset(keyword.kwlist) | {
+    "data",
+    "deq_qdepth",
+    "dequeued_ns",
+    "egress",
+    "enq_qdepth",
+    "enqueued_ns",
+    "ingress",
+    "int",
+    "len",
+    "n",
+    "now_ns",
+    "off",
+    "packet",
+    "port",
+}
+
+
+def all_primitives(program: Program) -> Iterator[Primitive]:
+    """Every primitive of actions, parser and deparser."""
+    for action in program.actions.values():
+        yield from action.primitives
+    for state in program.states.values():
+        for op in state.ops:
+            if op.primitive is not None:
+                yield op.primitive
+    yield from program.deparser_primitives
+
+
+def _written_fields(program: Program) -> dict[str, set[str]]:
+    written: dict[str, set[str]] = {}
+    copies: list[tuple[str, str]] = []
+
+    def note(target: object) -> None:
+        if isinstance(target, FieldRef) and target.name != VALID:
+            written.setdefault(target.header, set()).add(target.name)
+
+    for state in program.states.values():
+        for op in state.ops:
+            if op.kind == "set":
+                note(op.args[0])
+    for primitive in all_primitives(program):
+        if primitive.op in REMOVED:
+            raise UnsupportedConstructError(REMOVED[primitive.op], primitive.place)
+        if primitive.op == "assign_header":
+            target, source = primitive.args
+            if isinstance(target, HeaderRef) and isinstance(source, HeaderRef):
+                copies.append((target.name, source.name))
+                written.setdefault(target.name, set())
+        elif primitive.op == "add_header" and isinstance(primitive.args[0], HeaderRef):
+            written.setdefault(primitive.args[0].name, set())
+        elif primitive.op == "execute_meter":
+            note(primitive.args[2])
+        elif primitive.args:
+            note(primitive.args[0])
+    for checksum in program.checksums:
+        if checksum.update:
+            note(checksum.target)
+    for meter in program.meters.values():
+        note(meter.result)
+    changed = True
+    while changed:
+        changed = False
+        for target_name, source_name in copies:
+            missing = written.get(source_name, set()) - written[target_name]
+            if missing:
+                written[target_name] |= missing
+                changed = True
+    return written
+
+
+def header_name(argument: Expr | ObjectRef | str | tuple[Expr, ...], place: str) -> str:
+    """The header that a primitive's argument names."""
+    if not isinstance(argument, HeaderRef):
+        raise UnsupportedConstructError("header that is computed", place)
+    return argument.name

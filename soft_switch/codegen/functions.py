@@ -1,0 +1,140 @@
+"""The two functions of a program, put together from parser, control blocks, checksums and deparser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from soft_switch.codegen.checksums import emit_deparser, emit_verification
+from soft_switch.codegen.compiler import Scope
+from soft_switch.codegen.context import DROP_PORT, Context
+from soft_switch.codegen.control import emit_control
+from soft_switch.codegen.ir import Assign, Effect, If, Names, Return, Stmt, prune, render, written
+from soft_switch.codegen.parser import emit_parser
+from soft_switch.codegen.primitives import DIGEST, PACKET_LENGTH
+from soft_switch.codegen.values import Value, fit
+from soft_switch.program import Const, Program
+
+_MICROSECONDS = "// 1000"
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Source of the module with ``ingress`` and ``egress``, and the globals that it needs."""
+
+    source: str
+    objects: dict[str, Any]
+
+
+def generate(program: Program, externs: dict[str, Any]) -> Generated:
+    """Generates the code of a program. ``externs``: see :class:`Context`; "new" makes the packet between the blocks."""
+    context = Context(program, externs)
+    egress, live = _egress(context)
+    carried = sorted(live - {"packet", "enqueued_ns", "dequeued_ns", "enq_qdepth", "deq_qdepth"})
+    unpack = []
+    if carried:
+        unpack = [f"    {', '.join(carried)}{',' if len(carried) == 1 else ''} = packet[3]"]
+    ingress = _ingress(context, carried)
+    source = "\n".join(
+        [
+            "def ingress(port, data, now_ns):",
+            *ingress,
+            "",
+            "",
+            "def egress(packet, enqueued_ns, dequeued_ns, enq_qdepth, deq_qdepth):",
+            *unpack,
+            *render(egress),
+            "",
+        ]
+    )
+    return Generated(source, context.objects)
+
+
+def _set(context: Context, name: str, text: str, reads: Names, high: int) -> list[Stmt]:
+    """Sets an intrinsic field if the program has it; ``high`` bounds the text's value."""
+    ref = context.program.intrinsic(name)
+    if ref is None:
+        return []
+    definition = context.program.field_def(ref)
+    value = fit(Value(text, 0, high, reads), definition.width, definition.signed)
+    return [Assign(context.name(ref), value.text, value.reads)]
+
+
+def _egress(context: Context) -> tuple[list[Stmt], Names]:
+    program = context.program
+    forever = 1 << 80
+    dequeued, enqueued = frozenset(("dequeued_ns",)), frozenset(("enqueued_ns",))
+    waited = f"dequeued_ns {_MICROSECONDS} - enqueued_ns {_MICROSECONDS}"
+    packet: Names = frozenset(("packet",))
+    statements: list[Stmt] = [
+        Assign("now_ns", "dequeued_ns", dequeued),
+        *_set(context, "egress_port", "packet[0]", packet, DROP_PORT),
+        *_set(context, "egress_spec", "0", frozenset(), 0),
+        *_set(context, "instance_type", "0", frozenset(), 0),
+        *_set(context, "packet_length", PACKET_LENGTH, frozenset((PACKET_LENGTH,)), (1 << 32) - 1),
+        *_set(context, "enq_timestamp", f"enqueued_ns {_MICROSECONDS}", enqueued, forever),
+        *_set(context, "deq_timedelta", waited, dequeued | enqueued, forever),
+        *_set(context, "egress_global_timestamp", f"dequeued_ns {_MICROSECONDS}", dequeued, forever),
+        *_set(context, "enq_qdepth", "enq_qdepth", frozenset(("enq_qdepth",)), forever),
+        *_set(context, "deq_qdepth", "deq_qdepth", frozenset(("deq_qdepth",)), forever),
+    ]
+    scope = Scope()
+    control = emit_control(context, program.egress, scope)
+    statements += control
+    spec = program.intrinsic("egress_spec")
+    if spec is not None and context.name(spec) in written(control):
+        name = context.name(spec)
+        statements.append(If([(f"{name} == {DROP_PORT}", frozenset((name,)), [Return("None")])]))
+    statements += emit_deparser(context, Scope())
+    return prune(statements, frozenset())
+
+
+def _ingress(context: Context, carried: list[str]) -> list[str]:
+    program = context.program
+    now: Names = frozenset(("now_ns",))
+    statements: list[Stmt] = [
+        Effect(("n = len(data)",), frozenset(("data",)), frozenset(("n",))),
+        Assign(PACKET_LENGTH, "n", frozenset(("n",))),
+        Assign("off", "0"),
+        *_set(context, "ingress_port", "port", frozenset(("port",)), DROP_PORT),
+        *_set(context, "packet_length", "n", frozenset(("n",)), (1 << 32) - 1),
+        *_set(context, "ingress_global_timestamp", f"now_ns {_MICROSECONDS}", now, 1 << 80),
+    ]
+    statements += emit_parser(context, Scope())
+    statements += emit_verification(context, Scope())
+    statements += emit_control(context, program.ingress, Scope())
+    statements += _digests(context)
+    spec, priority = program.intrinsic("egress_spec"), program.intrinsic("priority")
+    port = "0" if spec is None else context.name(spec)
+    level = "0" if priority is None else context.name(priority)
+    if spec is not None:
+        statements.append(If([(f"{port} == {DROP_PORT}", frozenset((port,)), [Return("None")])]))
+    state = f"({', '.join(carried)}{',' if len(carried) == 1 else ''})"
+    make, kind = context.share("new", context.externs["new"]), context.share("Ingressed", context.externs["kind"])
+    reads = frozenset(carried) | frozenset(name for name in (port, level) if name != "0") | {"n"}
+    statements.append(Return(f"{make}({kind}, ({port}, {level}, n, {state}))", reads))
+    kept, live = prune(statements, frozenset())
+    zero = sorted(live - {"port", "data", "now_ns"})
+    start = [f"    {' = '.join(zero)} = 0"] if zero else []
+    return start + render(kept)
+
+
+def _digests(context: Context) -> list[Stmt]:
+    """At the end of ingress the digest that was asked for last is sent, with the values that hold then."""
+    branches: list[tuple[str, Names, list[Stmt]]] = []
+    this: Names = frozenset((DIGEST,))
+    for number, digest in sorted(context.program.digests.items()):
+        texts, reads = [], set()
+        for item in digest.inputs:
+            if isinstance(item, Const):
+                texts.append(str(item.value))
+            else:
+                texts.append(context.name(item))
+                reads.add(context.name(item))
+        values = ", ".join(texts) + ("," if len(texts) == 1 else "")
+        send = context.share("send_digest", context.externs["digest"])
+        effect = Effect((f"{send}({digest.name!r}, ({values}))",), frozenset(reads))
+        branches.append((f"{DIGEST} == {number}", this, [effect]))
+    if not branches:
+        return []
+    return [If([(DIGEST, this, [If(branches)])])]

@@ -1,0 +1,310 @@
+"""The parser: its states unrolled into nested conditionals, with offsets that are known wherever they can be."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from soft_switch.codegen.compiler import Compiler, Scope
+from soft_switch.codegen.context import Context
+from soft_switch.codegen.graph import CycleError, post_dominators
+from soft_switch.codegen.ir import Assign, Block, Break, If, Multi, Names, Stmt
+from soft_switch.codegen.primitives import emit_primitive
+from soft_switch.codegen.values import Value, fit
+from soft_switch.errors import UnsupportedConstructError
+from soft_switch.program import FieldRef, HeaderDef, HeaderRef, Lookahead, ParserOp, ParserState
+
+MAX_STATES = 2000
+"""States that a parser may have after unrolling."""
+DATA: Names = frozenset(("data",))
+SIZE: Names = frozenset(("n",))
+_CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """A position in the packet in bytes: a number, after a variable if it depends on the packet."""
+
+    number: int
+    variable: str | None = None
+
+    @property
+    def text(self) -> str:
+        """As Python."""
+        if self.variable is None:
+            return str(self.number)
+        return f"{self.variable} + {self.number}" if self.number else self.variable
+
+    @property
+    def reads(self) -> Names:
+        """What it depends on."""
+        return frozenset((self.variable,)) if self.variable else frozenset()
+
+    def plus(self, number: int) -> Offset:
+        """``number`` bytes further on."""
+        return Offset(self.number + number, self.variable)
+
+
+def emit_parser(context: Context, scope: Scope) -> list[Stmt]:
+    """Statements that take ``data`` (``n`` bytes) apart, and set ``off`` to where the payload begins.
+
+    A parser error is noted in standard_metadata.parser_error; what was extracted by then stays valid.
+    """
+    return [Block(_Parser(context).emit_all(scope))]
+
+
+class _Parser:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._program = context.program
+        self._emitted = 0
+        self._error = self._program.intrinsic("parser_error")
+
+        def following(name: str) -> list[str | None]:
+            state = self._program.states[name]
+            return [t.next_state for t in state.transitions] or [None]
+
+        try:
+            post_dominators(self._program.first_state, following)
+        except CycleError as error:
+            raise UnsupportedConstructError("parser loop", f"parser state {error.node}") from error
+
+    def emit_all(self, scope: Scope) -> list[Stmt]:
+        start: list[Stmt] = []
+        if self._error is not None:
+            start.append(Assign(self._context.name(self._error), str(self._program.errors.get("NoError", 0))))
+        return start + self._state(self._program.first_state, Offset(0), scope)
+
+    def _state(self, name: str | None, offset: Offset, scope: Scope) -> list[Stmt]:
+        if name is None:
+            return [Assign("off", offset.text, offset.reads)]
+        self._emitted += 1
+        if self._emitted > MAX_STATES:
+            raise UnsupportedConstructError(f"parser of more than {MAX_STATES} ways", f"parser state {name}")
+        state = self._program.states[name]
+        result: list[Stmt] = []
+        for op in state.ops:
+            compiler = Compiler(self._context, scope, f"parser state {name}")
+            statements, offset = self._op(op, compiler, offset)
+            result += statements
+        return result + self._select(state, offset, scope)
+
+    def _fail(self, error: str, offset: Offset) -> list[Stmt]:
+        code = self._program.errors.get(error, 1)
+        return self._fail_with(str(code), frozenset(), offset)
+
+    def _fail_with(self, code: str, reads: Names, offset: Offset) -> list[Stmt]:
+        result: list[Stmt] = [Assign("off", offset.text, offset.reads)]
+        if self._error is not None:
+            result.append(Assign(self._context.name(self._error), code, reads))
+        return [*result, Break()]
+
+    def _need(self, size: int, offset: Offset, where: Offset) -> list[Stmt]:
+        end = offset.plus(size)
+        return [If([(f"n < {end.text}", SIZE | end.reads, self._fail("PacketTooShort", where))])]
+
+    def _op(self, op: ParserOp, compiler: Compiler, offset: Offset) -> tuple[list[Stmt], Offset]:
+        if op.kind == "extract":
+            (target,) = op.args
+            if not isinstance(target, HeaderRef):
+                raise UnsupportedConstructError("extract into something that is computed", compiler.place)
+            header = self._program.headers[target.name]
+            size = header.width // 8
+            valid = self._context.valid(header.name)
+            extract = Extract(self._context, header, offset).statement()
+            compiler.scope.forget(set(extract.targets))
+            statements = [*self._need(size, offset, offset), extract, Assign(valid, "1")]
+            compiler.scope.learn(valid, Value("1", 1, 1, atom=True))
+            return statements, offset.plus(size)
+        if op.kind == "set":
+            return self._set(op.args[0], op.args[1], compiler, offset), offset
+        if op.kind == "verify":
+            condition, error = compiler.truth(op.args[0]), compiler.value(op.args[1])
+            body = self._fail_with(error.text, error.reads, offset)
+            return [If([(f"not {condition.operand}", condition.reads, body)])], offset
+        if op.kind == "advance":
+            return self._advance(op.args[0], compiler, offset)
+        if op.primitive is None:
+            raise UnsupportedConstructError(f"parser operation {op.kind!r}", compiler.place)
+        return emit_primitive(compiler, op.primitive), offset
+
+    def _set(self, target: object, source: object, compiler: Compiler, offset: Offset) -> list[Stmt]:
+        if not isinstance(target, FieldRef):
+            raise UnsupportedConstructError("target that is computed", compiler.place)
+        if isinstance(source, Lookahead):
+            before = self._need((source.width + 7) // 8, offset, offset)
+            return before + compiler.assign(target, _peek(source, offset))
+        return compiler.assign(target, compiler.value(source))
+
+    def _advance(self, amount: object, compiler: Compiler, offset: Offset) -> tuple[list[Stmt], Offset]:
+        bits = compiler.value(amount)
+        if bits.const is not None:
+            if bits.const % 8 or bits.const < 0:
+                raise UnsupportedConstructError(f"advance by {bits.const} bits", compiler.place)
+            return self._need(bits.const // 8, offset, offset), offset.plus(bits.const // 8)
+        count, position = self._context.fresh("bits"), self._context.fresh("at")
+        reads = frozenset((count,))
+        statements: list[Stmt] = [
+            Assign(count, bits.text, bits.reads),
+            If([(f"{count} & 7", reads, self._fail("ParserInvalidArgument", offset))]),
+            Assign(position, f"{offset.text} + ({count} >> 3)", reads | offset.reads),
+            If([(f"n < {position}", SIZE | {position}, self._fail("PacketTooShort", offset))]),
+        ]
+        return statements, Offset(0, position)
+
+    def _select(self, state: ParserState, offset: Offset, scope: Scope) -> list[Stmt]:
+        before: list[Stmt] = []
+        parts: list[Value] = []
+        compiler = Compiler(self._context, scope, f"parser state {state.name}")
+        for key in state.key:
+            if isinstance(key, Lookahead):
+                before += self._need((key.offset + key.width + 7) // 8, offset, offset)
+                peek, name = _peek(key, offset), self._context.fresh("key")
+                before.append(Assign(name, peek.text, peek.reads))
+                parts.append(Value(name, peek.low, peek.high, frozenset((name,)), atom=True))
+            else:
+                parts.append(compiler.field(key))
+        branches: list[tuple[str, Names, list[Stmt]]] = []
+        orelse: list[Stmt] | None = None
+        for transition in state.transitions:
+            tests = [_test(part, value, mask) for part, (value, mask) in zip(parts, transition.parts, strict=False)]
+            text = " and ".join(test for test in tests if test)
+            body = self._state(transition.next_state, offset, scope.copy())
+            if not text:
+                orelse = body
+                break
+            branches.append((text, frozenset().union(*(part.reads for part in parts)), body))
+        if orelse is None:
+            orelse = self._state(None, offset, scope)
+        if not branches:
+            return before + orelse
+        return [*before, If(branches, orelse)]
+
+
+def _test(part: Value, value: int, mask: int) -> str:
+    if mask == 0:
+        return ""
+    if mask >= part.high and part.low >= 0:
+        return f"{part.operand} == {value:#x}" if value > 9 else f"{part.operand} == {value}"
+    return f"{part.operand} & {mask:#x} == {value:#x}"
+
+
+def _peek(bits: Lookahead, offset: Offset) -> Value:
+    first, last = bits.offset // 8, (bits.offset + bits.width + 7) // 8
+    slack = -(bits.offset + bits.width) % 8
+    begin, end = offset.plus(first), offset.plus(last)
+    text = f"data[{begin.text}]" if last - first == 1 else f"int.from_bytes(data[{begin.text}:{end.text}], 'big')"
+    high = (1 << bits.width) - 1
+    if slack:
+        text = f"{text} >> {slack}"
+    if bits.width + slack < 8 * (last - first):
+        text = f"{text} & {high:#x}"
+    return Value(text, 0, high, DATA | offset.reads)
+
+
+class Extract:
+    """Extraction of one header: the fields that are needed, by one call of struct where more than a byte is."""
+
+    def __init__(self, context: Context, header: HeaderDef, offset: Offset) -> None:
+        self._context = context
+        self._header = header
+        self._offset = offset
+
+    def statement(self) -> Multi:
+        """The extraction as a statement that can set every field, the raw number and the bytes of the header."""
+        context, name = self._context, self._header.name
+        targets = {context.raw(name), context.wire(name)}
+        targets |= {context.name(ref) for ref in context.fields_of(self._header)}
+        return Multi(frozenset(targets), DATA | self._offset.reads, self._render)
+
+    def _render(self, wanted: Names) -> list[str]:
+        context, name, begin = self._context, self._header.name, self._offset
+        end = begin.plus(self._header.width // 8)
+        lines = []
+        if context.wire(name) in wanted:
+            lines.append(f"{context.wire(name)} = data[{begin.text}:{end.text}]")
+        if context.raw(name) in wanted:
+            lines.append(f"{context.raw(name)} = int.from_bytes(data[{begin.text}:{end.text}], 'big')")
+        return lines + self._fields(wanted)
+
+    def _fields(self, wanted: Names) -> list[str]:
+        layout, targets, after = "!", [], []
+        position = 0
+        only: list[tuple[int, int]] = []
+        for run in self._runs():
+            size = sum(f[1] for f in run) // 8
+            needed = [f for f in run if self._context.name(FieldRef(self._header.name, f[0])) in wanted]
+            if needed:
+                pieces, codes, lines = self._run(run, needed, size)
+                layout += codes
+                targets += pieces
+                after += lines
+                only.append((position, size))
+            else:
+                layout += f"{size}x"
+            position += size
+        if not targets:
+            return []
+        if len(only) == 1 and only[0][1] == 1 and "b" not in layout:
+            return [f"{targets[0]} = data[{self._offset.plus(only[0][0]).text}]", *after]
+        unpack = self._context.share(f"unpack_{self._header.name}", _unpacker(layout))
+        left = ", ".join(targets) + ("," if len(targets) == 1 else "")
+        return [f"{left} = {unpack}(data, {self._offset.text})", *after]
+
+    def _runs(self) -> list[list[tuple[str, int, bool]]]:
+        """The fields in groups that begin and end at byte boundaries."""
+        runs: list[list[tuple[str, int, bool]]] = []
+        run: list[tuple[str, int, bool]] = []
+        for f in self._header.fields:
+            run.append((f.name, f.width, f.signed))
+            if sum(width for _, width, _ in run) % 8 == 0:
+                runs.append(run)
+                run = []
+        return runs
+
+    def _run(
+        self, run: Sequence[tuple[str, int, bool]], needed: Sequence[tuple[str, int, bool]], size: int
+    ) -> tuple[list[str], str, list[str]]:
+        """(variables that struct sets, format codes, lines that make the fields out of them)."""
+        context, header = self._context, self._header.name
+        if len(run) == 1 and size in _CODES:
+            name, _, signed = run[0]
+            code = _CODES[size] if signed else _CODES[size].upper()
+            return [context.name(FieldRef(header, name))], code, []
+        pieces, codes, terms, left = [], "", [], size
+        while left:
+            piece = max(s for s in _CODES if s <= left)
+            left -= piece
+            pieces.append(context.fresh("b"))
+            codes += _CODES[piece].upper()
+            terms.append(f"{pieces[-1]} << {8 * left}" if left else pieces[-1])
+        lines = []
+        whole = pieces[0]
+        if len(pieces) > 1:
+            whole = context.fresh("b") if len(run) > 1 else context.name(FieldRef(header, run[0][0]))
+            lines.append(f"{whole} = {' | '.join(terms)}")
+        shift = 8 * size
+        for name, width, signed in run:
+            shift -= width
+            if (name, width, signed) not in needed:
+                continue
+            text = f"{whole} >> {shift}" if shift else whole
+            if shift + width < 8 * size:
+                text = f"{text} & {(1 << width) - 1:#x}"
+            variable = context.name(FieldRef(header, name))
+            value = Value(text, 0, (1 << width) - 1, atom=text == whole)
+            text = fit(value, width, signed).text
+            if text != variable:
+                lines.append(f"{variable} = {text}")
+        return pieces, codes, lines
+
+
+_UNPACKERS: dict[str, struct.Struct] = {}
+
+
+def _unpacker(layout: str) -> object:
+    known = _UNPACKERS.get(layout)
+    if known is None:
+        known = _UNPACKERS[layout] = struct.Struct(layout)
+    return known.unpack_from

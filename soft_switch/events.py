@@ -1,0 +1,68 @@
+"""The virtual clock: a discrete-event loop in integer nanoseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from soft_switch.errors import SwitchError
+
+_NEVER = 1 << 100
+
+
+class ClockError(SwitchError):
+    """Something was scheduled in the past."""
+
+
+class VirtualClock:
+    """Runs callbacks in order of their time; those of the same time in the order in which they were scheduled.
+
+    ``now_ns`` is the time of the callback that runs, or, between runs, of the last one. It starts at 0.
+    """
+
+    __slots__ = ("_count", "_events", "now_ns")
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self._events: list[tuple[int, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._count = 0
+
+    def call_at(self, time_ns: int, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function(*args)`` at ``time_ns``.
+
+        Raises:
+            ClockError: ``time_ns`` is past.
+        """
+        if time_ns < self.now_ns:
+            raise ClockError(f"cannot schedule a call for {time_ns} ns: it is {self.now_ns} ns already")
+        self._count = count = self._count + 1
+        heappush(self._events, (time_ns, count, function, args))
+
+    def call_after(self, delay_ns: int, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function(*args)`` in ``delay_ns`` from now; see :meth:`call_at`."""
+        self.call_at(self.now_ns + delay_ns, function, *args)
+
+    @property
+    def pending(self) -> int:
+        """How many calls are scheduled."""
+        return len(self._events)
+
+    def run(self, until_ns: int | None = None) -> int:
+        """Run until nothing is scheduled, or to ``until_ns`` (calls of that very time included).
+
+        With ``until_ns`` the clock then stands there, otherwise at the last call. Returns how many calls were made.
+        """
+        events = self._events
+        before = self._count - len(events)
+        limit_ns = _NEVER if until_ns is None else until_ns
+        while events:
+            event = heappop(events)
+            if event[0] > limit_ns:
+                heappush(events, event)
+                break
+            self.now_ns = event[0]
+            event[2](*event[3])
+        if until_ns is not None and until_ns > self.now_ns:
+            self.now_ns = until_ns
+        return self._count - len(events) - before

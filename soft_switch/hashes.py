@@ -1,0 +1,108 @@
+"""Hash algorithms of v1model, with the values that bmv2 gives for them.
+
+Each algorithm is a function from the bytes to hash to a non-negative number. crc16 is CRC-16/ARC (poly 0x8005
+reflected), crc32 the Ethernet CRC, csum16 the Internet checksum (RFC 1071), identity the first eight bytes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+
+HashFunction = Callable[[bytes], int]
+MEMO_LIMIT = 65_536
+"""Results that a :class:`HashMemo` keeps before it starts afresh."""
+
+
+def _crc16_table() -> tuple[int, ...]:
+    table = []
+    for index in range(256):
+        value = index
+        for _ in range(8):
+            value = (value >> 1) ^ (0xA001 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+_CRC16 = _crc16_table()
+
+
+def crc16(data: bytes) -> int:
+    """CRC-16/ARC: check value of ``b"123456789"`` is 0xBB3D."""
+    remainder = 0
+    table = _CRC16
+    for byte in data:
+        remainder = (remainder >> 8) ^ table[(remainder ^ byte) & 0xFF]
+    return remainder
+
+
+def csum16(data: bytes) -> int:
+    """Internet checksum of 16-bit words, an odd last byte padded with zeros on the right."""
+    number = int.from_bytes(data, "big") << (8 if len(data) & 1 else 0)
+    # Adding words with end-around carry is reduction modulo 0xFFFF, where only an all-zero input sums to zero.
+    return -number % 0xFFFF if number else 0xFFFF
+
+
+def xor16(data: bytes) -> int:
+    """Exclusive or of 16-bit words, an odd last byte padded with zeros on the right."""
+    result = 0
+    for index in range(0, len(data), 2):
+        result ^= int.from_bytes(data[index : index + 2].ljust(2, b"\0"), "big")
+    return result
+
+
+def identity(data: bytes) -> int:
+    """The first eight bytes as a number."""
+    return int.from_bytes(data[:8], "big")
+
+
+ALGORITHMS: dict[str, HashFunction] = {
+    "crc16": crc16,
+    "crc16_custom": crc16,  # the parameters that a custom CRC has until someone sets others
+    "crc32": zlib.crc32,
+    "crc32_custom": zlib.crc32,
+    "csum16": csum16,
+    "identity": identity,
+    "xor16": xor16,
+}
+"""Algorithms by their name in the bmv2 JSON. ``random`` is not a function of its input and lives in the pipeline."""
+
+
+def pack_fields(values: Sequence[int], widths: Sequence[int]) -> bytes:
+    """Fields of ``widths`` bits, one after the other from the left, padded with zero bits to whole bytes."""
+    number = total = 0
+    for value, width in zip(values, widths, strict=True):
+        number = number << width | value & ((1 << width) - 1)
+        total += width
+    return (number << -total % 8).to_bytes((total + 7) // 8, "big")
+
+
+class HashMemo(dict[tuple[int, ...], int]):
+    """Hash of a fixed list of fields, looked up by the values: ``memo[values]``.
+
+    The key is the validity (0 or 1) of every header that the fields belong to, then the fields' values. Fields of
+    headers that are not valid are left out of the hash, as bmv2 does.
+
+    Args:
+        function: the algorithm.
+        headers: number of headers, whose validity comes first in the key.
+        fields: for each value (index of its header or -1 for none, width in bits).
+    """
+
+    def __init__(self, function: HashFunction, headers: int, fields: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self._function = function
+        self._headers = headers
+        self._fields = tuple((header, width, (1 << width) - 1) for header, width in fields)
+
+    def __missing__(self, key: tuple[int, ...]) -> int:
+        number = total = 0
+        for (header, width, ones), value in zip(self._fields, key[self._headers :], strict=True):
+            if header < 0 or key[header]:
+                number = number << width | value & ones
+                total += width
+        result = self._function((number << -total % 8).to_bytes((total + 7) // 8, "big"))
+        if len(self) >= MEMO_LIMIT:
+            self.clear()
+        self[key] = result
+        return result

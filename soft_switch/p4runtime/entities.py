@@ -1,0 +1,94 @@
+"""Which function writes and which reads each kind of P4 entity, and what is not served, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from p4.v1 import p4runtime_pb2
+
+from soft_switch.p4runtime import action_profiles, counters, direct_resources, meters, table_entries, table_reads
+from soft_switch.p4runtime.loaded_program import LoadedProgram
+from soft_switch.p4runtime.read_responses import ReadResponses
+from soft_switch.p4runtime.status import RequestError, as_request_error, invalid, unimplemented
+
+# The message is of the entity's own type, so the functions differ in it.
+Write: TypeAlias = Callable[[LoadedProgram, int, Any], None]
+Read: TypeAlias = Callable[[LoadedProgram, Any, ReadResponses], None]
+
+UPDATE_TYPES = (p4runtime_pb2.Update.INSERT, p4runtime_pb2.Update.MODIFY, p4runtime_pb2.Update.DELETE)
+
+WRITES: dict[str, Write] = {
+    "table_entry": table_entries.write_table_entry,
+    "action_profile_member": action_profiles.write_member,
+    "action_profile_group": action_profiles.write_group,
+    "counter_entry": counters.write_counter,
+    "direct_counter_entry": direct_resources.write_direct_counter,
+    "meter_entry": meters.write_meter,
+    "direct_meter_entry": direct_resources.write_direct_meter,
+    "digest_entry": lambda program, update_type, entry: program.digests.write(update_type, entry),
+}
+READS: dict[str, Read] = {
+    "table_entry": table_reads.read_table_entries,
+    "action_profile_member": action_profiles.read_members,
+    "action_profile_group": action_profiles.read_groups,
+    "counter_entry": counters.read_counters,
+    "direct_counter_entry": direct_resources.read_direct_counters,
+    "meter_entry": meters.read_meters,
+    "direct_meter_entry": direct_resources.read_direct_meters,
+    "digest_entry": lambda program, entry, found: program.digests.read(entry, found),
+}
+NOT_SERVED = {
+    "register_entry": (
+        "registers cannot be read or written over P4Runtime on this switch, as on bmv2; "
+        "use a counter, a table entry, a digest or a packet-in"
+    ),
+    "packet_replication_engine_entry": "this switch has no packet replication (multicast groups, clone sessions)",
+    "value_set_entry": "this switch has no parser value sets",
+    "extern_entry": "this switch has no externs besides those of v1model",
+}
+
+
+def _kind(entity: p4runtime_pb2.Entity) -> str:
+    kind = entity.WhichOneof("entity")
+    if kind is None:
+        raise invalid("the entity is empty: one of its fields must be set")
+    if kind in NOT_SERVED:
+        raise unimplemented(NOT_SERVED[kind])
+    return str(kind)
+
+
+def write_batch(program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update]) -> list[RequestError | None]:
+    """Carry out every update, in order, whether or not others fail; one result for each, None where it succeeded."""
+    return [_write_one(program, update) for update in updates]
+
+
+def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update) -> RequestError | None:
+    try:
+        if update.type not in UPDATE_TYPES:
+            raise invalid("the type of the update is not set; it is INSERT, MODIFY or DELETE")
+        kind = _kind(update.entity)
+        WRITES[kind](program, update.type, getattr(update.entity, kind))
+    except Exception as error:
+        return as_request_error(error)
+    return None
+
+
+def read_batch(
+    program: LoadedProgram, requests: Sequence[p4runtime_pb2.Entity]
+) -> tuple[list[p4runtime_pb2.ReadResponse], list[RequestError | None]]:
+    """Responses with all that the valid requests select, and one result for each request, None where it was valid."""
+    responses: list[p4runtime_pb2.ReadResponse] = []
+    results: list[RequestError | None] = []
+    for request in requests:
+        # Kept apart until complete: a request that fails half-way returns nothing.
+        found = ReadResponses()
+        try:
+            kind = _kind(request)
+            READS[kind](program, getattr(request, kind), found)
+        except Exception as error:
+            results.append(as_request_error(error))
+        else:
+            results.append(None)
+            responses.extend(found.messages)
+    return responses, results

@@ -1,0 +1,258 @@
+"""The P4Info as an index: what each id means, in plain types (specification, "The P4Info Message")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from p4.config.v1 import p4info_pb2
+
+from soft_switch.p4runtime.status import invalid, not_found
+
+KIND_NAMES: dict[int, str] = {
+    p4info_pb2.MatchField.EXACT: "exact",
+    p4info_pb2.MatchField.LPM: "lpm",
+    p4info_pb2.MatchField.TERNARY: "ternary",
+    p4info_pb2.MatchField.RANGE: "range",
+    p4info_pb2.MatchField.OPTIONAL: "optional",
+}
+PRIORITY_KINDS = frozenset(("ternary", "range", "optional"))
+SINGLE_RATE_TWO_COLOR = "single rate two color"
+TWO_RATE_THREE_COLOR = "two rate three color"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One match field, action parameter or packet metadata field; `width` in bits."""
+
+    id: int
+    name: str
+    width: int
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionInfo:
+    """An action and its parameters, in the order of the program."""
+
+    id: int
+    name: str
+    params: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionUse:
+    """An action as one table lists it: for entries, as the default, or both."""
+
+    action: ActionInfo
+    in_entries: bool
+    as_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileInfo:
+    """An action profile; `max_group_size` 0 means that only `size` bounds a group. Sizes in members."""
+
+    id: int
+    name: str
+    table_ids: tuple[int, ...]
+    with_selector: bool
+    size: int
+    max_group_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CounterInfo:
+    """An indirect counter (`size` cells) or a direct one (`size` 0)."""
+
+    id: int
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeterInfo:
+    """An indirect meter (`size` cells) or a direct one (`size` 0)."""
+
+    id: int
+    name: str
+    size: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """A table with everything that refers to it resolved."""
+
+    id: int
+    name: str
+    fields: tuple[Field, ...]
+    uses: dict[int, ActionUse]
+    is_const: bool
+    const_default: bool
+    profile: ProfileInfo | None
+    counter: CounterInfo | None
+    meter: MeterInfo | None
+    idle_timeout: bool
+
+    @property
+    def needs_priority(self) -> bool:
+        """Whether entries carry a priority: some field is ternary, range or optional."""
+        return any(field.kind in PRIORITY_KINDS for field in self.fields)
+
+
+class _Numbered(Protocol):
+    @property
+    def id(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=_Numbered)
+
+
+class Catalogue(Generic[Item]):
+    """The objects of one kind, by id and by name; `kind` is the word for error messages."""
+
+    def __init__(self, kind: str, items: list[Item]) -> None:
+        self.kind = kind
+        self.by_id = {item.id: item for item in items}
+        self.by_name = {item.name: item for item in items}
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.by_id.values())
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def get(self, object_id: int) -> Item:
+        """The object with this id; NOT_FOUND when the P4Info has none, INVALID_ARGUMENT for 0 (never an id)."""
+        item = self.by_id.get(object_id)
+        if item is not None:
+            return item
+        if object_id == 0:
+            raise invalid(f"no {self.kind} id given; it must not be 0 here")
+        known = ", ".join(f"{item.name} ({item.id})" for item in list(self)[:8]) or "none"
+        raise not_found(f"the P4Info has no {self.kind} with id {object_id} ({object_id:#x}); it has: {known}")
+
+
+class ProgramInfo:
+    """Every object of one P4Info. Raises RequestError INVALID_ARGUMENT when references in it dangle."""
+
+    def __init__(self, p4info: p4info_pb2.P4Info) -> None:
+        self.message = p4info
+        self.actions = Catalogue("action", [_action(action, p4info) for action in p4info.actions])
+        self.profiles = Catalogue("action profile", [_profile(profile) for profile in p4info.action_profiles])
+        self.counters = Catalogue("counter", [_counter(counter, counter.size) for counter in p4info.counters])
+        self.direct_counters = Catalogue("direct counter", [_counter(item, 0) for item in p4info.direct_counters])
+        self.meters = Catalogue("meter", [_meter(meter, meter.size) for meter in p4info.meters])
+        self.direct_meters = Catalogue("direct meter", [_meter(item, 0) for item in p4info.direct_meters])
+        self.tables = Catalogue("table", [self._table(table) for table in p4info.tables])
+        self.packet_in = _packet_header(p4info, "packet_in")
+        self.packet_out = _packet_header(p4info, "packet_out")
+
+    def _table(self, table: p4info_pb2.Table) -> TableInfo:
+        name = table.preamble.name
+        uses = {}
+        for reference in table.action_refs:
+            action = self.actions.by_id.get(reference.id)
+            if action is None:
+                raise invalid(
+                    f"P4Info: table {name} refers to action id {reference.id}, which the P4Info does not have"
+                )
+            uses[action.id] = ActionUse(
+                action,
+                in_entries=reference.scope != p4info_pb2.ActionRef.DEFAULT_ONLY,
+                as_default=reference.scope != p4info_pb2.ActionRef.TABLE_ONLY,
+            )
+        profile = self.profiles.by_id.get(table.implementation_id)
+        if profile is None and table.implementation_id:
+            raise invalid(f"P4Info: table {name} is implemented by id {table.implementation_id}, which does not exist")
+        resources = list(table.direct_resource_ids)
+        return TableInfo(
+            id=table.preamble.id,
+            name=name,
+            fields=tuple(_match_field(field, name, p4info=self.message) for field in table.match_fields),
+            uses=uses,
+            is_const=table.is_const_table,
+            const_default=table.const_default_action_id != 0,
+            profile=profile,
+            counter=next((item for item in self.direct_counters if item.id in resources), None),
+            meter=next((item for item in self.direct_meters if item.id in resources), None),
+            idle_timeout=table.idle_timeout_behavior != p4info_pb2.Table.NO_TIMEOUT,
+        )
+
+
+def _translated_width(p4info: p4info_pb2.P4Info, type_name: str, width: int, what: str) -> int:
+    """Width of a value whose type may be translated (@p4runtime_translation): numbers pass as they are."""
+    if type_name in p4info.type_info.new_types:
+        new_type = p4info.type_info.new_types[type_name]
+        if new_type.WhichOneof("representation") == "translated_type":
+            translated = new_type.translated_type
+            if translated.WhichOneof("sdn_type") == "sdn_string":
+                raise invalid(f"P4Info: {what}: type {type_name} is translated to strings, which is not supported")
+            return int(translated.sdn_bitwidth)
+    if width <= 0:
+        raise invalid(f"P4Info: {what} has no bit width")
+    return width
+
+
+def _match_field(field: p4info_pb2.MatchField, table: str, p4info: p4info_pb2.P4Info) -> Field:
+    what = f"match field {field.name} of table {table}"
+    kind = KIND_NAMES.get(field.match_type)
+    if kind is None:
+        raise invalid(f"P4Info: {what}: its match type is not one of {', '.join(KIND_NAMES.values())}")
+    return Field(field.id, field.name, _translated_width(p4info, field.type_name.name, field.bitwidth, what), kind)
+
+
+def _action(action: p4info_pb2.Action, p4info: p4info_pb2.P4Info) -> ActionInfo:
+    name = action.preamble.name
+    params = tuple(
+        Field(
+            param.id,
+            param.name,
+            _translated_width(p4info, param.type_name.name, param.bitwidth, f"parameter {param.name} of {name}"),
+        )
+        for param in action.params
+    )
+    return ActionInfo(action.preamble.id, name, params)
+
+
+def _profile(profile: p4info_pb2.ActionProfile) -> ProfileInfo:
+    return ProfileInfo(
+        profile.preamble.id,
+        profile.preamble.name,
+        tuple(profile.table_ids),
+        profile.with_selector,
+        profile.size,
+        profile.max_group_size,
+    )
+
+
+def _counter(counter: p4info_pb2.Counter | p4info_pb2.DirectCounter, size: int) -> CounterInfo:
+    return CounterInfo(counter.preamble.id, counter.preamble.name, size)
+
+
+def _meter(meter: p4info_pb2.Meter | p4info_pb2.DirectMeter, size: int) -> MeterInfo:
+    if meter.spec.type == p4info_pb2.MeterSpec.SINGLE_RATE_THREE_COLOR:
+        raise invalid(f"P4Info: meter {meter.preamble.name}: single rate three color meters are not supported")
+    two_color = meter.spec.type == p4info_pb2.MeterSpec.SINGLE_RATE_TWO_COLOR
+    kind = SINGLE_RATE_TWO_COLOR if two_color else TWO_RATE_THREE_COLOR
+    return MeterInfo(meter.preamble.id, meter.preamble.name, size, kind)
+
+
+def _packet_header(p4info: p4info_pb2.P4Info, name: str) -> tuple[Field, ...] | None:
+    """The fields of the header annotated @controller_header(name), None when the program has none."""
+    for header in p4info.controller_packet_metadata:
+        if header.preamble.name == name:
+            return tuple(
+                Field(
+                    field.id,
+                    field.name,
+                    # The header is what the program parses, so its own width counts, translated or not.
+                    field.bitwidth or _translated_width(p4info, field.type_name.name, 0, f"{name}.{field.name}"),
+                )
+                for field in header.metadata
+            )
+    return None

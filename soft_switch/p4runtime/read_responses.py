@@ -1,0 +1,26 @@
+"""Where reads put what they find: ReadResponse messages of bounded size, filled in place.
+
+Entities are made inside the response that will carry them, because copying messages costs more than all the rest.
+"""
+
+from __future__ import annotations
+
+from p4.v1 import p4runtime_pb2
+
+ENTITIES_PER_RESPONSE = 256
+
+
+class ReadResponses:
+    """The responses of one read request, in order."""
+
+    def __init__(self) -> None:
+        self.messages: list[p4runtime_pb2.ReadResponse] = []
+        self._room = 0
+
+    def add(self) -> p4runtime_pb2.Entity:
+        """A new entity in the last response, for the caller to fill in."""
+        if self._room == 0:
+            self.messages.append(p4runtime_pb2.ReadResponse())
+            self._room = ENTITIES_PER_RESPONSE
+        self._room -= 1
+        return self.messages[-1].entities.add()

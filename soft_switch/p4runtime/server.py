@@ -1,0 +1,164 @@
+"""P4Runtime server of the embedded switch: listening, TLS, and the thread that sends digests in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from google.protobuf import text_format
+from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
+
+from soft_switch.errors import SwitchError
+from soft_switch.p4runtime.device import MAX_STREAMS, ControlledSwitch, Device
+from soft_switch.p4runtime.servicer import P4RuntimeService
+
+# Every stream keeps a thread for its whole life; the rest serve the short calls.
+WORKERS = MAX_STREAMS + 16
+LARGEST_MESSAGE_BYTES = 128 * 1024 * 1024
+DEFAULT_ADDRESS = "127.0.0.1:9559"
+
+
+class ServerError(SwitchError):
+    """The server cannot start: its address is taken or malformed, or a file of TLS or of the program is unreadable."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """Files in PEM: the server's certificate chain and key, and, where clients must show one, the CA of theirs."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """The credentials for gRPC; ServerError, naming the file, when one cannot be read."""
+        client_ca = None if self.client_ca is None else _read(self.client_ca, "CA certificate")
+        return grpc.ssl_server_credentials(
+            [(_read(self.key, "TLS key"), _read(self.certificate, "TLS certificate"))],
+            root_certificates=client_ca,
+            require_client_auth=client_ca is not None,
+        )
+
+
+class P4RuntimeServer:
+    """Serves one switch as `device_id`. `port` is the TCP port it listens on, also when `address` asked for port 0.
+
+    `clock` gives nanoseconds from any origin (digest timeouts), `epoch_clock` since 1970 (digest timestamps).
+    Raises ServerError when it cannot listen.
+    """
+
+    def __init__(
+        self,
+        switch: ControlledSwitch,
+        device_id: int = 1,
+        address: str = "127.0.0.1:0",
+        tls: TLS | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        epoch_clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        if not 0 < device_id < 1 << 64:
+            raise ServerError(f"device id {device_id} is not in 1..2^64-1")
+        self.device = Device(switch, device_id, clock, epoch_clock)
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="p4runtime"),
+            # Without so_reuseport 0 two servers could share a port unnoticed.
+            options=(("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES), ("grpc.so_reuseport", 0)),
+        )
+        p4runtime_pb2_grpc.add_P4RuntimeServicer_to_server(P4RuntimeService(self.device), self._server)
+        self.port = self._listen(address, tls)
+        self.address = f"{address.rpartition(':')[0]}:{self.port}"
+        self._stopped = threading.Event()
+        self._digest_thread = threading.Thread(target=self._send_digests, name="p4runtime-digests", daemon=True)
+
+    def _listen(self, address: str, tls: TLS | None) -> int:
+        """Take the address, and give the port. gRPC would take a port above 65535 modulo 65536."""
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise ServerError(f"{address!r} is not an address to listen on; write HOST:PORT, e.g. {DEFAULT_ADDRESS}")
+        try:
+            if tls is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, tls.credentials()))
+        except RuntimeError as error:
+            raise ServerError(
+                f"cannot listen on {address}; is the port free, and the host an address of this machine?"
+            ) from error
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._server.start()
+        self._digest_thread.start()
+
+    def stop(self, grace: float | None = None) -> None:
+        """Stop serving; calls in progress get `grace` seconds to end."""
+        self._stopped.set()
+        self.device.digests_waiting.set()
+        self._server.stop(grace).wait()
+        if self._digest_thread.is_alive():
+            self._digest_thread.join()
+
+    def wait(self) -> None:
+        """Return when the server has been stopped."""
+        self._server.wait_for_termination()
+
+    def load(self, device_config: bytes, p4info_text: str) -> None:
+        """Run a program from its bmv2 JSON and its P4Info in text format, as `SetForwardingPipelineConfig` would.
+
+        Raises SwitchError saying why when they cannot be run, or do not belong together.
+        """
+        config = p4runtime_pb2.ForwardingPipelineConfig(p4_device_config=device_config)
+        try:
+            # Later versions of the P4Info have fields of which this server has no need.
+            text_format.Parse(p4info_text, config.p4info, allow_unknown_field=True)
+        except text_format.ParseError as error:
+            raise ServerError(f"the P4Info is not in protobuf text format: {error}") from error
+        self.device.load(config)
+
+    def _send_digests(self) -> None:
+        while not self._stopped.is_set():
+            self.device.digests_waiting.clear()
+            due_in_ns = self.device.send_due_digests()
+            self.device.digests_waiting.wait(None if due_in_ns is None else due_in_ns / 1e9)
+
+
+def serve(
+    switch: ControlledSwitch,
+    *,
+    device_config: Path | None = None,
+    p4info: Path | None = None,
+    device_id: int = 1,
+    address: str = DEFAULT_ADDRESS,
+    tls: TLS | None = None,
+    announce: Callable[[str], None] = print,
+) -> P4RuntimeServer:
+    """Start serving `switch`, with a program loaded from its files or empty; say where through `announce`.
+
+    The server runs until its `stop`; `wait` blocks until then. Raises SwitchError with what to mend.
+    """
+    if (device_config is None) != (p4info is None):
+        raise ServerError("a program to start with needs both files: the bmv2 JSON and its P4Info")
+    server = P4RuntimeServer(switch, device_id, address, tls)
+    program = "no program yet"
+    if device_config is not None and p4info is not None:
+        try:
+            server.load(_read(device_config, "device config"), _read(p4info, "P4Info").decode("utf-8", "replace"))
+        except SwitchError:
+            server.stop()
+            raise
+        program = f"program {device_config}"
+    server.start()
+    security = "TLS" if tls is not None else "no TLS"
+    announce(f"P4Runtime listens on {server.address} ({security}), device id {device_id}, {program}")
+    return server
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ServerError(f"cannot read the {what} {path}: {error.strerror or error}") from error

@@ -1,0 +1,126 @@
+"""The P4Runtime service of gRPC: a thin layer over `Device` that turns refusals into gRPC statuses."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+
+import grpc
+from p4.v1 import p4runtime_pb2
+
+from soft_switch.p4runtime.client_stream import ClientStream
+from soft_switch.p4runtime.device import Device
+from soft_switch.p4runtime.status import DETAILS_KEY, RequestError, as_request_error, batch_details
+
+log = logging.getLogger(__name__)
+
+API_VERSION = "1.4.0"
+_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _abort(context: grpc.ServicerContext, error: RequestError) -> None:
+    context.abort(_STATUS_CODES[error.code], error.message)
+
+
+def _abort_if_any_failed(context: grpc.ServicerContext, results: Sequence[RequestError | None]) -> None:
+    """End the call with UNKNOWN and one p4.v1.Error per element, unless all elements succeeded."""
+    if any(result is not None for result in results):
+        summary, details = batch_details(results)
+        context.set_trailing_metadata(((DETAILS_KEY, details),))
+        context.abort(grpc.StatusCode.UNKNOWN, summary)
+
+
+class P4RuntimeService:
+    """The RPCs, named as in p4runtime.proto."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def Write(self, request: p4runtime_pb2.WriteRequest, context: grpc.ServicerContext) -> p4runtime_pb2.WriteResponse:
+        """Update entities; every update is attempted.
+
+        A client that leaves gRPC's limit on metadata (8 KiB) as it is receives the details of failed batches of up
+        to about 200 updates.
+        """
+        try:
+            results = self._device.write(request)
+        except Exception as error:
+            _abort(context, as_request_error(error))
+            raise
+        _abort_if_any_failed(context, results)
+        return p4runtime_pb2.WriteResponse()
+
+    def Read(
+        self, request: p4runtime_pb2.ReadRequest, context: grpc.ServicerContext
+    ) -> Iterator[p4runtime_pb2.ReadResponse]:
+        """Read entities, some hundreds to a response."""
+        try:
+            responses, results = self._device.read(request)
+        except Exception as error:
+            _abort(context, as_request_error(error))
+            raise
+        yield from responses
+        _abort_if_any_failed(context, results)
+
+    def SetForwardingPipelineConfig(
+        self, request: p4runtime_pb2.SetForwardingPipelineConfigRequest, context: grpc.ServicerContext
+    ) -> p4runtime_pb2.SetForwardingPipelineConfigResponse:
+        """Verify, save or commit a pipeline config."""
+        try:
+            self._device.set_config(request)
+        except Exception as error:
+            _abort(context, as_request_error(error))
+            raise
+        return p4runtime_pb2.SetForwardingPipelineConfigResponse()
+
+    def GetForwardingPipelineConfig(
+        self, request: p4runtime_pb2.GetForwardingPipelineConfigRequest, context: grpc.ServicerContext
+    ) -> p4runtime_pb2.GetForwardingPipelineConfigResponse:
+        """The current pipeline config, or the parts of it that are asked for."""
+        try:
+            return self._device.get_config(request)
+        except Exception as error:
+            _abort(context, as_request_error(error))
+            raise
+
+    def Capabilities(
+        self, request: p4runtime_pb2.CapabilitiesRequest, context: grpc.ServicerContext
+    ) -> p4runtime_pb2.CapabilitiesResponse:
+        """The version of the API that is served."""
+        del request, context  # Neither narrows the answer in this version of the API.
+        return p4runtime_pb2.CapabilitiesResponse(p4runtime_api_version=API_VERSION)
+
+    def StreamChannel(
+        self, requests: Iterator[p4runtime_pb2.StreamMessageRequest], context: grpc.ServicerContext
+    ) -> Iterator[p4runtime_pb2.StreamMessageResponse]:
+        """Arbitration, packets and digests of one client; it is connected as long as this runs."""
+        try:
+            stream = self._device.open_stream()
+        except RequestError as error:
+            _abort(context, error)
+            raise
+        try:
+            context.add_callback(stream.close)
+            threading.Thread(
+                target=self._receive, args=(stream, requests), name=f"p4runtime-client-{stream.number}", daemon=True
+            ).start()
+            yield from stream.responses()
+        finally:
+            self._device.close_stream(stream)
+        if stream.error is not None:
+            _abort(context, stream.error)
+
+    def _receive(self, stream: ClientStream, requests: Iterator[p4runtime_pb2.StreamMessageRequest]) -> None:
+        """Handle what the client sends until it stops, breaks off, or breaks a rule of arbitration."""
+        try:
+            for request in requests:
+                self._device.stream_request(stream, request)
+        except RequestError as error:
+            stream.close(error)
+        except grpc.RpcError:
+            stream.close()
+        except Exception as error:
+            stream.close(as_request_error(error))
+        else:
+            stream.close()

@@ -1,0 +1,111 @@
+"""Refusals with a canonical code, and how they travel in a gRPC status (specification, "Error Reporting Messages")."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from google.rpc import code_pb2, status_pb2
+from p4.v1 import p4runtime_pb2
+
+from soft_switch import errors
+from soft_switch.errors import SwitchError
+
+log = logging.getLogger(__name__)
+
+OK: int = code_pb2.OK
+UNKNOWN: int = code_pb2.UNKNOWN
+INVALID_ARGUMENT: int = code_pb2.INVALID_ARGUMENT
+NOT_FOUND: int = code_pb2.NOT_FOUND
+ALREADY_EXISTS: int = code_pb2.ALREADY_EXISTS
+PERMISSION_DENIED: int = code_pb2.PERMISSION_DENIED
+RESOURCE_EXHAUSTED: int = code_pb2.RESOURCE_EXHAUSTED
+FAILED_PRECONDITION: int = code_pb2.FAILED_PRECONDITION
+OUT_OF_RANGE: int = code_pb2.OUT_OF_RANGE
+UNIMPLEMENTED: int = code_pb2.UNIMPLEMENTED
+INTERNAL: int = code_pb2.INTERNAL
+
+DETAILS_KEY = "grpc-status-details-bin"
+# A gRPC client accepts 8 KiB of metadata by default; beyond that it sees RESOURCE_EXHAUSTED and none of the details.
+DETAILS_BUDGET_BYTES = 6000
+
+
+class RequestError(SwitchError):
+    """A request, or one update of it, that is refused; `code` is a google.rpc.Code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def invalid(message: str) -> RequestError:
+    """The request contradicts the P4Info or the specification."""
+    return RequestError(INVALID_ARGUMENT, message)
+
+
+def not_found(message: str) -> RequestError:
+    """The named thing does not exist."""
+    return RequestError(NOT_FOUND, message)
+
+
+def denied(message: str) -> RequestError:
+    """The thing exists, and this client may not change it (thus)."""
+    return RequestError(PERMISSION_DENIED, message)
+
+
+def unimplemented(message: str) -> RequestError:
+    """The specification has it, this switch does not."""
+    return RequestError(UNIMPLEMENTED, message)
+
+
+_CODES: tuple[tuple[type[SwitchError], int], ...] = (
+    (errors.EntryExistsError, ALREADY_EXISTS),
+    (errors.MemberExistsError, ALREADY_EXISTS),
+    (errors.GroupExistsError, ALREADY_EXISTS),
+    (errors.EntryNotFoundError, NOT_FOUND),
+    (errors.MemberNotFoundError, NOT_FOUND),
+    (errors.GroupNotFoundError, NOT_FOUND),
+    (errors.TableFullError, RESOURCE_EXHAUSTED),
+    (errors.ProfileFullError, RESOURCE_EXHAUSTED),
+    (errors.GroupTooLargeError, RESOURCE_EXHAUSTED),
+    (errors.ProfileInUseError, FAILED_PRECONDITION),
+    (errors.ConstTableError, PERMISSION_DENIED),
+)
+
+
+def as_request_error(error: Exception) -> RequestError:
+    """Any exception met while one update or one read was carried out; what nobody foresaw is logged and INTERNAL."""
+    if isinstance(error, RequestError):
+        return error
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return RequestError(code, str(error))
+    if isinstance(error, SwitchError):
+        return RequestError(INVALID_ARGUMENT, str(error))
+    log.error("unforeseen failure while serving a request", exc_info=error)
+    return RequestError(INTERNAL, f"internal failure of the switch: {error!r}")
+
+
+def batch_details(results: Sequence[RequestError | None]) -> tuple[str, bytes]:
+    """Summary line and serialised google.rpc.Status of a batch: one p4.v1.Error per element, OK where None.
+
+    Codes are always complete. Messages are dropped from the end when the whole would not fit in what a gRPC
+    client accepts by default, and the summary says so.
+    """
+    failed = [(index, error) for index, error in enumerate(results) if error is not None]
+    index, first = failed[0]
+    summary = f"{len(failed)} of {len(results)} failed; element {index}: {first.message}"
+    # What the codes alone take: the Any wrapping of an empty Error is 40 bytes.
+    budget = DETAILS_BUDGET_BYTES - 44 * len(results) - len(summary)
+    status = status_pb2.Status(code=UNKNOWN, message=summary)
+    for result in results:
+        error = p4runtime_pb2.Error(canonical_code=OK)
+        if result is not None:
+            error.canonical_code = result.code
+            budget -= len(result.message)
+            if budget >= 0 or result is first:
+                error.message = result.message
+                error.space = "soft_switch"
+        status.details.add().Pack(error)
+    return summary, status.SerializeToString()

@@ -1,0 +1,196 @@
+"""A loaded P4 program: what the control plane may set, and the two functions that packets go through.
+
+The JSON of p4c's bmv2 backend (v1model) is turned into Python source once (:mod:`soft_switch.codegen`), compiled, and
+run for every packet. Behaviour follows bmv2's simple_switch wherever that is deterministic; where it is not (fields
+that nobody has set, fields of headers that are not valid) everything reads zero.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from soft_switch.action_profile import ActionProfile
+from soft_switch.artifact import read_program
+from soft_switch.codegen.context import DROP_PORT
+from soft_switch.codegen.functions import generate
+from soft_switch.errors import ArtifactError, ProgramAssertionError, TableError
+from soft_switch.externs import CounterArray, DirectMeter, MeterArray, RegisterArray
+from soft_switch.matches import ActionCall, Exact, Lpm, Match, Range, Ternary
+from soft_switch.program import ConstEntry, Program, TableDef
+from soft_switch.tables import NO_ACTION, Table
+
+_LOG = logging.getLogger("soft_switch.program")
+
+
+class Ingressed(NamedTuple):
+    """A packet between ingress and egress.
+
+    ``egress_port`` and ``priority`` (0..7) are what the program chose, ``length`` the bytes that came in, ``state``
+    what egress needs and is nobody else's business.
+    """
+
+    egress_port: int
+    priority: int
+    length: int
+    state: tuple[Any, ...]
+
+
+DigestSink = Callable[[str, tuple[int, ...]], None]
+IngressFunction = Callable[[int, bytes, int], Ingressed | None]
+EgressFunction = Callable[[Ingressed, int, int, int, int], bytes | None]
+
+
+class Pipeline:
+    """A P4 program, ready to run. Made by :meth:`load`. Not safe for use by several threads at once.
+
+    Attributes:
+        tables: every table of the program by its full name, those that the compiler made for single statements
+            included (they have no key and a fixed default action).
+        action_profiles: action profiles and selectors by name.
+        counters: indirect counters by name; direct ones are in the entries of their table.
+        meters: indirect meters by name; direct ones are in the entries of their table.
+        registers: registers by name.
+        actions: parameters, (name, width in bits) each, of every action by name.
+        digests: the digests that the program may send: name to number of values.
+        direct_counters: name of each direct counter to that of its table.
+        direct_meters: name of each direct meter to (name of its table, "packets" or "bytes").
+        ingress: ``ingress(port, data, now_ns)`` runs parser, checksum verification and ingress for a packet of bytes
+            that came in by a port at a time in nanoseconds; None if the program drops it.
+        egress: ``egress(packet, enqueued_ns, dequeued_ns, enq_qdepth, deq_qdepth)`` runs egress, checksum update and
+            deparser; None if the program drops it, else the bytes to send. Depths are in packets.
+        on_digest: called with name and values of every digest that the program sends, if set.
+        source: the generated Python.
+    """
+
+    drop_port: Final = DROP_PORT
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.on_digest: DigestSink | None = None
+        self.actions = {a.name: a.params for a in program.actions.values()}
+        self.digests = {d.name: len(d.inputs) for d in program.digests.values()}
+        self.counters = {c.name: CounterArray(c.name, c.size) for c in program.counters.values() if c.table is None}
+        self.direct_counters = {c.name: c.table for c in program.counters.values() if c.table is not None}
+        self.meters = {m.name: MeterArray(m.name, m.size, m.unit) for m in program.meters.values() if m.table is None}
+        self.direct_meters = {m.name: (m.table, m.unit) for m in program.meters.values() if m.table is not None}
+        self.registers = {r.name: RegisterArray(r.name, r.size, r.width) for r in program.registers.values()}
+        self.action_profiles: dict[str, ActionProfile] = {}
+        self.tables: dict[str, Table] = {}
+        for control in (program.ingress, program.egress):
+            for profile in control.profiles.values():
+                made = ActionProfile(profile.name, profile.size, profile.algorithm is not None)
+                self.action_profiles[profile.name] = made
+            for node in control.nodes.values():
+                if isinstance(node, TableDef):
+                    self.tables[node.name] = self._table(node)
+        generated = generate(program, self._externs())
+        self.source = generated.source
+        space: dict[str, Any] = dict(generated.objects)
+        try:
+            exec(compile(generated.source, "<generated pipeline>", "exec"), space)
+        except (SyntaxError, RecursionError, MemoryError) as error:
+            raise ArtifactError(f"the program is too deeply nested to be compiled: {error}") from error
+        self.ingress: IngressFunction = space["ingress"]
+        self.egress: EgressFunction = space["egress"]
+
+    @classmethod
+    def load(cls, json_text: str | bytes) -> Pipeline:
+        """The program in p4c's JSON output.
+
+        Raises:
+            ArtifactError: the text is not such a program, is cut off, or contradicts itself; the message says where.
+            UnsupportedConstructError: the program uses something that this switch does not run.
+        """
+        program = read_program(json_text)
+        try:
+            return cls(program)
+        except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+            # Every part was well formed by itself, so what is left is one that refers to what is not there.
+            reason = f"{type(error).__name__}: {error}"
+            raise ArtifactError(f"the parts of the program do not fit together ({reason})") from error
+
+    def _table(self, definition: TableDef) -> Table:
+        actions = self.program.actions
+        default = NO_ACTION
+        if definition.default is not None:
+            default = ActionCall(actions[definition.default[0]].name, definition.default[1])
+        table = Table(
+            definition.name,
+            definition.size,
+            tuple(key.kind for key in definition.keys),
+            tuple(key.width for key in definition.keys),
+            {actions[i].name: (i, tuple(width for _, width in actions[i].params)) for i in definition.action_ids},
+            has_counter=definition.has_counter,
+            meter_name=definition.meter,
+            profile=self.action_profiles[definition.profile] if definition.profile else None,
+            default=default,
+            default_is_const=definition.default_is_const,
+        )
+        if definition.entries is not None:
+            try:
+                table.set_const_entries(self._const_entries(definition, definition.entries))
+            except (TableError, ValueError) as error:
+                raise ArtifactError(f"const entries of table {definition.name}: {error}") from error
+        return table
+
+    def _const_entries(
+        self, definition: TableDef, entries: tuple[ConstEntry, ...]
+    ) -> list[tuple[tuple[Match, ...], int, ActionCall]]:
+        """In the JSON the least number wins, here the largest does; entries without a priority have 0."""
+        highest = max((entry.priority for entry in entries), default=0)
+        ranked = any(key.kind in ("ternary", "range") for key in definition.keys)
+        result = []
+        for entry in entries:
+            match = tuple(_match(k.kind, part) for k, part in zip(definition.keys, entry.match, strict=True))
+            call = ActionCall(self.program.actions[entry.action_id].name, entry.args)
+            result.append((match, highest + 1 - entry.priority if ranked else 0, call))
+        return result
+
+    def _externs(self) -> dict[str, Any]:
+        # One seed for all: the same packets have the same fate in every run.
+        randomness = random.Random(0)
+        externs: dict[str, Any] = {
+            "randint": randomness.randint,
+            "log": _log_message,
+            "fail": _fail,
+            "digest": self._send_digest,
+            "new": tuple.__new__,
+            "kind": Ingressed,
+        }
+        for kind, things in (
+            ("table", self.tables),
+            ("counter", self.counters),
+            ("meter", self.meters),
+            ("register", self.registers),
+        ):
+            externs.update({f"{kind}:{name}": thing for name, thing in things.items()})
+        for name, (_, unit) in self.direct_meters.items():
+            externs[f"direct_meter:{name}"] = DirectMeter(name, unit)
+        return externs
+
+    def _send_digest(self, name: str, values: tuple[int, ...]) -> None:
+        if self.on_digest is not None:
+            self.on_digest(name, values)
+
+
+def _match(kind: str, numbers: tuple[int, ...]) -> Match:
+    if kind == "exact":
+        return Exact(numbers[0])
+    if len(numbers) != 2:
+        raise ValueError(f"{len(numbers)} numbers for a {kind} match")
+    if kind == "lpm":
+        return Lpm(*numbers)
+    return Ternary(*numbers) if kind == "ternary" else Range(*numbers)
+
+
+def _log_message(text: str, *values: int) -> None:
+    for value in values:
+        text = text.replace("{}", str(value), 1)
+    _LOG.info("%s", text)
+
+
+def _fail(word: str, place: str) -> None:
+    raise ProgramAssertionError(f"{word} does not hold (at {place})")

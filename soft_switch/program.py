@@ -1,0 +1,317 @@
+"""A loaded program: the parts of the bmv2 JSON (format 2.x) as typed, immutable objects. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+VALID = "$valid$"
+"""Name of the hidden one-bit field of a header that says whether the header is valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldDef:
+    """One field of a header type: width in bits; signed fields hold two's complement numbers."""
+
+    name: str
+    width: int
+    signed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderDef:
+    """A header instance (or metadata instance) with its fields in wire order."""
+
+    name: str
+    type_name: str
+    fields: tuple[FieldDef, ...]
+    is_metadata: bool
+
+    @property
+    def width(self) -> int:
+        """Width of the whole header in bits."""
+        return sum(f.width for f in self.fields)
+
+    def shift(self, name: str) -> int:
+        """Position of a field's lowest bit when the header is read as one big-endian number."""
+        position = self.width
+        for candidate in self.fields:
+            position -= candidate.width
+            if candidate.name == name:
+                return position
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A number of the program. ``width`` is 0 where the JSON does not state one."""
+
+    value: int
+    width: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BoolConst:
+    """A truth value of the program."""
+
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRef:
+    """A field of a header; :data:`VALID` for the header's validity."""
+
+    header: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRef:
+    """A whole header."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A parameter of the enclosing action, by position."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lookahead:
+    """Bits of the packet that are not extracted yet: offset and width in bits from the current position."""
+
+    offset: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """An operation; ``left`` is None for unary operations, ``cond`` is set for the ternary ``?``."""
+
+    op: str
+    left: Expr | None
+    right: Expr
+    cond: Expr | None = None
+
+
+Expr = Const | BoolConst | FieldRef | HeaderRef | Param | Lookahead | Op
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """A counter, meter, register array or calculation named by a primitive."""
+
+    kind: str
+    name: str
+
+
+Argument = Expr | ObjectRef | str | tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Primitive:
+    """One step of an action. ``place`` says where in the source it stands."""
+
+    op: str
+    args: tuple[Argument, ...]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action. Names repeat in the JSON (one copy for each use), the id is unique."""
+
+    id: int
+    name: str
+    params: tuple[tuple[str, int], ...]
+    primitives: tuple[Primitive, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParserOp:
+    """A step of a parser state: extract, set, verify, advance or primitive."""
+
+    kind: str
+    args: tuple[Argument, ...]
+    primitive: Primitive | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """Goes to ``next_state`` (None: accept) where each key part equals its value under its mask; () matches all."""
+
+    parts: tuple[tuple[int, int], ...]
+    next_state: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParserState:
+    """A parser state: its steps, the key it selects on, and the transitions in order."""
+
+    name: str
+    ops: tuple[ParserOp, ...]
+    key: tuple[FieldRef | Lookahead, ...]
+    transitions: tuple[Transition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyField:
+    """One field of a table key. ``mask`` is the program's own mask on it, or None."""
+
+    kind: str
+    name: str
+    target: FieldRef
+    width: int
+    mask: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConstEntry:
+    """An entry that the program fixes: per key field (value,), (value, mask), (value, prefix length) or (low, high)."""
+
+    match: tuple[tuple[int, ...], ...]
+    priority: int
+    action_id: int
+    args: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TableDef:
+    """A match-action table and where control goes after it (by action id, or hit and miss)."""
+
+    name: str
+    kind: str
+    match_kind: str
+    keys: tuple[KeyField, ...]
+    size: int
+    has_counter: bool
+    meter: str | None
+    profile: str | None
+    action_ids: tuple[int, ...]
+    default: tuple[int, tuple[int, ...]] | None
+    default_is_const: bool
+    entries: tuple[ConstEntry, ...] | None
+    next_by_action: dict[int, str | None]
+    next_default: str | None
+    hit_miss: tuple[str | None, str | None] | None
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionalDef:
+    """An ``if`` of a control block."""
+
+    name: str
+    condition: Expr
+    true_next: str | None
+    false_next: str | None
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileDef:
+    """An action profile, or selector where ``algorithm`` is given."""
+
+    name: str
+    size: int
+    algorithm: str | None
+    inputs: tuple[FieldRef, ...]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlDef:
+    """Ingress or egress: a graph of tables and conditionals by name."""
+
+    name: str
+    first: str | None
+    nodes: dict[str, TableDef | ConditionalDef]
+    profiles: dict[str, ProfileDef]
+
+
+@dataclass(frozen=True, slots=True)
+class Calculation:
+    """A hash or checksum over fields, constants (with width), whole headers and optionally the payload."""
+
+    name: str
+    algorithm: str
+    inputs: tuple[FieldRef | Const | HeaderRef, ...]
+    with_payload: bool
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChecksumDef:
+    """A checksum that is verified after parsing or updated before deparsing."""
+
+    name: str
+    target: FieldRef
+    calculation: str
+    verify: bool
+    update: bool
+    condition: Expr | None
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayDef:
+    """A counter, meter or register array. ``table`` is set for direct ones."""
+
+    name: str
+    size: int
+    width: int = 0
+    unit: str = "both"
+    table: str | None = None
+    result: FieldRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DigestDef:
+    """A list of values that a digest reports."""
+
+    name: str
+    inputs: tuple[FieldRef | Const, ...]
+
+
+@dataclass(slots=True)
+class Program:
+    """Everything the JSON says, resolved by name."""
+
+    headers: dict[str, HeaderDef] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    states: dict[str, ParserState] = field(default_factory=dict)
+    first_state: str | None = None
+    deparser_order: tuple[str, ...] = ()
+    deparser_primitives: tuple[Primitive, ...] = ()
+    actions: dict[int, Action] = field(default_factory=dict)
+    ingress: ControlDef = field(default_factory=lambda: ControlDef("ingress", None, {}, {}))
+    egress: ControlDef = field(default_factory=lambda: ControlDef("egress", None, {}, {}))
+    calculations: dict[str, Calculation] = field(default_factory=dict)
+    checksums: tuple[ChecksumDef, ...] = ()
+    counters: dict[str, ArrayDef] = field(default_factory=dict)
+    meters: dict[str, ArrayDef] = field(default_factory=dict)
+    registers: dict[str, ArrayDef] = field(default_factory=dict)
+    digests: dict[int, DigestDef] = field(default_factory=dict)
+    aliases: dict[str, FieldRef] = field(default_factory=dict)
+
+    def field_def(self, ref: FieldRef) -> FieldDef:
+        """The definition of a field; validity is an unsigned field of one bit."""
+        if ref.name == VALID:
+            return FieldDef(VALID, 1, False)
+        for candidate in self.headers[ref.header].fields:
+            if candidate.name == ref.name:
+                return candidate
+        raise KeyError(f"{ref.header}.{ref.name}")
+
+    def intrinsic(self, name: str) -> FieldRef | None:
+        """The field that carries a piece of v1model's standard metadata, through the aliases of the JSON, if any."""
+        for group in ("standard_metadata", "intrinsic_metadata", "queueing_metadata"):
+            alias = self.aliases.get(f"{group}.{name}")
+            if alias is not None:
+                return alias
+            header = self.headers.get(group)
+            if header is not None and any(f.name == name for f in header.fields):
+                return FieldRef(group, name)
+        return None

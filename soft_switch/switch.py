@@ -1,0 +1,113 @@
+"""The switch: a loaded pipeline between its ports' traffic managers. It has no clock; whoever drives it has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from soft_switch.errors import SwitchError
+from soft_switch.traffic_manager import Port, QueueConfig
+
+if TYPE_CHECKING:
+    from soft_switch.pipeline import Ingressed, Pipeline
+
+
+class PortError(SwitchError):
+    """A port number that is in use already."""
+
+
+class Switch:
+    """A pipeline and the ports around it.
+
+    A driver gives it what links deliver (:meth:`receive`), is told by ``on_backlog(port)`` that a port has something
+    to send, and takes it with :meth:`transmit` whenever the port's link is free. ``lock`` is held while a packet is
+    processed; whoever reads or writes the pipeline's state from another thread holds it too.
+
+    Attributes:
+        pipeline: what runs; without one, packets are dropped.
+        ports: by number.
+        cpu_port: the port whose packets go to ``on_packet_in`` and come from :meth:`packet_out`; None for none.
+        on_packet_in: called with each packet that leaves by the CPU port, while ``lock`` is held.
+        on_backlog: called with the number of a port after a packet was queued there.
+        time_ns: gives the time of a packet-out; by default that of the last packet received.
+        undeliverable: packets sent to a port that does not exist, or received before a pipeline was installed.
+    """
+
+    def __init__(self, cpu_port: int | None = None) -> None:
+        self.pipeline: Pipeline | None = None
+        self.ports: dict[int, Port[Ingressed]] = {}
+        self.cpu_port = cpu_port
+        self.on_packet_in: Callable[[bytes], None] | None = None
+        self.on_backlog: Callable[[int], None] | None = None
+        self.lock = threading.RLock()
+        self.time_ns: Callable[[], int] = lambda: self._last_ns
+        self.undeliverable = 0
+        self._last_ns = 0
+
+    def add_port(self, number: int, rate_bps: int, queues: Sequence[QueueConfig] | None = None) -> Port[Ingressed]:
+        """Give the switch a port; see :class:`~soft_switch.traffic_manager.Port`.
+
+        Raises:
+            PortError: the number is in use, also as the CPU port.
+        """
+        if number in self.ports or number == self.cpu_port:
+            raise PortError(f"the switch has a port {number} already")
+        port: Port[Ingressed] = Port(rate_bps, queues)
+        self.ports[number] = port
+        return port
+
+    def install(self, pipeline: Pipeline) -> None:
+        """Run ``pipeline`` from the next packet on. What an earlier one has queued is dropped."""
+        with self.lock:
+            if self.pipeline is not None:
+                for port in self.ports.values():
+                    while port.next() is not None:
+                        self.undeliverable += 1
+            self.pipeline = pipeline
+
+    def receive(self, port: int, data: bytes, now_ns: int) -> None:
+        """A frame came in by ``port``: ingress, then into the queue of the port and priority that it chose."""
+        with self.lock:
+            self._last_ns = now_ns
+            pipeline = self.pipeline
+            if pipeline is None:
+                self.undeliverable += 1
+                return
+            packet = pipeline.ingress(port, data, now_ns)
+            if packet is None:
+                return
+            number = packet.egress_port
+            target = self.ports.get(number)
+            if target is not None:
+                if target.enqueue(packet, packet.length, packet.priority, now_ns) and self.on_backlog is not None:
+                    self.on_backlog(number)
+            elif number == self.cpu_port and self.on_packet_in is not None:
+                frame = pipeline.egress(packet, now_ns, now_ns, 0, 0)
+                if frame is not None:
+                    self.on_packet_in(frame)
+            else:
+                self.undeliverable += 1
+
+    def transmit(self, port: int, now_ns: int) -> tuple[bytes, int] | None:
+        """The frame that ``port`` sends now, through egress, and how many ns its link is busy with it; None if idle."""
+        with self.lock:
+            queues = self.ports[port]
+            while (dequeued := queues.next()) is not None:
+                packet, _, enqueued_ns, enq_qdepth, deq_qdepth = dequeued
+                pipeline = self.pipeline
+                assert pipeline is not None, "only a pipeline puts packets into a queue"
+                frame = pipeline.egress(packet, enqueued_ns, now_ns, enq_qdepth, deq_qdepth)
+                if frame is not None:
+                    return frame, queues.transmission_ns(len(frame))
+            return None
+
+    def packet_out(self, data: bytes) -> None:
+        """A packet from the controller: processed as if it had come in by the CPU port.
+
+        Raises:
+            PortError: the switch has no CPU port.
+        """
+        if self.cpu_port is None:
+            raise PortError("this switch has no CPU port; start it with one to send packets from the controller")
+        self.receive(self.cpu_port, data, self.time_ns())

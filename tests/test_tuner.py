@@ -1,0 +1,226 @@
+"""Covers mfs_ctrl/tuner.py: each step is bounded, goes the right way, and rests where there is nothing to mend."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from host_agent.level import URGENCY_ONE, bias_code
+from host_agent.stamp import Stage
+from mfs_ctrl.counters import CompletionCell, Count, LaxityCell, Observation, PortLevel
+from mfs_ctrl.policy import Thresholds
+from mfs_ctrl.tuner import (
+    EARLY_STAGES,
+    GEOMETRIC_STEP,
+    PortState,
+    TunerSettings,
+    step,
+    tuned_mlu,
+    tuned_ports,
+    tuned_tight_slack,
+)
+
+RATE_BPS = 1_000_000_000
+SETTINGS = TunerSettings()
+NOTHING = Observation()
+MILLISECOND_NS = 1_000_000
+
+
+def flows(
+    in_time: int,
+    late: int,
+    octave: int = 10,
+    early_octave: int = 18,
+    tight: int = 0,
+    loose: int = 0,
+    early_late: int = 0,
+) -> Observation:
+    """Flows that ended: of the last stage in time and late, and one hundred of the early stages; packets by level."""
+    return Observation(
+        completion={
+            CompletionCell(Stage.P2D, 1, False, octave): in_time,
+            CompletionCell(Stage.P2D, 0, True, 8): late,
+            CompletionCell(Stage.COLLECTIVE, 6, False, early_octave): 100 - early_late,
+            CompletionCell(Stage.COLLECTIVE, 5, True, 3): early_late,
+        },
+        laxity={
+            LaxityCell(Stage.COLLECTIVE, 6, 4): Count(tight, 0),
+            LaxityCell(Stage.KV_REUSE, 5, 4): Count(loose, 0),
+        },
+    )
+
+
+observations = st.builds(
+    flows,
+    in_time=st.integers(0, 500),
+    late=st.integers(0, 500),
+    octave=st.integers(0, 31),
+    early_octave=st.integers(0, 31),
+    tight=st.integers(0, 5000),
+    loose=st.integers(0, 5000),
+    early_late=st.integers(0, 100),
+)
+firsts = st.integers(*SETTINGS.mlu_bounds)
+slacks = st.integers(*SETTINGS.tight_bounds)
+
+
+def thresholds(first: int, slack: int) -> Thresholds:
+    return Thresholds((first, first - GEOMETRIC_STEP), 2, slack)
+
+
+class TestStep:
+    @given(firsts, slacks)
+    def test_without_data_nothing_moves(self, first: int, slack: int) -> None:
+        ports = {1: PortState(0.2, 40)}
+        decision = step(thresholds(first, slack), NOTHING, NOTHING, ports, RATE_BPS, SETTINGS)
+        assert decision.thresholds == thresholds(first, slack)
+        assert decision.ports == ports
+        assert not decision.evidence_used
+
+    @given(firsts, slacks, st.lists(observations, max_size=20))
+    def test_bounded_steps_within_bounds(self, first: int, slack: int, seen: list[Observation]) -> None:
+        now = thresholds(first, slack)
+        for observation in seen:
+            after = step(now, observation, NOTHING, {}, RATE_BPS, SETTINGS).thresholds
+            assert abs(after.mlu[0] - now.mlu[0]) <= SETTINGS.mlu_step
+            assert abs(after.tight_slack - now.tight_slack) <= SETTINGS.tight_step
+            assert SETTINGS.mlu_bounds[0] <= after.mlu[0] <= SETTINGS.mlu_bounds[1]
+            assert SETTINGS.tight_bounds[0] <= after.tight_slack <= SETTINGS.tight_bounds[1]
+            assert after.mlu[0] - after.mlu[1] == GEOMETRIC_STEP
+            assert after.near_rli == now.near_rli
+            now = after
+
+    @given(firsts, slacks, observations)
+    def test_same_input_same_decision(self, first: int, slack: int, seen: Observation) -> None:
+        def decide() -> object:
+            return step(thresholds(first, slack), seen, NOTHING, {}, RATE_BPS, SETTINGS)
+
+        assert decide() == decide()
+
+    def test_a_start_outside_the_bounds_is_not_left_by_a_leap(self) -> None:
+        far = Thresholds((200, 150), 2, 20)
+        seen = flows(50, 50, tight=0, loose=2000)
+        after = step(far, seen, NOTHING, {}, RATE_BPS, SETTINGS).thresholds
+        assert after.mlu[0] == 200 - SETTINGS.mlu_step
+        assert after.tight_slack == 20 + SETTINGS.tight_step
+
+
+class TestMlu:
+    @given(firsts, st.integers(0, 31), st.integers(40, 400), st.data())
+    def test_the_more_are_late_the_earlier(self, first: int, octave: int, total: int, data: st.DataObject) -> None:
+        fewer = data.draw(st.integers(0, total))
+        more = data.draw(st.integers(fewer, total))
+        moved = [tuned_mlu(first, flows(total - late, late, octave), SETTINGS)[0] for late in (fewer, more)]
+        assert moved[1] <= moved[0]
+
+    def test_many_late_promotes_earlier_by_half_an_octave_at_most(self) -> None:
+        first, reason = tuned_mlu(URGENCY_ONE, flows(50, 50), SETTINGS)
+        assert first == URGENCY_ONE - 4
+        assert "50% of the last stage late" in reason
+
+    def test_a_little_over_target_is_a_small_step(self) -> None:
+        assert tuned_mlu(URGENCY_ONE, flows(93, 7), SETTINGS)[0] == URGENCY_ONE - 1
+
+    @pytest.mark.parametrize("late", [3, 4, 5])
+    def test_dead_band(self, late: int) -> None:
+        assert tuned_mlu(URGENCY_ONE, flows(100 - late, late, octave=18), SETTINGS) == (URGENCY_ONE, "")
+
+    def test_slack_to_spare_promotes_later(self) -> None:
+        assert tuned_mlu(URGENCY_ONE, flows(100, 0, octave=17), SETTINGS)[0] == URGENCY_ONE + 1
+
+    def test_just_in_time_stays(self) -> None:
+        assert tuned_mlu(URGENCY_ONE, flows(100, 0, octave=15), SETTINGS)[0] == URGENCY_ONE
+
+    def test_what_was_late_before_its_last_stage_is_not_held_against_it(self) -> None:
+        assert tuned_mlu(URGENCY_ONE, flows(60, 40, early_late=40), SETTINGS)[0] == URGENCY_ONE
+        assert tuned_mlu(URGENCY_ONE, flows(60, 40, early_late=10), SETTINGS)[0] < URGENCY_ONE
+
+    def test_few_flows_say_nothing(self) -> None:
+        assert tuned_mlu(URGENCY_ONE, flows(0, SETTINGS.min_completions - 1), SETTINGS)[0] == URGENCY_ONE
+
+
+class TestTightSlack:
+    def test_moves_towards_the_median(self) -> None:
+        # The median octave 18 has its middle at code 148.
+        assert tuned_tight_slack(160, flows(50, 0, tight=1900, loose=100), SETTINGS)[0] == 152
+        assert tuned_tight_slack(100, flows(50, 0, tight=100, loose=1900), SETTINGS)[0] == 108
+
+    def test_does_not_leap_past_the_median(self) -> None:
+        assert tuned_tight_slack(150, flows(50, 0, tight=1900, loose=100), SETTINGS)[0] == 148
+
+    def test_past_the_median_it_creeps(self) -> None:
+        assert tuned_tight_slack(140, flows(50, 0, tight=1900, loose=100), SETTINGS)[0] == 139
+
+    @pytest.mark.parametrize("tight", [710, 1000, 1290])
+    def test_about_half_is_good_enough(self, tight: int) -> None:
+        assert tuned_tight_slack(160, flows(50, 0, tight=tight, loose=2000 - tight), SETTINGS) == (160, "")
+
+    def test_late_packets_do_not_count_as_loose(self) -> None:
+        seen = Observation(
+            completion={CompletionCell(EARLY_STAGES[0], 6, False, 18): 10},
+            laxity={
+                LaxityCell(Stage.COLLECTIVE, 6, 3): Count(500, 0),
+                LaxityCell(Stage.COLLECTIVE, 5, 3): Count(500, 0),
+                LaxityCell(Stage.COLLECTIVE, 5, 15): Count(9000, 0),
+            },
+        )
+        assert tuned_tight_slack(160, seen, SETTINGS)[0] == 160
+
+
+class TestPorts:
+    def load(self, share: float, level: int) -> Observation:
+        capacity = RATE_BPS // 8 // 1000
+        return Observation(MILLISECOND_NS, {PortLevel(1, level): Count(1, round(share * capacity))})
+
+    def settle(self, level: int, share: float = 0.5) -> PortState:
+        ports = {1: PortState(0.0, bias_code(RATE_BPS))}
+        for _ in range(50):
+            ports = tuned_ports(ports, self.load(share, level), RATE_BPS, SETTINGS)
+        return ports[1]
+
+    @pytest.mark.parametrize("level", [3, 4, 5, 6])
+    def test_bias_settles_at_the_bandwidth_that_early_stages_leave(self, level: int) -> None:
+        settled = self.settle(level)
+        assert settled.load == pytest.approx(0.5, abs=0.01)
+        # Half the bandwidth is one octave, eight codes.
+        assert abs(settled.bias - bias_code(RATE_BPS) - 8) <= SETTINGS.bias_hysteresis
+
+    @pytest.mark.parametrize("level", [0, 1, 2, 7])
+    def test_last_stage_traffic_is_no_load(self, level: int) -> None:
+        assert self.settle(level) == PortState(0.0, bias_code(RATE_BPS))
+
+    def test_small_changes_are_not_written(self) -> None:
+        state = PortState(0.0, bias_code(RATE_BPS))
+        after = tuned_ports({1: state}, self.load(0.2, 5), RATE_BPS, SETTINGS)[1]
+        assert after.bias == state.bias
+        assert after.load > 0
+
+    @given(st.floats(0, 3), st.floats(0, 1))
+    def test_load_and_bias_are_bounded(self, share: float, before: float) -> None:
+        after = tuned_ports({1: PortState(before, 10)}, self.load(share, 4), RATE_BPS, SETTINGS)[1]
+        assert 0 <= after.load <= 1
+        assert after.bias <= bias_code(RATE_BPS * (1 - SETTINGS.load_limit))
+
+    def test_no_time_no_change(self) -> None:
+        ports = {1: PortState(0.3, 33)}
+        assert tuned_ports(ports, Observation(0, {PortLevel(1, 4): Count(9, 9000)}), RATE_BPS, SETTINGS) == ports
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"late_target": 0.0},
+            {"tight_band": 0.5},
+            {"load_weight": 0.0},
+            {"load_limit": 1.0},
+            {"mlu_step": 0},
+            {"mlu_bounds": (16, 130)},
+            {"mlu_bounds": (130, 120)},
+            {"tight_bounds": (0, 256)},
+        ],
+    )
+    def test_nonsense_is_refused(self, wrong: dict[str, float]) -> None:
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            TunerSettings(**wrong)  # type: ignore[arg-type]
