@@ -9,13 +9,13 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
-from soft_switch.pipeline import Pipeline
-from soft_switch.tables import ActionCall, Exact, Lpm, Member, Range
 
 from host_agent.level import CODE_MAX, LevelRule
 from host_agent.scapy_layer import MFS
 from host_agent.stamp import LEVELS
 from p4src import artifact
+from soft_switch.pipeline import Pipeline
+from soft_switch.tables import ActionCall, Exact, Lpm, Member, Range
 from topologies.topology import Topology, tor
 
 UNTAGGED_LEVEL = 2
@@ -34,6 +34,11 @@ class Out:
     @property
     def stamp(self) -> MFS:
         return self.packet[MFS]
+
+
+def ether(**fields: int) -> Ether:
+    """An Ethernet header with both addresses: without, Scapy would ask the network for them."""
+    return Ether(src="02:00:00:00:09:09", dst="02:00:00:00:00:fe", **fields)
 
 
 class Program:
@@ -94,13 +99,13 @@ class Program:
 def ipv4_to(topology: Topology, host: int, stamp: MFS | None = None, **fields: int) -> Packet:
     """A UDP packet over IPv4 to ``host``, stamped if ``stamp`` is given."""
     inner = IP(src="10.9.9.9", dst=str(topology.hosts[host].ipv4), **fields) / UDP(sport=1000, dport=2000) / (b"x" * 40)
-    return Ether() / stamp / inner if stamp is not None else Ether() / inner
+    return ether() / stamp / inner if stamp is not None else ether() / inner
 
 
 def ipv6_to(topology: Topology, host: int, stamp: MFS | None = None, **fields: int) -> Packet:
     """The same over IPv6."""
     inner = IPv6(src="fd00::9", dst=str(topology.hosts[host].ipv6), **fields) / UDP(sport=1, dport=2) / (b"x" * 40)
-    return Ether() / stamp / inner if stamp is not None else Ether() / inner
+    return ether() / stamp / inner if stamp is not None else ether() / inner
 
 
 def anything(stage: int, level: int, **ranges: tuple[int, int]) -> LevelRule:

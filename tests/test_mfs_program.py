@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Ether
 
 from host_agent.level import bias_code, decide, level_key, log2_code
 from host_agent.scapy_layer import MFS
@@ -15,7 +14,7 @@ from host_agent.stamp import ETHERTYPE_MFS, SCAVENGER, SLACK_MAX_US, SLACK_MIN_U
 from mfs_ctrl import policy
 from soft_switch.externs import MeterConfig
 from soft_switch.tables import ActionCall, Exact, Group
-from tests.program import UNTAGGED_LEVEL, UNTRUSTED_LEVEL, Program, anything, ipv4_to, ipv6_to
+from tests.program import UNTAGGED_LEVEL, UNTRUSTED_LEVEL, Program, anything, ether, ipv4_to, ipv6_to
 
 NO_ROUTE, MALFORMED, TTL = 0, 1, 2
 BIAS = bias_code(100e9)
@@ -58,8 +57,8 @@ def test_forwarding_takes_one_hop_from_ttl_and_keeps_the_checksum_right(program:
 
 
 def test_what_has_no_route_goes_nowhere_and_is_counted(program: Program) -> None:
-    assert program.send(Ether() / IP(src="10.9.9.9", dst="192.0.2.1") / UDP()) is None
-    assert program.send(Ether(type=0x0806) / (b"x" * 46)) is None
+    assert program.send(ether() / IP(src="10.9.9.9", dst="192.0.2.1") / UDP()) is None
+    assert program.send(ether(type=0x0806) / (b"x" * 46)) is None
     assert program.counter("discarded", NO_ROUTE) == 2
     assert program.send(ipv4_to(program.topology, 1, ttl=1)) is None
     assert program.counter("discarded", TTL) == 1
@@ -127,7 +126,7 @@ def test_an_absurd_stamp_is_discarded_and_counted(program: Program, stamp: dict[
 
 def test_a_shim_within_a_shim_goes_nowhere(program: Program) -> None:
     inner = bytes(ipv4_to(program.topology, 1, MFS(stage=1)))[14:]
-    assert program.send(Ether(type=ETHERTYPE_MFS) / MFS(next_type=ETHERTYPE_MFS) / inner) is None
+    assert program.send(ether(type=ETHERTYPE_MFS) / MFS(next_type=ETHERTYPE_MFS) / inner) is None
 
 
 def test_a_wrong_ipv4_checksum_is_discarded(program: Program) -> None:
