@@ -22,8 +22,9 @@ from host_agent.wire import ACK, ACK_REQUEST, BITMAP_BITS, CE_ECHO, FIN, RETRANS
 T = TypeVar("T")
 
 DEFAULT_WINDOW = 4
-DEFAULT_RTO_NS = 200_000_000
-STRANDED_SHARE = 20
+DEFAULT_RTO_NS = 1_000_000_000
+"""As RFC 6298, section 2: a packet that a low level makes wait is not lost."""
+STRANDED_SHARE = 8
 """A segment that left at a lower level counts as stranded after this part of the time-out: many round trips."""
 REORDERING_SEGMENTS = 3
 """A gap counts as lost once a segment sent this many later has come in at no higher a level."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+EXTRAS = {"demo": "eval", "switch": "ctrl", "ctrl": "ctrl"}
+"""Which extra of the distribution each subcommand needs."""
+
+DEFAULT_ADDRESS = "127.0.0.1:9559"
+"""The port that IANA assigned to P4Runtime."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="mfs-switch")
 def mfs() -> None:
     """Multi-stage flow scheduling for LLM serving, in a P4 switch.
 
     Start with `mfs demo`: it replays a trace of LLM requests as stamped packets through the compiled P4 program, under
-    five scheduling policies, and shows what each does to the time to first token.
+    five scheduling policies, and shows what each does to the time to first token (TTFT).
     """
 
 
@@ -28,19 +30,18 @@ def mfs() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("out/demo"),
     show_default=True,
-    help="Where report.html and results.json go.",
+    help="Folder for report.html and results.json.",
 )
-@click.option("--scenario", "scenarios", multiple=True, help="Only these scenarios (may be given more than once).")
-@click.option("--policy", "policies", multiple=True, help="Only these policies (may be given more than once).")
+@click.option("--scenario", "scenarios", multiple=True, help="Only this scenario; may be repeated.")
+@click.option("--policy", "policies", multiple=True, help="Only this policy; may be repeated.")
 @click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=None,
-    help="A Mooncake trace (JSONL) in place of the one that comes along.",
+    help="Another Mooncake trace (JSONL) than the one that comes along.",
 )
-@click.option("--requests", type=click.IntRange(min=1), default=None, help="Requests per run.")
+@click.option("--requests", type=click.IntRange(min=1), help="Requests per run.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the arrivals.")
-@click.option("--jobs", type=click.IntRange(min=1), default=None, help="Processes; as many as cores by default.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes; by default one per core.")
 def demo(
     out: Path,
     scenarios: tuple[str, ...],
@@ -50,17 +51,99 @@ def demo(
     seed: int,
     jobs: int | None,
 ) -> None:
-    """Replay a request trace on a rack of 8 servers and report TTFT per policy."""
+    """Replay requests on a rack of 8 servers and report TTFT per policy."""
     from evaluation.demo import run_demo
 
     run_demo(out, scenarios, policies, trace, requests, seed, jobs)
+
+
+@mfs.command()
+@click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="Where to serve P4Runtime.")
+@click.option("--device-id", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--empty", is_flag=True, help="Start without a program; a controller pushes one.")
+def switch(address: str, device_id: int, empty: bool) -> None:
+    """Run the embedded switch and serve it over P4Runtime.
+
+    It holds the MFS program unless --empty is given. Its ports carry no traffic yet: it is for controllers and shells.
+    """
+    from p4src import artifact
+    from soft_switch.p4runtime.server import serve
+    from soft_switch.switch import Switch
+
+    artifact.load()
+    name = artifact.BUILD / "mfs_v1model"
+    config, p4info = (None, None) if empty else (name.with_suffix(".json"), name.with_suffix(".p4info.txtpb"))
+    server = serve(
+        Switch(), device_config=config, p4info=p4info, device_id=device_id, address=address, announce=click.echo
+    )
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        server.stop(0)
+
+
+@mfs.command()
+@click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="The switch's P4Runtime address.")
+@click.option("--device-id", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--election-id", type=click.IntRange(min=1), default=1, show_default=True, help="The highest is primary.")
+@click.option("--policy", "policy_name", type=click.Choice(["mfs", "static", "fifo"]), default="mfs", show_default=True)
+@click.option("--servers", type=click.IntRange(min=1), default=8, show_default=True, help="Servers behind the ToR.")
+@click.option("--nics", type=click.IntRange(min=1), default=2, show_default=True, help="Interfaces of each server.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), default=100.0, show_default=True, help="Gb/s of a port."
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Seconds between steps.",
+)
+def ctrl(
+    address: str,
+    device_id: int,
+    election_id: int,
+    policy_name: str,
+    servers: int,
+    nics: int,
+    rate: float,
+    interval: float,
+) -> None:
+    """Run the controller of one switch: write its entries, then tune them."""
+    from mfs_ctrl import policy
+    from mfs_ctrl.service import run_controller
+    from topologies.topology import tor
+
+    policies = {"mfs": policy.mfs, "static": policy.static, "fifo": policy.fifo}
+    run_controller(
+        address,
+        device_id,
+        topology=tor(servers, nics, round(rate * 1e9)),
+        policy=policies[policy_name](),
+        election_id=election_id,
+        interval_s=interval,
+        say=click.echo,
+    )
+
+
+def foreseen() -> tuple[type[Exception], ...]:
+    """The errors whose message is all that a user needs, of the packages that are installed."""
+    from evaluation.errors import EvaluationError
+    from mfs_ctrl.errors import ControlError
+    from p4src.artifact import ArtifactError
+    from soft_switch.errors import SwitchError
+
+    return EvaluationError, ControlError, ArtifactError, SwitchError
 
 
 def main() -> None:
     """Run the command; an error that was foreseen is one line on stderr and exit status 1."""
     try:
         mfs()
-    except ImportError as error:
-        extra = "eval" if "demo" in sys.argv else "ctrl"
-        print(f"error: {error}; install it with: pip install 'mfs-switch[{extra}]'", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        extra = next((EXTRAS[word] for word in sys.argv[1:] if word in EXTRAS), "eval")
+        click.echo(f"error: {error}; install it with: pip install 'mfs-switch[{extra}]'", err=True)
+        sys.exit(1)
+    except foreseen() as error:
+        click.echo(f"error: {error}", err=True)
         sys.exit(1)

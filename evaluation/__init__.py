@@ -1,0 +1,1 @@
+"""Workloads, the serving model, and experiments on the packet-level engine."""

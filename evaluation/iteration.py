@@ -1,0 +1,312 @@
+"""One batch of a prefill unit, step by step: wait for reused KV, compute, exchange activations, hand over new KV.
+
+A step is one layer, or several taken together so that fewer and longer flows do for the same bytes and times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from evaluation.batching import BATCH_TOKENS, Chunk, Job
+from evaluation.cluster import Cluster
+from evaluation.errors import ServingError
+from evaluation.llm import (
+    GPU,
+    ModelShape,
+    all_to_all_bytes_per_server_pair,
+    compute_ns,
+    kv_bytes_per_token_layer,
+    prefill_flops_per_layer,
+)
+from evaluation.network_interface import FlowSpec, Network
+from host_agent.stamp import Stage
+from mfs_ctrl.red import robust_effective_deadline
+
+MOST_LAYERS = 255
+"""Layers are stamped in 8 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingConfig:
+    """What is served, on what.
+
+    Attributes:
+        cluster: servers, units, decode servers.
+        model: the model.
+        gpu: the GPUs of the prefill units.
+        batch_tokens: new tokens of a batch, at most.
+        layers_per_step: layers taken together in a step.
+        scale: bytes of every flow are divided by this (at least one is left). The network's rates have to be divided
+            by the same, then all times stay as they are.
+        collective_factor: the all-to-all bytes are multiplied by this.
+        hand_over_early: the KV of a step is sent beside the step's collective, else after it. Early is what the
+            hardware allows: a layer's KV exists once its attention has run, before activations are exchanged with the
+            experts, and serving engines give a layer's KV to their connector right after attention.
+    """
+
+    cluster: Cluster
+    model: ModelShape
+    gpu: GPU
+    batch_tokens: int = BATCH_TOKENS
+    layers_per_step: int = 1
+    scale: int = 1
+    collective_factor: float = 1.0
+    hand_over_early: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("batch_tokens", self.batch_tokens),
+            ("layers_per_step", self.layers_per_step),
+            ("scale", self.scale),
+        ):
+            if value < 1:
+                raise ServingError(f"{name} must be at least 1, it is {value}")
+        if self.model.layers > MOST_LAYERS:
+            raise ServingError(f"{self.model.name} has {self.model.layers} layers; stamps can tell {MOST_LAYERS}")
+        if self.collective_factor < 0:
+            raise ServingError(f"collective_factor must not be negative, it is {self.collective_factor}")
+
+    @property
+    def scaled_nic_bits_per_second(self) -> int:
+        """The rate of a NIC in the scaled network."""
+        return max(1, self.cluster.nic_bits_per_second // self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """What a batch did. All times in nanoseconds.
+
+    Attributes:
+        batch: its number.
+        unit: the unit that computed it.
+        start_ns: when it was formed.
+        end_ns: when its last layer, collective included, was over.
+        red_ns: its robust effective deadline.
+        requests: the requests in it, by index.
+        tokens: new tokens in it.
+        compute_ns: time spent computing.
+        stage1_wait_ns: time the GPUs waited for reused KV.
+        stage2_ns: time in collectives.
+        collectives_ns: completion time of each step's collective.
+    """
+
+    batch: int
+    unit: int
+    start_ns: int
+    end_ns: int
+    red_ns: int
+    requests: tuple[int, ...]
+    tokens: int
+    compute_ns: int
+    stage1_wait_ns: int
+    stage2_ns: int
+    collectives_ns: tuple[int, ...]
+
+
+class Iteration:
+    """The state machine of one batch.
+
+    Args:
+        config: what is served, on what.
+        network: carries the flows.
+        unit: the computing unit.
+        batch: number of the batch, unique over all units.
+        chunks: what is computed, at least one.
+        on_flow: called with the job when a P2D flow of it has arrived, and the time.
+        on_end: called when the batch is over (its P2D flows may still be under way).
+    """
+
+    def __init__(
+        self,
+        config: ServingConfig,
+        network: Network,
+        unit: int,
+        batch: int,
+        chunks: list[Chunk],
+        on_flow: Callable[[Job, int], None],
+        on_end: Callable[[Iteration], None],
+    ) -> None:
+        self.unit = unit
+        self.batch = batch
+        self.chunks = chunks
+        self._config = config
+        self._network = network
+        self._on_flow = on_flow
+        self._on_end = on_end
+        self._hosts = config.cluster.unit_hosts(unit)
+        self._steps = -(-config.model.layers // config.layers_per_step)
+        self._red_ns = robust_effective_deadline(chunk.job.deadline_ns for chunk in chunks)
+        self._tokens = sum(chunk.tokens for chunk in chunks)
+        self._flops_per_layer = sum(
+            prefill_flops_per_layer(config.model, chunk.tokens, chunk.context) for chunk in chunks
+        )
+        self._kv_bytes = kv_bytes_per_token_layer(config.model)
+        self._fetching = [0] * self._steps
+        self._collecting = 0
+        self._step = 0
+        self._waiting = False
+        self._phase_ns = network.now_ns
+        self._start_ns = network.now_ns
+        self._compute_ns = self._stage1_wait_ns = 0
+        self._collectives_ns: list[int] = []
+
+    def start(self) -> None:
+        """Open the flows of reused KV for all steps, and begin with the first."""
+        for chunk in self.chunks:
+            if chunk.holder is not None and chunk.fetched_tokens > 0:
+                self._fetch(chunk, chunk.holder)
+        self._begin_step()
+
+    def record(self) -> BatchRecord:
+        """What the batch did until now."""
+        return BatchRecord(
+            batch=self.batch,
+            unit=self.unit,
+            start_ns=self._start_ns,
+            end_ns=self._network.now_ns,
+            red_ns=self._red_ns,
+            requests=tuple(chunk.job.request.index for chunk in self.chunks),
+            tokens=self._tokens,
+            compute_ns=self._compute_ns,
+            stage1_wait_ns=self._stage1_wait_ns,
+            stage2_ns=sum(self._collectives_ns),
+            collectives_ns=tuple(self._collectives_ns),
+        )
+
+    def _layers_of(self, step: int) -> int:
+        return min(self._config.layers_per_step, self._config.model.layers - step * self._config.layers_per_step)
+
+    def _scaled(self, count: int) -> int:
+        return max(1, count // self._config.scale)
+
+    def _fetch(self, chunk: Chunk, holder: int) -> None:
+        cluster = self._config.cluster
+        sources = cluster.units[holder]
+        for step in range(self._steps):
+            total = chunk.fetched_tokens * self._kv_bytes * self._layers_of(step)
+            for position, server in enumerate(cluster.units[self.unit]):
+                for nic in range(cluster.nics_per_server):
+                    spec = FlowSpec(
+                        destination=cluster.host(server, nic),
+                        batch=self.batch,
+                        stage=Stage.KV_REUSE,
+                        deadline_ns=self._red_ns,
+                        total_bytes=self._scaled(total // len(self._hosts)),
+                        target_layer=step * self._config.layers_per_step,
+                        beyond_bytes=0,
+                    )
+                    self._fetching[step] += 1
+                    source = cluster.host(sources[position % len(sources)], nic)
+                    self._network.start_flow(source, spec, partial(self._fetched, step))
+
+    def _fetched(self, step: int, now_ns: int) -> None:
+        self._fetching[step] -= 1
+        if self._waiting and step == self._step and self._fetching[step] == 0:
+            self._waiting = False
+            self._stage1_wait_ns += now_ns - self._phase_ns
+            self._compute()
+
+    def _begin_step(self) -> None:
+        self._phase_ns = self._network.now_ns
+        if self._fetching[self._step]:
+            self._waiting = True
+        else:
+            self._compute()
+
+    def _compute(self) -> None:
+        config = self._config
+        duration = compute_ns(
+            self._flops_per_layer * self._layers_of(self._step), config.gpu, config.cluster.unit_gpus(self.unit)
+        )
+        self._compute_ns += duration
+        self._network.call_at(self._network.now_ns + duration, self._exchange)
+
+    def _exchange(self) -> None:
+        cluster = self._config.cluster
+        servers = cluster.units[self.unit]
+        self._phase_ns = self._network.now_ns
+        if self._config.hand_over_early:
+            self._hand_over_all()
+        per_pair = all_to_all_bytes_per_server_pair(self._config.model, self._tokens, len(servers))
+        total = int(per_pair * self._layers_of(self._step) * self._config.collective_factor)
+        pairs = [(a, b) for a in servers for b in servers if a != b] if total else []
+        self._collecting = len(pairs) * cluster.nics_per_server
+        for source, destination in pairs:
+            for nic in range(cluster.nics_per_server):
+                spec = FlowSpec(
+                    destination=cluster.host(destination, nic),
+                    batch=self.batch,
+                    stage=Stage.COLLECTIVE,
+                    deadline_ns=self._red_ns,
+                    total_bytes=self._scaled(total // cluster.nics_per_server),
+                    target_layer=self._step * self._config.layers_per_step,
+                    beyond_bytes=0,
+                )
+                self._network.start_flow(cluster.host(source, nic), spec, self._exchanged)
+        if not pairs:
+            self._end_step()
+
+    def _exchanged(self, now_ns: int) -> None:
+        self._collecting -= 1
+        if self._collecting == 0:
+            self._collectives_ns.append(now_ns - self._phase_ns)
+            self._end_step()
+
+    def _end_step(self) -> None:
+        # The agents learn the progress first, so that the KV sent next is stamped with it.
+        self._network.advance(self._hosts, self.batch, self._layers_done())
+        over = self._step + 1 == self._steps
+        if over:
+            self._settle()
+        if not self._config.hand_over_early:
+            self._hand_over_all()
+        self._step += 1
+        if over:
+            self._on_end(self)
+        else:
+            self._begin_step()
+
+    def _settle(self) -> None:
+        for chunk in self.chunks:
+            job = chunk.job
+            job.compute_ns += self._compute_ns
+            job.stage1_wait_ns += self._stage1_wait_ns
+            job.stage2_ns += sum(self._collectives_ns)
+            if chunk.tokens_after == 0:
+                job.computed_ns = self._network.now_ns
+
+    def _layers_done(self) -> int:
+        """Layers that are computed when this step is."""
+        return min((self._step + 1) * self._config.layers_per_step, self._config.model.layers)
+
+    def _hand_over_all(self) -> None:
+        for chunk in self.chunks:
+            self._hand_over(chunk)
+
+    def _hand_over(self, chunk: Chunk) -> None:
+        """Send the KV of this chunk and step to the decode server, from each NIC of the unit along its rail."""
+        cluster, layers, job = self._config.cluster, self._config.model.layers, chunk.job
+        hosts = len(self._hosts)
+        total = chunk.tokens * self._layers_of(self._step) * self._kv_bytes
+        beyond = (chunk.tokens * (layers - self._layers_done()) + chunk.tokens_after * layers) * self._kv_bytes
+        for server in cluster.units[self.unit]:
+            if server == job.decode_server:
+                continue  # it is there already
+            for nic in range(cluster.nics_per_server):
+                spec = FlowSpec(
+                    destination=cluster.host(job.decode_server, nic),
+                    batch=self.batch,
+                    stage=Stage.P2D,
+                    deadline_ns=job.deadline_ns,
+                    total_bytes=self._scaled(total // hosts),
+                    target_layer=layers,  # RLI 0 says that the batch is computed
+                    beyond_bytes=beyond // hosts // self._config.scale,
+                )
+                job.flows += 1
+                self._network.start_flow(cluster.host(server, nic), spec, partial(self._on_flow_of, job))
+
+    def _on_flow_of(self, job: Job, now_ns: int) -> None:
+        job.flows -= 1
+        self._on_flow(job, now_ns)

@@ -1,0 +1,62 @@
+"""Time-to-first-token objectives: a factor times what a request would take in an idle cluster.
+
+The low-load TTFT of a request is measured, on the same serving model, with the request alone on a network without
+contention, at the unit and with the reuse that it has under load too. Arrival times, policies and the network's state
+have no part in it: one base for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from evaluation.errors import ServingError
+from evaluation.ideal_network import IdealNetwork
+from evaluation.iteration import ServingConfig
+from evaluation.metrics import RequestRecord
+from evaluation.placement import Placement
+from evaluation.serving import Serving
+from evaluation.trace import Request
+
+SLO_FACTOR = 3.0
+"""By default a request may take three times its low-load TTFT."""
+_NO_OBJECTIVE_NS = 10**15
+
+
+def low_load_records(
+    config: ServingConfig,
+    requests: Iterable[Request],
+    placements: Mapping[int, Placement],
+    ideal: Callable[[], IdealNetwork] | None = None,
+) -> list[RequestRecord]:
+    """What becomes of each request alone in the cluster, in the order of ``requests``.
+
+    Args:
+        config: what is served, on what.
+        requests: the workload; its arrival times do not matter.
+        placements: for each request's index its unit and what it reuses there.
+        ideal: makes the network without contention; by default fluid, at the (scaled) rate of a NIC, without latency.
+
+    Raises:
+        ServingError: a request has no placement, or one at a unit that does not exist.
+    """
+    records = []
+    for request in requests:
+        network = IdealNetwork(config.scaled_nic_bits_per_second) if ideal is None else ideal()
+        alone = replace(request, arrival_ns=0)
+        serving = Serving(config, network, [alone], {request.index: _NO_OBJECTIVE_NS}, placements)
+        serving.start()
+        network.run()
+        records.extend(serving.records)
+    return records
+
+
+def objectives(low_load: Iterable[RequestRecord], factor: float = SLO_FACTOR) -> dict[int, int]:
+    """For each request's index its TTFT objective, nanoseconds: ``factor`` times its low-load TTFT.
+
+    Raises:
+        ServingError: ``factor`` is not positive.
+    """
+    if factor <= 0:
+        raise ServingError(f"the factor of the objective must be positive, it is {factor}")
+    return {record.index: round(record.ttft_ns * factor) for record in low_load}

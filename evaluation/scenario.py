@@ -1,0 +1,132 @@
+"""Scenarios of the packet-level engine: a cluster, what it serves, how far it is scaled, and at which rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation import cluster
+from evaluation.cluster import Cluster
+from evaluation.errors import EvaluationError
+from evaluation.ideal_network import IdealNetwork
+from evaluation.iteration import ServingConfig
+from evaluation.llm import B200, GPU, MIXTRAL_8X7B, ModelShape
+from evaluation.objectives import low_load_records, objectives
+from evaluation.placement import Placement, place
+from evaluation.trace import Request
+from evaluation.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from soft_switch.traffic_manager import wire_bytes
+from topologies.topology import Topology, tor
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is simulated.
+
+    Attributes:
+        name: as on the command line.
+        cluster: servers and their roles.
+        request_rates: requests per second at which fair sharing attains about 60 %, 40 % and 20 % of objectives.
+        model: what is served.
+        gpu: on what it is computed.
+        scale: rates and bytes are divided by this, so times stay as they are and there are fewer packets.
+        layers_per_step: layers whose flows are taken together, for the same reason.
+        longest_prompt: longer prompts of the trace are left out, tokens.
+        warm_requests: requests of the trace that were served before the run begins; the caches hold their blocks.
+        cache_blocks: KV blocks that a unit can hold; None is without limit.
+        propagation_ns: one way, host to switch.
+        hand_over_early: see :class:`~evaluation.iteration.ServingConfig`.
+    """
+
+    name: str
+    cluster: Cluster
+    request_rates: tuple[float, ...]
+    model: ModelShape = MIXTRAL_8X7B
+    gpu: GPU = B200
+    scale: int = 6000
+    layers_per_step: int = 4
+    longest_prompt: int = 16_384
+    warm_requests: int = 1000
+    cache_blocks: int | None = None
+    propagation_ns: int = 1_000
+    hand_over_early: bool = True
+
+    @property
+    def serving(self) -> ServingConfig:
+        """What the serving model needs to know."""
+        return ServingConfig(
+            self.cluster,
+            self.model,
+            self.gpu,
+            layers_per_step=self.layers_per_step,
+            scale=self.scale,
+            hand_over_early=self.hand_over_early,
+        )
+
+    @property
+    def topology(self) -> Topology:
+        """The rack, at its scaled rate."""
+        rate = self.serving.scaled_nic_bits_per_second
+        return tor(self.cluster.servers, self.cluster.nics_per_server, rate, self.propagation_ns)
+
+    def idle_network(self) -> IdealNetwork:
+        """The same packets on a network where nobody else sends."""
+        return IdealNetwork(
+            self.serving.scaled_nic_bits_per_second,
+            2 * self.propagation_ns,
+            SEGMENT_BYTES,
+            wire_bytes(FRAME_BYTES) - SEGMENT_BYTES,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What every policy has to do, the same for all of them.
+
+    Attributes:
+        requests: in the order of the trace.
+        placements: for each request's index its unit and what it reuses there.
+        slo_ns: for each request's index its objective, nanoseconds from its arrival.
+    """
+
+    requests: tuple[Request, ...]
+    placements: dict[int, Placement]
+    slo_ns: dict[int, int]
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("testbed", cluster.testbed(), (21.0, 25.0, 29.0)),
+        Scenario("incast", cluster.incast(), (35.0, 39.0, 45.0)),
+    )
+}
+
+
+def scenario_named(name: str) -> Scenario:
+    """The scenario ``name``.
+
+    Raises:
+        EvaluationError: there is none of that name; the message lists them.
+    """
+    if name not in SCENARIOS:
+        raise EvaluationError(f"there is no scenario {name!r}; there are {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
+
+
+def workload(scenario: Scenario, trace: Sequence[Request], count: int, slo_factor: float = 3.0) -> Workload:
+    """The first ``count`` requests of ``trace`` after those that warm the caches, prompts not too long.
+
+    Raises:
+        EvaluationError: the trace has too few.
+    """
+    before, after = trace[: scenario.warm_requests], trace[scenario.warm_requests :]
+    requests = [request for request in after if request.prompt_tokens <= scenario.longest_prompt][:count]
+    if len(requests) < count:
+        raise EvaluationError(
+            f"the trace has {len(requests)} requests of at most {scenario.longest_prompt} tokens after its first "
+            f"{scenario.warm_requests}, {count} are wanted; give a longer trace or fewer --requests"
+        )
+    placements = place(requests, len(scenario.cluster.units), before, scenario.cache_blocks)
+    records = low_load_records(scenario.serving, requests, placements, scenario.idle_network)
+    return Workload(tuple(requests), placements, objectives(records, slo_factor))
