@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -60,16 +62,35 @@ def run_demo(
     for name in dict.fromkeys(point.scenario for point in points):
         _workload_of(name, points[0].trace, points[0].requests)
         console.print(_description(scenario_named(name)))
-    try:
+    numbers, pictures = out / "results.json", out / "report.html"
+    with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EvaluationError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from None
+        for path in (numbers, pictures):
+            _check_writable(path)
     results = Results(settings=_settings(points), runs=_run_all(points, jobs or os.cpu_count() or 1, console))
-    results.write(out / "results.json")
-    report.write(results, out / "report.html")
+    with _writing(out):
+        results.write(numbers)
+        report.write(results, pictures)
     _print_tables(results, console)
-    console.print(f"Pictures: {out / 'report.html'}   Numbers: {out / 'results.json'}", highlight=False)
+    console.print(f"Pictures: {pictures}   Numbers: {numbers}", highlight=False)
     return results
+
+
+def _check_writable(path: Path) -> None:
+    # Before the runs: nobody should wait for minutes to be told that the results cannot be kept.
+    new = not path.exists()
+    path.open("a").close()
+    if new:
+        path.unlink()
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or out
+        raise EvaluationError(f"cannot write {where}: {error.strerror}; choose another folder with --out") from None
 
 
 def play(point: Point) -> Run:
@@ -114,6 +135,10 @@ def _run_all(points: Sequence[Point], jobs: int, console: Console) -> list[Run]:
                 done[futures[future]] = future.result()
                 last = points[futures[future]]
                 progress.update(task, advance=1, description=f"{last.scenario} {last.policy} {last.request_rate:g}/s")
+        except BrokenProcessPool:
+            raise EvaluationError(
+                "a process with a run ended by itself, perhaps for want of memory; try fewer --jobs"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -143,13 +168,15 @@ def _settings(points: Sequence[Point]) -> dict[str, str | int | float]:
 
 
 def _print_tables(results: Results, console: Console) -> None:
-    for scenario in dict.fromkeys(run.scenario for run in results.runs):
-        for rate in sorted({run.request_rate for run in results.runs if run.scenario == scenario}):
-            table = Table(title=f"{scenario}, {rate:g} requests per second", title_justify="left")
-            table.add_column("policy")
-            for _, heading, _ in report.COLUMNS:
-                table.add_column(heading, justify="right")
-            for one in results.runs:
-                if (one.scenario, one.request_rate) == (scenario, rate):
-                    table.add_row(one.policy, *report.row(one), style="bold" if one.policy == "mfs" else None)
-            console.print(table)
+    places = dict.fromkeys((one.scenario, one.request_rate) for one in results.runs)
+    for scenario, rate in places:
+        title = f"{scenario}, {rate:g} requests per second"
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+        table.add_column("policy")
+        for _, heading, _, _ in report.COLUMNS:
+            table.add_column(heading, justify="right")
+        for one in results.runs:
+            if (one.scenario, one.request_rate) == (scenario, rate):
+                table.add_row(one.policy, *report.row(one), style="bold" if one.policy == "mfs" else None)
+        console.print(table)
+    console.print(report.LEGEND)

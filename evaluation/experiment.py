@@ -34,6 +34,7 @@ from soft_switch.switch import Switch
 from soft_switch.traffic_manager import QueueConfig
 
 POLICIES = ("mfs", "static", "fifo", "sjf", "edf")
+ORDERS = ("both", "hosts", "switch")
 BANDS = LEVELS - 1
 """Levels that SJF and EDF divide flows into: all but the scavenger."""
 
@@ -52,6 +53,7 @@ class RunSettings:
         queue_bytes: what a queue of the switch holds.
         guaranteed_share: of a port's rate, for each level.
         tune: whether the controller moves thresholds and biases.
+        order: who orders by the policy, one of :data:`ORDERS`; where it is not followed, there is one queue.
     """
 
     tick_ns: int = NS_PER_S
@@ -62,6 +64,11 @@ class RunSettings:
     queue_bytes: int = 256 * 1024
     guaranteed_share: Fraction = GUARANTEED_SHARE
     tune: bool = True
+    order: str = "both"
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise ValueError(f"order is one of {', '.join(ORDERS)}, not {self.order!r}")
 
 
 class _ServingNetwork:
@@ -131,9 +138,8 @@ def run(
     request_rate: float,
     seed: int,
     settings: RunSettings | None = None,
-    on_progress: Callable[[float], None] = lambda _share: None,
 ) -> Run:
-    """Play ``work`` at ``request_rate`` requests per second; ``on_progress`` gets the share of requests done.
+    """Play ``work`` at ``request_rate`` requests per second.
 
     Raises:
         p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
@@ -146,17 +152,23 @@ def run(
     network = _build_network(scenario, settings, clock, switch)
     server = P4RuntimeServer(switch)
     server.start()
+    rate_bps = scenario.topology.rate_bps
+
+    def tell_hosts(in_force: Policy, _biases: Mapping[int, int]) -> None:
+        rules = {"both": in_force, "hosts": chosen, "switch": policy.fifo()}[settings.order].rules
+        network.set_policy(rules, bias_code(rate_bps))
+
     try:
         controller = Controller(
             Session(f"127.0.0.1:{server.port}"),
             artifact.load(),
             scenario.topology,
-            chosen,
+            policy.fifo() if settings.order == "hosts" else chosen,
             SwitchParameters(
                 queue_bytes=settings.queue_bytes,
                 guaranteed_share=float(settings.guaranteed_share),
             ),
-            on_policy=lambda now, _biases: network.set_policy(now.rules, bias_code(scenario.topology.rate_bps)),
+            on_policy=tell_hosts,
             tune=settings.tune,
         )
         controller.start()
@@ -175,7 +187,6 @@ def run(
                 clock.run(clock.now_ns + settings.sample_ns)
                 occupancy.append(_occupancy(switch, clock.now_ns))
             controller.tick(clock.now_ns)
-            on_progress(1 - serving.unfinished / len(requests))
         controller.stop()
     finally:
         server.stop(0)

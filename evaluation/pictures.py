@@ -29,7 +29,7 @@ def attainment(runs: Sequence[Run]) -> str:
         ]
         axes.plot(rates, means, marker="o", label=policy, color=_colour(policy))
     axes.set_ylim(0, 1.02)
-    axes.legend()
+    _legend(axes)
     return _svg(figure)
 
 
@@ -41,7 +41,7 @@ def ttft_distribution(runs: Sequence[Run]) -> str:
         axes.step(values, np.arange(1, len(values) + 1) / len(values), label=policy, color=_colour(policy))
     axes.set_xscale("log")
     axes.set_ylim(0, 1.02)
-    axes.legend()
+    _legend(axes)
     return _svg(figure)
 
 
@@ -88,6 +88,12 @@ def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    # Without anything to name, matplotlib warns.
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
 
 
 def _svg(figure: Figure) -> str:

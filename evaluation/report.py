@@ -11,25 +11,32 @@ from markupsafe import Markup
 from evaluation import pictures
 from evaluation.results import Results, Run
 
-COLUMNS: tuple[tuple[str, str, str], ...] = (
-    ("slo_attainment", "SLO attainment", "{:.0%}"),
-    ("ttft_mean_s", "TTFT mean, s", "{:.3f}"),
-    ("ttft_p50_s", "TTFT p50, s", "{:.3f}"),
-    ("ttft_p99_s", "TTFT p99, s", "{:.3f}"),
-    ("collective_completion_mean_s", "collective, ms", "{:.2f}"),
-    ("p2d_earliness_mean_s", "P2D early, s", "{:.3f}"),
-    ("network_share", "network of TTFT", "{:.0%}"),
-    ("packets", "packets", "{:,}"),
-    ("packets_lost", "lost", "{}"),
-    ("packets_reordered", "reordered", "{}"),
+COLUMNS: tuple[tuple[str, str, str, float], ...] = (
+    ("slo_attainment", "in SLO", "{:.0%}", 1),
+    ("ttft_mean_s", "TTFT", "{:.0f}", 1000),
+    ("ttft_p50_s", "p50", "{:.0f}", 1000),
+    ("ttft_p99_s", "p99", "{:.0f}", 1000),
+    ("collective_completion_mean_s", "collective", "{:.1f}", 1000),
+    ("p2d_earliness_mean_s", "early", "{:.0f}", 1000),
+    ("network_share", "network", "{:.0%}", 1),
+    ("packets", "packets", "{:,}", 1),
+    ("packets_lost", "lost", "{}", 1),
+    ("packets_reordered", "reordered", "{}", 1),
 )
-"""Attribute of :class:`~evaluation.results.Run`, heading, format."""
+"""Attribute of :class:`~evaluation.results.Run`, heading, format, and what the value is multiplied by."""
+
+LEGEND = (
+    "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request in an idle "
+    "cluster. TTFT: mean, median, 99th percentile. Collective: mean time of a step's all-to-all. Early: mean time from "
+    "the last KV byte's arrival to the deadline. Network: share of TTFT spent waiting for flows, queueing for the GPUs "
+    "not counted. Packets: through the compiled program, acknowledgements included; lost in queues; arrived after a "
+    "later one of their flow."
+)
 
 
 def row(run: Run) -> list[str]:
     """The cells of a run's row, in the order of :data:`COLUMNS`."""
-    scale = {"collective_completion_mean_s": 1000.0}
-    return [form.format(getattr(run, name) * scale.get(name, 1)) for name, _, form in COLUMNS]
+    return [form.format(getattr(run, name) * factor) for name, _, form, factor in COLUMNS]
 
 
 def write(results: Results, path: Path) -> None:
@@ -37,7 +44,10 @@ def write(results: Results, path: Path) -> None:
     environment = Environment(loader=PackageLoader("evaluation"), autoescape=select_autoescape())
     scenarios = [_scenario(name, [run for run in results.runs if run.scenario == name]) for name in _scenarios(results)]
     text = environment.get_template("report.html").render(
-        settings=results.settings, scenarios=scenarios, headings=[heading for _, heading, _ in COLUMNS]
+        settings=results.settings,
+        scenarios=scenarios,
+        headings=[heading for _, heading, _, _ in COLUMNS],
+        legend=LEGEND,
     )
     path.write_text(text, "utf-8")
 

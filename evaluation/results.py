@@ -1,4 +1,4 @@
-"""What a run leaves behind: ``results.json``. The models here are its schema; ``docs/results.md`` explains each field."""
+"""What a run leaves behind: ``results.json``. The models here are its schema; ``docs/results.md`` is for readers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Run(_Model):
     collective_completion_mean_s: float
     """Mean time from the start of a layer's all-to-all to its end."""
     p2d_earliness_mean_s: float
-    """Mean time from the arrival of a request's last KV byte to its deadline, of requests on time."""
+    """Mean time from the arrival of a request's last KV byte to its deadline; late requests count as negative."""
     network_share: float
     """Share of TTFT that requests spent waiting for the network."""
     packets: int

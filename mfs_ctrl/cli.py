@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +16,20 @@ EXTRAS = {"demo": "eval", "switch": "ctrl", "ctrl": "ctrl"}
 
 DEFAULT_ADDRESS = "127.0.0.1:9559"
 """The port that IANA assigned to P4Runtime."""
+
+
+class Positive(click.FloatRange):
+    """A number from ``least`` up to ``most``; unlike click's own range it refuses what is not a number."""
+
+    def __init__(self, least: float, most: float) -> None:
+        super().__init__(min=least, max=most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See :meth:`click.ParamType.convert`."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -59,46 +77,55 @@ def demo(
 
 @mfs.command()
 @click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="Where to serve P4Runtime.")
-@click.option("--device-id", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--device-id", type=click.IntRange(1, 2**64 - 1), default=1, show_default=True)
 @click.option("--empty", is_flag=True, help="Start without a program; a controller pushes one.")
 def switch(address: str, device_id: int, empty: bool) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
     It holds the MFS program unless --empty is given. Its ports carry no traffic yet: it is for controllers and shells.
+    Ctrl-C or SIGTERM ends it.
     """
+    # Blocked before the server's threads are made, which inherit it, so that the signals wait for sigwait below.
+    ending = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    try:
+        _serve_until(ending, address, device_id, empty)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve_until(ending: set[signal.Signals], address: str, device_id: int, empty: bool) -> None:
     from p4src import artifact
     from soft_switch.p4runtime.server import serve
     from soft_switch.switch import Switch
 
-    artifact.load()
+    if not empty:
+        artifact.load()
     name = artifact.BUILD / "mfs_v1model"
     config, p4info = (None, None) if empty else (name.with_suffix(".json"), name.with_suffix(".p4info.txtpb"))
     server = serve(
         Switch(), device_config=config, p4info=p4info, device_id=device_id, address=address, announce=click.echo
     )
-    try:
-        server.wait()
-    except KeyboardInterrupt:
-        server.stop(0)
+    signal.sigwait(ending)
+    server.stop(0)
+    click.echo("stopped")
 
 
 @mfs.command()
 @click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="The switch's P4Runtime address.")
-@click.option("--device-id", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--election-id", type=click.IntRange(min=1), default=1, show_default=True, help="The highest is primary.")
-@click.option("--policy", "policy_name", type=click.Choice(["mfs", "static", "fifo"]), default="mfs", show_default=True)
-@click.option("--servers", type=click.IntRange(min=1), default=8, show_default=True, help="Servers behind the ToR.")
-@click.option("--nics", type=click.IntRange(min=1), default=2, show_default=True, help="Interfaces of each server.")
+@click.option("--device-id", type=click.IntRange(1, 2**64 - 1), default=1, show_default=True)
 @click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), default=100.0, show_default=True, help="Gb/s of a port."
-)
-@click.option(
-    "--interval",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
+    "--election-id",
+    type=click.IntRange(1, 2**128 - 1),
+    default=1,
     show_default=True,
-    help="Seconds between steps.",
+    help="The highest is primary.",
 )
+@click.option("--policy", "policy_name", type=click.Choice(["mfs", "static", "fifo"]), default="mfs", show_default=True)
+@click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Servers behind the ToR.")
+@click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces of each server.")
+@click.option("--rate", type=Positive(0.001, 10_000), default=100.0, show_default=True, help="Gb/s of a port.")
+@click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between steps.")
 def ctrl(
     address: str,
     device_id: int,
@@ -136,10 +163,12 @@ def foreseen() -> tuple[type[Exception], ...]:
     return EvaluationError, ControlError, ArtifactError, SwitchError
 
 
-def main() -> None:
-    """Run the command; an error that was foreseen is one line on stderr and exit status 1."""
+def reporting_errors(command: click.Command) -> None:
+    """Run ``command`` on the process's arguments; a foreseen error is one line on stderr and exit status 1."""
+    # gRPC would print an account of its own beside ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        mfs()
+        command()
     except ModuleNotFoundError as error:
         extra = next((EXTRAS[word] for word in sys.argv[1:] if word in EXTRAS), "eval")
         click.echo(f"error: {error}; install it with: pip install 'mfs-switch[{extra}]'", err=True)
@@ -147,3 +176,8 @@ def main() -> None:
     except foreseen() as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+def main() -> None:
+    """The entry point of ``mfs``."""
+    reporting_errors(mfs)

@@ -105,16 +105,18 @@ def edf(boundaries: Sequence[int]) -> Policy:
 
 
 def _bands(code: str, boundaries: Sequence[int], late_level: dict[Stage, int]) -> tuple[LevelRule, ...]:
-    if list(boundaries) != sorted(set(boundaries)) or len(boundaries) >= TOP_LEVEL:
-        raise ValueError(f"boundaries {list(boundaries)} must rise, at most {TOP_LEVEL - 1} of them")
+    codes = all(1 <= boundary <= CODE_MAX for boundary in boundaries)
+    if not codes or list(boundaries) != sorted(set(boundaries)) or len(boundaries) >= TOP_LEVEL:
+        raise ValueError(
+            f"boundaries {list(boundaries)} must rise within 1..{CODE_MAX}, at most {TOP_LEVEL - 1} of them"
+        )
     rules = [LevelRule(Stage.NONE, TOP_LEVEL)]
     edges = [0, *boundaries, CODE_MAX + 1]
     for stage in (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D):
         if stage in late_level:
             rules.append(LevelRule(stage, late_level[stage], late=LATE))
         for index, (low, high) in enumerate(pairwise(edges)):
-            if low < high:
-                rules.append(_band(stage, TOP_LEVEL - index, code, (low, high - 1)))
+            rules.append(_band(stage, TOP_LEVEL - index, code, (low, high - 1)))
     return tuple(rules)
 
 

@@ -1,0 +1,181 @@
+"""``mfs switch`` and ``mfs ctrl`` as processes of their own, and what they say when they cannot start."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mfs_ctrl import cli
+from mfs_ctrl import policy as policies
+from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, policy_rows
+from mfs_ctrl.entries import TableEntry
+from mfs_ctrl.session import Session
+from mfs_ctrl.writer import EPOCHS
+from tests.controller_support import INDEX
+from topologies.topology import tor
+
+COMMAND = [sys.executable, "-c", "from mfs_ctrl.cli import main; main()"]
+SECONDS = 20
+
+
+class Process:
+    """A running ``mfs``; its output is read line by line, and never waited for longer than ``SECONDS``."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        )
+        self._watchdog = threading.Timer(SECONDS, self.process.kill)
+        self._watchdog.start()
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+        """Send a signal; exit status, and what was left on stdout and stderr."""
+        self.process.send_signal(number)
+        out, errors = self.process.communicate()
+        return self.process.returncode, out, errors
+
+    def close(self) -> None:
+        self._watchdog.cancel()
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextlib.contextmanager
+def started(*arguments: str) -> Iterator[Process]:
+    process = Process(*arguments)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def finished(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+@pytest.fixture
+def address() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def one_error(done: subprocess.CompletedProcess[str]) -> str:
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_help_names_the_commands() -> None:
+    done = finished("--help")
+    assert done.returncode == 0
+    commands = done.stdout.partition("Commands:")[2].split("\n")
+    assert {"demo", "switch", "ctrl"} <= {line.split()[0] for line in commands if line.strip()}
+    assert "Traceback" not in done.stderr
+
+
+def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: str) -> None:
+    with started("switch", "--address", address) as switch:
+        assert address in switch.line()
+        options = ("--servers", "2", "--nics", "2", "--rate", "10", "--interval", "0.05")
+        with started("ctrl", "--address", address, *options) as controller:
+            assert "policy mfs in force" in controller.line()
+            # Another controller sees what is there, while the first goes on.
+            session = Session(address, election_id=1 << 64)
+            session.connect()
+            state = set(session.read_state(INDEX))
+            session.close()
+            status, out, errors = controller.end()
+            assert (status, errors) == (0, "")
+            assert out.endswith("stopped; the switch keeps its entries\n")
+        topology = tor(2, 2, 10_000_000_000)
+        wanted = policy_rows(policies.mfs().rules, topology, SwitchParameters())
+        assert set(base_entities(topology, SwitchParameters(), initial_biases(topology))) <= state
+        rows = {entity for entity in state if isinstance(entity, TableEntry) and entity.table == "rmlq"}
+        [epoch] = [epoch for epoch in EPOCHS if wanted.activation(epoch) in state]
+        assert rows == set(wanted.entries(epoch))
+        assert switch.end() == (0, "stopped\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_empty_switch_ends_on_a_signal(address: str, number: signal.Signals) -> None:
+    with started("switch", "--empty", "--address", address) as switch:
+        assert "no program yet" in switch.line()
+        assert switch.end(number) == (0, "stopped\n", "")
+
+
+def test_a_switch_on_a_busy_port() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        address = f"127.0.0.1:{busy.getsockname()[1]}"
+        assert f"cannot listen on {address}" in one_error(finished("switch", "--address", address))
+
+
+def test_a_controller_without_a_switch(address: str) -> None:
+    assert f"no P4Runtime server answers at {address}" in one_error(finished("ctrl", "--address", address))
+
+
+@pytest.fixture
+def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command, in this process; gives its exit status."""
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["mfs", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("ctrl", "--servers", "0"),
+        ("ctrl", "--servers", "201"),
+        ("ctrl", "--nics", "9"),
+        ("ctrl", "--rate", "nan"),
+        ("ctrl", "--rate", "0"),
+        ("ctrl", "--rate", "inf"),
+        ("ctrl", "--interval", "-1"),
+        ("ctrl", "--election-id", "0"),
+        ("ctrl", "--election-id", str(1 << 128)),
+        ("ctrl", "--device-id", str(1 << 64)),
+        ("ctrl", "--policy", "lifo"),
+        ("switch", "--device-id", "0"),
+    ],
+)
+def test_absurd_options_are_named(
+    mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], command: str, option: str, value: str
+) -> None:
+    assert mfs(command, option, value) == 2
+    message = capsys.readouterr().err
+    assert f"Invalid value for '{option}'" in message
+    assert "Traceback" not in message
+
+
+def test_an_extra_that_is_not_installed_is_named(
+    mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("evaluation.demo", "mfs_ctrl.service"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert mfs("demo") == 1
+    assert "pip install 'mfs-switch[eval]'" in capsys.readouterr().err
+    assert mfs("ctrl") == 1
+    assert "pip install 'mfs-switch[ctrl]'" in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""The border between the distribution's base and its extras: what an import drags in (pyproject.toml)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = ("grpc", "google.protobuf", "p4", "p4runtime_sh", "scapy", "numpy", "matplotlib", "pydantic", "rich")
+HOST_AGENT = sorted(
+    f"host_agent.{path.stem}"
+    for path in (ROOT / "host_agent").glob("*.py")
+    if path.stem not in ("__init__", "scapy_layer")
+)
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """All modules that a fresh interpreter has after importing ``modules``, less those that it starts with."""
+    lines = [
+        "import importlib, json, sys",
+        "before = set(sys.modules)",
+        f"[importlib.import_module(name) for name in {list(modules)!r}]",
+        "print(json.dumps(sorted(set(sys.modules) - before)))",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+def beyond(allowed: set[str], modules: set[str]) -> set[str]:
+    """The top-level packages of ``modules`` that are neither the standard library's nor ``allowed``."""
+    return {name.partition(".")[0] for name in modules} - set(sys.stdlib_module_names) - allowed
+
+
+def forbidden(modules: set[str]) -> set[str]:
+    return {name for name in modules if any(name == bad or name.startswith(f"{bad}.") for bad in FORBIDDEN)}
+
+
+def test_the_host_agent_needs_the_standard_library_alone() -> None:
+    assert "host_agent.flow" in HOST_AGENT
+    modules = loaded_by("host_agent", *HOST_AGENT)
+    assert modules >= set(HOST_AGENT)
+    assert forbidden(modules) == set()
+    assert beyond({"host_agent"}, modules) == set()
+
+
+@pytest.mark.parametrize("module", HOST_AGENT)
+def test_no_module_of_the_host_agent_names_another_package(module: str) -> None:
+    source = (ROOT / f"{module.replace('.', '/')}.py").read_text("utf-8")
+    imported = {
+        line.split()[1].partition(".")[0]
+        for line in source.splitlines()
+        if line.lstrip().startswith(("import ", "from "))
+    }
+    assert imported <= set(sys.stdlib_module_names) | {"host_agent"}
+
+
+def test_the_command_line_starts_with_click_alone() -> None:
+    modules = loaded_by("mfs_ctrl.cli")
+    assert forbidden(modules) == set()
+    assert beyond({"mfs_ctrl", "click"}, modules) == set()
+
+
+def test_the_errors_that_the_command_line_foresees_cost_nothing_either() -> None:
+    modules = loaded_by("evaluation.errors", "mfs_ctrl.errors", "p4src.artifact", "soft_switch.errors")
+    assert forbidden(modules) == set()
+
+
+def test_the_base_installs_neither_protobuf_nor_grpc() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert [requirement.partition(">")[0] for requirement in project["dependencies"]] == ["click"]
+    assert {"ctrl", "eval", "scapy"} <= project["optional-dependencies"].keys()
+
+
+def test_every_package_is_installed_with_its_data() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    for path in ROOT.glob("*/**/__init__.py"):
+        package = path.parent.relative_to(ROOT)
+        if package.parts[0] not in ("tests", "out", "build", "dist") and not package.parts[0].startswith("."):
+            assert ".".join(package.parts) in setuptools["packages"]
+    for package, patterns in setuptools["package-data"].items():
+        for pattern in patterns:
+            assert package == "*" or list((ROOT / package).glob(pattern)), f"{package} has no {pattern}"

@@ -1,0 +1,175 @@
+"""What every policy must be (mfs_ctrl/policy.py): complete, monotone where its name says so, refused when absurd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from host_agent.level import CODE_MAX, LevelKey, LevelRule, decide
+from host_agent.stamp import LEVELS, SCAVENGER, TOP_LEVEL, Stage
+from mfs_ctrl import policy
+from mfs_ctrl.policy import Policy, Thresholds
+
+NO_RULE = -1
+EARLY = (Stage.KV_REUSE, Stage.COLLECTIVE)
+
+codes = st.integers(0, CODE_MAX)
+boundaries = st.lists(st.integers(1, CODE_MAX), unique=True, max_size=TOP_LEVEL - 1).map(sorted)
+thresholds = st.builds(
+    lambda mlu, near_rli, tight_slack: Thresholds((max(mlu), min(mlu)), near_rli, tight_slack),
+    st.tuples(st.integers(1, CODE_MAX), st.integers(1, CODE_MAX)).filter(lambda pair: pair[0] != pair[1]),
+    codes,
+    codes,
+)
+policies = st.one_of(
+    st.builds(policy.mfs, thresholds),
+    st.builds(policy.sjf, boundaries),
+    st.builds(policy.edf, boundaries),
+    st.sampled_from([policy.static(), policy.fifo(), policy.mfs()]),
+)
+
+
+def cells(rules: Sequence[LevelRule]) -> Iterator[LevelKey]:
+    """One key of each region between the rules' bounds: what holds for all of them holds for every key."""
+    starts = [
+        sorted({0, *(bound for rule in rules for bound in _starts(getattr(rule, name)) if bound <= CODE_MAX)})
+        for name in ("rli", "urgency", "slack_code", "remaining_code")
+    ]
+    for stage, late, rli, urgency, slack_code, remaining_code in product(Stage, (0, 1), *starts):
+        yield LevelKey(stage, late, rli, urgency, slack_code, remaining_code)
+
+
+def _starts(interval: tuple[int, int]) -> tuple[int, int]:
+    return interval[0], interval[1] + 1
+
+
+@given(policies)
+def test_every_key_has_a_level_of_its_own(chosen: Policy) -> None:
+    levels = {decide(chosen.rules, key, NO_RULE) for key in cells(chosen.rules)}
+    assert levels <= set(range(LEVELS))
+
+
+@given(policies)
+def test_every_rule_fits_the_table(chosen: Policy) -> None:
+    for rule in chosen.rules:
+        assert 0 <= rule.level <= TOP_LEVEL
+        assert 0 <= rule.late[0] <= rule.late[1] <= 1
+        for low, high in (rule.rli, rule.urgency, rule.slack_code, rule.remaining_code):
+            assert 0 <= low <= high <= CODE_MAX
+
+
+@given(boundaries, st.sampled_from((*EARLY, Stage.P2D)), st.integers(0, 1), codes, codes, codes, codes)
+def test_sjf_never_puts_the_longer_first(
+    bounds: list[int], stage: Stage, late: int, rli: int, urgency: int, slack_code: int, remaining_code: int
+) -> None:
+    rules = policy.sjf(bounds).rules
+    longer = [
+        decide(rules, LevelKey(stage, late, rli, urgency, slack_code, code))
+        for code in range(remaining_code, CODE_MAX + 1)
+    ]
+    assert longer == sorted(longer, reverse=True)
+    # Nothing else counts.
+    assert longer[0] == decide(rules, LevelKey(Stage.P2D, 1 - late, 0, 0, 0, remaining_code))
+
+
+@given(boundaries, st.sampled_from((*EARLY, Stage.P2D)), codes, codes, codes)
+def test_edf_never_puts_the_later_deadline_first(
+    bounds: list[int], stage: Stage, rli: int, urgency: int, remaining_code: int
+) -> None:
+    rules = policy.edf(bounds).rules
+    later = [decide(rules, LevelKey(stage, 0, rli, urgency, code, remaining_code)) for code in range(CODE_MAX + 1)]
+    assert later == sorted(later, reverse=True)
+    assert len(set(later)) == len(bounds) + 1
+    late = decide(rules, LevelKey(stage, 1, rli, urgency, 0, remaining_code))
+    assert late == (SCAVENGER if stage == Stage.P2D else TOP_LEVEL)
+
+
+class TestMfs:
+    @given(thresholds, codes, codes, codes)
+    def test_a_last_stage_flow_rises_with_its_urgency(
+        self, at: Thresholds, rli: int, slack_code: int, remaining_code: int
+    ) -> None:
+        rules = policy.mfs(at).rules
+        levels = [
+            decide(rules, LevelKey(Stage.P2D, 0, rli, urgency, slack_code, remaining_code))
+            for urgency in range(CODE_MAX + 1)
+        ]
+        assert levels == sorted(levels)
+        # The top is for those whose computing is over.
+        assert levels[at.mlu[0]] == (TOP_LEVEL if rli == 0 else policy.LAST_SOON)
+        assert levels[at.mlu[1] - 1] == policy.LAST_LATER
+
+    @given(thresholds, codes, codes, codes, codes)
+    def test_a_late_last_stage_flow_is_the_scavenger(
+        self, at: Thresholds, rli: int, urgency: int, slack_code: int, remaining_code: int
+    ) -> None:
+        key = LevelKey(Stage.P2D, 1, rli, urgency, slack_code, remaining_code)
+        assert decide(policy.mfs(at).rules, key) == SCAVENGER
+
+    @given(thresholds, st.sampled_from(EARLY), st.integers(0, 1), codes, codes, codes)
+    def test_an_early_flow_rises_as_its_layer_comes_near(
+        self, at: Thresholds, stage: Stage, late: int, urgency: int, slack_code: int, remaining_code: int
+    ) -> None:
+        rules = policy.mfs(at).rules
+        levels = [
+            decide(rules, LevelKey(stage, late, rli, urgency, slack_code, remaining_code))
+            for rli in range(CODE_MAX + 1)
+        ]
+        assert levels == sorted(levels, reverse=True)
+        # Never starved, and above any last-stage flow that is not about to miss.
+        assert levels[-1] > policy.LAST_SOON
+        assert levels[0] < TOP_LEVEL
+
+    @given(thresholds, st.sampled_from(EARLY))
+    def test_of_equal_layers_the_tighter_batch_goes_first(self, at: Thresholds, stage: Stage) -> None:
+        rules = policy.mfs(at).rules
+        levels = [decide(rules, LevelKey(stage, 0, 0, 128, code, 100)) for code in range(CODE_MAX + 1)]
+        assert levels == sorted(levels, reverse=True)
+        assert levels[at.tight_slack] == policy.EARLY_TIGHT
+
+    def test_thresholds_come_along_for_the_tuner(self) -> None:
+        assert policy.mfs().thresholds == Thresholds()
+        assert all(one.thresholds is None for one in (policy.static(), policy.fifo(), policy.sjf([]), policy.edf([])))
+
+
+def test_fifo_knows_no_difference_and_static_only_the_stage() -> None:
+    assert {decide(policy.fifo().rules, key) for key in cells(policy.mfs().rules)} == {1}
+    levels = {
+        stage: {decide(policy.static().rules, key) for key in cells(policy.mfs().rules) if key.stage == stage}
+        for stage in Stage
+    }
+    assert all(len(found) == 1 for found in levels.values())
+    assert levels[Stage.COLLECTIVE] > set() < levels[Stage.P2D]
+    assert max(levels[Stage.COLLECTIVE]) > max(levels[Stage.KV_REUSE]) > max(levels[Stage.P2D])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mlu": (100, 100)}, r"\(100, 100\) must fall"),
+        ({"mlu": (100, 120)}, r"\(100, 120\) must fall"),
+        ({"mlu": (256, 120)}, r"within 1\.\.255"),
+        ({"mlu": (100, 0)}, r"within 1\.\.255"),
+        ({"near_rli": -1}, "near_rli -1"),
+        ({"near_rli": 256}, "near_rli 256"),
+        ({"tight_slack": 256}, "tight_slack 256"),
+        ({"tight_slack": -1}, "tight_slack -1"),
+    ],
+)
+def test_absurd_thresholds_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Thresholds(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [policy.sjf, policy.edf])
+@pytest.mark.parametrize(
+    "bounds", [[5, 5], [9, 5], [1, 2, 3, 4, 5, 6, 7], [-5], [0, 5], [256]], ids=lambda bounds: str(bounds)
+)
+def test_absurd_boundaries_are_refused(make: object, bounds: list[int]) -> None:
+    assert callable(make)
+    with pytest.raises(ValueError, match=r"boundaries \[.*\] must rise within 1\.\.255, at most 6"):
+        make(bounds)
