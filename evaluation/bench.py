@@ -22,7 +22,6 @@ from evaluation.errors import EvaluationError
 from evaluation.packet_network import PacketNetwork
 from evaluation.virtual_host import FRAME_BYTES, SEGMENT_BYTES, ip_udp_header
 from host_agent.flow import FlowSpec
-from host_agent.level import bias_code
 from host_agent.stamp import ETHERTYPE_MFS, Flags, Stage, units_of
 from host_agent.stamper import Stamper
 from host_agent.wire import ACK_BYTES, DATA_BYTES
@@ -165,7 +164,7 @@ def bench_network(count: int, seed: int) -> float:
         Link(TOPOLOGY.rate_bps, TOPOLOGY.propagation_ns),
     )
     program(switch)
-    network.set_policy(policy.mfs().rules, bias_code(TOPOLOGY.rate_bps))
+    network.set_policy(policy.mfs().rules)
     began = time.perf_counter()
     left = count * PACKETS_PER_ACK // (PACKETS_PER_ACK + 1)
     while left > 0:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,14 +18,19 @@ from rich.table import Table
 
 from evaluation import report
 from evaluation.errors import EvaluationError
-from evaluation.experiment import POLICIES, run
+from evaluation.experiment import run
+from evaluation.policies import POLICIES
+from evaluation.rack import ORDERS, RunSettings
 from evaluation.results import Results, Run
-from evaluation.scenario import SCENARIOS, Scenario, Workload, scenario_named, workload
+from evaluation.scenario import SCENARIOS, Scenario, scenario_named
 from evaluation.trace import SAMPLE_PATH, load_trace
+from evaluation.workload import Workload, select, workload
 from p4src import artifact
 
-REQUESTS = 160
+REQUESTS = 170
 """Requests of a run by default."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,8 @@ class Point:
     policy: str
     request_rate: float
     seed: int
-    requests: int
-    trace: Path
+    work: Workload
+    order: str
 
 
 def run_demo(
@@ -46,8 +51,9 @@ def run_demo(
     policies: Sequence[str] = (),
     trace: Path | None = None,
     requests: int | None = None,
-    seed: int = 1,
+    seeds: Sequence[int] = (1,),
     jobs: int | None = None,
+    order: str = ORDERS[0],
     console: Console | None = None,
 ) -> Results:
     """Run the grid and leave ``report.html`` and ``results.json`` in ``out``; empty lists mean all.
@@ -57,17 +63,39 @@ def run_demo(
         p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
     """
     console = console or Console()
-    points = _points(scenarios or list(SCENARIOS), policies or POLICIES, trace or SAMPLE_PATH, requests, seed)
+    chosen = {name: scenario_named(name) for name in scenarios or SCENARIOS}
+    for name in policies:
+        if name not in POLICIES:
+            raise EvaluationError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
     artifact.load()
-    for name in dict.fromkeys(point.scenario for point in points):
-        _workload_of(name, points[0].trace, points[0].requests)
-        console.print(_description(scenario_named(name)))
+    path, count = trace or SAMPLE_PATH, requests or REQUESTS
+    requested = load_trace(path)
+    for scenario in chosen.values():
+        select(scenario, requested, count)
+        console.print(_description(scenario))
     numbers, pictures = out / "results.json", out / "report.html"
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for path in (numbers, pictures):
             _check_writable(path)
-    results = Results(settings=_settings(points), runs=_run_all(points, jobs or os.cpu_count() or 1, console))
+    with _workers(jobs or os.cpu_count() or 1, console) as workers:
+        works = workers.all("low-load TTFT of each request", workload, [(s, requested, count) for s in chosen.values()])
+        points = [
+            Point(name, policy, rate, seed, work, order)
+            for (name, scenario), work in zip(chosen.items(), works, strict=True)
+            for rate in scenario.request_rates
+            for policy in policies or POLICIES
+            for seed in dict.fromkeys(seeds)
+        ]
+        runs = workers.all("packets through the compiled program", play, [(point,) for point in points])
+    settings: dict[str, str | int | float] = {
+        "trace": path.name,
+        "requests per run": count,
+        "seeds": ", ".join(map(str, dict.fromkeys(seeds))),
+        "ordered by the policy": {"both": "hosts and switch"}.get(order, order),
+    }
+    settings |= {f"scenario {name}": _description(one).partition(": ")[2] for name, one in chosen.items()}
+    results = Results(settings=settings, runs=runs)
     with _writing(out):
         results.write(numbers)
         report.write(results, pictures)
@@ -95,54 +123,42 @@ def _writing(out: Path) -> Iterator[None]:
 
 def play(point: Point) -> Run:
     """One run of the grid."""
-    work = _workload_of(point.scenario, point.trace, point.requests)
-    return run(scenario_named(point.scenario), work, point.policy, point.request_rate, point.seed)
+    settings = RunSettings(order=point.order)
+    return run(scenario_named(point.scenario), point.work, point.policy, point.request_rate, point.seed, settings)
 
 
-@cache
-def _workload_of(scenario: str, trace: Path, requests: int) -> Workload:
-    return workload(scenario_named(scenario), load_trace(trace), requests)
+class _Workers:
+    """Processes that share the work, and a progress bar over it."""
 
+    def __init__(self, pool: ProcessPoolExecutor, progress: Progress) -> None:
+        self._pool = pool
+        self._progress = progress
 
-def _points(
-    scenarios: Iterable[str], policies: Iterable[str], trace: Path, requests: int | None, seed: int
-) -> list[Point]:
-    unknown = [name for name in policies if name not in POLICIES]
-    if unknown:
-        raise EvaluationError(f"there is no policy {unknown[0]!r}; there are {', '.join(POLICIES)}")
-    return [
-        Point(name, policy, rate, seed, requests or REQUESTS, trace)
-        for name in scenarios
-        for rate in scenario_named(name).request_rates
-        for policy in policies
-    ]
-
-
-def _run_all(points: Sequence[Point], jobs: int, console: Console) -> list[Run]:
-    """All runs, in the order of ``points`` whatever order they end in."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # A forked process would inherit gRPC's threads half alive.
-    context = multiprocessing.get_context("spawn")
-    with (
-        Progress(*columns, console=console) as progress,
-        ProcessPoolExecutor(min(jobs, len(points)), mp_context=context) as pool,
-    ):
-        task = progress.add_task("packets through the compiled program", total=len(points))
-        futures = {pool.submit(play, point): index for index, point in enumerate(points)}
-        done: dict[int, Run] = {}
+    def all(self, title: str, function: Callable[..., T], arguments: Sequence[tuple[object, ...]]) -> list[T]:
+        """``function`` of each of ``arguments``, in their order, whatever order they end in."""
+        task = self._progress.add_task(title, total=len(arguments))
+        futures = [self._pool.submit(function, *given) for given in arguments]
         try:
             for future in as_completed(futures):
-                done[futures[future]] = future.result()
-                last = points[futures[future]]
-                progress.update(task, advance=1, description=f"{last.scenario} {last.policy} {last.request_rate:g}/s")
+                future.result()
+                self._progress.advance(task)
         except BrokenProcessPool:
             raise EvaluationError(
                 "a process with a run ended by itself, perhaps for want of memory; try fewer --jobs"
             ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return [done[index] for index in range(len(points))]
+        return [future.result() for future in futures]
+
+
+@contextmanager
+def _workers(jobs: int, console: Console) -> Iterator[_Workers]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # A forked process would inherit gRPC's threads half alive.
+    context = multiprocessing.get_context("spawn")
+    with Progress(*columns, console=console) as progress, ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        yield _Workers(pool, progress)
 
 
 def _description(scenario: Scenario) -> str:
@@ -156,27 +172,14 @@ def _description(scenario: Scenario) -> str:
     )
 
 
-def _settings(points: Sequence[Point]) -> dict[str, str | int | float]:
-    settings: dict[str, str | int | float] = {
-        "trace": points[0].trace.name,
-        "requests per run": points[0].requests,
-        "seed": points[0].seed,
-    }
-    for name in dict.fromkeys(point.scenario for point in points):
-        settings[f"scenario {name}"] = _description(scenario_named(name)).partition(": ")[2]
-    return settings
-
-
 def _print_tables(results: Results, console: Console) -> None:
-    places = dict.fromkeys((one.scenario, one.request_rate) for one in results.runs)
-    for scenario, rate in places:
+    for scenario, rate in dict.fromkeys((one.scenario, one.request_rate) for one in results.runs):
         title = f"{scenario}, {rate:g} requests per second"
         table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
         table.add_column("policy")
-        for _, heading, _, _ in report.COLUMNS:
+        for heading in report.HEADINGS:
             table.add_column(heading, justify="right")
-        for one in results.runs:
-            if (one.scenario, one.request_rate) == (scenario, rate):
-                table.add_row(one.policy, *report.row(one), style="bold" if one.policy == "mfs" else None)
+        for name, cells in report.rows(results.runs, scenario, rate):
+            table.add_row(name, *cells, style="bold" if name == "mfs" else None)
         console.print(table)
     console.print(report.LEGEND)

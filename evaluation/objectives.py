@@ -1,19 +1,19 @@
 """Time-to-first-token objectives: a factor times what a request would take in an idle cluster.
 
-The low-load TTFT of a request is measured, on the same serving model, with the request alone on a network without
-contention, at the unit and with the reuse that it has under load too. Arrival times, policies and the network's state
-have no part in it: one base for all.
+The low-load TTFT of a request is measured, on the same serving model, with the request alone on the network, at the
+unit and with the reuse that it has under load too. Arrival times and policies have no part in it: one base for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from evaluation.errors import ServingError
-from evaluation.ideal_network import IdealNetwork
 from evaluation.iteration import ServingConfig
 from evaluation.metrics import RequestRecord
+from evaluation.network_interface import Network
 from evaluation.placement import Placement
 from evaluation.serving import Serving
 from evaluation.trace import Request
@@ -23,27 +23,30 @@ SLO_FACTOR = 3.0
 _NO_OBJECTIVE_NS = 10**15
 
 
+class IdleNetwork(Network, Protocol):
+    """A network that can run until nothing happens any more."""
+
+    def run(self) -> None:
+        """Run all that is scheduled."""
+
+
 def low_load_records(
-    config: ServingConfig,
-    requests: Iterable[Request],
-    placements: Mapping[int, Placement],
-    ideal: Callable[[], IdealNetwork] | None = None,
+    config: ServingConfig, requests: Iterable[Request], placements: Mapping[int, Placement], network: IdleNetwork
 ) -> list[RequestRecord]:
     """What becomes of each request alone in the cluster, in the order of ``requests``.
 
     Args:
         config: what is served, on what.
-        requests: the workload; its arrival times do not matter.
+        requests: the workload; its arrival times do not matter, each comes when the one before has ended.
         placements: for each request's index its unit and what it reuses there.
-        ideal: makes the network without contention; by default fluid, at the (scaled) rate of a NIC, without latency.
+        network: where nobody else sends.
 
     Raises:
         ServingError: a request has no placement, or one at a unit that does not exist.
     """
     records = []
     for request in requests:
-        network = IdealNetwork(config.scaled_nic_bits_per_second) if ideal is None else ideal()
-        alone = replace(request, arrival_ns=0)
+        alone = replace(request, arrival_ns=network.now_ns)
         serving = Serving(config, network, [alone], {request.index: _NO_OBJECTIVE_NS}, placements)
         serving.start()
         network.run()

@@ -52,7 +52,6 @@ class PacketNetwork:
         rto_ns: int = DEFAULT_RTO_NS,
         stale_progress: bool = False,
         rerank_interval_ns: int | None = None,
-        measured_load: bool = True,
     ) -> None:
         """``ports``: the switch port of each host, by identifier. The rest as in :class:`VirtualHost`."""
         self.clock = clock
@@ -60,26 +59,19 @@ class PacketNetwork:
         self.network = VirtualNetwork(clock)
         self.hosts: dict[int, VirtualHost] = {}
         self._waiting: dict[int, OnComplete] = {}
-        self._numbers: dict[int, int] = {}
+        self._next_number = 0
         for identity, port in ports.items():
             host = VirtualHost(
-                identity,
-                clock,
-                addresses,
-                window,
-                rto_ns,
-                stale_progress,
-                rerank_interval_ns,
-                link.rate_bps if measured_load else None,
+                identity, clock, addresses, link.rate_bps, window, rto_ns, stale_progress, rerank_interval_ns
             )
             host.wake = self.network.attach_host(switch, port, host, link, queues).wake
             host.on_complete = self._completed
             self.hosts[identity] = host
 
-    def set_policy(self, rules: Sequence[LevelRule], bias: int) -> None:
+    def set_policy(self, rules: Sequence[LevelRule]) -> None:
         """The policy of all hosts' interfaces."""
         for host in self.hosts.values():
-            host.set_policy(rules, bias)
+            host.set_policy(rules)
 
     def start_flow(
         self, source: int, spec: FlowSpec, on_complete: OnComplete | None = None, message_bytes: int | None = None
@@ -98,8 +90,8 @@ class PacketNetwork:
             if on_complete is not None:
                 self.clock.call_after(0, lambda: on_complete(self.clock.now_ns))
             return None
-        number = self._numbers.get(spec.batch, 0)
-        self._numbers[spec.batch] = (number + 1) % FLOW_NUMBERS
+        number = self._next_number
+        self._next_number = (number + 1) % FLOW_NUMBERS
         flow = self.hosts[source].agent.open(spec, number)
         if on_complete is not None:
             self._waiting[flow.connection] = on_complete
@@ -113,10 +105,6 @@ class PacketNetwork:
     def advance(self, host: int, batch: int, layer: int) -> None:
         """``host`` learns from its own compute that ``batch`` is at ``layer``."""
         self.hosts[host].agent.advance(batch, layer)
-
-    def forget_batch(self, batch: int) -> None:
-        """No more flows of ``batch`` will start."""
-        self._numbers.pop(batch, None)
 
     def totals(self) -> Totals:
         """The counts so far."""

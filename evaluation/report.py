@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import NormalDist, fmean
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
@@ -19,24 +21,38 @@ COLUMNS: tuple[tuple[str, str, str, float], ...] = (
     ("collective_completion_mean_s", "collective", "{:.1f}", 1000),
     ("p2d_earliness_mean_s", "early", "{:.0f}", 1000),
     ("network_share", "network", "{:.0%}", 1),
-    ("packets", "packets", "{:,}", 1),
-    ("packets_lost", "lost", "{}", 1),
-    ("packets_reordered", "reordered", "{}", 1),
+    ("packets", "packets", "{:,.0f}", 1),
+    ("packets_lost", "lost", "{:.0f}", 1),
+    ("packets_reordered", "reordered", "{:.0f}", 1),
 )
 """Attribute of :class:`~evaluation.results.Run`, heading, format, and what the value is multiplied by."""
 
 LEGEND = (
-    "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request in an idle "
-    "cluster. TTFT: mean, median, 99th percentile. Collective: mean time of a step's all-to-all. Early: mean time from "
-    "the last KV byte's arrival to the deadline. Network: share of TTFT spent waiting for flows, queueing for the GPUs "
-    "not counted. Packets: through the compiled program, acknowledgements included; lost in queues; arrived after a "
-    "later one of their flow."
+    "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request alone in the "
+    "cluster, with the 95 % interval that the number of requests gives. TTFT: mean, median, 99th percentile. Collective: "
+    "mean time of a step's all-to-all. Early: mean time from the last KV byte's arrival to the deadline. Network: share "
+    "of TTFT spent waiting for flows, queueing for the GPUs not counted. Packets: through the compiled program, "
+    "acknowledgements included; lost in queues; arrived after a later one of their flow."
 )
 
 
-def row(run: Run) -> list[str]:
-    """The cells of a run's row, in the order of :data:`COLUMNS`."""
-    return [form.format(getattr(run, name) * factor) for name, _, form, factor in COLUMNS]
+HEADINGS = tuple(heading for _, heading, _, _ in COLUMNS)
+CONFIDENCE = 0.95
+
+
+def rows(runs: Sequence[Run], scenario: str, rate: float) -> list[tuple[str, list[str]]]:
+    """Policy and cells, in the order of :data:`COLUMNS`, of each policy at one rate: means over its seeds."""
+    here = [one for one in runs if (one.scenario, one.request_rate) == (scenario, rate)]
+    policies = dict.fromkeys(one.policy for one in here)
+    return [(policy, _cells([one for one in here if one.policy == policy])) for policy in policies]
+
+
+def _cells(runs: Sequence[Run]) -> list[str]:
+    """The mean of each column; attainment with its interval, from the requests of all runs together."""
+    cells = [form.format(fmean(getattr(one, name) for one in runs) * factor) for name, _, form, factor in COLUMNS]
+    share = fmean(one.slo_attainment for one in runs)
+    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(share * (1 - share) / sum(r.requests for r in runs))
+    return [f"{cells[0]}±{100 * half:.0f}", *cells[1:]]
 
 
 def write(results: Results, path: Path) -> None:
@@ -75,9 +91,6 @@ def _scenario(name: str, runs: Sequence[Run]) -> dict[str, object]:
         figures.append((f"Thresholds under mfs at {middle:g} requests per second", pictures.tuner_history(shown)))
     return {
         "name": name,
-        "rates": [
-            {"rate": rate, "rows": [(run.policy, run.seed, row(run)) for run in runs if run.request_rate == rate]}
-            for rate in rates
-        ],
+        "rates": [{"rate": rate, "rows": rows(runs, name, rate)} for rate in rates],
         "figures": [(title, Markup(svg)) for title, svg in figures],
     }

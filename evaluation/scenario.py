@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation import cluster
 from evaluation.cluster import Cluster
 from evaluation.errors import EvaluationError
-from evaluation.ideal_network import IdealNetwork
 from evaluation.iteration import ServingConfig
 from evaluation.llm import B200, GPU, MIXTRAL_8X7B, ModelShape
-from evaluation.objectives import low_load_records, objectives
-from evaluation.placement import Placement, place
-from evaluation.trace import Request
-from evaluation.virtual_host import FRAME_BYTES, SEGMENT_BYTES
-from soft_switch.traffic_manager import wire_bytes
 from topologies.topology import Topology, tor
 
 
@@ -43,7 +36,7 @@ class Scenario:
     request_rates: tuple[float, ...]
     model: ModelShape = MIXTRAL_8X7B
     gpu: GPU = B200
-    scale: int = 6000
+    scale: int = 8000
     layers_per_step: int = 4
     longest_prompt: int = 16_384
     warm_requests: int = 1000
@@ -69,36 +62,12 @@ class Scenario:
         rate = self.serving.scaled_nic_bits_per_second
         return tor(self.cluster.servers, self.cluster.nics_per_server, rate, self.propagation_ns)
 
-    def idle_network(self) -> IdealNetwork:
-        """The same packets on a network where nobody else sends."""
-        return IdealNetwork(
-            self.serving.scaled_nic_bits_per_second,
-            2 * self.propagation_ns,
-            SEGMENT_BYTES,
-            wire_bytes(FRAME_BYTES) - SEGMENT_BYTES,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What every policy has to do, the same for all of them.
-
-    Attributes:
-        requests: in the order of the trace.
-        placements: for each request's index its unit and what it reuses there.
-        slo_ns: for each request's index its objective, nanoseconds from its arrival.
-    """
-
-    requests: tuple[Request, ...]
-    placements: dict[int, Placement]
-    slo_ns: dict[int, int]
-
 
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("testbed", cluster.testbed(), (21.0, 25.0, 29.0)),
-        Scenario("incast", cluster.incast(), (35.0, 39.0, 45.0)),
+        Scenario("testbed", cluster.testbed(), (22.0, 26.0, 29.0)),
+        Scenario("incast", cluster.incast(), (36.0, 40.0, 45.0)),
     )
 }
 
@@ -112,21 +81,3 @@ def scenario_named(name: str) -> Scenario:
     if name not in SCENARIOS:
         raise EvaluationError(f"there is no scenario {name!r}; there are {', '.join(SCENARIOS)}")
     return SCENARIOS[name]
-
-
-def workload(scenario: Scenario, trace: Sequence[Request], count: int, slo_factor: float = 3.0) -> Workload:
-    """The first ``count`` requests of ``trace`` after those that warm the caches, prompts not too long.
-
-    Raises:
-        EvaluationError: the trace has too few.
-    """
-    before, after = trace[: scenario.warm_requests], trace[scenario.warm_requests :]
-    requests = [request for request in after if request.prompt_tokens <= scenario.longest_prompt][:count]
-    if len(requests) < count:
-        raise EvaluationError(
-            f"the trace has {len(requests)} requests of at most {scenario.longest_prompt} tokens after its first "
-            f"{scenario.warm_requests}, {count} are wanted; give a longer trace or fewer --requests"
-        )
-    placements = place(requests, len(scenario.cluster.units), before, scenario.cache_blocks)
-    records = low_load_records(scenario.serving, requests, placements, scenario.idle_network)
-    return Workload(tuple(requests), placements, objectives(records, slo_factor))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from host_agent.flow import Agent, Flow
 from host_agent.level import LevelRule, bias_code
-from host_agent.load import LoadMeter
+from host_agent.load import WIRE_OVERHEAD_BYTES, LoadMeter
 from host_agent.order import NOT_WAITING, SendOrder
 from host_agent.stamp import ETHERTYPE_MFS, STAMP_BYTES, Stage
 from host_agent.stamper import Stamper, progress_in
@@ -112,18 +112,18 @@ class VirtualHost:
         identity: int,
         clock: VirtualClock,
         addresses: Addresses,
+        rate_bps: int,
         window: int = DEFAULT_WINDOW,
         rto_ns: int = DEFAULT_RTO_NS,
         stale_progress: bool = False,
         rerank_interval_ns: int | None = None,
-        rate_bps: int | None = None,
     ) -> None:
-        """``stale_progress``: learn nothing from stamps that come in.
+        """``rate_bps``: of the link. The bias follows the load of early-stage flows on it, as of the last ranking.
+
+        ``stale_progress``: learn nothing from stamps that come in.
 
         ``rerank_interval_ns``: how often flows are ranked also while they wait; None leaves it to their turn and to
         news of progress.
-
-        ``rate_bps``: of the link; with it, the bias follows the load of early-stage flows on it.
         """
         self.identity = identity
         self.agent = Agent(SEGMENT_BYTES, window, rto_ns, identity * CONNECTIONS_PER_HOST, not stale_progress)
@@ -148,16 +148,17 @@ class VirtualHost:
         self._rerank_interval_ns = rerank_interval_ns
         self._rerank_set = False
         self._rate_bps = rate_bps
-        self._load = LoadMeter(rate_bps) if rate_bps is not None else None
+        self._load = LoadMeter(rate_bps)
+        self.agent.set_bias(bias_code(rate_bps))
 
-    def set_policy(self, rules: Sequence[LevelRule], bias: int) -> None:
-        """Rank by these rules from now on; see :meth:`~host_agent.flow.Agent.set_policy`."""
-        self.agent.set_policy(rules, bias)
+    def set_policy(self, rules: Sequence[LevelRule]) -> None:
+        """Rank by these rules from now on."""
+        self.agent.set_policy(rules)
         self.rerank(self._clock.now_ns)
 
     def rerank(self, now_ns: int) -> None:
         """Put every flow where it belongs now; one that rises may send past what is stranded at its lower level."""
-        if self._load is not None and self._rate_bps is not None and self._load.update(now_ns):
+        if self._load.update(now_ns):
             self.agent.set_bias(bias_code(self._rate_bps, self._load.load))
         if len(self._order):
             self._order.rerank(lambda entry: self._level(entry, now_ns))
@@ -204,8 +205,8 @@ class VirtualHost:
             )
         )
         self.sent_packets += 1
-        if self._load is not None and flow.kind != Stage.P2D:
-            self._load.count(len(frame))
+        if flow.kind != Stage.P2D:
+            self._load.count(len(frame) + WIRE_OVERHEAD_BYTES)
         if not self._timer_set:
             self._set_timer(now_ns + self._rto_ns)
         self._order.sent(flow, len(frame), sender.sends_on)

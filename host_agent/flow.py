@@ -13,6 +13,7 @@ from host_agent.order import NOT_WAITING
 from host_agent.stamp import SCAVENGER, Flags, Stage, clamp_slack_us, units_of
 from host_agent.stamper import Stamper
 from host_agent.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW, Segment, Sender, TransportCounters
+from host_agent.wire import FIN
 
 LAYER_MAX = 255
 PROGRESS_BATCHES = 65_536
@@ -35,7 +36,8 @@ class FlowSpec:
 
     Attributes:
         destination: the host that it goes to.
-        batch: identity that shares progress; 0 for none.
+        batch: identity that shares progress; 0 for none. Switches remember progress, so a batch number must not come
+            back soon: after a restart, begin at a random one.
         stage: what it carries.
         deadline_ns: of stages 1 and 2 the batch's RED, of stage 3 the request's deadline.
         total_bytes: what will be written in all.
@@ -164,14 +166,13 @@ class Agent:
         # Levels already decided under this policy.
         self._decided: dict[tuple[int, int, bool, int, int], int] = {}
 
-    def set_policy(self, rules: Sequence[LevelRule], bias: int) -> None:
-        """Rank by ``rules``, with this interface's bandwidth as a code (:func:`~host_agent.level.bias_code`)."""
+    def set_policy(self, rules: Sequence[LevelRule]) -> None:
+        """Rank by ``rules`` from now on."""
         self._rules = tuple(rules)
-        self._bias = bias
         self._decided.clear()
 
     def set_bias(self, bias: int) -> None:
-        """Another bandwidth of the interface, under the same rules."""
+        """The bandwidth of the interface, as a code (:func:`~host_agent.level.bias_code`)."""
         if bias != self._bias:
             self._bias = bias
             self._decided.clear()
@@ -260,11 +261,11 @@ class Agent:
     def stamp(self, flow: Flow, segment: Segment) -> bytes:
         """The stamp of ``segment``, which leaves now; the flow was ranked (:meth:`level`) just before it was taken.
 
-        A retransmission neither begins a flow nor a message again.
+        A retransmission begins neither a flow nor a message again, but the last packet stays the last when it is sent
+        again: a switch may count its completion twice.
         """
         spec = flow.spec
-        end = segment.offset + segment.length
-        flags = _LAST if end == spec.total_bytes else 0
+        flags = _LAST if segment.flags & FIN else 0
         if segment.starts_message:
             flags |= _BOUNDARY if segment.sequence else _FIRST | _BOUNDARY
         return flow.stamper.stamp(flags, self._progress.get(spec.batch, 0), flow.slack_us, flow.remaining)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 NS_PER_S = 1_000_000_000
+WIRE_OVERHEAD_BYTES = 24
+"""Link time of a frame beyond its own bytes: FCS (4), preamble (8) and interframe gap (12), IEEE 802.3."""
 LOAD_LIMIT = 0.9
 """Greatest load that is taken into account: what goes first never keeps the rest waiting for good."""
 

@@ -58,21 +58,37 @@ def mfs() -> None:
     help="Another Mooncake trace (JSONL) than the one that comes along.",
 )
 @click.option("--requests", type=click.IntRange(min=1), help="Requests per run.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the arrivals.")
+@click.option(
+    "--seed",
+    "seeds",
+    type=click.IntRange(min=0),
+    multiple=True,
+    default=(1,),
+    show_default=True,
+    help="Seed of the arrivals; may be repeated, tables then pool the runs.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes; by default one per core.")
+@click.option(
+    "--order",
+    type=click.Choice(["both", "hosts", "switch"]),
+    default="both",
+    show_default=True,
+    help="Who orders by the policy; where it is not followed, all is one queue.",
+)
 def demo(
     out: Path,
     scenarios: tuple[str, ...],
     policies: tuple[str, ...],
     trace: Path | None,
     requests: int | None,
-    seed: int,
+    seeds: tuple[int, ...],
     jobs: int | None,
+    order: str,
 ) -> None:
     """Replay requests on a rack of 8 servers and report TTFT per policy."""
     from evaluation.demo import run_demo
 
-    run_demo(out, scenarios, policies, trace, requests, seed, jobs)
+    run_demo(out, scenarios, policies, trace, requests, seeds, jobs, order)
 
 
 @mfs.command()

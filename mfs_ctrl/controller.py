@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from host_agent.stamp import LEVELS
 from mfs_ctrl.counters import PORT_LEVEL, Cells, Observation, cells_of_ports, observe
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.errors import NotPrimaryError
@@ -43,8 +44,7 @@ class Controller:
     A policy without thresholds is not tuned; the biases of ports are kept at the measured load under every policy.
     As long as another controller is primary, ticks do nothing, and the first after that has changed takes over.
 
-    ``tune=False`` keeps thresholds and biases as they are. ``threshold_ticks``: thresholds are considered on every so
-    many ticks, because their evidence takes longest to read.
+    ``tune=False`` keeps thresholds and biases as they are.
     """
 
     def __init__(
@@ -57,19 +57,15 @@ class Controller:
         settings: TunerSettings | None = None,
         on_policy: OnPolicy | None = None,
         tune: bool = True,
-        threshold_ticks: int = 1,
     ) -> None:
         self.session = session
         self.policy = policy
-        self.history: list[TickRecord] = []
         self._artifact = artifact
         self._topology = topology
         self._parameters = parameters or SwitchParameters()
         self._settings = settings or TunerSettings()
         self._on_policy = on_policy
         self._tune = tune
-        self._threshold_ticks = max(1, threshold_ticks)
-        self._ticks = 0
         self._ports = {port: PortState(0.0, bias) for port, bias in initial_biases(topology).items()}
         self._index: P4InfoIndex | None = None
         self._writer: Writer | None = None
@@ -108,11 +104,10 @@ class Controller:
             return None
         if self._writer is None:
             self._take_over(now_ns)
-        self._ticks += 1
         cells = self._read_load()
         load = observe(self._load_before, cells, now_ns - self._load_before_ns)
         self._load_before, self._load_before_ns = cells, now_ns
-        if self._tuned and self._ticks % self._threshold_ticks == 0:
+        if self._tuned:
             evidence = self._read_evidence()
             decision = self._decide(observe(self._evidence_before, evidence), load)
             if decision.evidence_used:
@@ -173,10 +168,10 @@ class Controller:
         report = self._reconcile() if changed else None
         if report is not None:
             self._tell()
-        level_bytes = [0] * 8
+        level_bytes = [0] * LEVELS
         for cell, count in load.port_level.items():
             level_bytes[cell.level] += count.bytes
-        record = TickRecord(
+        return TickRecord(
             now_ns,
             self.policy.name,
             self.policy.thresholds,
@@ -188,8 +183,6 @@ class Controller:
             report or WriteReport(),
             decision.reason,
         )
-        self.history.append(record)
-        return record
 
     def _reconcile(self) -> WriteReport:
         assert self._writer is not None

@@ -54,7 +54,12 @@ class WriteFailedError(SessionError):
     """The switch refused some updates of a batch; those not among ``refusals`` have been applied."""
 
     def __init__(self, address: str, refusals: Sequence[Refusal], total: int) -> None:
+        self._arguments = (address, tuple(refusals), total)
         shown = "; ".join(str(refusal) for refusal in refusals[:3])
         more = f"; and {len(refusals) - 3} more" if len(refusals) > 3 else ""
         super().__init__(f"the switch at {address} refused {len(refusals)} of {total} updates: {shown}{more}")
         self.refusals = tuple(refusals)
+
+    def __reduce__(self) -> tuple[type[WriteFailedError], tuple[object, ...]]:
+        """Pickle by the arguments, not by the message, so that the error survives the way out of a worker process."""
+        return WriteFailedError, self._arguments

@@ -10,11 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from host_agent.level import CODE_MAX, CODE_STEPS, URGENCY_ONE, LevelRule
+from host_agent.level import CODE_MAX, CODE_STEPS, URGENCY_ONE, Interval, LevelRule
 from host_agent.stamp import SCAVENGER, TOP_LEVEL, Stage
 
 IN_TIME = (0, 0)
 LATE = (1, 1)
+
+ORDERED = (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D)
+UNSTAGED_FIRST = LevelRule(Stage.NONE, TOP_LEVEL)
+"""Acknowledgements go first."""
+GIVE_UP = LevelRule(Stage.P2D, SCAVENGER, late=LATE)
+"""A last-stage flow that is late cannot help its request any more. In every policy that has an order at all, so that no
+policy is better only because another wastes bandwidth on these."""
 
 # The levels of the MFS policy (paper section 4.3: the top for last-stage flows about to miss, early stages below it,
 # the other last-stage flows below those).
@@ -61,9 +68,8 @@ def mfs(thresholds: Thresholds | None = None) -> Policy:
     """Defer and promote (paper section 4): MLU for the last stage, RLI then RED for the early ones."""
     at = thresholds or Thresholds()
     rules: list[LevelRule | None] = [
-        LevelRule(Stage.NONE, TOP_LEVEL),
-        # A last-stage flow that is late cannot help its request any more.
-        LevelRule(Stage.P2D, SCAVENGER, late=LATE),
+        UNSTAGED_FIRST,
+        GIVE_UP,
         # The top level only when computing is over (RLI 0): before, P2D would preempt the collectives that feed it.
         LevelRule(Stage.P2D, TOP_LEVEL, rli=(0, 0), urgency=(at.mlu[0], CODE_MAX)),
         LevelRule(Stage.P2D, LAST_SOON, urgency=(at.mlu[1], CODE_MAX)),
@@ -82,8 +88,8 @@ def mfs(thresholds: Thresholds | None = None) -> Policy:
 
 def static() -> Policy:
     """One class a stage: collectives over reuse over P2D, what three traffic classes give an operator."""
-    levels = {Stage.NONE: TOP_LEVEL, Stage.COLLECTIVE: 6, Stage.KV_REUSE: 4, Stage.P2D: 2}
-    return Policy("static", tuple(LevelRule(stage, level) for stage, level in levels.items()))
+    levels = {Stage.COLLECTIVE: 6, Stage.KV_REUSE: 4, Stage.P2D: 2}
+    return Policy("static", (UNSTAGED_FIRST, GIVE_UP, *(LevelRule(stage, level) for stage, level in levels.items())))
 
 
 def fifo() -> Policy:
@@ -93,34 +99,24 @@ def fifo() -> Policy:
 
 def sjf(boundaries: Sequence[int]) -> Policy:
     """Shortest remaining first: ``boundaries`` are remaining codes, ascending, at most one fewer than the levels."""
-    return Policy("sjf", _bands("remaining_code", boundaries, {}))
+    bands = _bands(boundaries)
+    rules = [LevelRule(stage, level, remaining_code=band) for stage in ORDERED for level, band in bands]
+    return Policy("sjf", (UNSTAGED_FIRST, GIVE_UP, *rules))
 
 
 def edf(boundaries: Sequence[int]) -> Policy:
-    """Earliest deadline first: ``boundaries`` are slack codes, ascending.
+    """Earliest deadline first: ``boundaries`` are slack codes, ascending."""
+    bands = _bands(boundaries)
+    rules = [LevelRule(stage, level, slack_code=band) for stage in ORDERED for level, band in bands]
+    return Policy("edf", (UNSTAGED_FIRST, GIVE_UP, *rules))
 
-    A late last-stage flow goes to the scavenger: kept on top, late flows make EDF collapse under overload.
-    """
-    return Policy("edf", _bands("slack_code", boundaries, {Stage.P2D: SCAVENGER}))
 
-
-def _bands(code: str, boundaries: Sequence[int], late_level: dict[Stage, int]) -> tuple[LevelRule, ...]:
+def _bands(boundaries: Sequence[int]) -> list[tuple[int, Interval]]:
+    """Levels from the top down, and the codes of each."""
     codes = all(1 <= boundary <= CODE_MAX for boundary in boundaries)
     if not codes or list(boundaries) != sorted(set(boundaries)) or len(boundaries) >= TOP_LEVEL:
         raise ValueError(
             f"boundaries {list(boundaries)} must rise within 1..{CODE_MAX}, at most {TOP_LEVEL - 1} of them"
         )
-    rules = [LevelRule(Stage.NONE, TOP_LEVEL)]
     edges = [0, *boundaries, CODE_MAX + 1]
-    for stage in (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D):
-        if stage in late_level:
-            rules.append(LevelRule(stage, late_level[stage], late=LATE))
-        for index, (low, high) in enumerate(pairwise(edges)):
-            rules.append(_band(stage, TOP_LEVEL - index, code, (low, high - 1)))
-    return tuple(rules)
-
-
-def _band(stage: Stage, level: int, code: str, interval: tuple[int, int]) -> LevelRule:
-    if code == "slack_code":
-        return LevelRule(stage, level, slack_code=interval)
-    return LevelRule(stage, level, remaining_code=interval)
+    return [(TOP_LEVEL - index, (low, high - 1)) for index, (low, high) in enumerate(pairwise(edges))]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 from host_agent.level import bias_code, decide, level_key, log2_code
-from host_agent.stamp import Flags, Stage, Stamp
+from host_agent.stamp import SCAVENGER, Flags, Stage, Stamp
 from mfs_ctrl import policy as policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.counters import COMPLETION, CompletionCell
@@ -244,7 +244,6 @@ class TestTick:
         assert second is not None
         assert second.late_share is None
         assert second.writes.requests == 0
-        assert [item.time_ns for item in one.history] == [MILLISECOND_NS, 2 * MILLISECOND_NS]
         one.stop()
 
     def test_evidence_is_gathered_over_ticks(self, running: tuple[Switch, P4RuntimeServer]) -> None:
@@ -286,7 +285,7 @@ class TestTick:
         busy, idle = (TOPOLOGY.hosts[index].port for index in (1, 2))
         assert record.loads[busy] == pytest.approx(0.5, abs=0.02)
         assert record.loads[idle] == 0
-        assert record.biases[busy] == bias_code(TOPOLOGY.rate_bps / 2)
+        assert record.biases[busy] == bias_code(TOPOLOGY.rate_bps, record.loads[busy])
         assert record.writes.modifies == 1
         assert sum(record.level_bytes) == record.level_bytes[6] > 0
         one.stop()
@@ -305,7 +304,7 @@ class TestTick:
         one.stop()
         assert record is not None
         assert (record.thresholds, record.late_share, record.writes.updates) == (None, None, 0)
-        assert record.level_bytes[2] > 0
+        assert record.level_bytes[SCAVENGER] > 0
         assert one.policy == policies.static()
 
     def test_completion_cells_are_where_the_program_counts(self, running: tuple[Switch, P4RuntimeServer]) -> None:

@@ -42,7 +42,7 @@ def test_report_and_numbers_the_same_bytes_for_the_same_seed(
         assert mfs("demo", *TINY, "--out", tmp_path / out) == 0
     printed = capsys.readouterr().out
     assert "8 servers" in printed
-    assert "rates and bytes divided by 6,000" in printed
+    assert f"rates and bytes divided by {SCENARIOS['testbed'].scale:,}" in printed
     for name in ("report.html", "results.json"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 

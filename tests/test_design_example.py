@@ -50,8 +50,7 @@ def missed(chosen: Policy) -> tuple[set[str], list[str]]:
     program = Program(topology)
     program.trust(program.untrusted)
     program.set_rules(chosen.rules)
-    bias = bias_code(RATE_BPS)
-    program.set_bias(bias)
+    program.set_bias(bias_code(RATE_BPS))
     clock, switch = VirtualClock(), Switch()
     network = PacketNetwork(
         clock,
@@ -63,7 +62,7 @@ def missed(chosen: Policy) -> tuple[set[str], list[str]]:
         rerank_interval_ns=1_000_000,
     )
     switch.install(program.pipeline)
-    network.set_policy(chosen.rules, bias)
+    network.set_policy(chosen.rules)
     ends: dict[str, float] = {}
     for source, (name, (size, _, deadline, stage)) in enumerate(FLOWS.items()):
         network.advance(source, source + 1, LAYERS)

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import experiment
+from evaluation import rack
 from evaluation.errors import EvaluationError
-from evaluation.experiment import POLICIES, RunSettings, policy_for, run
+from evaluation.experiment import run
+from evaluation.policies import POLICIES, policy_for
+from evaluation.rack import RunSettings
 from evaluation.results import Results, ResultsError, Run, read
-from evaluation.scenario import SCENARIOS, Workload, scenario_named, workload
+from evaluation.scenario import SCENARIOS, scenario_named
 from evaluation.trace import SAMPLE_PATH, load_trace
+from evaluation.workload import Workload, workload
 from host_agent.level import LevelRule
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import SwitchParameters, base_entities, policy_rows
@@ -97,7 +100,8 @@ def test_the_switch_holds_what_the_controller_wrote(policy: str, monkeypatch: py
             seen.append((set(self.session.read_state(index)), self.policy.rules, self.biases))
             super().stop()
 
-    monkeypatch.setattr(experiment, "Controller", Watched)
+    work()  # its objectives are measured under a controller of their own
+    monkeypatch.setattr(rack, "Controller", Watched)
     play(policy, settings=RunSettings(tick_ns=500_000_000))
     [(state, rules, biases)] = seen
     settings = RunSettings()

@@ -46,7 +46,7 @@ def build(pipeline: Forwarding | None = None, **options: object) -> tuple[Virtua
     switch.install(pipeline or Forwarding())  # type: ignore[arg-type]
     link = options.pop("link", LINK)
     network = PacketNetwork(clock, switch, {i: i + 1 for i in ADDRESSES}, ADDRESSES, link, **options)  # type: ignore[arg-type]
-    network.set_policy(RULES, 100)
+    network.set_policy(RULES)
     return clock, network
 
 

@@ -34,12 +34,16 @@ control MfsIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
 
     apply {
         if (standard.parser_error != error.NoError || standard.checksum_error == 1 ||
-            (hdr.mfs.isValid() && (hdr.mfs.version != MFS_VERSION || hdr.mfs.stage > STAGE_MAX)) ||
-            (hdr.ipv4.isValid() && hdr.ipv4.ihl != 5)) {
+            (hdr.ipv4.isValid() && (hdr.ipv4.version != 4 || hdr.ipv4.ihl != 5)) ||
+            (hdr.ipv6.isValid() && hdr.ipv6.version != 6)) {
             discard(DISCARD_MALFORMED);
             exit;
         }
         edge.apply(standard.ingress_port, hdr, meta);
+        if (hdr.mfs.isValid() && (hdr.mfs.version != MFS_VERSION || hdr.mfs.stage > STAGE_MAX)) {
+            discard(DISCARD_MALFORMED);
+            exit;
+        }
 
         route.apply(hdr, meta);
         if (meta.routed) {
@@ -69,8 +73,10 @@ control MfsIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
             }
             rmlq.apply(standard.egress_spec, hdr, meta);
             if (hdr.mfs.stage != STAGE_NONE) {
-                ratchet.apply(hdr.mfs, (bit<32>)standard.ingress_global_timestamp, meta.idle_gap_us, meta.level);
+                ratchet.apply(hdr.mfs, meta.path.src_addr, (bit<32>)standard.ingress_global_timestamp, meta.idle_gap_us, meta.level);
             }
+        }
+        if (meta.trusted) {
             police.apply(standard.ingress_port, meta);
         }
         standard.priority = meta.level;

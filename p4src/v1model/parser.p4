@@ -27,10 +27,11 @@ parser MfsParser(packet_in packet, out headers_t hdr, inout metadata_t meta, ino
 
     state parse_ipv4 {
         packet.extract(hdr.ipv4);
-        transition select(hdr.ipv4.ihl, hdr.ipv4.fragment_offset, hdr.ipv4.protocol) {
-            (5, 0, PROTOCOL_TCP) : parse_ports;
-            (5, 0, PROTOCOL_UDP) : parse_ports;
-            default              : accept;
+        // Of a fragmented datagram no part is told by its ports, so that all parts take one path.
+        transition select(hdr.ipv4.ihl, hdr.ipv4.flags[0:0], hdr.ipv4.fragment_offset, hdr.ipv4.protocol) {
+            (5, 0, 0, PROTOCOL_TCP) : parse_ports;
+            (5, 0, 0, PROTOCOL_UDP) : parse_ports;
+            default                 : accept;
         }
     }
 

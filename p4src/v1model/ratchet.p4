@@ -5,8 +5,8 @@
 #include <v1model.p4>
 #include "../shared/headers.p4"
 
-control Ratchet(in mfs_t mfs, in bit<32> now_us, in bit<32> idle_gap_us, inout level_t level) {
-    // The flow a cell belongs to, as a digest of (batch, flow).
+control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32> idle_gap_us, inout level_t level) {
+    // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
     @name(".ratchet_flow")
     register<bit<32>>(RATCHET_CELLS) ratchet_flow;
     // When its last packet came in, microseconds.
@@ -23,7 +23,7 @@ control Ratchet(in mfs_t mfs, in bit<32> now_us, in bit<32> idle_gap_us, inout l
     level_t held_level;
 
     apply {
-        hash(identity, HashAlgorithm.crc32, 32w0, { mfs.batch, mfs.flow }, 64w0x100000000);
+        hash(identity, HashAlgorithm.crc32, 32w0, { mfs.batch, mfs.flow, src_addr }, 64w0x100000000);
         cell = (bit<32>)identity[15:0];
         ratchet_flow.read(held_flow, cell);
         ratchet_seen.read(held_seen, cell);
