@@ -27,7 +27,7 @@ from evaluation.trace import SAMPLE_PATH, load_trace
 from evaluation.workload import Workload, select, workload
 from p4src import artifact
 
-REQUESTS = 170
+REQUESTS = 180
 """Requests of a run by default."""
 
 T = TypeVar("T")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from evaluation.errors import ServingError
-from evaluation.metrics import NS_PER_S, RequestRecord, summarise
+from evaluation.metrics import NS_PER_S, summarise
 from evaluation.packet_network import PacketNetwork
 from evaluation.policies import policy_for
 from evaluation.rack import RunSettings, rack
@@ -18,6 +18,8 @@ from host_agent.level import CODE_STEPS, URGENCY_ONE
 from mfs_ctrl.controller import TickRecord
 from soft_switch.switch import Switch
 
+WARM_UP_SHARE = 0.2
+"""The first to arrive find an empty rack: this part of the requests is served, and not counted."""
 STALLED_TICKS = 60
 """A run in which no request ends for so many ticks after the last arrival will not end by itself."""
 
@@ -78,9 +80,10 @@ def _result(
     occupancy: list[Occupancy],
     history: Iterable[TickRecord],
 ) -> Run:
-    summary = summarise(serving.records, serving.batches)
+    warm = round(WARM_UP_SHARE * len(serving.records))
+    counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
+    summary = summarise(counted, serving.batches)
     totals = network.totals()
-    by_index: Mapping[int, RequestRecord] = {record.index: record for record in serving.records}
     return Run(
         scenario=scenario.name,
         policy=policy_name,
@@ -97,7 +100,7 @@ def _result(
         packets=sum(port.sent_packets for port in network.switch.ports.values()),
         packets_lost=totals.dropped,
         packets_reordered=totals.reordered,
-        ttft_s=[by_index[index].ttft_ns / NS_PER_S for index in sorted(by_index)],
+        ttft_s=[record.ttft_ns / NS_PER_S for record in counted],
         occupancy=occupancy,
         tuner=[_tuner_point(record) for record in history if record.thresholds is not None],
     )

@@ -29,10 +29,10 @@ COLUMNS: tuple[tuple[str, str, str, float], ...] = (
 
 LEGEND = (
     "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request alone in the "
-    "cluster, with the 95 % interval that the number of requests gives. TTFT: mean, median, 99th percentile. Collective: "
-    "mean time of a step's all-to-all. Early: mean time from the last KV byte's arrival to the deadline. Network: share "
-    "of TTFT spent waiting for flows, queueing for the GPUs not counted. Packets: through the compiled program, "
-    "acknowledgements included; lost in queues; arrived after a later one of their flow."
+    "cluster, with the 95 % interval that the number of requests gives. TTFT: mean, median, 99th percentile. "
+    "Collective: mean time of a step's all-to-all. Early: mean time from the last KV byte's arrival to the deadline. "
+    "Network: share of TTFT spent waiting for flows, queueing for the GPUs not counted. Packets: through the compiled "
+    "program, acknowledgements included; lost in queues; arrived after a later one of their flow."
 )
 
 
@@ -56,7 +56,7 @@ def _cells(runs: Sequence[Run]) -> list[str]:
 
 
 def write(results: Results, path: Path) -> None:
-    """Write the report of ``results`` to ``path``."""
+    """Write the report of ``results`` to ``path``, and each scenario's attainment beside it as a picture of its own."""
     environment = Environment(loader=PackageLoader("evaluation"), autoescape=select_autoescape())
     scenarios = [_scenario(name, [run for run in results.runs if run.scenario == name]) for name in _scenarios(results)]
     text = environment.get_template("report.html").render(
@@ -66,6 +66,9 @@ def write(results: Results, path: Path) -> None:
         legend=LEGEND,
     )
     path.write_text(text, "utf-8")
+    for name in _scenarios(results):
+        attainment = pictures.attainment([one for one in results.runs if one.scenario == name])
+        (path.parent / f"attainment-{name}.svg").write_text(attainment, "utf-8")
 
 
 def _scenarios(results: Results) -> list[str]:

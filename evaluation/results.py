@@ -47,6 +47,7 @@ class Run(_Model):
     """Requests per second."""
     seed: int
     requests: int
+    """Requests that count: those after the warm-up."""
     slo_attainment: float
     """Share of requests whose TTFT is within the objective."""
     ttft_mean_s: float

@@ -66,8 +66,8 @@ class Scenario:
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("testbed", cluster.testbed(), (22.0, 26.0, 29.0)),
-        Scenario("incast", cluster.incast(), (36.0, 40.0, 45.0)),
+        Scenario("testbed", cluster.testbed(), (21.0, 24.0, 27.0)),
+        Scenario("incast", cluster.incast(), (34.0, 38.0, 42.0)),
     )
 }
 
