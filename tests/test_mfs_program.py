@@ -124,6 +124,19 @@ def test_an_absurd_stamp_is_discarded_and_counted(program: Program, stamp: dict[
     assert program.counter("discarded", MALFORMED) == 1
 
 
+def test_an_absurd_stamp_from_an_untrusted_port_is_only_stripped(program: Program) -> None:
+    out = program.send(ipv4_to(program.topology, 0, MFS(version=7, stage=15)), port=program.untrusted)
+    assert out is not None
+    assert MFS not in out.packet
+    assert out.level == UNTRUSTED_LEVEL
+
+
+@pytest.mark.parametrize("make", [ipv4_to, ipv6_to])
+def test_an_ethertype_that_belies_the_ip_version_is_discarded(program: Program, make) -> None:  # type: ignore[no-untyped-def]
+    assert program.send(make(program.topology, 1, version=5)) is None
+    assert program.counter("discarded", MALFORMED) == 1
+
+
 def test_a_shim_within_a_shim_goes_nowhere(program: Program) -> None:
     inner = bytes(ipv4_to(program.topology, 1, MFS(stage=1)))[14:]
     assert program.send(ether(type=ETHERTYPE_MFS) / MFS(next_type=ETHERTYPE_MFS) / inner) is None
@@ -333,6 +346,15 @@ def test_a_new_flow_in_the_place_of_an_old_one_starts_afresh(program: Program) -
     assert level_of(program, flags=0x80, slack=50_000, **flow) == 1
 
 
+def test_two_hosts_that_number_their_flows_alike_do_not_share_a_level(program: Program) -> None:
+    program.set_rules(policy.mfs().rules)
+    urgent = ipv4_to(program.topology, 1, MFS(stage=3, batch=5, flow=0, flags=0x80, slack=50, remaining=4096))
+    relaxed = ipv4_to(program.topology, 1, MFS(stage=3, batch=5, flow=0, flags=0x40, slack=50_000, remaining=4096))
+    relaxed[IP].src = "10.9.9.10"
+    levels = [out.level for out in (program.send(urgent), program.send(relaxed)) if out is not None]
+    assert levels == [7, policy.LAST_LATER]
+
+
 def test_an_idle_gap_lets_a_flow_rise_within_a_message(program: Program) -> None:
     program.set_rules(policy.mfs().rules, idle_gap_us=500)
     flow = {"stage": 3, "batch": 5, "flow": 3, "remaining": 4096}
@@ -354,6 +376,14 @@ def test_an_excess_of_top_level_traffic_is_lowered_not_dropped(program: Program)
     # Below the floor nothing is metered, and another port has a meter of its own.
     assert level_of(program, stage=2, flags=0x80) == 5
     assert level_of(program, port=2, stage=3, flags=0x80) == 7
+
+
+def test_untagged_traffic_is_policed_like_any_other(program: Program) -> None:
+    program.trust(1, police_floor=UNTAGGED_LEVEL, police_level=0)
+    size = len(ipv4_to(program.topology, 1))
+    program.pipeline.meters["police"].configs[1] = MeterConfig(cir=1000, cburst=2 * size, pir=1000, pburst=2 * size)
+    outs = [program.send(ipv4_to(program.topology, 1)) for _ in range(4)]
+    assert [out.level for out in outs if out is not None] == [UNTAGGED_LEVEL, UNTAGGED_LEVEL, 0, 0]
 
 
 # Egress.
