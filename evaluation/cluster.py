@@ -78,23 +78,3 @@ def incast() -> Cluster:
     With the two units of :func:`testbed` its ports would be busy half of the time; with three they are the bottleneck.
     """
     return Cluster(8, 2, 4, units=((0, 1), (2, 3), (4, 5)), decode_servers=(6,))
-
-
-def colocated() -> Cluster:
-    """Four servers, each of which both prefills (two units of two) and decodes behind the same NICs."""
-    return Cluster(4, 2, 4, units=((0, 1), (2, 3)), decode_servers=(0, 1, 2, 3))
-
-
-SCENARIOS = {"testbed": testbed, "incast": incast, "colocated": colocated}
-"""Clusters by the name of their scenario."""
-
-
-def cluster_named(name: str) -> Cluster:
-    """The cluster of the scenario ``name``.
-
-    Raises:
-        ClusterError: there is none; the message lists the names.
-    """
-    if name not in SCENARIOS:
-        raise ClusterError(f"no scenario is named {name!r}; there are {', '.join(SCENARIOS)}")
-    return SCENARIOS[name]()

@@ -82,8 +82,6 @@ DBRX = ModelShape("DBRX", 40, 6144, 48, 8, 128, 10752, 16, 4, 100352)
 QWEN3_CODER = ModelShape("Qwen3-Coder-480B-A35B", 62, 6144, 96, 8, 128, 2560, 160, 8, 151936)
 LLAMA3_8B = ModelShape("Llama3-8B", 32, 4096, 32, 8, 128, 14336, 1, 1, 128256)
 
-MODELS = {shape.name: shape for shape in (MIXTRAL_8X7B, MIXTRAL_8X22B, DBRX, QWEN3_CODER, LLAMA3_8B)}
-
 # Dense tensor-core rates (half of the "with sparsity" figure) from NVIDIA's A100, H100 (SXM5) and HGX B200 data sheets,
 # and for the RTX 3090 from the GA102 whitepaper (FP16 with FP32 accumulation).
 _GB = 10**9
@@ -92,30 +90,6 @@ H100 = GPU("H100", 989e12, 80 * _GB)
 B200 = GPU("B200", 2250e12, 180 * _GB)
 B200_FP8 = GPU("B200-FP8", 4500e12, 180 * _GB)
 RTX3090 = GPU("RTX3090", 71e12, 24 * _GB)
-
-GPUS = {gpu.name: gpu for gpu in (A100, H100, B200, B200_FP8, RTX3090)}
-
-
-def model_named(name: str) -> ModelShape:
-    """The model of :data:`MODELS` with this name.
-
-    Raises:
-        ModelError: there is none; the message lists the names.
-    """
-    if name not in MODELS:
-        raise ModelError(f"no model is named {name!r}; there are {', '.join(MODELS)}")
-    return MODELS[name]
-
-
-def gpu_named(name: str) -> GPU:
-    """The GPU of :data:`GPUS` with this name.
-
-    Raises:
-        ModelError: there is none; the message lists the names.
-    """
-    if name not in GPUS:
-        raise ModelError(f"no GPU is named {name!r}; there are {', '.join(GPUS)}")
-    return GPUS[name]
 
 
 def parameters(shape: ModelShape) -> int:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from host_agent.arbiter import GUARANTEED_SHARE
 from host_agent.level import ANY, LevelRule, bias_code
-from host_agent.stamp import LEVELS, TOP_LEVEL
+from host_agent.load import WIRE_OVERHEAD_BYTES
+from host_agent.stamp import LEVELS, STAMP_BYTES, TOP_LEVEL
 from mfs_ctrl.entries import (
     ActionCall,
     DefaultAction,
@@ -30,8 +31,8 @@ NEXT_HOP_GROUP_SIZE = 64
 """Paths that a group may come to have; P4Runtime does not let this number change while the group exists."""
 IDLE_GAP_NEVER_US = 0xFFFFFFFF
 LATE_ANY = (0, 1)
-FULL_FRAME_WIRE_BYTES = 1538
-"""An Ethernet frame of 1,500 bytes of payload with preamble, FCS and gap."""
+FULL_FRAME_WIRE_BYTES = 1500 + 14 + STAMP_BYTES + WIRE_OVERHEAD_BYTES
+"""Link time of a stamped packet of 1,500 bytes: Ethernet header, shim, FCS, preamble and gap included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 from mfs_ctrl.controller import Controller, OnPolicy, TickRecord
@@ -19,6 +20,8 @@ from p4src.artifact import load
 from topologies.topology import Topology
 
 Say = Callable[[str], None]
+Ended = Callable[[float], bool]
+"""Waits for so many seconds at most; True once the end is asked for."""
 
 
 def run_controller(
@@ -34,21 +37,21 @@ def run_controller(
     say: Say = print,
     stop: threading.Event | None = None,
 ) -> None:
-    """Control the switch at ``address`` until ``stop`` is set or SIGTERM or SIGINT arrives; a tick each ``interval_s``.
+    """Control the switch at ``address`` until SIGTERM or SIGINT arrives; a tick each ``interval_s``.
 
-    The first connection must succeed. After that a lost switch is tried again on every tick.
+    With ``stop``, it ends when that is set, and signals are left alone: for callers outside the main thread. The first
+    connection must succeed. After that a lost switch is tried again on every tick.
 
     Raises:
         SessionError: the switch cannot be reached at the start, or refuses the session or the program.
         ArtifactError: there is no compiled program to give to the switch.
-        ValueError: the interval is not positive.
+        ValueError: the interval is not positive, or ``stop`` is missing outside the main thread.
     """
     if interval_s <= 0:
         raise ValueError(f"the interval between ticks must be above 0 s, not {interval_s:g}")
     session = Session(address, device_id, election_id)
     controller = Controller(session, load(), topology, policy, parameters, settings, on_policy)
-    ended = stop or threading.Event()
-    with _signals_set(ended):
+    with _signalled() if stop is None else contextlib.nullcontext(stop.wait) as ended:
         try:
             report = controller.start(time.monotonic_ns())
             if report is None:
@@ -56,7 +59,7 @@ def run_controller(
             else:
                 say(f"connected to {address}: policy {policy.name} in force, {report.updates} entries written")
             in_touch = True
-            while not ended.wait(interval_s):
+            while not ended(interval_s):
                 in_touch = _one_tick(controller, in_touch, say)
         finally:
             controller.stop()
@@ -91,18 +94,24 @@ def in_words(record: TickRecord) -> str:
 
 
 @contextlib.contextmanager
-def _signals_set(event: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set ``event``; only the main thread may ask for that, others end by the event alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _signalled() -> Iterator[Ended]:
+    """Within, SIGTERM and SIGINT do nothing but end the wait that this gives, be it under way or yet to begin."""
+    # A handler may run in the midst of the wait: a SimpleQueue allows for that, the lock of an Event does not.
+    arrived: SimpleQueue[int] = SimpleQueue()
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        event.set()
+    def note(number: int, _frame: FrameType | None) -> None:
+        arrived.put(number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    def ended(timeout_s: float) -> bool:
+        try:
+            arrived.get(timeout=timeout_s)
+        except Empty:
+            return False
+        return True
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield ended
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

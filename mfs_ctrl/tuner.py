@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from host_agent.level import CODE_STEPS, URGENCY_ONE, bias_code
+from host_agent.load import WIRE_OVERHEAD_BYTES
 from host_agent.stamp import SCAVENGER, TOP_LEVEL, Stage
 from mfs_ctrl.counters import (
     COMPLETION,
@@ -61,8 +62,6 @@ EVIDENCE_CELLS: Mapping[str, tuple[int, ...]] = {
 """The counter cells that thresholds are tuned from, by counter: 832 of 2,560, for a cell costs a message to read."""
 GEOMETRIC_STEP = 2 * CODE_STEPS
 """Q_1 - Q_2 in urgency codes: E = 4 is two octaves."""
-FRAME_OVERHEAD_BYTES = 24
-"""Wire bytes of a packet that counters do not count: FCS, preamble and gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +218,7 @@ def tuned_ports(
     sent = dict.fromkeys(ports, 0)
     for cell, count in load.port_level.items():
         if cell.port in sent and EARLY_FAR <= cell.level < TOP_LEVEL:
-            sent[cell.port] += count.bytes + FRAME_OVERHEAD_BYTES * count.packets
+            sent[cell.port] += count.bytes + WIRE_OVERHEAD_BYTES * count.packets
     tuned = {}
     for port, state in ports.items():
         newest = min(1.0, sent[port] / capacity_bytes)

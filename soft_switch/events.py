@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
@@ -18,15 +19,17 @@ class ClockError(SwitchError):
 class VirtualClock:
     """Runs callbacks in order of their time; those of the same time in the order in which they were scheduled.
 
-    ``now_ns`` is the time of the callback that runs, or, between runs, of the last one. It starts at 0.
+    ``now_ns`` is the time of the callback that runs, or, between runs, of the last one. It starts at 0. All methods but
+    :meth:`call_soon` belong to the thread that runs the clock.
     """
 
-    __slots__ = ("_count", "_events", "now_ns")
+    __slots__ = ("_arrivals", "_count", "_events", "now_ns")
 
     def __init__(self) -> None:
         self.now_ns = 0
         self._events: list[tuple[int, int, Callable[..., object], tuple[Any, ...]]] = []
         self._count = 0
+        self._arrivals: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
 
     def call_at(self, time_ns: int, function: Callable[..., object], *args: Any) -> None:
         """Call ``function(*args)`` at ``time_ns``.
@@ -43,20 +46,30 @@ class VirtualClock:
         """Call ``function(*args)`` in ``delay_ns`` from now; see :meth:`call_at`."""
         self.call_at(self.now_ns + delay_ns, function, *args)
 
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function(*args)`` as :meth:`call_after` no time would; from any thread, also while the clock runs.
+
+        What arrives after a run's last event waits for the next run.
+        """
+        self._arrivals.append((function, args))
+
     @property
     def pending(self) -> int:
         """How many calls are scheduled."""
-        return len(self._events)
+        return len(self._events) + len(self._arrivals)
 
     def run(self, until_ns: int | None = None) -> int:
         """Run until nothing is scheduled, or to ``until_ns`` (calls of that very time included).
 
         With ``until_ns`` the clock then stands there, otherwise at the last call. Returns how many calls were made.
         """
-        events = self._events
+        events, arrivals = self._events, self._arrivals
         before = self._count - len(events)
         limit_ns = _NEVER if until_ns is None else until_ns
-        while events:
+        while events or arrivals:
+            while arrivals:
+                function, args = arrivals.popleft()
+                self.call_at(self.now_ns, function, *args)
             event = heappop(events)
             if event[0] > limit_ns:
                 heappush(events, event)

@@ -126,6 +126,9 @@ class VirtualNetwork:
     A frame is delivered when its last bit has arrived: transmission time plus propagation after it starts to leave.
     Two events a hop.
 
+    Everything happens in the thread that runs the clock. The one thing that comes from others, a controller's packet-out,
+    waits for the clock's next event, or for its next run.
+
     Attributes:
         trace: sees every frame at every hop; None (the default) costs nothing.
     """
@@ -167,24 +170,15 @@ class VirtualNetwork:
         near.deliver = far.receive
         far.deliver = near.receive
 
-    def sample_occupancy(
-        self,
-        switch: Switch,
-        interval_ns: int,
-        until_ns: int,
-        observe: Callable[[int, dict[int, tuple[int, ...]]], None],
-    ) -> None:
-        """Call ``observe(time, {port: bytes waiting in each queue})`` every ``interval_ns`` until ``until_ns``."""
-        observe(self.clock.now_ns, {number: port.occupancy() for number, port in switch.ports.items()})
-        if self.clock.now_ns + interval_ns <= until_ns:
-            self.clock.call_after(interval_ns, self.sample_occupancy, switch, interval_ns, until_ns, observe)
-
     def _add_port(self, switch: Switch, number: int, link: Link, queues: Sequence[QueueConfig] | None) -> _SwitchPort:
         switch.add_port(number, link.rate_bps, queues)
         ports = self._ports.get(switch)
         if ports is None:
             ports = self._ports[switch] = {}
             switch.on_backlog = lambda backlogged: ports[backlogged].wake()
-            switch.time_ns = lambda: self.clock.now_ns
+            switch.on_packet_out = lambda port, data: self.clock.call_soon(self._inject, switch, port, data)
         ports[number] = port = _SwitchPort(self, switch, number, link.propagation_ns, f"port {number}")
         return port
+
+    def _inject(self, switch: Switch, port: int, data: bytes) -> None:
+        switch.receive(port, data, self.clock.now_ns)

@@ -30,7 +30,8 @@ class Switch:
         cpu_port: the port whose packets go to ``on_packet_in`` and come from :meth:`packet_out`; None for none.
         on_packet_in: called with each packet that leaves by the CPU port, while ``lock`` is held.
         on_backlog: called with the number of a port after a packet was queued there.
-        time_ns: gives the time of a packet-out; by default that of the last packet received.
+        on_packet_out: takes (CPU port, packet) of each packet-out, from whatever thread, to give it to :meth:`receive`
+            in its turn; without it, that happens at once, at the time of the last packet received.
         undeliverable: packets sent to a port that does not exist, or received before a pipeline was installed.
     """
 
@@ -41,7 +42,7 @@ class Switch:
         self.on_packet_in: Callable[[bytes], None] | None = None
         self.on_backlog: Callable[[int], None] | None = None
         self.lock = threading.RLock()
-        self.time_ns: Callable[[], int] = lambda: self._last_ns
+        self.on_packet_out: Callable[[int, bytes], None] | None = None
         self.undeliverable = 0
         self._last_ns = 0
 
@@ -110,4 +111,7 @@ class Switch:
         """
         if self.cpu_port is None:
             raise PortError("this switch has no CPU port; start it with one to send packets from the controller")
-        self.receive(self.cpu_port, data, self.time_ns())
+        if self.on_packet_out is not None:
+            self.on_packet_out(self.cpu_port, data)
+        else:
+            self.receive(self.cpu_port, data, self._last_ns)

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Generic, NamedTuple, TypeVar
 
 from host_agent.arbiter import GUARANTEED_SHARE, ArbiterError, PriorityArbiter
+from host_agent.load import WIRE_OVERHEAD_BYTES
 from soft_switch.errors import SwitchError
 
 T = TypeVar("T")
@@ -20,8 +21,6 @@ QUEUES = 8
 """Queues of a port; the highest number goes first."""
 MINIMUM_FRAME_BYTES = 60
 """Shorter frames are padded to this, FCS not counted."""
-WIRE_OVERHEAD_BYTES = 24
-"""FCS (4), preamble (8) and interframe gap (12)."""
 
 _NS_BITS = 8 * 1_000_000_000
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 from host_agent.level import bias_code, decide, level_key, log2_code
-from host_agent.stamp import SCAVENGER, Flags, Stage, Stamp
+from host_agent.stamp import LEVELS, SCAVENGER, Flags, Stage, Stamp
 from mfs_ctrl import policy as policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.counters import COMPLETION, CompletionCell
@@ -70,7 +70,7 @@ class TestStart:
 
     def test_second_start_writes_nothing(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         _, server = running
-        parameters = SwitchParameters(ecn_frames=(64,) * 8, stamp_unaware_ports=frozenset({1}))
+        parameters = SwitchParameters(ecn_frames=(64,) * LEVELS, stamp_unaware_ports=frozenset({1}))
         for expected in (True, False, False):
             one = controller(server, parameters=parameters)
             report = one.start()

@@ -26,6 +26,8 @@ from mfs_ctrl.writer import EPOCHS
 from p4src import artifact
 
 REQUESTS = 8
+COUNTED = 6
+"""After the warm-up, a fifth of them."""
 RATE = 25.0
 TINY = replace(SCENARIOS["testbed"], scale=60_000, layers_per_step=8)
 
@@ -62,7 +64,7 @@ def test_another_seed_has_other_arrivals() -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_serves_all_requests(policy: str) -> None:
     one = played(policy)
-    assert (one.policy, one.requests, len(one.ttft_s)) == (policy, REQUESTS, REQUESTS)
+    assert (one.policy, one.requests, len(one.ttft_s)) == (policy, COUNTED, COUNTED)
     assert min(one.ttft_s) > 0
     assert 0 <= one.slo_attainment <= 1
     assert 0 < one.network_share < 1

@@ -12,7 +12,6 @@ import pytest
 
 from evaluation import cluster
 from evaluation.batching import Job, form_batch
-from evaluation.cluster import cluster_named
 from evaluation.errors import ClusterError, ServingError
 from evaluation.ideal_network import IdealNetwork
 from evaluation.iteration import BatchRecord
@@ -158,7 +157,6 @@ def test_contradictory_clusters_are_refused(changes: dict[str, object], complain
 
 
 def test_cluster_numbers_hosts_by_server_and_nic() -> None:
-    named = cluster_named("testbed")
-    assert (named.hosts, named.host(3, 1), named.unit_hosts(1), named.unit_gpus(1)) == (16, 7, (4, 5, 6, 7), 8)
-    with pytest.raises(ClusterError, match="testbed, incast"):
-        cluster_named("nowhere")
+    testbed = cluster.testbed()
+    assert (testbed.hosts, testbed.host(3, 1)) == (16, 7)
+    assert (testbed.unit_hosts(1), testbed.unit_gpus(1)) == ((4, 5, 6, 7), 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
@@ -144,7 +145,8 @@ def test_incast_shares_one_egress_link_which_is_never_idle() -> None:
         talker = Talker(iter([bytes([port]) + frame(1500, 9)[1:]] * 40))
         network.attach_host(switch, port, talker, LINK).wake()
     samples: list[tuple[int, int]] = []
-    network.sample_occupancy(switch, 100_000, 1_000_000, lambda now, ports: samples.append((now, sum(ports[9]))))
+    for time_ns in range(0, 1_000_001, 100_000):
+        clock.call_at(time_ns, lambda: samples.append((clock.now_ns, sum(switch.ports[9].occupancy()))))
     clock.run()
     times = [time_ns for time_ns, _ in listener.got]
     assert len(times) == 120
@@ -201,6 +203,44 @@ def test_the_cpu_port_is_no_link() -> None:
         switch.add_port(254, 1)
     with pytest.raises(SwitchError, match="no CPU port"):
         Switch().packet_out(b"")
+
+
+def test_packets_out_from_another_thread_enter_between_events() -> None:
+    """The thread that runs the clock processes them, at the clock's time, while the other one sends."""
+    clock = VirtualClock()
+    network = VirtualNetwork(clock)
+    switch = Switch(cpu_port=254)
+    seen: list[tuple[int, int, int]] = []
+
+    class Noting(Forwarding):
+        def ingress(self, port: int, data: bytes, now_ns: int) -> object:
+            if port == 254:
+                seen.append((threading.get_ident(), now_ns, clock.now_ns))
+            return super().ingress(port, data, now_ns)
+
+    switch.install(Noting())  # type: ignore[arg-type]
+    listener = Talker()
+    network.attach_host(switch, 1, listener, LINK)
+    sent = 200
+    controller = threading.Thread(target=lambda: [switch.packet_out(frame(100, 1)) for _ in range(sent)])
+
+    def tick() -> None:
+        if len(listener.got) < sent:
+            clock.call_after(100, tick)
+
+    switch.packet_out(frame(100, 1))
+    assert not seen, "the clock does not run"
+    tick()
+    clock.call_at(50, controller.start)
+    clock.run()
+    controller.join()
+    clock.run()  # what came after the first run's end
+    assert len(listener.got) == sent + 1
+    assert {thread for thread, _, _ in seen} == {threading.get_ident()}
+    assert all(given_ns == now_ns for _, given_ns, now_ns in seen)
+    times = [time_ns for time_ns, _ in listener.got]
+    assert times[0] == 8 * 124 + LINK.propagation_ns
+    assert all(after - before >= 8 * 124 for before, after in pairwise(times))
 
 
 # --- hosts -------------------------------------------------------------------------------------------------------
