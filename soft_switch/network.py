@@ -126,8 +126,8 @@ class VirtualNetwork:
     A frame is delivered when its last bit has arrived: transmission time plus propagation after it starts to leave.
     Two events a hop.
 
-    Everything happens in the thread that runs the clock. The one thing that comes from others, a controller's packet-out,
-    waits for the clock's next event, or for its next run.
+    Everything happens in the thread that runs the clock. The one thing that comes from others, a controller's
+    packet-out, waits for the clock's next event, or for its next run.
 
     Attributes:
         trace: sees every frame at every hop; None (the default) costs nothing.

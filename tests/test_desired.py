@@ -109,8 +109,8 @@ class TestBase:
         parameters = SwitchParameters(ecn_frames=(10, *(None,) * (LEVELS - 1)))
         (row,) = rows(base_entities(slow, parameters, initial_biases(slow)), "ecn")
         assert row.match == (("level", Exact(0)),)
-        # 15,380 bytes at 1 Gb/s.
-        assert row.target == ActionCall("mark_above", (124,))
+        # 15,620 bytes at 1 Gb/s.
+        assert row.target == ActionCall("mark_above", (125,))
 
     def test_stamps_are_removed_where_nobody_knows_them(self) -> None:
         (row,) = rows(base(SwitchParameters(stamp_unaware_ports=frozenset({4}))), "last_hop")
