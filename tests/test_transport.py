@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_agent import wire
-from host_agent.transport import Receiver, Segment, Sender, TransportCounters, TransportError
+from host_agent.flow import Agent, Flow, FlowSpec
+from host_agent.level import LevelRule
+from host_agent.stamp import Stage
+from host_agent.transport import STRANDED_SHARE, Receiver, Segment, Sender, TransportCounters, TransportError
 
 RTO_NS = 1_000_000
 
@@ -181,6 +184,75 @@ def test_being_overtaken_is_no_loss_for_a_lower_level_and_is_for_the_same_one() 
     fill(high, 0)
     high.on_ack(ack(0, [1, 2, 3]))
     assert [s.sequence for s in fill(high, 0)] == [0]
+
+
+OVERDUE_NS = RTO_NS // STRANDED_SHARE
+
+
+def test_a_rescue_sends_again_what_is_overdue_at_a_lower_level_and_nothing_else() -> None:
+    sender = Sender(1, window=4, rto_ns=RTO_NS)
+    sender.write(4)
+    sender.close()
+    for sequence, (time_ns, level) in enumerate([(0, 2), (0, 6), (100, 2), (200, 3)]):
+        segment = sender.next_segment(time_ns, level)
+        assert segment is not None
+        assert segment.sequence == sequence
+    assert sender.waits_only
+
+    sender.rescue(OVERDUE_NS - 1, 6)
+    assert sender.unsent_bytes == 0
+    assert not sender.at_boundary
+    assert fill(sender, 6) == []
+
+    sender.rescue(OVERDUE_NS + 100, 6)
+    assert sender.unsent_bytes == 2
+    assert sender.at_boundary, "the flow may rise for them"
+    again = fill(sender, 6, OVERDUE_NS + 100)
+    assert [(s.sequence, s.starts_message) for s in again] == [(0, True), (2, False)]
+    assert all(s.flags & wire.RETRANSMISSION for s in again)
+    assert not sender.at_boundary
+    assert sender.in_flight == (0, 0, 0, 1, 0, 0, 3, 0)
+    assert sender.counters == TransportCounters(retransmissions=2)
+
+
+def test_what_arrives_before_it_is_rescued_is_not_sent_again() -> None:
+    sender = Sender(1, rto_ns=RTO_NS)
+    sender.write(2)
+    sender.close()
+    fill(sender, 1)
+    sender.rescue(OVERDUE_NS, 5)
+    sender.on_ack(ack(2, []))
+    assert sender.done
+    assert fill(sender, 5) == []
+    assert sender.unsent_bytes == 0
+
+
+def promoted_flow(messages: list[int]) -> Flow:
+    """A flow of an agent that has filled its window of 4 at level 3 and then learnt that its layer is due: level 5."""
+    agent = Agent(1, window=4, rto_ns=RTO_NS)
+    agent.set_policy([LevelRule(Stage.KV_REUSE, 5, rli=(0, 0)), LevelRule(Stage.KV_REUSE, 3)])
+    flow = agent.open(FlowSpec(1, 1, Stage.KV_REUSE, 10**12, sum(messages), target_layer=3))
+    for byte_count in messages:
+        flow.write(byte_count)
+    flow.level = agent.level(flow, 0)
+    assert len(fill(flow.sender, flow.level)) == 4
+    agent.advance(1, 3)
+    agent.rescue(flow, OVERDUE_NS)
+    return flow
+
+
+def test_a_flow_that_has_sent_all_is_rescued_at_its_new_level() -> None:
+    flow = promoted_flow([4])
+    assert flow.sender.unsent_bytes == 4
+    again = fill(flow.sender, 5, OVERDUE_NS)
+    assert [(s.sequence, s.starts_message) for s in again] == [(0, True), (1, False), (2, False), (3, False)]
+
+
+def test_nothing_is_rescued_while_data_is_unsent() -> None:
+    flow = promoted_flow([4, 2])
+    assert flow.sender.unsent_bytes == 2
+    following = fill(flow.sender, 5, OVERDUE_NS)
+    assert [(s.sequence, s.flags & wire.RETRANSMISSION) for s in following] == [(4, 0), (5, 0)]
 
 
 def test_time_outs_back_off_and_reset() -> None:
