@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from evaluation.errors import ServingError
-from evaluation.metrics import NS_PER_S, summarise
+from evaluation.metrics import summarise
 from evaluation.packet_network import PacketNetwork
 from evaluation.policies import policy_for
 from evaluation.rack import RunSettings, rack
@@ -15,6 +15,7 @@ from evaluation.serving import Serving
 from evaluation.trace import with_poisson_arrivals
 from evaluation.workload import Workload
 from host_agent.level import CODE_STEPS, URGENCY_ONE
+from host_agent.load import NS_PER_S
 from mfs_ctrl.controller import TickRecord
 from soft_switch.switch import Switch
 

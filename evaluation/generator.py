@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.errors import TraceError
-from evaluation.trace import NS_PER_S, Request, block_count
+from evaluation.trace import Request, block_count
+from host_agent.load import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,8 @@ from typing import Any
 
 from evaluation.errors import ServingError
 from evaluation.network_interface import FlowSpec
+from host_agent.load import NS_PER_S
 from host_agent.stamp import Stage
-
-NS_PER_S = 1_000_000_000
 
 
 class IdealNetwork:

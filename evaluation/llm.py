@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from evaluation.errors import ModelError
-
-NS_PER_S = 1_000_000_000
+from host_agent.load import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)

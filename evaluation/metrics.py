@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluation.iteration import BatchRecord
-
-NS_PER_S = 1_000_000_000
+from host_agent.load import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from evaluation.metrics import NS_PER_S
 from evaluation.packet_network import PacketNetwork
 from evaluation.scenario import Scenario
 from evaluation.virtual_host import SEGMENT_BYTES
 from host_agent.arbiter import GUARANTEED_SHARE
 from host_agent.flow import FlowSpec
+from host_agent.load import NS_PER_S
 from host_agent.stamp import LEVELS
 from mfs_ctrl import policy
 from mfs_ctrl.controller import Controller

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from evaluation.errors import TraceError
+from host_agent.load import NS_PER_S
 
 BLOCK_TOKENS = 512
 """Tokens in one block of ``hash_ids``."""
 NS_PER_MS = 1_000_000
-NS_PER_S = 1_000_000_000
 SAMPLE_PATH = Path(__file__).parent / "data" / "mooncake_conversation_sample.jsonl"
 """The first 1,800 requests of the Mooncake conversation trace."""
 

@@ -1,6 +1,6 @@
 """The level decision as a pure function over policy entries: what the P4 table ``rmlq`` decides, evaluated on a host.
 
-The codes are the ones of ``p4src/shared/log2.p4`` and ``level.p4``; a test holds both sides together cell by cell.
+The codes are the ones of ``p4src/shared/log2.p4`` and ``urgency.p4``; a test holds both sides together cell by cell.
 A policy is a list of :class:`LevelRule`; the first rule that matches gives the level.
 """
 

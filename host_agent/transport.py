@@ -267,6 +267,8 @@ class Sender:
                 acked += 1
         if acked:
             self._backoff = 0
+            # What was to be rescued may have come through after all.
+            self._rescuing = self._rescuing and bool(self._lost)
             if cumulative <= highest:
                 self._find_losses()
         marked = ack_flags & CE_ECHO

@@ -9,8 +9,9 @@ import pytest
 
 from evaluation.errors import TraceError
 from evaluation.generator import CONVERSATION, SYSTEM_PROMPT_BLOCK, generate
-from evaluation.trace import NS_PER_S, SAMPLE_PATH, Request, block_count, load_trace
+from evaluation.trace import SAMPLE_PATH, Request, block_count, load_trace
 from evaluation.trace_statistics import describe
+from host_agent.load import NS_PER_S
 
 # Of all 12,031 requests of the Mooncake conversation trace (kvcache-ai/Mooncake, FAST25-release).
 WHOLE_TRACE_REQUESTS = 12_031

@@ -351,3 +351,15 @@ def test_headers_survive_the_wire(flags: int, length: int, connection: int, numb
     for packed in (data.pack(), acknowledgement.pack()):
         with pytest.raises(wire.WireError, match="does not fit"):
             wire.unpack(packed[:-1])
+
+
+def test_a_rescue_that_proves_needless_starts_no_message() -> None:
+    sender = Sender(segment_bytes=16, window=4, rto_ns=RTO_NS)
+    sender.write(16)
+    sender.close()
+    assert sender.next_segment(0, 1) is not None
+    sender.rescue(RTO_NS, 7)
+    assert sender.at_boundary
+    assert sender.on_ack(wire.Ack(wire.ACK, 1, 1, 0, 0))
+    assert sender.done
+    assert not sender.at_boundary
