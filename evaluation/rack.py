@@ -43,7 +43,8 @@ class RunSettings:
             more than a KV block or a collective's chunk; so by default each packet is a message.
         queue_bytes: what a queue of the switch holds: enough that a burst of all windows is not lost.
         guaranteed_share: of a port's rate, for each level.
-        tune: whether the controller moves thresholds and biases.
+        tune_thresholds: whether the controller moves thresholds.
+        tune_bias: whether the controller keeps biases at the measured load.
         order: who orders by the policy, one of :data:`ORDERS`; where it is not followed, there is one queue.
     """
 
@@ -54,7 +55,8 @@ class RunSettings:
     message_bytes: int = SEGMENT_BYTES
     queue_bytes: int = 1024 * 1024
     guaranteed_share: Fraction = GUARANTEED_SHARE
-    tune: bool = True
+    tune_thresholds: bool = True
+    tune_bias: bool = True
     order: str = "both"
 
     def __post_init__(self) -> None:
@@ -124,7 +126,8 @@ def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[
         policy.fifo() if settings.order == "hosts" else chosen,
         SwitchParameters(queue_bytes=settings.queue_bytes, guaranteed_share=float(settings.guaranteed_share)),
         on_policy=tell_hosts,
-        tune=settings.tune,
+        tune_thresholds=settings.tune_thresholds,
+        tune_bias=settings.tune_bias,
     )
     server.start()
     try:

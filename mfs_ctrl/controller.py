@@ -44,7 +44,7 @@ class Controller:
     A policy without thresholds is not tuned; the biases of ports are kept at the measured load under every policy.
     As long as another controller is primary, ticks do nothing, and the first after that has changed takes over.
 
-    ``tune=False`` keeps thresholds and biases as they are.
+    ``tune_thresholds=False`` keeps thresholds as they are, ``tune_bias=False`` biases.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class Controller:
         parameters: SwitchParameters | None = None,
         settings: TunerSettings | None = None,
         on_policy: OnPolicy | None = None,
-        tune: bool = True,
+        tune_thresholds: bool = True,
+        tune_bias: bool = True,
     ) -> None:
         self.session = session
         self.policy = policy
@@ -65,7 +66,8 @@ class Controller:
         self._parameters = parameters or SwitchParameters()
         self._settings = settings or TunerSettings()
         self._on_policy = on_policy
-        self._tune = tune
+        self._tune_thresholds = tune_thresholds
+        self._tune_bias = tune_bias
         self._ports = {port: PortState(0.0, bias) for port, bias in initial_biases(topology).items()}
         self._index: P4InfoIndex | None = None
         self._writer: Writer | None = None
@@ -147,14 +149,15 @@ class Controller:
 
     @property
     def _tuned(self) -> bool:
-        return self._tune and self.policy.thresholds is not None
+        return self._tune_thresholds and self.policy.thresholds is not None
 
     def _decide(self, flows: Observation, load: Observation) -> Decision:
         rate_bps = self._topology.rate_bps
         thresholds = self.policy.thresholds
         if thresholds is not None and self._tuned:
-            return step(thresholds, flows, load, self._ports, rate_bps, self._settings)
-        ports = tuned_ports(self._ports, load, rate_bps, self._settings) if self._tune else self._ports
+            decision = step(thresholds, flows, load, self._ports, rate_bps, self._settings)
+            return decision if self._tune_bias else dataclasses.replace(decision, ports=self._ports)
+        ports = tuned_ports(self._ports, load, rate_bps, self._settings) if self._tune_bias else self._ports
         held = thresholds or Thresholds()
         return Decision(held, ports, None, None, False, "not tuned")
 

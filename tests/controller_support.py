@@ -51,7 +51,9 @@ def controller(
     **more: object,
 ) -> Controller:
     session = Session(server.address, election_id=election_id)
-    return Controller(session, ARTIFACT, TOPOLOGY, policy or policies.mfs(), tune=tune, **more)  # type: ignore[arg-type]
+    return Controller(
+        session, ARTIFACT, TOPOLOGY, policy or policies.mfs(), tune_thresholds=tune, tune_bias=tune, **more
+    )  # type: ignore[arg-type]
 
 
 @contextmanager

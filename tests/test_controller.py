@@ -172,7 +172,7 @@ class TestPolicyChange:
     ) -> None:
         switch, server = running
         session = OneByOne(server.address, election_id=10)
-        one = Controller(session, ARTIFACT, TOPOLOGY, policies.mfs(), tune=False)
+        one = Controller(session, ARTIFACT, TOPOLOGY, policies.mfs(), tune_thresholds=False, tune_bias=False)
         one.start()
         bias = bias_code(TOPOLOGY.rate_bps)
         rules = (policies.mfs().rules, after.rules)
