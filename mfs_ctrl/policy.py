@@ -54,6 +54,14 @@ class Thresholds:
         if not (0 <= self.near_rli <= CODE_MAX and 0 <= self.tight_slack <= CODE_MAX):
             raise ValueError(f"near_rli {self.near_rli} and tight_slack {self.tight_slack} are codes of 0..{CODE_MAX}")
 
+    @property
+    def last_slack(self) -> int:
+        """Largest slack code (to the request's deadline) of last-stage flows that go before the others of their stage.
+
+        A factor E = 4 below ``tight_slack``: the last stage comes when most of a request's time is used.
+        """
+        return max(0, self.tight_slack - 2 * CODE_STEPS)
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -72,6 +80,9 @@ def mfs(thresholds: Thresholds | None = None) -> Policy:
         GIVE_UP,
         # The top level only when computing is over (RLI 0): before, P2D would preempt the collectives that feed it.
         LevelRule(Stage.P2D, TOP_LEVEL, rli=(0, 0), urgency=(at.mlu[0], CODE_MAX)),
+        # MLU is relative: a short flow with little time left has a small one. Where only last-stage flows meet, at a
+        # decode unit's port, absolute slack orders them better.
+        LevelRule(Stage.P2D, LAST_SOON, slack_code=(0, at.last_slack)),
         LevelRule(Stage.P2D, LAST_SOON, urgency=(at.mlu[1], CODE_MAX)),
         LevelRule(Stage.P2D, LAST_LATER),
     ]

@@ -317,6 +317,6 @@ class TestTick:
         with open_session(server) as session:
             counts = session.read_counters(INDEX, {COMPLETION: None})[COMPLETION]
         assert {CompletionCell.of(index) for index, count in counts.items() if count.packets} == {
-            CompletionCell(Stage.P2D, 1, False, 12),
+            CompletionCell(Stage.P2D, policies.LAST_SOON, False, 12),
             CompletionCell(Stage.P2D, 0, True, 1),
         }
