@@ -9,6 +9,7 @@ from evaluation.cluster import Cluster
 from evaluation.errors import EvaluationError
 from evaluation.iteration import ServingConfig
 from evaluation.llm import B200, GPU, MIXTRAL_8X7B, ModelShape
+from evaluation.placement import HotPrefixes
 from topologies.topology import Topology, tor
 
 
@@ -28,7 +29,8 @@ class Scenario:
         warm_requests: requests of the trace that were served before the run begins; the caches hold their blocks.
         cache_blocks: KV blocks that a unit can hold; None is without limit.
         propagation_ns: one way, host to switch.
-        hand_over_early: see :class:`~evaluation.iteration.ServingConfig`.
+        hand_over_early, collective_factor, kv_on_one_gpu: see :class:`~evaluation.iteration.ServingConfig`.
+        hot_prefixes: see :func:`~evaluation.placement.place`.
     """
 
     name: str
@@ -43,6 +45,9 @@ class Scenario:
     cache_blocks: int | None = None
     propagation_ns: int = 1_000
     hand_over_early: bool = True
+    collective_factor: float = 1.0
+    kv_on_one_gpu: bool = False
+    hot_prefixes: HotPrefixes | None = None
 
     @property
     def serving(self) -> ServingConfig:
@@ -53,7 +58,9 @@ class Scenario:
             self.gpu,
             layers_per_step=self.layers_per_step,
             scale=self.scale,
+            collective_factor=self.collective_factor,
             hand_over_early=self.hand_over_early,
+            kv_on_one_gpu=self.kv_on_one_gpu,
         )
 
     @property
@@ -68,8 +75,14 @@ SCENARIOS = {
     for scenario in (
         Scenario("testbed", cluster.testbed(), (21.0, 24.0, 27.0)),
         Scenario("incast", cluster.incast(), (34.0, 38.0, 42.0)),
+        Scenario("colocated", cluster.colocated(), (41.0, 44.0, 51.0)),
+        Scenario("hot-prefix", cluster.four_units(), (40.0, 50.0, 60.0), hot_prefixes=HotPrefixes(unit=0, share=0.75)),
+        Scenario("one-gpu", cluster.testbed(), (16.0, 18.0, 20.5), kv_on_one_gpu=True),
+        Scenario("collective-heavy", cluster.testbed(), (8.0, 9.0, 10.0), collective_factor=4.0),
     )
 }
+DEMO_SCENARIOS = ("testbed", "incast")
+"""What ``mfs demo`` runs unless told otherwise."""
 
 
 def scenario_named(name: str) -> Scenario:
