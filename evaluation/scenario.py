@@ -10,7 +10,7 @@ from evaluation.errors import EvaluationError
 from evaluation.iteration import ServingConfig
 from evaluation.llm import B200, GPU, MIXTRAL_8X7B, ModelShape
 from evaluation.placement import HotPrefixes
-from topologies.topology import Topology, tor
+from topologies.topology import Topology, tor, two_tors
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,9 @@ class Scenario:
         longest_prompt: longer prompts of the trace are left out, tokens.
         warm_requests: requests of the trace that were served before the run begins; the caches hold their blocks.
         cache_blocks: KV blocks that a unit can hold; None is without limit.
-        propagation_ns: one way, host to switch.
+        propagation_ns: one way, of every link.
+        uplinks: links between two racks, each as fast as a NIC; decode servers are then in the second rack, and the
+            rest in the first. 0: all are in one rack.
         hand_over_early, collective_factor, kv_on_one_gpu: see :class:`~evaluation.iteration.ServingConfig`.
         hot_prefixes: see :func:`~evaluation.placement.place`.
     """
@@ -48,6 +50,7 @@ class Scenario:
     collective_factor: float = 1.0
     kv_on_one_gpu: bool = False
     hot_prefixes: HotPrefixes | None = None
+    uplinks: int = 0
 
     @property
     def serving(self) -> ServingConfig:
@@ -64,10 +67,23 @@ class Scenario:
         )
 
     @property
-    def topology(self) -> Topology:
-        """The rack, at its scaled rate."""
-        rate = self.serving.scaled_nic_bits_per_second
-        return tor(self.cluster.servers, self.cluster.nics_per_server, rate, self.propagation_ns)
+    def tors(self) -> tuple[Topology, ...]:
+        """The racks, at their scaled rate: one, or two that uplinks join.
+
+        Raises:
+            ValueError: uplinks between two racks, and no server for one of them.
+        """
+        cluster, rate = self.cluster, self.serving.scaled_nic_bits_per_second
+        if not self.uplinks:
+            return (tor(cluster.servers, cluster.nics_per_server, rate, self.propagation_ns),)
+        return two_tors(
+            cluster.servers,
+            cluster.nics_per_server,
+            rate,
+            self.propagation_ns,
+            second_rack_from=min(cluster.decode_servers),
+            uplinks=self.uplinks,
+        )
 
 
 SCENARIOS = {
@@ -79,6 +95,9 @@ SCENARIOS = {
         Scenario("hot-prefix", cluster.four_units(), (40.0, 50.0, 60.0), hot_prefixes=HotPrefixes(unit=0, share=0.75)),
         Scenario("one-gpu", cluster.testbed(), (16.0, 18.0, 20.5), kv_on_one_gpu=True),
         Scenario("collective-heavy", cluster.testbed(), (8.0, 9.0, 10.0), collective_factor=4.0),
+        # Eight NICs of either rack behind four links, and behind two.
+        Scenario("uplink-2", cluster.testbed(), (21.0, 24.0, 27.0), uplinks=4),
+        Scenario("uplink-4", cluster.testbed(), (18.0, 21.0, 24.0), uplinks=2),
     )
 }
 DEMO_SCENARIOS = ("testbed", "incast")

@@ -16,12 +16,19 @@ from evaluation.errors import ServingError
 from evaluation.ideal_network import IdealNetwork
 from evaluation.placement import HotPrefixes, Placement, place
 from evaluation.prefix_cache import Reuse
+from evaluation.rack import RunSettings, rack
 from evaluation.scenario import DEMO_SCENARIOS, SCENARIOS, Scenario, scenario_named
 from evaluation.serving import Serving
 from evaluation.trace import SAMPLE_PATH, Request, load_trace, with_poisson_arrivals
-from evaluation.workload import select
+from evaluation.workload import select, workload
 from host_agent.flow import FlowSpec
+from host_agent.load import NS_PER_S
 from host_agent.stamp import Stage
+from mfs_ctrl import policy
+from mfs_ctrl.counters import observe
+from mfs_ctrl.p4info import P4InfoIndex
+from mfs_ctrl.tuner import EVIDENCE_CELLS
+from p4src.artifact import load
 
 REQUESTS = 40
 TRACE = load_trace(SAMPLE_PATH)
@@ -193,3 +200,40 @@ def test_the_demo_runs_two_scenarios_unless_told_otherwise(tmp_path: object, mon
     with pytest.raises(Stop):
         run_demo(tmp_path)  # type: ignore[arg-type]
     assert tuple(described) == DEMO_SCENARIOS == ("testbed", "incast")
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("uplink-2", 2), ("uplink-4", 4)])
+def test_uplinks_are_oversubscribed(name: str, ratio: int) -> None:
+    scenario = scenario_named(name)
+    prefill, decode = scenario.tors
+    assert {host.server for host in prefill.hosts} == {server for unit in scenario.cluster.units for server in unit}
+    assert {host.server for host in decode.hosts} == set(scenario.cluster.decode_servers)
+    for tor in (prefill, decode):
+        assert len(tor.hosts) * tor.rate_bps == ratio * sum(uplink.rate_bps for uplink in tor.uplinks)
+
+
+def test_a_run_over_two_switches_is_stamped_and_counted_on_both() -> None:
+    scenario = replace(scenario_named("uplink-4"), scale=60_000, layers_per_step=8)
+    work = workload(scenario, TRACE, 6)
+    requests = with_poisson_arrivals(work.requests, 20.0, seed=1)
+    with rack(scenario, policy.mfs(), RunSettings(sample_ns=NS_PER_S)) as racks:
+        serving = Serving(scenario.serving, racks.serving_network, requests, work.slo_ns, work.placements)
+        serving.start()
+        racks.serving_network.run()
+        records = [controller.tick(racks.network.clock.now_ns) for controller in racks.controllers]
+        counted = [
+            controller.session.read_counters(P4InfoIndex.from_text(load().p4info), EVIDENCE_CELLS)
+            for controller in racks.controllers
+        ]
+        uplinks = [
+            [switch.ports[uplink.port].sent_packets for uplink in tor.uplinks]
+            for switch, tor in zip(racks.network.switches, scenario.tors, strict=True)
+        ]
+    assert serving.unfinished == 0
+    assert racks.network.totals().dropped == 0
+    # Every P2D flow crosses both switches, which both see its stage and its end; collectives stay in one rack.
+    ended = [observe({}, cells).completed(Stage.P2D) for cells in counted]
+    assert ended[0] == ended[1] == sum(record.batches for record in serving.records) * 4 * 4
+    assert all(record is not None and sum(record.level_bytes) > 0 for record in records)
+    # Both links of either direction carry some: KV one way, acknowledgements the other.
+    assert min(min(packets) for packets in uplinks) > 0
