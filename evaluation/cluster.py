@@ -20,7 +20,7 @@ class Cluster:
         nics_per_server: NICs of each.
         gpus_per_server: GPUs of each.
         units: for each prefill unit, its servers.
-        decode_servers: servers that receive the KV cache of new prompts.
+        decode_servers: servers that receive the KV cache of new prompts; they may belong to prefill units too.
         nic_bits_per_second: rate of a NIC.
 
     Raises:
@@ -66,6 +66,14 @@ class Cluster:
         """Number of GPUs of a prefill unit."""
         return len(self.units[unit]) * self.gpus_per_server
 
+    def decode_server(self, request: int, unit: int) -> int:
+        """The server that decodes the request of index ``request``, prefilled by ``unit``: if any, one of another unit.
+
+        In turn by index, not by load: the choice must not depend on the network's policy.
+        """
+        apart = [server for server in self.decode_servers if server not in self.units[unit]] or self.decode_servers
+        return apart[request % len(apart)]
+
 
 def testbed() -> Cluster:
     """Eight servers, 2 x 100 Gb/s and 4 GPUs each: two prefill units of two servers, four decode servers."""
@@ -78,3 +86,13 @@ def incast() -> Cluster:
     With the two units of :func:`testbed` its ports would be busy half of the time; with three they are the bottleneck.
     """
     return Cluster(8, 2, 4, units=((0, 1), (2, 3), (4, 5)), decode_servers=(6,))
+
+
+def colocated() -> Cluster:
+    """Four prefill units of two servers; each server also decodes, what other units have computed, by the same NICs."""
+    return Cluster(8, 2, 4, units=((0, 1), (2, 3), (4, 5), (6, 7)), decode_servers=tuple(range(8)))
+
+
+def four_units() -> Cluster:
+    """Four prefill units of two servers, and four decode servers: twelve servers, for units need collectives too."""
+    return Cluster(12, 2, 4, units=((0, 1), (2, 3), (4, 5), (6, 7)), decode_servers=(8, 9, 10, 11))

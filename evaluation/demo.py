@@ -22,7 +22,7 @@ from evaluation.experiment import run
 from evaluation.policies import POLICIES
 from evaluation.rack import ORDERS, RunSettings
 from evaluation.results import Results, Run
-from evaluation.scenario import SCENARIOS, Scenario, scenario_named
+from evaluation.scenario import DEMO_SCENARIOS, Scenario, scenario_named
 from evaluation.trace import SAMPLE_PATH, load_trace
 from evaluation.workload import Workload, select, workload
 from p4src import artifact
@@ -56,14 +56,16 @@ def run_demo(
     order: str = ORDERS[0],
     console: Console | None = None,
 ) -> Results:
-    """Run the grid and leave ``report.html`` and ``results.json`` in ``out``; empty lists mean all.
+    """Run the grid and leave ``report.html`` and ``results.json`` in ``out``.
+
+    Without policies all of them are run, without scenarios :data:`~evaluation.scenario.DEMO_SCENARIOS`.
 
     Raises:
         EvaluationError: an unknown scenario or policy, a trace that cannot be read or is too short.
         p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
     """
     console = console or Console()
-    chosen = {name: scenario_named(name) for name in scenarios or SCENARIOS}
+    chosen = {name: scenario_named(name) for name in scenarios or DEMO_SCENARIOS}
     for name in policies:
         if name not in POLICIES:
             raise EvaluationError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")

@@ -54,10 +54,10 @@ def run(
             # The controller and the queues' samples keep time with the virtual clock, the gRPC between is real.
             for _ in range(settings.tick_ns // settings.sample_ns):
                 clock.run(clock.now_ns + settings.sample_ns)
-                occupancy.append(_occupancy(network.switch, clock.now_ns))
-            record = built.controller.tick(clock.now_ns)
-            if record is not None:
-                history.append(record)
+                occupancy.append(_occupancy(network.switches, clock.now_ns))
+            records = [controller.tick(clock.now_ns) for controller in built.controllers]
+            if records[0] is not None:
+                history.append(records[0])
             arrived = clock.now_ns > requests[-1].arrival_ns
             stalled = stalled + 1 if arrived and serving.unfinished == before else 0
             before = serving.unfinished
@@ -66,8 +66,9 @@ def run(
     return _result(scenario, policy_name, request_rate, seed, serving, network, occupancy, history)
 
 
-def _occupancy(switch: Switch, now_ns: int) -> Occupancy:
-    totals = [sum(held) for held in zip(*(port.occupancy() for port in switch.ports.values()), strict=True)]
+def _occupancy(switches: Iterable[Switch], now_ns: int) -> Occupancy:
+    ports = [port.occupancy() for switch in switches for port in switch.ports.values()]
+    totals = [sum(held) for held in zip(*ports, strict=True)]
     return Occupancy(time_s=now_ns / NS_PER_S, bytes_by_level=totals)
 
 
@@ -98,7 +99,7 @@ def _result(
         collective_completion_mean_s=summary.collective_mean_s,
         p2d_earliness_mean_s=summary.earliness_mean_s,
         network_share=summary.network_share,
-        packets=sum(port.sent_packets for port in network.switch.ports.values()),
+        packets=sum(port.sent_packets for switch in network.switches for port in switch.ports.values()),
         packets_lost=totals.dropped,
         packets_reordered=totals.reordered,
         ttft_s=[record.ttft_ns / NS_PER_S for record in counted],

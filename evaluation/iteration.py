@@ -5,7 +5,7 @@ A step is one layer, or several taken together so that fewer and longer flows do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,6 +44,8 @@ class ServingConfig:
         hand_over_early: the KV of a step is sent beside the step's collective, else after it. Early is what the
             hardware allows: a layer's KV exists once its attention has run, before activations are exchanged with the
             experts, and serving engines give a layer's KV to their connector right after attention.
+        kv_on_one_gpu: a request's KV lives on one GPU of its unit (attention is data-parallel), so it is fetched and
+            handed over through one NIC, in turn by the request's index; else all NICs of the unit have equal shares.
     """
 
     cluster: Cluster
@@ -54,6 +56,7 @@ class ServingConfig:
     scale: int = 1
     collective_factor: float = 1.0
     hand_over_early: bool = False
+    kv_on_one_gpu: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -182,24 +185,28 @@ class Iteration:
         return max(1, count // self._config.scale)
 
     def _fetch(self, chunk: Chunk, holder: int) -> None:
-        cluster = self._config.cluster
-        sources = cluster.units[holder]
+        sources = self._config.cluster.unit_hosts(holder)
+        interfaces = self._kv_interfaces(chunk.job)
         for step in range(self._steps):
             total = chunk.fetched_tokens * self._kv_bytes * self._layers_of(step)
-            for position, server in enumerate(cluster.units[self.unit]):
-                for nic in range(cluster.nics_per_server):
-                    spec = FlowSpec(
-                        destination=cluster.host(server, nic),
-                        batch=self.batch,
-                        stage=Stage.KV_REUSE,
-                        deadline_ns=self._red_ns,
-                        total_bytes=self._scaled(total // len(self._hosts)),
-                        target_layer=step * self._config.layers_per_step,
-                        beyond_bytes=0,
-                    )
-                    self._fetching[step] += 1
-                    source = cluster.host(sources[position % len(sources)], nic)
-                    self._network.start_flow(source, spec, partial(self._fetched, step))
+            for interface in interfaces:
+                spec = FlowSpec(
+                    destination=self._hosts[interface],
+                    batch=self.batch,
+                    stage=Stage.KV_REUSE,
+                    deadline_ns=self._red_ns,
+                    total_bytes=self._scaled(total // len(interfaces)),
+                    target_layer=step * self._config.layers_per_step,
+                    beyond_bytes=0,
+                )
+                self._fetching[step] += 1
+                # Hosts are numbered server by server, so the source is on the same rail.
+                self._network.start_flow(sources[interface % len(sources)], spec, partial(self._fetched, step))
+
+    def _kv_interfaces(self, job: Job) -> Sequence[int]:
+        """Which of the unit's NICs a job's KV comes in and leaves by, as positions in ``self._hosts``."""
+        count = len(self._hosts)
+        return (job.request.index % count,) if self._config.kv_on_one_gpu else range(count)
 
     def _fetched(self, step: int, now_ns: int) -> None:
         self._fetching[step] -= 1
@@ -286,26 +293,26 @@ class Iteration:
             self._hand_over(chunk)
 
     def _hand_over(self, chunk: Chunk) -> None:
-        """Send the KV of this chunk and step to the decode server, from each NIC of the unit along its rail."""
+        """Send the KV of this chunk and step to the decode server, from each NIC that has a part along its rail."""
         cluster, layers, job = self._config.cluster, self._config.model.layers, chunk.job
-        hosts = len(self._hosts)
+        interfaces = self._kv_interfaces(job)
         total = chunk.tokens * self._layers_of(self._step) * self._kv_bytes
         beyond = (chunk.tokens * (layers - self._layers_done()) + chunk.tokens_after * layers) * self._kv_bytes
-        for server in cluster.units[self.unit]:
+        for interface in interfaces:
+            server, nic = divmod(self._hosts[interface], cluster.nics_per_server)
             if server == job.decode_server:
                 continue  # it is there already
-            for nic in range(cluster.nics_per_server):
-                spec = FlowSpec(
-                    destination=cluster.host(job.decode_server, nic),
-                    batch=self.batch,
-                    stage=Stage.P2D,
-                    deadline_ns=job.deadline_ns,
-                    total_bytes=self._scaled(total // hosts),
-                    target_layer=layers,  # RLI 0 says that the batch is computed
-                    beyond_bytes=beyond // hosts // self._config.scale,
-                )
-                job.flows += 1
-                self._network.start_flow(cluster.host(server, nic), spec, partial(self._on_flow_of, job))
+            spec = FlowSpec(
+                destination=cluster.host(job.decode_server, nic),
+                batch=self.batch,
+                stage=Stage.P2D,
+                deadline_ns=job.deadline_ns,
+                total_bytes=self._scaled(total // len(interfaces)),
+                target_layer=layers,  # RLI 0 says that the batch is computed
+                beyond_bytes=beyond // len(interfaces) // self._config.scale,
+            )
+            job.flows += 1
+            self._network.start_flow(self._hosts[interface], spec, partial(self._on_flow_of, job))
 
     def _on_flow_of(self, job: Job, now_ns: int) -> None:
         job.flows -= 1

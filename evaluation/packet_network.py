@@ -1,9 +1,10 @@
-"""Hosts around one switch, as the serving model sees them: flows go in, completions come out."""
+"""Hosts around one switch or several, as the serving model sees them: flows go in, completions come out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from evaluation.virtual_host import Addresses, VirtualHost
 from host_agent.flow import FLOW_NUMBERS, Flow, FlowError, FlowSpec
@@ -32,9 +33,12 @@ class Totals:
 
 
 class PacketNetwork:
-    """A switch with a :class:`~evaluation.virtual_host.VirtualHost` on each of its ports.
+    """Switches with a :class:`~evaluation.virtual_host.VirtualHost` on each of their ports, and links between them.
+
+    It begins with one switch; see :meth:`add_switch` and :meth:`connect`.
 
     Attributes:
+        switches: in the order in which they were added.
         hosts: by identifier.
         network: for traces and samples of occupancy.
     """
@@ -53,25 +57,54 @@ class PacketNetwork:
         stale_progress: bool = False,
         rerank_interval_ns: int | None = None,
     ) -> None:
-        """``ports``: the switch port of each host, by identifier. The rest as in :class:`VirtualHost`."""
+        """``ports``: the port of ``switch`` for each of its hosts, by identifier. ``addresses`` are those of all hosts,
+        ``link`` is what joins each to its switch. The rest as in :class:`VirtualHost`.
+        """
         self.clock = clock
-        self.switch = switch
+        self.switches: list[Switch] = []
         self.network = VirtualNetwork(clock)
         self.hosts: dict[int, VirtualHost] = {}
         self._waiting: dict[int, OnComplete] = {}
         self._next_number = 0
+        self._link = link
+        self._queues = queues
+        self._new_host = partial(
+            VirtualHost,
+            clock=clock,
+            addresses=addresses,
+            rate_bps=link.rate_bps,
+            window=window,
+            rto_ns=rto_ns,
+            stale_progress=stale_progress,
+            rerank_interval_ns=rerank_interval_ns,
+        )
+        self.add_switch(switch, ports)
+
+    def add_switch(self, switch: Switch, ports: Mapping[int, int]) -> None:
+        """A switch with new hosts on its ``ports``.
+
+        Raises:
+            PortError: a port is in use.
+        """
+        self.switches.append(switch)
         for identity, port in ports.items():
-            host = VirtualHost(
-                identity, clock, addresses, link.rate_bps, window, rto_ns, stale_progress, rerank_interval_ns
-            )
-            host.wake = self.network.attach_host(switch, port, host, link, queues).wake
+            host = self._new_host(identity)
+            host.wake = self.network.attach_host(switch, port, host, self._link, self._queues).wake
             host.on_complete = self._completed
             self.hosts[identity] = host
 
-    def set_policy(self, rules: Sequence[LevelRule]) -> None:
-        """The policy of all hosts' interfaces."""
-        for host in self.hosts.values():
-            host.set_policy(rules)
+    def connect(self, switch: Switch, port: int, other: Switch, other_port: int, link: Link) -> None:
+        """A link between new ports of two switches, with queues like those of hosts' ports.
+
+        Raises:
+            PortError: a port is in use.
+        """
+        self.network.attach_switches(switch, port, other, other_port, link, self._queues)
+
+    def set_policy(self, rules: Sequence[LevelRule], hosts: Iterable[int] | None = None) -> None:
+        """The policy of the interfaces of ``hosts``, by default of all."""
+        for host in self.hosts if hosts is None else hosts:
+            self.hosts[host].set_policy(rules)
 
     def start_flow(
         self, source: int, spec: FlowSpec, on_complete: OnComplete | None = None, message_bytes: int | None = None
@@ -113,7 +146,12 @@ class PacketNetwork:
         return Totals(
             sent=sum(host.sent_packets for host in hosts),
             received=sum(host.received_packets for host in hosts),
-            dropped=sum(c.dropped_packets for port in self.switch.ports.values() for c in port.counters),
+            dropped=sum(
+                counter.dropped_packets
+                for switch in self.switches
+                for port in switch.ports.values()
+                for counter in port.counters
+            ),
             retransmitted=sum(counter.retransmissions for counter in counters),
             reordered=sum(counter.reordered for counter in counters),
             marked=sum(counter.marked for counter in counters),

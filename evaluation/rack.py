@@ -1,9 +1,9 @@
-"""A scenario's rack: virtual hosts, the embedded switch with the compiled program, its controller over gRPC."""
+"""A scenario's racks: virtual hosts, embedded switches with the compiled program, a controller for each over gRPC."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -21,11 +21,13 @@ from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.policy import Policy
 from mfs_ctrl.session import Session
 from p4src import artifact
+from p4src.artifact import Artifact
 from soft_switch.events import VirtualClock
 from soft_switch.network import Link
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from soft_switch.traffic_manager import QueueConfig
+from topologies.topology import Topology
 
 ORDERS = ("both", "hosts", "switch")
 
@@ -96,33 +98,56 @@ class RackNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Rack:
-    """A rack in operation; ``network`` is what carries packets, ``serving_network`` the same for the serving model."""
+    """Racks in operation; ``network`` is what carries packets, ``serving_network`` the same for the serving model.
+
+    There is a controller for each switch, in the order of the scenario's ``tors``.
+    """
 
     network: PacketNetwork
     serving_network: RackNetwork
-    controller: Controller
+    controllers: tuple[Controller, ...]
 
 
 @contextmanager
 def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[Rack]:
-    """The rack of ``scenario`` under the policy ``chosen``, written by a controller over P4Runtime.
+    """The racks of ``scenario`` under the policy ``chosen``, written by a controller for each switch over P4Runtime.
 
     Raises:
         p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
         mfs_ctrl.errors.SessionError: the switch refused something.
     """
     program = artifact.load()
-    switch = Switch()
-    network = _network(scenario, settings, VirtualClock(), switch)
+    network = _network(scenario, settings, VirtualClock())
+    with ExitStack() as stack:
+        controllers = tuple(
+            stack.enter_context(_controlled(switch, tor, network, program, chosen, settings, device_id))
+            for device_id, (switch, tor) in enumerate(zip(network.switches, scenario.tors, strict=True), 1)
+        )
+        yield Rack(network, RackNetwork(network, settings.message_bytes), controllers)
+
+
+@contextmanager
+def _controlled(
+    switch: Switch,
+    tor: Topology,
+    network: PacketNetwork,
+    program: Artifact,
+    chosen: Policy,
+    settings: RunSettings,
+    device_id: int,
+) -> Iterator[Controller]:
+    """A controller of ``switch``, which also tells its policy to the hosts of that rack."""
+    hosts = [host.id for host in tor.hosts]
 
     def tell_hosts(in_force: Policy, _biases: Mapping[int, int]) -> None:
-        network.set_policy({"both": in_force, "hosts": chosen, "switch": policy.fifo()}[settings.order].rules)
+        followed = {"both": in_force, "hosts": chosen, "switch": policy.fifo()}[settings.order]
+        network.set_policy(followed.rules, hosts)
 
-    server = P4RuntimeServer(switch)
+    server = P4RuntimeServer(switch, device_id=device_id)
     controller = Controller(
-        Session(f"127.0.0.1:{server.port}"),
+        Session(f"127.0.0.1:{server.port}", device_id),
         program,
-        scenario.topology,
+        tor,
         policy.fifo() if settings.order == "hosts" else chosen,
         SwitchParameters(queue_bytes=settings.queue_bytes, guaranteed_share=float(settings.guaranteed_share)),
         on_policy=tell_hosts,
@@ -132,21 +157,28 @@ def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[
     server.start()
     try:
         controller.start()
-        yield Rack(network, RackNetwork(network, settings.message_bytes), controller)
+        yield controller
     finally:
         controller.stop()
         server.stop(0)
 
 
-def _network(scenario: Scenario, settings: RunSettings, clock: VirtualClock, switch: Switch) -> PacketNetwork:
-    topology = scenario.topology
-    return PacketNetwork(
+def _network(scenario: Scenario, settings: RunSettings, clock: VirtualClock) -> PacketNetwork:
+    first, *others = scenario.tors
+    ports = [{host.id: host.port for host in tor.hosts} for tor in scenario.tors]
+    switches = [Switch() for _ in scenario.tors]
+    network = PacketNetwork(
         clock,
-        switch,
-        {host.id: host.port for host in topology.hosts},
-        {host.id: (host.mac, host.ipv4.packed) for host in topology.hosts},
-        Link(topology.rate_bps, topology.propagation_ns),
+        switches[0],
+        ports[0],
+        {host.id: (host.mac, host.ipv4.packed) for tor in scenario.tors for host in tor.hosts},
+        Link(first.rate_bps, first.propagation_ns),
         queues=[QueueConfig(settings.guaranteed_share, settings.queue_bytes)] * LEVELS,
         window=settings.window,
         rerank_interval_ns=settings.rerank_ns,
     )
+    for other, switch, of_hosts in zip(others, switches[1:], ports[1:], strict=True):
+        network.add_switch(switch, of_hosts)
+        for near, far in zip(first.uplinks, other.uplinks, strict=True):
+            network.connect(switches[0], near.port, switch, far.port, Link(near.rate_bps, first.propagation_ns))
+    return network

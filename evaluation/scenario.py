@@ -9,7 +9,8 @@ from evaluation.cluster import Cluster
 from evaluation.errors import EvaluationError
 from evaluation.iteration import ServingConfig
 from evaluation.llm import B200, GPU, MIXTRAL_8X7B, ModelShape
-from topologies.topology import Topology, tor
+from evaluation.placement import HotPrefixes
+from topologies.topology import Topology, tor, two_tors
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,11 @@ class Scenario:
         longest_prompt: longer prompts of the trace are left out, tokens.
         warm_requests: requests of the trace that were served before the run begins; the caches hold their blocks.
         cache_blocks: KV blocks that a unit can hold; None is without limit.
-        propagation_ns: one way, host to switch.
-        hand_over_early: see :class:`~evaluation.iteration.ServingConfig`.
+        propagation_ns: one way, of every link.
+        uplinks: links between two racks, each as fast as a NIC; decode servers are then in the second rack, and the
+            rest in the first. 0: all are in one rack.
+        hand_over_early, collective_factor, kv_on_one_gpu: see :class:`~evaluation.iteration.ServingConfig`.
+        hot_prefixes: see :func:`~evaluation.placement.place`.
     """
 
     name: str
@@ -43,6 +47,10 @@ class Scenario:
     cache_blocks: int | None = None
     propagation_ns: int = 1_000
     hand_over_early: bool = True
+    collective_factor: float = 1.0
+    kv_on_one_gpu: bool = False
+    hot_prefixes: HotPrefixes | None = None
+    uplinks: int = 0
 
     @property
     def serving(self) -> ServingConfig:
@@ -53,14 +61,29 @@ class Scenario:
             self.gpu,
             layers_per_step=self.layers_per_step,
             scale=self.scale,
+            collective_factor=self.collective_factor,
             hand_over_early=self.hand_over_early,
+            kv_on_one_gpu=self.kv_on_one_gpu,
         )
 
     @property
-    def topology(self) -> Topology:
-        """The rack, at its scaled rate."""
-        rate = self.serving.scaled_nic_bits_per_second
-        return tor(self.cluster.servers, self.cluster.nics_per_server, rate, self.propagation_ns)
+    def tors(self) -> tuple[Topology, ...]:
+        """The racks, at their scaled rate: one, or two that uplinks join.
+
+        Raises:
+            ValueError: uplinks between two racks, and no server for one of them.
+        """
+        cluster, rate = self.cluster, self.serving.scaled_nic_bits_per_second
+        if not self.uplinks:
+            return (tor(cluster.servers, cluster.nics_per_server, rate, self.propagation_ns),)
+        return two_tors(
+            cluster.servers,
+            cluster.nics_per_server,
+            rate,
+            self.propagation_ns,
+            second_rack_from=min(cluster.decode_servers),
+            uplinks=self.uplinks,
+        )
 
 
 SCENARIOS = {
@@ -68,8 +91,17 @@ SCENARIOS = {
     for scenario in (
         Scenario("testbed", cluster.testbed(), (21.0, 24.0, 27.0)),
         Scenario("incast", cluster.incast(), (34.0, 38.0, 42.0)),
+        Scenario("colocated", cluster.colocated(), (41.0, 44.0, 51.0)),
+        Scenario("hot-prefix", cluster.four_units(), (40.0, 50.0, 60.0), hot_prefixes=HotPrefixes(unit=0, share=0.75)),
+        Scenario("one-gpu", cluster.testbed(), (16.0, 18.0, 20.5), kv_on_one_gpu=True),
+        Scenario("collective-heavy", cluster.testbed(), (8.0, 9.0, 10.0), collective_factor=4.0),
+        # Eight NICs of either rack behind four links, and behind two.
+        Scenario("uplink-2", cluster.testbed(), (21.0, 24.0, 27.0), uplinks=4),
+        Scenario("uplink-4", cluster.testbed(), (18.0, 21.0, 24.0), uplinks=2),
     )
 }
+DEMO_SCENARIOS = ("testbed", "incast")
+"""What ``mfs demo`` runs unless told otherwise."""
 
 
 def scenario_named(name: str) -> Scenario:

@@ -90,12 +90,10 @@ class Serving:
     def _arrive(self, request: Request) -> None:
         placement = self._placements[request.index]
         unit = placement.unit
-        decode = self._config.cluster.decode_servers
         job = Job(
             request=request,
             unit=unit,
-            # In turn by index, not by load: the choice must not depend on the network's policy.
-            decode_server=decode[request.index % len(decode)],
+            decode_server=self._config.cluster.decode_server(request.index, unit),
             deadline_ns=request.arrival_ns + self._slo_ns[request.index],
             reuse=placement.reuse,
         )

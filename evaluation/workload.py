@@ -39,7 +39,7 @@ def workload(scenario: Scenario, trace: Sequence[Request], count: int, slo_facto
     """
     requests = select(scenario, trace, count)
     before = trace[: scenario.warm_requests]
-    placements = place(requests, len(scenario.cluster.units), before, scenario.cache_blocks)
+    placements = place(requests, len(scenario.cluster.units), before, scenario.cache_blocks, scenario.hot_prefixes)
     with rack(scenario, policy.fifo(), RunSettings(tune_thresholds=False, tune_bias=False)) as idle:
         records = low_load_records(scenario.serving, requests, placements, idle.serving_network)
     return Workload(tuple(requests), placements, objectives(records, slo_factor))

@@ -152,12 +152,12 @@ class Controller:
         return self._tune_thresholds and self.policy.thresholds is not None
 
     def _decide(self, flows: Observation, load: Observation) -> Decision:
-        rate_bps = self._topology.rate_bps
+        rates = self._topology.rates
         thresholds = self.policy.thresholds
         if thresholds is not None and self._tuned:
-            decision = step(thresholds, flows, load, self._ports, rate_bps, self._settings)
+            decision = step(thresholds, flows, load, self._ports, rates, self._settings)
             return decision if self._tune_bias else dataclasses.replace(decision, ports=self._ports)
-        ports = tuned_ports(self._ports, load, rate_bps, self._settings) if self._tune_bias else self._ports
+        ports = tuned_ports(self._ports, load, rates, self._settings) if self._tune_bias else self._ports
         held = thresholds or Thresholds()
         return Decision(held, ports, None, None, False, "not tuned")
 

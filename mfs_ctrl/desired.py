@@ -47,8 +47,8 @@ class SwitchParameters:
         police_level: level of what exceeds the meter.
         police_share: share of the port's rate that may come in at metered levels before it is lowered.
         police_burst_us: burst that the meter lets pass, as a time at the metered rate, microseconds.
-        ecn_frames: for each level, how many full frames' time at the port's rate a packet may queue before it is
-            marked; None never marks.
+        ecn_frames: for each level, how many full frames' time at the rate of hosts' links a packet may queue before it
+            is marked; None never marks.
         stamp_unaware_ports: ports behind which nobody knows the shim, where it is removed.
         queue_bytes: byte limit of each level's queue, and ``guaranteed_share`` of the port's rate that the level always
             gets: together they say after which idle gap a lower queue has drained, so that a flow may rise.
@@ -108,14 +108,22 @@ def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapp
     _check_ports(topology, parameters, biases)
     entities: list[Entity] = []
     for host in topology.hosts:
-        entities += _route_to(host, topology)
+        entities += _path(host.port, (_forward(host.port, topology, host.mac),))
+        entities += _routes(host, host.port)
+    if topology.uplinks:
+        # Known by its first port, which no other path can have.
+        group = topology.uplinks[0].port
+        entities += _path(group, [_forward(uplink.port, topology, uplink.peer_mac) for uplink in topology.uplinks])
+        for host in topology.remote_hosts:
+            entities += _routes(host, group)
+    rates = topology.rates
     for port in topology.ports:
         entities.append(_edge_row(port, parameters))
         entities.append(_keyed("port_bias", "egress_port", port, ActionCall("set_bias", (biases[port],))))
         if port in parameters.stamp_unaware_ports:
             entities.append(_keyed("last_hop", "egress_port", port, ActionCall("remove_stamp")))
         if port not in parameters.untrusted_ports and parameters.police_floor < LEVELS:
-            entities.append(_police_meter(port, topology.rate_bps, parameters))
+            entities.append(_police_meter(port, rates[port], parameters))
     for level, frames in enumerate(parameters.ecn_frames):
         if frames is not None:
             threshold_us = math.ceil(frames * FULL_FRAME_WIRE_BYTES * 8 * 1_000_000 / topology.rate_bps)
@@ -124,14 +132,15 @@ def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapp
 
 
 def policy_rows(rules: Iterable[LevelRule], topology: Topology, parameters: SwitchParameters) -> PolicyRows:
-    """The rows for ``rules``, with the time after which a queue of this topology has drained as idle gap."""
-    drain_us = parameters.queue_bytes * 8 * 1_000_000 / (parameters.guaranteed_share * topology.rate_bps)
+    """The rows for ``rules``, with the time after which a queue has drained, of any port, as idle gap."""
+    slowest_bps = min(topology.rates.values())
+    drain_us = parameters.queue_bytes * 8 * 1_000_000 / (parameters.guaranteed_share * slowest_bps)
     return PolicyRows(tuple(rules), min(math.ceil(drain_us), IDLE_GAP_NEVER_US))
 
 
 def initial_biases(topology: Topology) -> dict[int, int]:
     """The bias code of each port at no load."""
-    return {port: bias_code(topology.rate_bps) for port in topology.ports}
+    return {port: bias_code(rate_bps) for port, rate_bps in topology.rates.items()}
 
 
 def rmlq_row(rule: LevelRule, epoch: int, priority: int) -> TableEntry:
@@ -148,17 +157,26 @@ def rmlq_row(rule: LevelRule, epoch: int, priority: int) -> TableEntry:
     return TableEntry("rmlq", tuple(match), ActionCall("set_level", (rule.level,)), priority)
 
 
-def _route_to(host: Host, topology: Topology) -> tuple[Entity, ...]:
-    # One path to each host, through the same group mechanism as many: a second path is then one more member.
-    group = member = host.port
-    forward = ActionCall(
-        "forward", (host.port, int.from_bytes(topology.switch_mac, "big"), int.from_bytes(host.mac, "big"))
+def _path(group: int, hops: Iterable[ActionCall]) -> tuple[Entity, ...]:
+    # One path goes through the same group mechanism as many: a second path is then one more member.
+    members = tuple(ProfileMember("next_hop_selector", hop.args[0], hop) for hop in hops)
+    weights = tuple((member.member_id, 1) for member in members)
+    return (
+        *members,
+        ProfileGroup("next_hop_selector", group, weights, NEXT_HOP_GROUP_SIZE),
+        TableEntry("next_hop", (("group", Exact(group)),), GroupRef(group)),
     )
+
+
+def _forward(port: int, topology: Topology, neighbour_mac: bytes) -> ActionCall:
+    """The hop over ``port``; a member of the selector is known by its port."""
+    macs = int.from_bytes(topology.switch_mac, "big"), int.from_bytes(neighbour_mac, "big")
+    return ActionCall("forward", (port, *macs))
+
+
+def _routes(host: Host, group: int) -> tuple[Entity, ...]:
     to_group = ActionCall("set_next_hop_group", (group,))
     return (
-        ProfileMember("next_hop_selector", member, forward),
-        ProfileGroup("next_hop_selector", group, ((member, 1),), NEXT_HOP_GROUP_SIZE),
-        TableEntry("next_hop", (("group", Exact(group)),), GroupRef(group)),
         TableEntry("ipv4_route", (("dst_addr", Lpm(int(host.ipv4), 32)),), to_group),
         TableEntry("ipv6_route", (("dst_addr", Lpm(int(host.ipv6), 128)),), to_group),
     )
@@ -183,8 +201,10 @@ def _keyed(table: str, field: str, value: int, call: ActionCall) -> TableEntry:
 
 def _check_ports(topology: Topology, parameters: SwitchParameters, biases: Mapping[int, int]) -> None:
     ports = set(topology.ports)
-    if len(ports) != len(topology.hosts):
-        raise DesiredStateError("two hosts of the topology are on one switch port; each needs a port of its own")
+    if len(ports) != len(topology.ports):
+        raise DesiredStateError("two links of the topology are on one switch port; each needs a port of its own")
+    if topology.remote_hosts and not topology.uplinks:
+        raise DesiredStateError("the topology has hosts of other racks, but no uplink that leads there")
     for name in ("untrusted_ports", "stamp_unaware_ports"):
         if stray := getattr(parameters, name) - ports:
             raise DesiredStateError(f"{name} names ports {sorted(stray)}; the topology has {sorted(ports)}")

@@ -144,13 +144,13 @@ def step(
     flows: Observation,
     load: Observation,
     ports: Mapping[int, PortState],
-    rate_bps: int,
+    rates: Mapping[int, int],
     settings: TunerSettings,
 ) -> Decision:
     """One step of all loops.
 
     ``flows`` is the evidence for thresholds (``completion`` and ``laxity`` since evidence was last used), ``load`` that
-    for biases (``port_level`` of the last interval); ``rate_bps`` is the rate of every port.
+    for biases (``port_level`` of the last interval); ``rates`` has the rate of each port in bits per second.
     """
     late_share = _late_share(flows, settings)
     tight_share = _tight_share(flows, settings)
@@ -166,7 +166,7 @@ def step(
         tuned = dataclasses.replace(tuned, tight_slack=slack)
     return Decision(
         tuned,
-        tuned_ports(ports, load, rate_bps, settings),
+        tuned_ports(ports, load, rates, settings),
         late_share,
         tight_share,
         late_share is not None,
@@ -209,21 +209,20 @@ def tuned_tight_slack(slack: int, flows: Observation, settings: TunerSettings) -
 
 
 def tuned_ports(
-    ports: Mapping[int, PortState], load: Observation, rate_bps: int, settings: TunerSettings
+    ports: Mapping[int, PortState], load: Observation, rates: Mapping[int, int], settings: TunerSettings
 ) -> dict[int, PortState]:
     """The next state of each port: load smoothed, bias moved if it is off by the hysteresis."""
     if load.interval_ns <= 0:
         return dict(ports)
-    capacity_bytes = rate_bps * load.interval_ns / 8e9
     sent = dict.fromkeys(ports, 0)
     for cell, count in load.port_level.items():
         if cell.port in sent and EARLY_FAR <= cell.level < TOP_LEVEL:
             sent[cell.port] += count.bytes + WIRE_OVERHEAD_BYTES * count.packets
     tuned = {}
     for port, state in ports.items():
-        newest = min(1.0, sent[port] / capacity_bytes)
+        newest = min(1.0, sent[port] / (rates[port] * load.interval_ns / 8e9))
         smoothed = state.load + settings.load_weight * (newest - state.load)
-        bias = bias_code(rate_bps, min(smoothed, settings.load_limit))
+        bias = bias_code(rates[port], min(smoothed, settings.load_limit))
         tuned[port] = PortState(smoothed, bias if abs(bias - state.bias) >= settings.bias_hysteresis else state.bias)
     return tuned
 

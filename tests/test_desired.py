@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_agent.level import LevelRule, bias_code
+from host_agent.level import CODE_STEPS, LevelRule, bias_code
 from host_agent.stamp import LEVELS, Stage
 from mfs_ctrl import policy as policies
 from mfs_ctrl.convert import decode, encode, encode_reset, to_bytes, to_int
@@ -36,7 +36,7 @@ from mfs_ctrl.entries import (
 from mfs_ctrl.errors import DesiredStateError, EntryError
 from mfs_ctrl.p4info import P4InfoIndex
 from p4src.artifact import load
-from topologies.topology import tor
+from topologies.topology import Host, tor, two_tors
 
 TOPOLOGY = tor(servers=3, nics=2)
 ALL_POLICIES = (
@@ -59,6 +59,52 @@ def base(parameters: SwitchParameters | None = None) -> tuple[Entity, ...]:
 
 def rows(entities: tuple[Entity, ...], table: str) -> list[TableEntry]:
     return [entity for entity in entities if isinstance(entity, TableEntry) and entity.table == table]
+
+
+class TestTwoRacks:
+    TORS = two_tors(4, 2, 1_000_000_000, 500, second_rack_from=3, uplinks=2, uplink_rate_bps=4_000_000_000)
+
+    @pytest.mark.parametrize(("own", "other"), [(0, 1), (1, 0)])
+    def test_hosts_of_the_other_rack_are_reached_over_all_uplinks(self, own: int, other: int) -> None:
+        topology, peer = self.TORS[own], self.TORS[other]
+        entities = base_entities(topology, SwitchParameters(), initial_biases(topology))
+        calls = {item.member_id: item.call for item in entities if isinstance(item, ProfileMember)}
+        groups = {item.group_id: item.members for item in entities if isinstance(item, ProfileGroup)}
+        group_of = {row.match[0][1]: row.target for row in rows(entities, "ipv4_route") + rows(entities, "ipv6_route")}
+        assert len(group_of) == 2 * 8
+
+        def hops(host: Host) -> set[tuple[int, int]]:
+            (group,) = {group_of[Lpm(int(host.ipv4), 32)].args[0], group_of[Lpm(int(host.ipv6), 128)].args[0]}  # type: ignore[union-attr]
+            return {(calls[member].args[0], calls[member].args[2]) for member, _ in groups[group]}
+
+        for host in topology.hosts:
+            assert hops(host) == {(host.port, int.from_bytes(host.mac, "big"))}
+        ports = [uplink.port for uplink in topology.uplinks]
+        assert len({*ports, *(host.port for host in topology.hosts)}) == len(topology.hosts) + 2
+        for host in peer.hosts:
+            assert hops(host) == {(port, int.from_bytes(peer.switch_mac, "big")) for port in ports}
+
+    def test_a_port_has_the_bias_and_the_meter_of_its_own_rate(self) -> None:
+        topology = self.TORS[0]
+        biases = initial_biases(topology)
+        entities = base_entities(topology, SwitchParameters(police_floor=6), biases)
+        meters = {item.index: item.cir for item in entities if isinstance(item, MeterConfig)}
+        uplink, host = topology.uplinks[1].port, topology.hosts[0].port
+        # Four times the rate is two octaves less urgent.
+        assert biases[host] - biases[uplink] == 2 * CODE_STEPS
+        assert meters[uplink] == 4 * meters[host]
+
+    def test_contradictory_racks_are_refused(self) -> None:
+        topology = self.TORS[0]
+        for bad, complaint in (
+            (dataclasses.replace(topology, uplinks=()), "no uplink that leads there"),
+            (dataclasses.replace(topology, uplinks=topology.uplinks[:1] * 2), "two links of the topology"),
+        ):
+            with pytest.raises(DesiredStateError, match=complaint):
+                base_entities(bad, SwitchParameters(), initial_biases(topology))
+        for servers, uplinks in ((0, 1), (4, 1), (2, 0)):
+            with pytest.raises(ValueError, match="two racks"):
+                two_tors(4, 2, 1_000, 0, second_rack_from=servers, uplinks=uplinks)
 
 
 class TestBase:

@@ -108,9 +108,9 @@ def test_the_switch_holds_what_the_controller_wrote(policy: str, monkeypatch: py
     [(state, rules, biases)] = seen
     settings = RunSettings()
     parameters = SwitchParameters(queue_bytes=settings.queue_bytes, guaranteed_share=float(settings.guaranteed_share))
-    assert set(base_entities(TINY.topology, parameters, biases)) <= state
+    assert set(base_entities(TINY.tors[0], parameters, biases)) <= state
     rows = {entity for entity in state if isinstance(entity, TableEntry) and entity.table == "rmlq"}
-    wanted = policy_rows(rules, TINY.topology, parameters)
+    wanted = policy_rows(rules, TINY.tors[0], parameters)
     [epoch] = [epoch for epoch in EPOCHS if wanted.activation(epoch) in state]
     assert rows == set(wanted.entries(epoch))
 

@@ -22,6 +22,7 @@ from mfs_ctrl.tuner import (
 )
 
 RATE_BPS = 1_000_000_000
+RATES = {1: RATE_BPS}
 SETTINGS = TunerSettings()
 NOTHING = Observation()
 MILLISECOND_NS = 1_000_000
@@ -73,7 +74,7 @@ class TestStep:
     @given(firsts, slacks)
     def test_without_data_nothing_moves(self, first: int, slack: int) -> None:
         ports = {1: PortState(0.2, 40)}
-        decision = step(thresholds(first, slack), NOTHING, NOTHING, ports, RATE_BPS, SETTINGS)
+        decision = step(thresholds(first, slack), NOTHING, NOTHING, ports, RATES, SETTINGS)
         assert decision.thresholds == thresholds(first, slack)
         assert decision.ports == ports
         assert not decision.evidence_used
@@ -82,7 +83,7 @@ class TestStep:
     def test_bounded_steps_within_bounds(self, first: int, slack: int, seen: list[Observation]) -> None:
         now = thresholds(first, slack)
         for observation in seen:
-            after = step(now, observation, NOTHING, {}, RATE_BPS, SETTINGS).thresholds
+            after = step(now, observation, NOTHING, {}, RATES, SETTINGS).thresholds
             assert abs(after.mlu[0] - now.mlu[0]) <= SETTINGS.mlu_step
             assert abs(after.tight_slack - now.tight_slack) <= SETTINGS.tight_step
             assert SETTINGS.mlu_bounds[0] <= after.mlu[0] <= SETTINGS.mlu_bounds[1]
@@ -94,14 +95,14 @@ class TestStep:
     @given(firsts, slacks, observations)
     def test_same_input_same_decision(self, first: int, slack: int, seen: Observation) -> None:
         def decide() -> object:
-            return step(thresholds(first, slack), seen, NOTHING, {}, RATE_BPS, SETTINGS)
+            return step(thresholds(first, slack), seen, NOTHING, {}, RATES, SETTINGS)
 
         assert decide() == decide()
 
     def test_a_start_outside_the_bounds_is_not_left_by_a_leap(self) -> None:
         far = Thresholds((200, 150), 2, 20)
         seen = flows(50, 50, tight=0, loose=2000)
-        after = step(far, seen, NOTHING, {}, RATE_BPS, SETTINGS).thresholds
+        after = step(far, seen, NOTHING, {}, RATES, SETTINGS).thresholds
         assert after.mlu[0] == 200 - SETTINGS.mlu_step
         assert after.tight_slack == 20 + SETTINGS.tight_step
 
@@ -176,7 +177,7 @@ class TestPorts:
     def settle(self, level: int, share: float = 0.5) -> PortState:
         ports = {1: PortState(0.0, bias_code(RATE_BPS))}
         for _ in range(50):
-            ports = tuned_ports(ports, self.load(share, level), RATE_BPS, SETTINGS)
+            ports = tuned_ports(ports, self.load(share, level), RATES, SETTINGS)
         return ports[1]
 
     @pytest.mark.parametrize("level", [3, 4, 5, 6])
@@ -192,19 +193,25 @@ class TestPorts:
 
     def test_small_changes_are_not_written(self) -> None:
         state = PortState(0.0, bias_code(RATE_BPS))
-        after = tuned_ports({1: state}, self.load(0.2, 5), RATE_BPS, SETTINGS)[1]
+        after = tuned_ports({1: state}, self.load(0.2, 5), RATES, SETTINGS)[1]
         assert after.bias == state.bias
         assert after.load > 0
 
     @given(st.floats(0, 3), st.floats(0, 1))
     def test_load_and_bias_are_bounded(self, share: float, before: float) -> None:
-        after = tuned_ports({1: PortState(before, 10)}, self.load(share, 4), RATE_BPS, SETTINGS)[1]
+        after = tuned_ports({1: PortState(before, 10)}, self.load(share, 4), RATES, SETTINGS)[1]
         assert 0 <= after.load <= 1
         assert after.bias <= bias_code(RATE_BPS * (1 - SETTINGS.load_limit))
 
+    def test_each_port_is_measured_by_its_own_rate(self) -> None:
+        seen = Observation(MILLISECOND_NS, {PortLevel(port, 4): Count(1, RATE_BPS // 8 // 1000) for port in (1, 2)})
+        ports = dict.fromkeys((1, 2), PortState(0.0, 10))
+        after = tuned_ports(ports, seen, {1: RATE_BPS, 2: 4 * RATE_BPS}, SETTINGS)
+        assert after[1].load == pytest.approx(4 * after[2].load, rel=0.01)
+
     def test_no_time_no_change(self) -> None:
         ports = {1: PortState(0.3, 33)}
-        assert tuned_ports(ports, Observation(0, {PortLevel(1, 4): Count(9, 9000)}), RATE_BPS, SETTINGS) == ports
+        assert tuned_ports(ports, Observation(0, {PortLevel(1, 4): Count(9, 9000)}), RATES, SETTINGS) == ports
 
 
 class TestSettings:

@@ -356,7 +356,7 @@ def test_a_flow_held_up_at_a_low_level_runs_on_when_it_is_promoted() -> None:
     clock, network = build(window=2, rto_ns=SECOND_NS)
     flow = network.start_flow(0, spec(1, 10 * SEGMENT_BYTES, Stage.KV_REUSE, target_layer=3), None, 2 * SEGMENT_BYTES)
     assert flow is not None
-    network.switch.on_backlog = None  # the switch keeps everything
+    network.switches[0].on_backlog = None  # the switch keeps everything
     clock.run(until_ns=1_000_000)
     assert flow.sender.in_flight == (0, 0, 0, 2, 0, 0, 0, 0)
     network.advance(0, 1, 3)

@@ -1,9 +1,12 @@
-"""Hosts, their addresses, and the ports of the switch they hang on. Pure data."""
+"""Hosts, their addresses, the ports of the switch they hang on, and links between switches. Pure data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+
+SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFE))
+SECOND_SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFD))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +40,43 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class Topology:
-    """One top-of-rack switch and the hosts on its ports; all links alike.
+class Uplink:
+    """A port of a switch that leads to another switch, over which all hosts that are not its own are reached.
 
-    ``rate_bps`` is in bits per second of wire bytes, ``propagation_ns`` one way.
+    ``rate_bps`` is in bits per second of wire bytes, ``peer_mac`` the other switch's MAC address, 6 bytes.
+    """
+
+    port: int
+    rate_bps: int
+    peer_mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """One top-of-rack switch, as it sees the network: hosts on its ports, links to them all alike, and uplinks.
+
+    ``rate_bps`` is in bits per second of wire bytes, ``propagation_ns`` one way. ``remote_hosts`` are those of other
+    racks: packets for them are spread over all ``uplinks``. Ports of remote hosts are ports of their own switch.
     """
 
     hosts: tuple[Host, ...]
     rate_bps: int
     propagation_ns: int
-    switch_mac: bytes = bytes((0x02, 0, 0, 0, 0, 0xFE))
+    switch_mac: bytes = SWITCH_MAC
+    uplinks: tuple[Uplink, ...] = ()
+    remote_hosts: tuple[Host, ...] = ()
 
     @property
     def ports(self) -> tuple[int, ...]:
         """The switch ports in use, ascending."""
-        return tuple(sorted(host.port for host in self.hosts))
+        return tuple(sorted([*(host.port for host in self.hosts), *(uplink.port for uplink in self.uplinks)]))
+
+    @property
+    def rates(self) -> dict[int, int]:
+        """The rate of each port in use, in bits per second of wire bytes."""
+        rates = dict.fromkeys(self.ports, self.rate_bps)
+        rates.update((uplink.port, uplink.rate_bps) for uplink in self.uplinks)
+        return rates
 
 
 def tor(servers: int = 8, nics: int = 2, rate_bps: int = 100_000_000_000, propagation_ns: int = 1_000) -> Topology:
@@ -60,11 +85,57 @@ def tor(servers: int = 8, nics: int = 2, rate_bps: int = 100_000_000_000, propag
     Raises:
         ValueError: fewer than one server or interface, or more than fit the address plan.
     """
+    _check_size(servers, nics)
+    return Topology(_rack(range(servers), nics), rate_bps, propagation_ns)
+
+
+def two_tors(
+    servers: int,
+    nics: int,
+    rate_bps: int,
+    propagation_ns: int,
+    *,
+    second_rack_from: int,
+    uplinks: int = 1,
+    uplink_rate_bps: int | None = None,
+) -> tuple[Topology, Topology]:
+    """Two racks whose ToRs are joined by ``uplinks`` links; servers from ``second_rack_from`` on are in the second.
+
+    Hosts are numbered as in :func:`tor`; ports are numbered from 1 on each switch, hosts first, then uplinks. The
+    n-th uplink of one leads to the n-th of the other. Without ``uplink_rate_bps`` they are as fast as hosts' links.
+
+    Raises:
+        ValueError: a rack without servers, no uplink, or more servers or interfaces than fit the address plan.
+    """
+    _check_size(servers, nics)
+    if not 0 < second_rack_from < servers:
+        raise ValueError(f"each of two racks needs a server; of {servers} the second cannot have {second_rack_from} on")
+    if uplinks < 1:
+        raise ValueError(f"two racks are joined by at least one uplink, not {uplinks}")
+    racks = _rack(range(second_rack_from), nics), _rack(range(second_rack_from, servers), nics)
+    macs = SWITCH_MAC, SECOND_SWITCH_MAC
+    first, second = (
+        Topology(
+            racks[own],
+            rate_bps,
+            propagation_ns,
+            macs[own],
+            tuple(
+                Uplink(len(racks[own]) + number + 1, uplink_rate_bps or rate_bps, macs[1 - own])
+                for number in range(uplinks)
+            ),
+            racks[1 - own],
+        )
+        for own in (0, 1)
+    )
+    return first, second
+
+
+def _rack(servers: range, nics: int) -> tuple[Host, ...]:
+    pairs = [(server, nic) for server in servers for nic in range(nics)]
+    return tuple(Host(server * nics + nic, server, nic, port) for port, (server, nic) in enumerate(pairs, 1))
+
+
+def _check_size(servers: int, nics: int) -> None:
     if not (1 <= servers <= 200 and 1 <= nics <= 8):
         raise ValueError(f"a ToR has 1 to 200 servers of 1 to 8 interfaces, not {servers} of {nics}")
-    hosts = tuple(
-        Host(server * nics + nic, server, nic, server * nics + nic + 1)
-        for server in range(servers)
-        for nic in range(nics)
-    )
-    return Topology(hosts, rate_bps, propagation_ns)
