@@ -103,7 +103,7 @@ class PacketNetwork:
         return flow
 
     def advance(self, host: int, batch: int, layer: int) -> None:
-        """``host`` learns from its own compute that ``batch`` is at ``layer``."""
+        """``host`` learns, not from a stamp, that ``batch`` is at ``layer``."""
         self.hosts[host].agent.advance(batch, layer)
 
     def totals(self) -> Totals:

@@ -45,6 +45,9 @@ class RunSettings:
         guaranteed_share: of a port's rate, for each level.
         tune_thresholds: whether the controller moves thresholds.
         tune_bias: whether the controller keeps biases at the measured load.
+        progress_delay_ns: None: stamps carry the progress of batches, and the switch keeps track of it and writes what
+            is newer into those that pass. Else stamps show no batch, and hosts that are not the batch's own hear of its
+            progress from a control plane, after this time.
         order: who orders by the policy, one of :data:`ORDERS`; where it is not followed, there is one queue.
     """
 
@@ -57,19 +60,24 @@ class RunSettings:
     guaranteed_share: Fraction = GUARANTEED_SHARE
     tune_thresholds: bool = True
     tune_bias: bool = True
+    progress_delay_ns: int | None = None
     order: str = "both"
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"order is one of {', '.join(ORDERS)}, not {self.order!r}")
+        if self.progress_delay_ns is not None and self.progress_delay_ns < 0:
+            raise ValueError(f"progress_delay_ns must not be negative, it is {self.progress_delay_ns}")
 
 
 class RackNetwork:
     """The packet network, as the serving model asks for it."""
 
-    def __init__(self, network: PacketNetwork, message_bytes: int) -> None:
+    def __init__(self, network: PacketNetwork, message_bytes: int, progress_delay_ns: int | None = None) -> None:
+        """As in :class:`RunSettings`."""
         self._network = network
         self._message_bytes = message_bytes
+        self._progress_delay_ns = progress_delay_ns
 
     def run(self) -> None:
         """Run until nothing happens any more."""
@@ -89,8 +97,15 @@ class RackNetwork:
         self._network.start_flow(source_host, spec, on_complete, self._message_bytes)
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
-        """Tell the agents of ``hosts`` how far ``batch`` is."""
-        for host in hosts:
+        """Tell the agents of ``hosts``, the batch's own, how far ``batch`` is; others hear of it as settings say."""
+        own = frozenset(hosts)
+        self._tell(own, batch, layer)
+        if self._progress_delay_ns is not None:
+            others = self._network.hosts.keys() - own
+            self._network.clock.call_after(self._progress_delay_ns, self._tell, others, batch, layer)
+
+    def _tell(self, hosts: Iterable[int], batch: int, layer: int) -> None:
+        for host in sorted(hosts):  # an order of their own, so that a run can be repeated
             self._network.advance(host, batch, layer)
 
 
@@ -132,7 +147,7 @@ def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[
     server.start()
     try:
         controller.start()
-        yield Rack(network, RackNetwork(network, settings.message_bytes), controller)
+        yield Rack(network, RackNetwork(network, settings.message_bytes, settings.progress_delay_ns), controller)
     finally:
         controller.stop()
         server.stop(0)
@@ -148,5 +163,6 @@ def _network(scenario: Scenario, settings: RunSettings, clock: VirtualClock, swi
         Link(topology.rate_bps, topology.propagation_ns),
         queues=[QueueConfig(settings.guaranteed_share, settings.queue_bytes)] * LEVELS,
         window=settings.window,
+        stale_progress=settings.progress_delay_ns is not None,
         rerank_interval_ns=settings.rerank_ns,
     )

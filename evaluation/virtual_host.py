@@ -120,7 +120,7 @@ class VirtualHost:
     ) -> None:
         """``rate_bps``: of the link. The bias follows the load of early-stage flows on it, as of the last ranking.
 
-        ``stale_progress``: learn nothing from stamps that come in.
+        ``stale_progress``: stamps carry no progress, neither to the switch nor to other hosts.
 
         ``rerank_interval_ns``: how often flows are ranked also while they wait; None leaves it to their turn and to
         news of progress.
