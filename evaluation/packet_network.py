@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.virtual_host import Addresses, VirtualHost
-from host_agent.flow import FLOW_NUMBERS, Flow, FlowError, FlowSpec
+from host_agent.flow import FLOW_NUMBERS, Agent, Flow, FlowError, FlowSpec
 from host_agent.level import LevelRule
 from host_agent.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW
 from soft_switch.events import VirtualClock
-from soft_switch.network import Link, VirtualNetwork
+from soft_switch.network import HostPort, Link, VirtualNetwork
 from soft_switch.switch import Switch
 from soft_switch.traffic_manager import QueueConfig
 
@@ -52,8 +52,13 @@ class PacketNetwork:
         rto_ns: int = DEFAULT_RTO_NS,
         stale_progress: bool = False,
         rerank_interval_ns: int | None = None,
+        agents: Mapping[int, type[Agent]] | None = None,
+        interface: Callable[[VirtualHost], HostPort] = lambda host: host,
     ) -> None:
-        """``ports``: the switch port of each host, by identifier. The rest as in :class:`VirtualHost`."""
+        """``ports``: the switch port of each host, by identifier. ``agents``: for hosts that have another than usual.
+
+        ``interface``: what is plugged in for a host. The rest as in :class:`VirtualHost`.
+        """
         self.clock = clock
         self.switch = switch
         self.network = VirtualNetwork(clock)
@@ -61,10 +66,11 @@ class PacketNetwork:
         self._waiting: dict[int, OnComplete] = {}
         self._next_number = 0
         for identity, port in ports.items():
+            agent = (agents or {}).get(identity, Agent)
             host = VirtualHost(
-                identity, clock, addresses, link.rate_bps, window, rto_ns, stale_progress, rerank_interval_ns
+                identity, clock, addresses, link.rate_bps, window, rto_ns, stale_progress, rerank_interval_ns, agent
             )
-            host.wake = self.network.attach_host(switch, port, host, link, queues).wake
+            host.wake = self.network.attach_host(switch, port, interface(host), link, queues).wake
             host.on_complete = self._completed
             self.hosts[identity] = host
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from evaluation import policing
+from evaluation.cheat import CheatingAgent, Flooder
+from evaluation.cluster import Cluster
 from evaluation.packet_network import PacketNetwork
 from evaluation.scenario import Scenario
-from evaluation.virtual_host import SEGMENT_BYTES
+from evaluation.virtual_host import SEGMENT_BYTES, VirtualHost
 from host_agent.arbiter import GUARANTEED_SHARE
 from host_agent.flow import FlowSpec
 from host_agent.load import NS_PER_S
@@ -22,7 +25,7 @@ from mfs_ctrl.policy import Policy
 from mfs_ctrl.session import Session
 from p4src import artifact
 from soft_switch.events import VirtualClock
-from soft_switch.network import Link
+from soft_switch.network import HostPort, Link
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from soft_switch.traffic_manager import QueueConfig
@@ -48,6 +51,10 @@ class RunSettings:
         progress_delay_ns: None: stamps carry the progress of batches, and the switch keeps track of it and writes what
             is newer into those that pass. Else stamps show no batch, and hosts that are not the batch's own hear of its
             progress from a control plane, after this time.
+        cheating_hosts: hosts that stamp all as most urgent (:mod:`evaluation.cheat`).
+        flood_share: of their links' rate, at which cheating hosts also send to the decode servers, unasked.
+        police: whether ports are metered, each for the part that its server plays (:mod:`evaluation.policing`).
+        untrusted_hosts: hosts whose stamps the switch does not honour.
         order: who orders by the policy, one of :data:`ORDERS`; where it is not followed, there is one queue.
     """
 
@@ -61,11 +68,17 @@ class RunSettings:
     tune_thresholds: bool = True
     tune_bias: bool = True
     progress_delay_ns: int | None = None
+    cheating_hosts: tuple[int, ...] = ()
+    flood_share: float = 0.0
+    police: bool = False
+    untrusted_hosts: tuple[int, ...] = ()
     order: str = "both"
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"order is one of {', '.join(ORDERS)}, not {self.order!r}")
+        if not 0 <= self.flood_share <= 1:
+            raise ValueError(f"flood_share is a share of 0..1, not {self.flood_share}")
         if self.progress_delay_ns is not None and self.progress_delay_ns < 0:
             raise ValueError(f"progress_delay_ns must not be negative, it is {self.progress_delay_ns}")
 
@@ -139,7 +152,7 @@ def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[
         program,
         scenario.topology,
         policy.fifo() if settings.order == "hosts" else chosen,
-        SwitchParameters(queue_bytes=settings.queue_bytes, guaranteed_share=float(settings.guaranteed_share)),
+        _parameters(scenario, settings),
         on_policy=tell_hosts,
         tune_thresholds=settings.tune_thresholds,
         tune_bias=settings.tune_bias,
@@ -153,16 +166,53 @@ def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[
         server.stop(0)
 
 
+def _parameters(scenario: Scenario, settings: RunSettings) -> SwitchParameters:
+    topology = scenario.topology
+    parameters = SwitchParameters(
+        untrusted_ports=frozenset(host.port for host in topology.hosts if host.id in settings.untrusted_hosts),
+        queue_bytes=settings.queue_bytes,
+        guaranteed_share=float(settings.guaranteed_share),
+    )
+    if not settings.police:
+        return parameters
+    prefill = frozenset(server for unit in scenario.cluster.units for server in unit)
+    return replace(
+        parameters,
+        police_floor=policing.FLOOR,
+        police_level=policing.LEVEL,
+        police_shares=policing.shares(topology, prefill),
+        police_burst_us=policing.BURST_US,
+    )
+
+
 def _network(scenario: Scenario, settings: RunSettings, clock: VirtualClock, switch: Switch) -> PacketNetwork:
     topology = scenario.topology
+    addresses = {host.id: (host.mac, host.ipv4.packed) for host in topology.hosts}
+
+    def interface(host: VirtualHost) -> HostPort:
+        if host.identity not in settings.cheating_hosts or not settings.flood_share:
+            return host
+        targets = [addresses[target] for target in _decode_hosts(scenario.cluster, host.identity)]
+        if not targets:
+            return host
+        return Flooder(host, clock, (addresses[host.identity], targets), topology.rate_bps, settings.flood_share)
+
     return PacketNetwork(
         clock,
         switch,
         {host.id: host.port for host in topology.hosts},
-        {host.id: (host.mac, host.ipv4.packed) for host in topology.hosts},
+        addresses,
         Link(topology.rate_bps, topology.propagation_ns),
         queues=[QueueConfig(settings.guaranteed_share, settings.queue_bytes)] * LEVELS,
         window=settings.window,
         stale_progress=settings.progress_delay_ns is not None,
         rerank_interval_ns=settings.rerank_ns,
+        agents=dict.fromkeys(settings.cheating_hosts, CheatingAgent),
+        interface=interface,
     )
+
+
+def _decode_hosts(cluster: Cluster, host: int) -> list[int]:
+    """The decode servers' hosts on the rail of ``host``, its own server's left out."""
+    server, nic = divmod(host, cluster.nics_per_server)
+    return [cluster.host(decode, nic) for decode in cluster.decode_servers if decode != server]

@@ -261,13 +261,18 @@ class Agent:
         return level
 
     def stamp(self, flow: Flow, segment: Segment) -> bytes:
-        """The stamp of ``segment``, which leaves now; the flow was ranked (:meth:`level`) just before it was taken.
+        """The stamp of ``segment``, which leaves now; the flow was ranked (:meth:`level`) just before it was taken."""
+        layer = self._progress.get(flow.spec.batch, 0)
+        return flow.stamper.stamp(flags_of(segment), layer, flow.slack_us, flow.remaining)
 
-        A retransmission begins neither a flow nor a message again, but the last packet stays the last when it is sent
-        again: a switch may count its completion twice.
-        """
-        spec = flow.spec
-        flags = _LAST if segment.flags & FIN else 0
-        if segment.starts_message:
-            flags |= _BOUNDARY if segment.sequence else _FIRST | _BOUNDARY
-        return flow.stamper.stamp(flags, self._progress.get(spec.batch, 0), flow.slack_us, flow.remaining)
+
+def flags_of(segment: Segment) -> int:
+    """The stamp's flags.
+
+    A retransmission begins neither a flow nor a message again, but the last packet stays the last when it is sent
+    again: a switch may count its completion twice.
+    """
+    flags = _LAST if segment.flags & FIN else 0
+    if segment.starts_message:
+        flags |= _BOUNDARY if segment.sequence else _FIRST | _BOUNDARY
+    return flags
