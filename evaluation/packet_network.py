@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from evaluation.virtual_host import Addresses, VirtualHost
-from host_agent.flow import FLOW_NUMBERS, Flow, FlowError, FlowSpec
+from host_agent.flow import FLOW_NUMBERS, Agent, Flow, FlowError, FlowSpec
 from host_agent.level import LevelRule
 from host_agent.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW
 from soft_switch.events import VirtualClock
-from soft_switch.network import Link, VirtualNetwork
+from soft_switch.network import HostPort, Link, VirtualNetwork
 from soft_switch.switch import Switch
 from soft_switch.traffic_manager import QueueConfig
 
@@ -56,9 +56,13 @@ class PacketNetwork:
         rto_ns: int = DEFAULT_RTO_NS,
         stale_progress: bool = False,
         rerank_interval_ns: int | None = None,
+        agents: Mapping[int, type[Agent]] | None = None,
+        interface: Callable[[VirtualHost], HostPort] = lambda host: host,
     ) -> None:
         """``ports``: the port of ``switch`` for each of its hosts, by identifier. ``addresses`` are those of all hosts,
-        ``link`` is what joins each to its switch. The rest as in :class:`VirtualHost`.
+        ``link`` is what joins each to its switch. ``agents``: for hosts that have another than usual.
+
+        ``interface``: what is plugged in for a host. The rest as in :class:`VirtualHost`.
         """
         self.clock = clock
         self.switches: list[Switch] = []
@@ -68,6 +72,8 @@ class PacketNetwork:
         self._next_number = 0
         self._link = link
         self._queues = queues
+        self._agents = agents or {}
+        self._interface = interface
         self._new_host = partial(
             VirtualHost,
             clock=clock,
@@ -88,8 +94,9 @@ class PacketNetwork:
         """
         self.switches.append(switch)
         for identity, port in ports.items():
-            host = self._new_host(identity)
-            host.wake = self.network.attach_host(switch, port, host, self._link, self._queues).wake
+            host = self._new_host(identity, agent_type=self._agents.get(identity, Agent))
+            interface = self._interface(host)
+            host.wake = self.network.attach_host(switch, port, interface, self._link, self._queues).wake
             host.on_complete = self._completed
             self.hosts[identity] = host
 
@@ -136,7 +143,7 @@ class PacketNetwork:
         return flow
 
     def advance(self, host: int, batch: int, layer: int) -> None:
-        """``host`` learns from its own compute that ``batch`` is at ``layer``."""
+        """``host`` learns, not from a stamp, that ``batch`` is at ``layer``."""
         self.hosts[host].agent.advance(batch, layer)
 
     def totals(self) -> Totals:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from evaluation import policing
+from evaluation.cheat import CheatingAgent, Flooder
+from evaluation.cluster import Cluster
 from evaluation.packet_network import PacketNetwork
 from evaluation.scenario import Scenario
-from evaluation.virtual_host import SEGMENT_BYTES
+from evaluation.virtual_host import SEGMENT_BYTES, VirtualHost
 from host_agent.arbiter import GUARANTEED_SHARE
 from host_agent.flow import FlowSpec
 from host_agent.load import NS_PER_S
@@ -23,7 +26,7 @@ from mfs_ctrl.session import Session
 from p4src import artifact
 from p4src.artifact import Artifact
 from soft_switch.events import VirtualClock
-from soft_switch.network import Link
+from soft_switch.network import HostPort, Link
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from soft_switch.traffic_manager import QueueConfig
@@ -47,6 +50,13 @@ class RunSettings:
         guaranteed_share: of a port's rate, for each level.
         tune_thresholds: whether the controller moves thresholds.
         tune_bias: whether the controller keeps biases at the measured load.
+        progress_delay_ns: None: stamps carry the progress of batches, and the switch keeps track of it and writes what
+            is newer into those that pass. Else stamps show no batch, and hosts that are not the batch's own hear of its
+            progress from a control plane, after this time.
+        cheating_hosts: hosts that stamp all as most urgent (:mod:`evaluation.cheat`).
+        flood_share: of their links' rate, at which cheating hosts also send to the decode servers, unasked.
+        police: whether ports are metered, each for the part that its server plays (:mod:`evaluation.policing`).
+        untrusted_hosts: hosts whose stamps the switch does not honour.
         order: who orders by the policy, one of :data:`ORDERS`; where it is not followed, there is one queue.
     """
 
@@ -59,19 +69,30 @@ class RunSettings:
     guaranteed_share: Fraction = GUARANTEED_SHARE
     tune_thresholds: bool = True
     tune_bias: bool = True
+    progress_delay_ns: int | None = None
+    cheating_hosts: tuple[int, ...] = ()
+    flood_share: float = 0.0
+    police: bool = False
+    untrusted_hosts: tuple[int, ...] = ()
     order: str = "both"
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"order is one of {', '.join(ORDERS)}, not {self.order!r}")
+        if not 0 <= self.flood_share <= 1:
+            raise ValueError(f"flood_share is a share of 0..1, not {self.flood_share}")
+        if self.progress_delay_ns is not None and self.progress_delay_ns < 0:
+            raise ValueError(f"progress_delay_ns must not be negative, it is {self.progress_delay_ns}")
 
 
 class RackNetwork:
     """The packet network, as the serving model asks for it."""
 
-    def __init__(self, network: PacketNetwork, message_bytes: int) -> None:
+    def __init__(self, network: PacketNetwork, message_bytes: int, progress_delay_ns: int | None = None) -> None:
+        """As in :class:`RunSettings`."""
         self._network = network
         self._message_bytes = message_bytes
+        self._progress_delay_ns = progress_delay_ns
 
     def run(self) -> None:
         """Run until nothing happens any more."""
@@ -91,8 +112,15 @@ class RackNetwork:
         self._network.start_flow(source_host, spec, on_complete, self._message_bytes)
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
-        """Tell the agents of ``hosts`` how far ``batch`` is."""
-        for host in hosts:
+        """Tell the agents of ``hosts``, the batch's own, how far ``batch`` is; others hear of it as settings say."""
+        own = frozenset(hosts)
+        self._tell(own, batch, layer)
+        if self._progress_delay_ns is not None:
+            others = self._network.hosts.keys() - own
+            self._network.clock.call_after(self._progress_delay_ns, self._tell, others, batch, layer)
+
+    def _tell(self, hosts: Iterable[int], batch: int, layer: int) -> None:
+        for host in sorted(hosts):  # an order of their own, so that a run can be repeated
             self._network.advance(host, batch, layer)
 
 
@@ -120,14 +148,15 @@ def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[
     network = _network(scenario, settings, VirtualClock())
     with ExitStack() as stack:
         controllers = tuple(
-            stack.enter_context(_controlled(switch, tor, network, program, chosen, settings, device_id))
+            stack.enter_context(_controlled(scenario, switch, tor, network, program, chosen, settings, device_id))
             for device_id, (switch, tor) in enumerate(zip(network.switches, scenario.tors, strict=True), 1)
         )
-        yield Rack(network, RackNetwork(network, settings.message_bytes), controllers)
+        yield Rack(network, RackNetwork(network, settings.message_bytes, settings.progress_delay_ns), controllers)
 
 
 @contextmanager
 def _controlled(
+    scenario: Scenario,
     switch: Switch,
     tor: Topology,
     network: PacketNetwork,
@@ -149,7 +178,7 @@ def _controlled(
         program,
         tor,
         policy.fifo() if settings.order == "hosts" else chosen,
-        SwitchParameters(queue_bytes=settings.queue_bytes, guaranteed_share=float(settings.guaranteed_share)),
+        _parameters(scenario, tor, settings),
         on_policy=tell_hosts,
         tune_thresholds=settings.tune_thresholds,
         tune_bias=settings.tune_bias,
@@ -163,22 +192,59 @@ def _controlled(
         server.stop(0)
 
 
+def _parameters(scenario: Scenario, topology: Topology, settings: RunSettings) -> SwitchParameters:
+    parameters = SwitchParameters(
+        untrusted_ports=frozenset(host.port for host in topology.hosts if host.id in settings.untrusted_hosts),
+        queue_bytes=settings.queue_bytes,
+        guaranteed_share=float(settings.guaranteed_share),
+    )
+    if not settings.police:
+        return parameters
+    prefill = frozenset(server for unit in scenario.cluster.units for server in unit)
+    return replace(
+        parameters,
+        police_floor=policing.FLOOR,
+        police_level=policing.LEVEL,
+        police_shares=policing.shares(topology, prefill),
+        police_burst_us=policing.BURST_US,
+    )
+
+
 def _network(scenario: Scenario, settings: RunSettings, clock: VirtualClock) -> PacketNetwork:
     first, *others = scenario.tors
     ports = [{host.id: host.port for host in tor.hosts} for tor in scenario.tors]
     switches = [Switch() for _ in scenario.tors]
+    addresses = {host.id: (host.mac, host.ipv4.packed) for tor in scenario.tors for host in tor.hosts}
+
+    def interface(host: VirtualHost) -> HostPort:
+        if host.identity not in settings.cheating_hosts or not settings.flood_share:
+            return host
+        targets = [addresses[target] for target in _decode_hosts(scenario.cluster, host.identity)]
+        if not targets:
+            return host
+        return Flooder(host, clock, (addresses[host.identity], targets), first.rate_bps, settings.flood_share)
+
     network = PacketNetwork(
         clock,
         switches[0],
         ports[0],
-        {host.id: (host.mac, host.ipv4.packed) for tor in scenario.tors for host in tor.hosts},
+        addresses,
         Link(first.rate_bps, first.propagation_ns),
         queues=[QueueConfig(settings.guaranteed_share, settings.queue_bytes)] * LEVELS,
         window=settings.window,
+        stale_progress=settings.progress_delay_ns is not None,
         rerank_interval_ns=settings.rerank_ns,
+        agents=dict.fromkeys(settings.cheating_hosts, CheatingAgent),
+        interface=interface,
     )
     for other, switch, of_hosts in zip(others, switches[1:], ports[1:], strict=True):
         network.add_switch(switch, of_hosts)
         for near, far in zip(first.uplinks, other.uplinks, strict=True):
             network.connect(switches[0], near.port, switch, far.port, Link(near.rate_bps, first.propagation_ns))
     return network
+
+
+def _decode_hosts(cluster: Cluster, host: int) -> list[int]:
+    """The decode servers' hosts on the rail of ``host``, its own server's left out."""
+    server, nic = divmod(host, cluster.nics_per_server)
+    return [cluster.host(decode, nic) for decode in cluster.decode_servers if decode != server]

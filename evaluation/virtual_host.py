@@ -36,6 +36,7 @@ _IP_CHECKSUM_OFFSET = 10
 _ETHERTYPE_IPV4 = b"\x08\x00"
 _ETHERTYPE_SHIM = ETHERTYPE_MFS.to_bytes(2, "big")
 _PROTOCOL_UDP = 17
+_PORT = PORT.to_bytes(2, "big")
 _DONT_FRAGMENT = 0x4000
 _ECT0 = 2
 _CE = 3
@@ -44,7 +45,9 @@ _FIRST_EPHEMERAL_PORT = 49_152
 _EPHEMERAL_PORTS = 16_384
 
 
-def ip_udp_header(source: bytes, destination: bytes, connection: int, payload_bytes: int, ecn: int) -> bytes:
+def ip_udp_header(
+    source: bytes, destination: bytes, connection: int, payload_bytes: int, ecn: int, port: int = PORT
+) -> bytes:
     """IPv4 (RFC 791) and UDP (RFC 768) headers, 28 bytes, without UDP checksum. The source port spreads connections."""
     header = bytearray(
         _IP_UDP.pack(
@@ -59,7 +62,7 @@ def ip_udp_header(source: bytes, destination: bytes, connection: int, payload_by
             source,
             destination,
             _FIRST_EPHEMERAL_PORT + connection % _EPHEMERAL_PORTS,
-            PORT,
+            port,
             8 + payload_bytes,
             0,
         )
@@ -117,16 +120,17 @@ class VirtualHost:
         rto_ns: int = DEFAULT_RTO_NS,
         stale_progress: bool = False,
         rerank_interval_ns: int | None = None,
+        agent_type: type[Agent] = Agent,
     ) -> None:
         """``rate_bps``: of the link. The bias follows the load of early-stage flows on it, as of the last ranking.
 
-        ``stale_progress``: learn nothing from stamps that come in.
+        ``stale_progress``: stamps carry no progress, neither to the switch nor to other hosts.
 
         ``rerank_interval_ns``: how often flows are ranked also while they wait; None leaves it to their turn and to
         news of progress.
         """
         self.identity = identity
-        self.agent = Agent(SEGMENT_BYTES, window, rto_ns, identity * CONNECTIONS_PER_HOST, not stale_progress)
+        self.agent = agent_type(SEGMENT_BYTES, window, rto_ns, identity * CONNECTIONS_PER_HOST, not stale_progress)
         self.agent.on_ready = self._ready
         self.agent.on_progress = self._progressed
         self.wake: Callable[[], None] = lambda: None
@@ -316,6 +320,7 @@ class VirtualHost:
             ether_type != _ETHERTYPE_IPV4
             or len(data) < header + DATA_BYTES
             or data[ip + 9] != _PROTOCOL_UDP
+            or data[ip + 22 : ip + 24] != _PORT
             or data[ip + 16 : ip + 20] != self._ip
         ):
             self.ignored += 1

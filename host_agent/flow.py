@@ -98,7 +98,8 @@ class Flow:
         self.number = number
         self.connection = connection
         self.sender = sender
-        self.stamper = Stamper(spec.stage, spec.batch, number, spec.target_layer)
+        batch = spec.batch if agent.shows_progress else 0
+        self.stamper = Stamper(spec.stage, batch, number, spec.target_layer)
         self.level: int | None = None
         self.slack_us = 0
         self.remaining = 0
@@ -139,7 +140,8 @@ class Agent:
         on_ready: called with a flow that has got something to send.
         on_progress: called with a batch that is known to have advanced.
         counters: of all its connections, also where it receives.
-        learns: whether stamps that come in teach progress; without, only :meth:`advance` does.
+        shows_progress: whether stamps carry progress. Without, they show batch 0, of which nobody keeps any, and only
+            :meth:`advance` teaches it; what tells flows apart in a switch is then their number and source.
     """
 
     def __init__(
@@ -148,13 +150,13 @@ class Agent:
         window: int = DEFAULT_WINDOW,
         rto_ns: int = DEFAULT_RTO_NS,
         first_connection: int = 0,
-        learns: bool = True,
+        shows_progress: bool = True,
     ) -> None:
         """``segment_bytes``, ``window`` and ``rto_ns`` as in :class:`~host_agent.transport.Sender`."""
         self.flows: dict[int, Flow] = {}
         self.on_ready: Callable[[Flow], None] | None = None
         self.on_progress: Callable[[int], None] | None = None
-        self.learns = learns
+        self.shows_progress = shows_progress
         self.counters = TransportCounters()
         self._segment_bytes = segment_bytes
         self._window = window
@@ -208,7 +210,7 @@ class Agent:
 
     def learn(self, batch: int, layer: int) -> None:
         """A stamp of ``batch`` came in that says ``layer``."""
-        if self.learns and layer > self._progress.get(batch, 0):
+        if self.shows_progress and layer > self._progress.get(batch, 0):
             self.advance(batch, layer)
 
     def current_layer(self, batch: int) -> int:
@@ -259,13 +261,18 @@ class Agent:
         return level
 
     def stamp(self, flow: Flow, segment: Segment) -> bytes:
-        """The stamp of ``segment``, which leaves now; the flow was ranked (:meth:`level`) just before it was taken.
+        """The stamp of ``segment``, which leaves now; the flow was ranked (:meth:`level`) just before it was taken."""
+        layer = self._progress.get(flow.spec.batch, 0)
+        return flow.stamper.stamp(flags_of(segment), layer, flow.slack_us, flow.remaining)
 
-        A retransmission begins neither a flow nor a message again, but the last packet stays the last when it is sent
-        again: a switch may count its completion twice.
-        """
-        spec = flow.spec
-        flags = _LAST if segment.flags & FIN else 0
-        if segment.starts_message:
-            flags |= _BOUNDARY if segment.sequence else _FIRST | _BOUNDARY
-        return flow.stamper.stamp(flags, self._progress.get(spec.batch, 0), flow.slack_us, flow.remaining)
+
+def flags_of(segment: Segment) -> int:
+    """The stamp's flags.
+
+    A retransmission begins neither a flow nor a message again, but the last packet stays the last when it is sent
+    again: a switch may count its completion twice.
+    """
+    flags = _LAST if segment.flags & FIN else 0
+    if segment.starts_message:
+        flags |= _BOUNDARY if segment.sequence else _FIRST | _BOUNDARY
+    return flags

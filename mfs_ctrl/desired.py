@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from host_agent.arbiter import GUARANTEED_SHARE
 from host_agent.level import ANY, LevelRule, bias_code
@@ -46,6 +46,7 @@ class SwitchParameters:
         police_floor: levels from here up are metered per ingress port; 8 meters nothing.
         police_level: level of what exceeds the meter.
         police_share: share of the port's rate that may come in at metered levels before it is lowered.
+        police_shares: the same, for ports that have another.
         police_burst_us: burst that the meter lets pass, as a time at the metered rate, microseconds.
         ecn_frames: for each level, how many full frames' time at the rate of hosts' links a packet may queue before it
             is marked; None never marks.
@@ -60,6 +61,7 @@ class SwitchParameters:
     police_floor: int = TOP_LEVEL
     police_level: int = 1
     police_share: float = 1.0
+    police_shares: Mapping[int, float] = field(default_factory=dict)
     police_burst_us: int = 10_000
     ecn_frames: tuple[int | None, ...] = (None,) * LEVELS
     stamp_unaware_ports: frozenset[int] = frozenset()
@@ -76,8 +78,8 @@ class SwitchParameters:
             raise DesiredStateError(
                 f"ecn_frames needs one number for each of {LEVELS} levels, not {len(self.ecn_frames)}"
             )
-        if self.police_share <= 0 or not 0 < self.guaranteed_share <= 1:
-            raise DesiredStateError("police_share must be positive, and guaranteed_share in (0, 1]")
+        if min((self.police_share, *self.police_shares.values())) <= 0 or not 0 < self.guaranteed_share <= 1:
+            raise DesiredStateError("police shares must be positive, and guaranteed_share in (0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,8 @@ def _edge_row(port: int, parameters: SwitchParameters) -> TableEntry:
 
 
 def _police_meter(port: int, rate_bps: int, parameters: SwitchParameters) -> MeterConfig:
-    bytes_per_second = max(1, round(rate_bps * parameters.police_share / 8))
+    share = parameters.police_shares.get(port, parameters.police_share)
+    bytes_per_second = max(1, round(rate_bps * share / 8))
     burst = max(FULL_FRAME_WIRE_BYTES, bytes_per_second * parameters.police_burst_us // 1_000_000)
     return MeterConfig("police", port, bytes_per_second, burst, bytes_per_second, burst)
 
@@ -205,8 +208,8 @@ def _check_ports(topology: Topology, parameters: SwitchParameters, biases: Mappi
         raise DesiredStateError("two links of the topology are on one switch port; each needs a port of its own")
     if topology.remote_hosts and not topology.uplinks:
         raise DesiredStateError("the topology has hosts of other racks, but no uplink that leads there")
-    for name in ("untrusted_ports", "stamp_unaware_ports"):
-        if stray := getattr(parameters, name) - ports:
+    for name in ("untrusted_ports", "stamp_unaware_ports", "police_shares"):
+        if stray := set(getattr(parameters, name)) - ports:
             raise DesiredStateError(f"{name} names ports {sorted(stray)}; the topology has {sorted(ports)}")
     if missing := ports - biases.keys():
         raise DesiredStateError(f"no bias is given for ports {sorted(missing)}")

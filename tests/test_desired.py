@@ -147,6 +147,16 @@ class TestBase:
         assert meter.cir == meter.pir == TOPOLOGY.rate_bps // 8 // 4
         assert meter.cburst == meter.cir // 1000
 
+    def test_a_port_may_have_a_share_of_its_own(self) -> None:
+        entities = base(SwitchParameters(police_share=0.5, police_shares={3: 0.125}))
+        rates = {item.index: item.cir for item in entities if isinstance(item, MeterConfig)}
+        assert rates.pop(3) == TOPOLOGY.rate_bps // 8 // 8
+        assert set(rates.values()) == {TOPOLOGY.rate_bps // 8 // 2}
+        with pytest.raises(DesiredStateError, match=r"police_shares names ports \[99\]"):
+            base(SwitchParameters(police_shares={99: 0.5}))
+        with pytest.raises(DesiredStateError, match="police shares"):
+            SwitchParameters(police_shares={3: 0.0})
+
     def test_no_floor_no_meters(self) -> None:
         assert not [item for item in base(SwitchParameters(police_floor=LEVELS)) if isinstance(item, MeterConfig)]
 

@@ -1,0 +1,25 @@
+"""What a port may send at the metered levels: enough for the part that its servers play, and little more.
+
+Only the top level is metered. It is the one that nothing overtakes, so a claim below it costs the urgent nothing, and
+what honest servers send there is little: flows about to miss, and acknowledgements. The shares are measured: honest
+runs do not feel them, see ``docs/results.md``.
+"""
+
+from __future__ import annotations
+
+from host_agent.stamp import SCAVENGER, TOP_LEVEL
+from topologies.topology import Topology
+
+FLOOR = TOP_LEVEL
+LEVEL = SCAVENGER
+"""Of the excess: any other level goes before someone's honest traffic."""
+PREFILL_SHARE = 0.3
+"""Of a prefill server's port: its last-stage flows about to miss."""
+OTHER_SHARE = 1 / 32
+"""Of another port: acknowledgements, one of 110 wire bytes for four packets or fewer, take a fiftieth."""
+BURST_US = 100_000
+
+
+def shares(topology: Topology, prefill_servers: frozenset[int]) -> dict[int, float]:
+    """By port, the share of its rate that may come in at metered levels."""
+    return {host.port: PREFILL_SHARE if host.server in prefill_servers else OTHER_SHARE for host in topology.hosts}
