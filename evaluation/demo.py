@@ -165,12 +165,15 @@ def _workers(jobs: int, console: Console) -> Iterator[_Workers]:
 
 def _description(scenario: Scenario) -> str:
     cluster = scenario.cluster
+    factor = scenario.collective_factor
+    exchange = f", all-to-all bytes times {factor:g}" if factor != 1 else ""
+    racks = f" in two racks joined by {scenario.uplinks} links," if scenario.uplinks else ","
     return (
         f"{scenario.name}: {cluster.servers} servers x {cluster.nics_per_server} x "
         f"{cluster.nic_bits_per_second / 1e9:g} Gb/s, {len(cluster.units)} prefill units of "
-        f"{cluster.unit_gpus(0)} {scenario.gpu.name} GPUs, {len(cluster.decode_servers)} decode servers, "
+        f"{cluster.unit_gpus(0)} {scenario.gpu.name} GPUs, {len(cluster.decode_servers)} decode servers{racks} "
         f"{scenario.model.name}; rates and bytes divided by {scenario.scale:,}, "
-        f"{scenario.layers_per_step} layers a step"
+        f"{scenario.layers_per_step} layers a step{exchange}"
     )
 
 

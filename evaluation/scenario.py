@@ -92,12 +92,13 @@ SCENARIOS = {
         Scenario("testbed", cluster.testbed(), (21.0, 24.0, 27.0)),
         Scenario("incast", cluster.incast(), (34.0, 38.0, 42.0)),
         Scenario("colocated", cluster.colocated(), (41.0, 44.0, 51.0)),
-        Scenario("hot-prefix", cluster.four_units(), (40.0, 50.0, 60.0), hot_prefixes=HotPrefixes(unit=0, share=0.75)),
+        Scenario("hot-prefix", cluster.four_units(), (67.0, 76.0, 84.0), hot_prefixes=HotPrefixes(unit=0, share=0.75)),
         Scenario("one-gpu", cluster.testbed(), (16.0, 18.0, 20.5), kv_on_one_gpu=True),
-        Scenario("collective-heavy", cluster.testbed(), (8.0, 9.0, 10.0), collective_factor=4.0),
-        # Eight NICs of either rack behind four links, and behind two.
-        Scenario("uplink-2", cluster.testbed(), (21.0, 24.0, 27.0), uplinks=4),
-        Scenario("uplink-4", cluster.testbed(), (18.0, 21.0, 24.0), uplinks=2),
+        Scenario("collective-heavy", cluster.testbed(), (8.0, 9.0, 10.0), scale=16_000, collective_factor=4.0),
+        # Eight NICs of either rack behind four links, and behind two. Activations are exchanged in 8 bits: in 16, what
+        # units exchange within their rack keeps NICs busier than KV does the uplinks, even at 4:1.
+        Scenario("uplink-2", cluster.testbed(), (32.0, 36.0, 39.0), uplinks=4, collective_factor=0.5),
+        Scenario("uplink-4", cluster.testbed(), (30.5, 35.0, 39.0), uplinks=2, collective_factor=0.5),
     )
 }
 DEMO_SCENARIOS = ("testbed", "incast")

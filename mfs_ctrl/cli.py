@@ -50,7 +50,9 @@ def mfs() -> None:
     show_default=True,
     help="Folder for report.html and results.json.",
 )
-@click.option("--scenario", "scenarios", multiple=True, help="Only this scenario; may be repeated.")
+@click.option(
+    "--scenario", "scenarios", multiple=True, help="Run this scenario, not the default ones; may be repeated."
+)
 @click.option("--policy", "policies", multiple=True, help="Only this policy; may be repeated.")
 @click.option(
     "--trace",
