@@ -46,6 +46,12 @@ class RunSettings:
         tune_thresholds: whether the controller moves thresholds.
         tune_bias: whether the controller keeps biases at the measured load.
         order: who orders by the policy, one of :data:`ORDERS`; where it is not followed, there is one queue.
+        progress_delay_ns: None: the switch tracks progress and stamps teach it; else stamps show no batch, and the
+            hosts that a batch's own do not include learn of its progress after this delay.
+        prune: whether requests that cannot make it are given up when a batch arrives or departs.
+        drop_budget: share of the requests that pruning may give up at most.
+        cheating_hosts: hosts that stamp all they send as urgent.
+        police: whether a meter bounds what a port may send at the top levels.
     """
 
     tick_ns: int = NS_PER_S
@@ -58,6 +64,11 @@ class RunSettings:
     tune_thresholds: bool = True
     tune_bias: bool = True
     order: str = "both"
+    progress_delay_ns: int | None = None
+    prune: bool = False
+    drop_budget: float = 0.1
+    cheating_hosts: tuple[int, ...] = ()
+    police: bool = False
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
