@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from evaluation import report
@@ -24,13 +17,13 @@ from evaluation.rack import ORDERS, RunSettings
 from evaluation.results import Results, Run
 from evaluation.scenario import DEMO_SCENARIOS, Scenario, scenario_named
 from evaluation.trace import SAMPLE_PATH, load_trace
+from evaluation.workers import workers
 from evaluation.workload import Workload, select, workload
+from evaluation.writing import check_writable, writing
 from p4src import artifact
 
 REQUESTS = 180
 """Requests of a run by default."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +69,12 @@ def run_demo(
         select(scenario, requested, count)
         console.print(_description(scenario))
     numbers, pictures = out / "results.json", out / "report.html"
-    with _writing(out):
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for path in (numbers, pictures):
-            _check_writable(path)
-    with _workers(jobs or os.cpu_count() or 1, console) as workers:
-        works = workers.all("low-load TTFT of each request", workload, [(s, requested, count) for s in chosen.values()])
+            check_writable(path)
+    with workers(jobs, console) as pool:
+        works = pool.all("low-load TTFT of each request", workload, [(s, requested, count) for s in chosen.values()])
         points = [
             Point(name, policy, rate, seed, work, order)
             for (name, scenario), work in zip(chosen.items(), works, strict=True)
@@ -89,7 +82,7 @@ def run_demo(
             for policy in policies or POLICIES
             for seed in dict.fromkeys(seeds)
         ]
-        runs = workers.all("packets through the compiled program", play, [(point,) for point in points])
+        runs = pool.all("packets through the compiled program", play, [(point,) for point in points])
     settings: dict[str, str | int | float] = {
         "trace": path.name,
         "requests per run": count,
@@ -98,7 +91,7 @@ def run_demo(
     }
     settings |= {f"scenario {name}": _description(one).partition(": ")[2] for name, one in chosen.items()}
     results = Results(settings=settings, runs=runs)
-    with _writing(out):
+    with writing(out):
         results.write(numbers)
         report.write(results, pictures)
     _print_tables(results, console)
@@ -106,61 +99,10 @@ def run_demo(
     return results
 
 
-def _check_writable(path: Path) -> None:
-    # Before the runs: nobody should wait for minutes to be told that the results cannot be kept.
-    new = not path.exists()
-    path.open("a").close()
-    if new:
-        path.unlink()
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or out
-        raise EvaluationError(f"cannot write {where}: {error.strerror}; choose another folder with --out") from None
-
-
 def play(point: Point) -> Run:
     """One run of the grid."""
     settings = RunSettings(order=point.order)
     return run(scenario_named(point.scenario), point.work, point.policy, point.request_rate, point.seed, settings)
-
-
-class _Workers:
-    """Processes that share the work, and a progress bar over it."""
-
-    def __init__(self, pool: ProcessPoolExecutor, progress: Progress) -> None:
-        self._pool = pool
-        self._progress = progress
-
-    def all(self, title: str, function: Callable[..., T], arguments: Sequence[tuple[object, ...]]) -> list[T]:
-        """``function`` of each of ``arguments``, in their order, whatever order they end in."""
-        task = self._progress.add_task(title, total=len(arguments))
-        futures = [self._pool.submit(function, *given) for given in arguments]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                self._progress.advance(task)
-        except BrokenProcessPool:
-            raise EvaluationError(
-                "a process with a run ended by itself, perhaps for want of memory; try fewer --jobs"
-            ) from None
-        except BaseException:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        return [future.result() for future in futures]
-
-
-@contextmanager
-def _workers(jobs: int, console: Console) -> Iterator[_Workers]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # A forked process would inherit gRPC's threads half alive.
-    context = multiprocessing.get_context("spawn")
-    with Progress(*columns, console=console) as progress, ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        yield _Workers(pool, progress)
 
 
 def _description(scenario: Scenario) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from evaluation.errors import ServingError
+from evaluation.ideal_network import IdealNetwork
 from evaluation.metrics import summarise
 from evaluation.packet_network import PacketNetwork
-from evaluation.policies import policy_for
+from evaluation.policies import CEILING, policy_for, serving_for
 from evaluation.rack import RunSettings, rack
 from evaluation.results import Occupancy, Run, TunerPoint
 from evaluation.scenario import Scenario
 from evaluation.serving import Serving
-from evaluation.trace import with_poisson_arrivals
+from evaluation.trace import Request, with_poisson_arrivals
+from evaluation.virtual_host import FRAME_BYTES, SEGMENT_BYTES
 from evaluation.workload import Workload
 from host_agent.level import CODE_STEPS, URGENCY_ONE
-from host_agent.load import NS_PER_S
+from host_agent.load import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_ctrl.controller import TickRecord
 from soft_switch.switch import Switch
 
@@ -42,12 +44,15 @@ def run(
     """
     settings = settings or RunSettings()
     requests = with_poisson_arrivals(work.requests, request_rate, seed)
+    if policy_name == CEILING:
+        return _ceiling(scenario, work, requests, request_rate, seed)
     chosen = policy_for(policy_name, scenario, work, requests)
     occupancy: list[Occupancy] = []
     history: list[TickRecord] = []
     with rack(scenario, chosen, settings) as built:
         network, clock = built.network, built.network.clock
-        serving = Serving(scenario.serving, built.serving_network, requests, work.slo_ns, work.placements)
+        config = serving_for(policy_name, scenario)
+        serving = Serving(config, built.serving_network, requests, work.slo_ns, work.placements)
         serving.start()
         before, stalled = 0, 0
         while serving.unfinished:
@@ -66,6 +71,25 @@ def run(
     return _result(scenario, policy_name, request_rate, seed, serving, network, occupancy, history)
 
 
+def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], request_rate: float, seed: int) -> Run:
+    """A run in which each flow takes what it takes alone on the rack; without packets, so it is cheap."""
+    network = alone_on_the_rack(scenario)
+    serving = Serving(scenario.serving, network, requests, work.slo_ns, work.placements)
+    serving.start()
+    network.run()
+    return _result(scenario, CEILING, request_rate, seed, serving, None, [], [])
+
+
+def alone_on_the_rack(scenario: Scenario) -> IdealNetwork:
+    """The network in which each flow has the rack for itself: full packets, stored and forwarded once."""
+    return IdealNetwork(
+        scenario.tors[0].rate_bps,
+        latency_ns=2 * scenario.propagation_ns,
+        packet_bytes=SEGMENT_BYTES,
+        header_bytes=FRAME_BYTES + WIRE_OVERHEAD_BYTES - SEGMENT_BYTES,
+    )
+
+
 def _occupancy(switches: Iterable[Switch], now_ns: int) -> Occupancy:
     ports = [port.occupancy() for switch in switches for port in switch.ports.values()]
     totals = [sum(held) for held in zip(*ports, strict=True)]
@@ -78,14 +102,15 @@ def _result(
     request_rate: float,
     seed: int,
     serving: Serving,
-    network: PacketNetwork,
+    network: PacketNetwork | None,
     occupancy: list[Occupancy],
     history: Iterable[TickRecord],
 ) -> Run:
     warm = round(WARM_UP_SHARE * len(serving.records))
     counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
     summary = summarise(counted, serving.batches)
-    totals = network.totals()
+    totals = network.totals() if network is not None else None
+    ports = (port for switch in network.switches for port in switch.ports.values()) if network is not None else ()
     return Run(
         scenario=scenario.name,
         policy=policy_name,
@@ -99,9 +124,9 @@ def _result(
         collective_completion_mean_s=summary.collective_mean_s,
         p2d_earliness_mean_s=summary.earliness_mean_s,
         network_share=summary.network_share,
-        packets=sum(port.sent_packets for switch in network.switches for port in switch.ports.values()),
-        packets_lost=totals.dropped,
-        packets_reordered=totals.reordered,
+        packets=sum(port.sent_packets for port in ports),
+        packets_lost=totals.dropped if totals is not None else 0,
+        packets_reordered=totals.reordered if totals is not None else 0,
         ttft_s=[record.ttft_ns / NS_PER_S for record in counted],
         occupancy=occupancy,
         tuner=[_tuner_point(record) for record in history if record.thresholds is not None],

@@ -12,6 +12,7 @@ from functools import partial
 from evaluation.batching import BATCH_TOKENS, Chunk, Job
 from evaluation.cluster import Cluster
 from evaluation.errors import ServingError
+from evaluation.laxity import BatchTimes, LaxityNetwork, transmission_ns
 from evaluation.llm import (
     GPU,
     ModelShape,
@@ -46,6 +47,7 @@ class ServingConfig:
             experts, and serving engines give a layer's KV to their connector right after attention.
         kv_on_one_gpu: a request's KV lives on one GPU of its unit (attention is data-parallel), so it is fetched and
             handed over through one NIC, in turn by the request's index; else all NICs of the unit have equal shares.
+        laxity_deadlines: flows have the deadlines of a clairvoyant, see :mod:`evaluation.laxity`.
     """
 
     cluster: Cluster
@@ -57,6 +59,7 @@ class ServingConfig:
     collective_factor: float = 1.0
     hand_over_early: bool = False
     kv_on_one_gpu: bool = False
+    laxity_deadlines: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -135,7 +138,7 @@ class Iteration:
         self.batch = batch
         self.chunks = chunks
         self._config = config
-        self._network = network
+        self._network: Network = network
         self._on_flow = on_flow
         self._on_end = on_end
         self._hosts = config.cluster.unit_hosts(unit)
@@ -154,6 +157,8 @@ class Iteration:
         self._start_ns = network.now_ns
         self._compute_ns = self._stage1_wait_ns = 0
         self._collectives_ns: list[int] = []
+        if config.laxity_deadlines:
+            self._network = LaxityNetwork(network, self._times())
 
     def start(self) -> None:
         """Open the flows of reused KV for all steps, and begin with the first."""
@@ -176,6 +181,21 @@ class Iteration:
             stage1_wait_ns=self._stage1_wait_ns,
             stage2_ns=sum(self._collectives_ns),
             collectives_ns=tuple(self._collectives_ns),
+        )
+
+    def _times(self) -> BatchTimes:
+        config, rate = self._config, self._config.scaled_nic_bits_per_second
+        steps = range(self._steps)
+        longest_chunk = max(chunk.tokens for chunk in self.chunks)
+        last_kv = longest_chunk * self._layers_of(self._steps - 1) * self._kv_bytes // len(self._hosts)
+        exchanged = [self._scaled(total) if (total := self._collective_bytes(step)) else 0 for step in steps]
+        return BatchTimes(
+            compute_ns=tuple(self._step_compute_ns(step) for step in steps),
+            collective_ns=tuple(transmission_ns(count, rate) for count in exchanged),
+            hand_over_ns=transmission_ns(self._scaled(last_kv), rate),
+            hand_over_early=config.hand_over_early,
+            layers_per_step=config.layers_per_step,
+            bits_per_second=rate,
         )
 
     def _layers_of(self, step: int) -> int:
@@ -223,12 +243,24 @@ class Iteration:
             self._compute()
 
     def _compute(self) -> None:
-        config = self._config
-        duration = compute_ns(
-            self._flops_per_layer * self._layers_of(self._step), config.gpu, config.cluster.unit_gpus(self.unit)
-        )
+        duration = self._step_compute_ns(self._step)
         self._compute_ns += duration
         self._network.call_at(self._network.now_ns + duration, self._exchange)
+
+    def _step_compute_ns(self, step: int) -> int:
+        config = self._config
+        return compute_ns(
+            self._flops_per_layer * self._layers_of(step), config.gpu, config.cluster.unit_gpus(self.unit)
+        )
+
+    def _collective_bytes(self, step: int) -> int:
+        """Bytes of a step's all-to-all from one NIC to one of another server, not scaled."""
+        config = self._config
+        servers = len(config.cluster.units[self.unit])
+        if servers == 1:
+            return 0
+        per_pair = all_to_all_bytes_per_server_pair(config.model, self._tokens, servers)
+        return int(per_pair * self._layers_of(step) * config.collective_factor) // config.cluster.nics_per_server
 
     def _exchange(self) -> None:
         cluster = self._config.cluster
@@ -236,8 +268,7 @@ class Iteration:
         self._phase_ns = self._network.now_ns
         if self._config.hand_over_early:
             self._hand_over_all()
-        per_pair = all_to_all_bytes_per_server_pair(self._config.model, self._tokens, len(servers))
-        total = int(per_pair * self._layers_of(self._step) * self._config.collective_factor)
+        total = self._collective_bytes(self._step)
         pairs = [(a, b) for a in servers for b in servers if a != b] if total else []
         self._collecting = len(pairs) * cluster.nics_per_server
         for source, destination in pairs:
@@ -247,7 +278,7 @@ class Iteration:
                     batch=self.batch,
                     stage=Stage.COLLECTIVE,
                     deadline_ns=self._red_ns,
-                    total_bytes=self._scaled(total // cluster.nics_per_server),
+                    total_bytes=self._scaled(total),
                     target_layer=self._step * self._config.layers_per_step,
                     beyond_bytes=0,
                 )

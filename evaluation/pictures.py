@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evaluation.intervals import Estimate
 from evaluation.results import Run
 from host_agent.stamp import LEVELS
 
 COLOURS = {"mfs": "#d62728", "static": "#1f77b4", "fifo": "#7f7f7f", "sjf": "#2ca02c", "edf": "#9467bd"}
 OTHER_COLOUR = "#8c564b"
 SIZE_INCHES = (6.4, 3.6)
+ROW_INCHES = 0.28
 
 
 def attainment(runs: Sequence[Run]) -> str:
@@ -70,6 +72,30 @@ def tuner_history(run: Run) -> str:
     axes.plot([time for time, _ in late], [share for _, share in late], ".", label="late share", color="C7")
     axes.set_ylim(bottom=0)
     axes.legend()
+    return _svg(figure)
+
+
+def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]]) -> str:
+    """SLO attainment with its interval, a row per variant and a colour per request rate."""
+    names = list(dict.fromkeys(name for lines in attained.values() for name, _ in lines))
+    figure, axes = _figure("SLO attainment", "")
+    figure.set_size_inches(SIZE_INCHES[0], 1.2 + ROW_INCHES * len(names))
+    for index, (rate, lines) in enumerate(attained.items()):
+        # Beside each other, not over each other.
+        shift = (index - (len(attained) - 1) / 2) * 0.7 / max(1, len(attained))
+        axes.errorbar(
+            [estimate.mean for _, estimate in lines],
+            [names.index(name) + shift for name, _ in lines],
+            xerr=[estimate.half if np.isfinite(estimate.half) else 0.0 for _, estimate in lines],
+            fmt="o",
+            markersize=3,
+            capsize=2,
+            label=f"{rate:g} requests per second",
+        )
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.02)
+    _legend(axes)
     return _svg(figure)
 
 

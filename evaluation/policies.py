@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from evaluation.ideal_network import IdealNetwork
 from evaluation.scenario import Scenario
-from evaluation.serving import Serving
+from evaluation.serving import Serving, ServingConfig
 from evaluation.trace import Request
 from evaluation.workload import Workload
 from host_agent.flow import FlowSpec
 from host_agent.level import log2_code
-from host_agent.stamp import LEVELS, units_of
+from host_agent.stamp import LEVELS, Stage, units_of
 from mfs_ctrl import policy
-from mfs_ctrl.policy import Policy, Thresholds
+from mfs_ctrl.policy import KARUNA_HIGHEST, KARUNA_LOWEST, Policy, Thresholds
 
 POLICIES = ("mfs", "static", "fifo", "sjf", "edf")
+"""Those that the demo compares."""
+FOLDS = {f"mfs-{levels}-levels": levels for levels in (2, 4)}
+WITHOUT_RED = "mfs-without-red"
+KARUNA = "karuna"
+LLF = "llf"
+"""Clairvoyant least laxity first: flows have laxity deadlines, and go by them as in EDF."""
+CEILING = "ceiling"
+"""No policy but a network without contention, which no policy can pass."""
 BANDS = LEVELS - 1
 """Levels that SJF and EDF divide flows into: all but the scavenger."""
+KARUNA_BANDS = KARUNA_HIGHEST - KARUNA_LOWEST + 1
 
 
 class _SurveyNetwork(IdealNetwork):
@@ -28,38 +39,61 @@ class _SurveyNetwork(IdealNetwork):
     def __init__(self, bits_per_second: int) -> None:
         super().__init__(bits_per_second)
         self.remaining_codes: list[int] = []
+        self.early_remaining_codes: list[int] = []
         self.slack_codes: list[int] = []
 
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
-        self.remaining_codes.append(log2_code(units_of(spec.total_bytes + spec.beyond_bytes)))
+        remaining_code = log2_code(units_of(spec.total_bytes + spec.beyond_bytes))
+        self.remaining_codes.append(remaining_code)
+        if spec.stage != Stage.P2D:
+            self.early_remaining_codes.append(remaining_code)
         self.slack_codes.append(log2_code(max(0, (spec.deadline_ns - self.now_ns) // 1000)))
         super().start_flow(source_host, spec, on_complete)
 
 
+def serving_for(name: str, scenario: Scenario) -> ServingConfig:
+    """What is served under the policy ``name``: the same for all, but for the deadlines of a clairvoyant's flows."""
+    return replace(scenario.serving, laxity_deadlines=name == LLF)
+
+
 def policy_for(name: str, scenario: Scenario, work: Workload, requests: Iterable[Request]) -> Policy:
-    """The policy ``name``; SJF and EDF with bands that hold equally many flows of this workload, uncontended.
+    """The policy ``name``; where it has bands, they hold equally many flows of this workload, uncontended.
 
     Raises:
         ValueError: no such policy.
     """
-    if name in ("sjf", "edf"):
-        network = _SurveyNetwork(scenario.serving.scaled_nic_bits_per_second)
-        serving = Serving(scenario.serving, network, requests, work.slo_ns, work.placements)
-        serving.start()
-        network.run()
-        if name == "sjf":
-            return policy.sjf(_quantiles(network.remaining_codes))
-        return policy.edf(_quantiles(network.slack_codes))
-    plain = {
-        "mfs": lambda: policy.mfs(Thresholds(near_rli=scenario.layers_per_step)),
+    full = policy.mfs(Thresholds(near_rli=scenario.layers_per_step))
+    plain: dict[str, Callable[[], Policy]] = {
+        "mfs": lambda: full,
         "static": policy.static,
         "fifo": policy.fifo,
+        WITHOUT_RED: lambda: replace(policy.without_red(full), name=WITHOUT_RED),
     }
-    if name not in plain:
-        raise ValueError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
-    return plain[name]()
+    plain |= {fold: partial(policy.folded, full, levels) for fold, levels in FOLDS.items()}
+    banded: dict[str, Callable[[_SurveyNetwork], Policy]] = {
+        "sjf": lambda seen: policy.sjf(_quantiles(seen.remaining_codes)),
+        "edf": lambda seen: policy.edf(_quantiles(seen.slack_codes)),
+        KARUNA: lambda seen: policy.karuna(_quantiles(seen.early_remaining_codes, KARUNA_BANDS)),
+        LLF: lambda seen: replace(policy.edf(_quantiles(seen.slack_codes)), name=LLF),
+    }
+    if name in plain:
+        return plain[name]()
+    if name in banded:
+        return banded[name](_survey(serving_for(name, scenario), work, requests))
+    names = dict.fromkeys((*POLICIES, *plain, *banded))
+    raise ValueError(f"there is no policy {name!r}; there are {', '.join(names)}")
 
 
-def _quantiles(codes: list[int]) -> list[int]:
-    bounds = np.quantile(codes, [share / BANDS for share in range(1, BANDS)])
+def _survey(config: ServingConfig, work: Workload, requests: Iterable[Request]) -> _SurveyNetwork:
+    network = _SurveyNetwork(config.scaled_nic_bits_per_second)
+    serving = Serving(config, network, requests, work.slo_ns, work.placements)
+    serving.start()
+    network.run()
+    return network
+
+
+def _quantiles(codes: list[int], bands: int = BANDS) -> list[int]:
+    if not codes:
+        return []
+    bounds = np.quantile(codes, [share / bands for share in range(1, bands)])
     return sorted({int(bound) for bound in bounds if bound >= 1})

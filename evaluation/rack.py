@@ -58,6 +58,8 @@ class RunSettings:
         police: whether ports are metered, each for the part that its server plays (:mod:`evaluation.policing`).
         untrusted_hosts: hosts whose stamps the switch does not honour.
         order: who orders by the policy, one of :data:`ORDERS`; where it is not followed, there is one queue.
+        prune: whether requests that cannot make it are given up when a batch arrives or departs.
+        drop_budget: share of the requests that pruning may give up at most.
     """
 
     tick_ns: int = NS_PER_S
@@ -75,6 +77,8 @@ class RunSettings:
     police: bool = False
     untrusted_hosts: tuple[int, ...] = ()
     order: str = "both"
+    prune: bool = False
+    drop_budget: float = 0.1
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:

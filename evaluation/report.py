@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from evaluation import pictures
+from evaluation.intervals import CONFIDENCE
 from evaluation.results import Results, Run
 
 COLUMNS: tuple[tuple[str, str, str, float], ...] = (
@@ -37,7 +38,6 @@ LEGEND = (
 
 
 HEADINGS = tuple(heading for _, heading, _, _ in COLUMNS)
-CONFIDENCE = 0.95
 
 
 def rows(runs: Sequence[Run], scenario: str, rate: float) -> list[tuple[str, list[str]]]:

@@ -12,6 +12,9 @@ from evaluation.llm import B200, GPU, MIXTRAL_8X7B, ModelShape
 from evaluation.placement import HotPrefixes
 from topologies.topology import Topology, tor, two_tors
 
+LOADS = (0.6, 0.4, 0.2)
+"""What fair sharing attains, about, at the request rates of a scenario."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -20,7 +23,7 @@ class Scenario:
     Attributes:
         name: as on the command line.
         cluster: servers and their roles.
-        request_rates: requests per second at which fair sharing attains about 60 %, 40 % and 20 % of objectives.
+        request_rates: requests per second at which fair sharing attains about the shares of :data:`LOADS`.
         model: what is served.
         gpu: on what it is computed.
         scale: rates and bytes are divided by this, so times stay as they are and there are fewer packets.

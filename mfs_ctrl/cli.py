@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-EXTRAS = {"demo": "eval", "switch": "ctrl", "ctrl": "ctrl"}
+EXTRAS = {"demo": "eval", "ablate": "eval", "switch": "ctrl", "ctrl": "ctrl"}
 """Which extra of the distribution each subcommand needs."""
 
 DEFAULT_ADDRESS = "127.0.0.1:9559"
@@ -91,6 +91,51 @@ def demo(
     from evaluation.demo import run_demo
 
     run_demo(out, scenarios, policies, trace, requests, seeds, jobs, order)
+
+
+@mfs.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/ablation"),
+    show_default=True,
+    help="Folder for ablation.csv and the pictures; runs that are in it are not run again.",
+)
+@click.option("--scenario", "scenarios", multiple=True, help="Only this scenario; may be repeated.")
+@click.option("--variant", "variants", multiple=True, help="Only this variant; may be repeated.")
+@click.option(
+    "--load",
+    "loads",
+    type=click.Choice(["0.6", "0.4", "0.2"]),
+    multiple=True,
+    help="Only the scenario's rate at which fair sharing attains about this share; may be repeated.",
+)
+@click.option(
+    "--rate", "rates", type=Positive(0.001, 1e6), multiple=True, help="This rate, requests/s; may be repeated."
+)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="How many seeds, the same for all."
+)
+@click.option("--requests", type=click.IntRange(min=1), default=180, show_default=True, help="Requests per run.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes; by default one per core.")
+def ablate(
+    out: Path,
+    scenarios: tuple[str, ...],
+    variants: tuple[str, ...],
+    loads: tuple[str, ...],
+    rates: tuple[float, ...],
+    seeds: int,
+    requests: int,
+    jobs: int | None,
+) -> None:
+    """Show what each part of the scheduler is worth.
+
+    Runs the scheduler, the same without one of its parts, and the policies that it is compared with, over several
+    seeds. Stopped, it goes on where it was when called again.
+    """
+    from evaluation.ablation import run_ablation
+
+    run_ablation(out, scenarios, variants, [float(load) for load in loads], rates, seeds, requests, jobs)
 
 
 @mfs.command()

@@ -6,12 +6,12 @@ first rule that matches wins, on the hosts by order, in the switch by priority.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from host_agent.level import CODE_MAX, CODE_STEPS, URGENCY_ONE, Interval, LevelRule
-from host_agent.stamp import SCAVENGER, TOP_LEVEL, Stage
+from host_agent.stamp import LEVELS, SCAVENGER, TOP_LEVEL, Stage
 
 IN_TIME = (0, 0)
 LATE = (1, 1)
@@ -31,6 +31,10 @@ EARLY_NEAR = 4
 EARLY_FAR = 3
 LAST_SOON = 2
 LAST_LATER = 1
+
+# The levels that the Karuna-like policy has for flows without a deadline of their own.
+KARUNA_HIGHEST = TOP_LEVEL - 1
+KARUNA_LOWEST = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +126,65 @@ def edf(boundaries: Sequence[int]) -> Policy:
     return Policy("edf", (UNSTAGED_FIRST, GIVE_UP, *rules))
 
 
-def _bands(boundaries: Sequence[int]) -> list[tuple[int, Interval]]:
-    """Levels from the top down, and the codes of each."""
+def karuna(boundaries: Sequence[int]) -> Policy:
+    """Karuna-like: flows with a deadline of their own, that is P2D, get no more than they need, others go by SJF.
+
+    Karuna paces deadline flows at the least rate that meets the deadline. With levels alone: they wait at the bottom
+    until their MLU says that they need all of the bandwidth now, and then go first. ``boundaries`` are remaining codes
+    of the others, ascending, one fewer than the levels between.
+    """
+    bands = _bands(boundaries, KARUNA_HIGHEST, KARUNA_LOWEST)
+    early = (stage for stage in ORDERED if stage is not Stage.P2D)
+    return Policy(
+        "karuna",
+        (
+            UNSTAGED_FIRST,
+            GIVE_UP,
+            LevelRule(Stage.P2D, TOP_LEVEL, urgency=(URGENCY_ONE, CODE_MAX)),
+            LevelRule(Stage.P2D, KARUNA_LOWEST - 1),
+            *(LevelRule(stage, level, remaining_code=band) for stage in early for level, band in bands),
+        ),
+    )
+
+
+def without_red(base: Policy) -> Policy:
+    """The MFS policy ``base`` with all early-stage flows of RLI 0 in one level, however tight their batch.
+
+    Its thresholds are not tuned: the tuner's evidence is by levels that it does not have.
+    """
+    return _relevelled(base, f"{base.name}-without-red", lambda level: EARLY_LOOSE if level == EARLY_TIGHT else level)
+
+
+def folded(base: Policy, levels: int) -> Policy:
+    """The policy ``base`` on a switch of so many queues, 1 to 8: neighbouring levels share one, order is kept.
+
+    The lowest queue is the scavenger, so that what is given up still falls. The thresholds are not tuned, as those of
+    :func:`without_red`.
+
+    Raises:
+        ValueError: no such number of levels.
+    """
+    if not 1 <= levels <= LEVELS:
+        raise ValueError(f"a policy folds onto 1 to {LEVELS} levels, not {levels}")
+    return _relevelled(base, f"{base.name}-{levels}-levels", lambda level: _folded_level(level, levels))
+
+
+def _folded_level(level: int, levels: int) -> int:
+    queue = level * levels // LEVELS
+    highest_of_queue = -(-(queue + 1) * LEVELS // levels) - 1
+    return highest_of_queue if queue else SCAVENGER
+
+
+def _relevelled(base: Policy, name: str, level_of: Callable[[int], int]) -> Policy:
+    return Policy(name, tuple(replace(rule, level=level_of(rule.level)) for rule in base.rules))
+
+
+def _bands(boundaries: Sequence[int], highest: int = TOP_LEVEL, lowest: int = 1) -> list[tuple[int, Interval]]:
+    """Levels from ``highest`` down to ``lowest`` at most, and the codes of each."""
     codes = all(1 <= boundary <= CODE_MAX for boundary in boundaries)
-    if not codes or list(boundaries) != sorted(set(boundaries)) or len(boundaries) >= TOP_LEVEL:
+    if not codes or list(boundaries) != sorted(set(boundaries)) or len(boundaries) > highest - lowest:
         raise ValueError(
-            f"boundaries {list(boundaries)} must rise within 1..{CODE_MAX}, at most {TOP_LEVEL - 1} of them"
+            f"boundaries {list(boundaries)} must rise within 1..{CODE_MAX}, at most {highest - lowest} of them"
         )
     edges = [0, *boundaries, CODE_MAX + 1]
-    return [(TOP_LEVEL - index, (low, high - 1)) for index, (low, high) in enumerate(pairwise(edges))]
+    return [(highest - index, (low, high - 1)) for index, (low, high) in enumerate(pairwise(edges))]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_agent.level import CODE_MAX, LevelKey, LevelRule, decide
+from host_agent.level import CODE_MAX, URGENCY_ONE, LevelKey, LevelRule, decide
 from host_agent.stamp import LEVELS, SCAVENGER, TOP_LEVEL, Stage
 from mfs_ctrl import policy
 from mfs_ctrl.policy import Policy, Thresholds
@@ -29,6 +29,9 @@ policies = st.one_of(
     st.builds(policy.mfs, thresholds),
     st.builds(policy.sjf, boundaries),
     st.builds(policy.edf, boundaries),
+    st.builds(policy.karuna, st.lists(st.integers(1, CODE_MAX), unique=True, max_size=4).map(sorted)),
+    st.builds(policy.folded, st.builds(policy.mfs, thresholds), st.integers(1, LEVELS)),
+    st.builds(policy.without_red, st.builds(policy.mfs, thresholds)),
     st.sampled_from([policy.static(), policy.fifo(), policy.mfs()]),
 )
 
@@ -138,6 +141,80 @@ class TestMfs:
     def test_thresholds_come_along_for_the_tuner(self) -> None:
         assert policy.mfs().thresholds == Thresholds()
         assert all(one.thresholds is None for one in (policy.static(), policy.fifo(), policy.sjf([]), policy.edf([])))
+
+
+def level(chosen: Policy, stage: Stage, **values: int) -> int:
+    """The level of a flow in time, of RLI 0, and of middling codes except for ``values``."""
+    known = {"late": 0, "rli": 0, "urgency": 100, "slack_code": 100, "remaining_code": 100} | values
+    return decide(chosen.rules, LevelKey(stage, **known), NO_RULE)
+
+
+class TestKaruna:
+    CHOSEN = policy.karuna([50, 80, 120, 150])
+
+    def test_a_flow_with_a_deadline_waits_at_the_bottom_until_it_needs_all_of_the_bandwidth(self) -> None:
+        levels = [level(self.CHOSEN, Stage.P2D, urgency=code) for code in range(CODE_MAX + 1)]
+        assert levels == [1] * URGENCY_ONE + [TOP_LEVEL] * (CODE_MAX + 1 - URGENCY_ONE)
+        # Neither its size nor its deadline counts before.
+        assert level(self.CHOSEN, Stage.P2D, remaining_code=1, slack_code=1) == 1
+        assert level(self.CHOSEN, Stage.P2D, late=1, urgency=CODE_MAX) == SCAVENGER
+
+    @pytest.mark.parametrize("stage", EARLY)
+    @pytest.mark.parametrize(
+        ("remaining_code", "expected"), [(0, 6), (49, 6), (50, 5), (80, 4), (119, 4), (120, 3), (150, 2), (255, 2)]
+    )
+    def test_the_others_go_by_size_between(self, stage: Stage, remaining_code: int, expected: int) -> None:
+        for late in (0, 1):
+            assert level(self.CHOSEN, stage, late=late, urgency=CODE_MAX, remaining_code=remaining_code) == expected
+
+    def test_more_bands_than_levels_between_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="at most 4 of them"):
+            policy.karuna([1, 2, 3, 4, 5])
+
+
+class TestFolded:
+    @given(policies, st.integers(1, LEVELS), st.data())
+    def test_order_is_kept(self, chosen: Policy, levels: int, data: st.DataObject) -> None:
+        keys = list(cells(chosen.rules))
+        one, other = data.draw(st.sampled_from(keys)), data.draw(st.sampled_from(keys))
+        before = decide(chosen.rules, one) - decide(chosen.rules, other)
+        rules = policy.folded(chosen, levels).rules
+        after = decide(rules, one) - decide(rules, other)
+        # What went first does not go last, and what was equal stays so.
+        assert before * after > 0 or after == 0
+
+    @given(policies, st.integers(1, LEVELS))
+    def test_no_more_levels_than_asked_for(self, chosen: Policy, levels: int) -> None:
+        folded = policy.folded(chosen, levels)
+        assert len({rule.level for rule in folded.rules}) <= levels
+        # What is given up is not carried along with what went first.
+        assert all(
+            now.level == SCAVENGER
+            for was, now in zip(chosen.rules, folded.rules, strict=True)
+            if was.level == SCAVENGER
+        )
+
+    def test_all_levels_of_the_switch_are_the_policy_itself(self) -> None:
+        assert policy.folded(policy.mfs(), LEVELS).rules == policy.mfs().rules
+
+    def test_two_levels_part_what_a_gpu_waits_for_from_what_can_wait(self) -> None:
+        chosen = policy.folded(policy.mfs(), 2)
+        urgent = level(chosen, Stage.P2D, urgency=URGENCY_ONE)
+        assert urgent == level(chosen, Stage.COLLECTIVE) == level(chosen, Stage.NONE) == TOP_LEVEL
+        assert level(chosen, Stage.P2D) == level(chosen, Stage.KV_REUSE, rli=9) == SCAVENGER
+
+    @pytest.mark.parametrize("levels", [0, LEVELS + 1])
+    def test_absurd_numbers_of_levels_are_refused(self, levels: int) -> None:
+        with pytest.raises(ValueError, match=f"1 to {LEVELS} levels, not {levels}"):
+            policy.folded(policy.mfs(), levels)
+
+
+@given(thresholds)
+def test_without_red_only_the_tightness_of_a_batch_does_not_count(at: Thresholds) -> None:
+    full, chosen = policy.mfs(at), policy.without_red(policy.mfs(at))
+    for key in cells(full.rules):
+        before = decide(full.rules, key)
+        assert decide(chosen.rules, key) == (policy.EARLY_LOOSE if before == policy.EARLY_TIGHT else before)
 
 
 def test_fifo_knows_no_difference_and_static_only_the_stage() -> None:

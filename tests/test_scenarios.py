@@ -196,7 +196,7 @@ def test_the_demo_runs_two_scenarios_unless_told_otherwise(tmp_path: object, mon
         raise Stop
 
     monkeypatch.setattr("evaluation.demo._description", lambda scenario: described.append(scenario.name) or "")
-    monkeypatch.setattr("evaluation.demo._check_writable", stop)
+    monkeypatch.setattr("evaluation.demo.check_writable", stop)
     with pytest.raises(Stop):
         run_demo(tmp_path)  # type: ignore[arg-type]
     assert tuple(described) == DEMO_SCENARIOS == ("testbed", "incast")

@@ -1,0 +1,216 @@
+"""``mfs ablate``: what each part of the scheduler is worth, over the same seeds for all, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluation import pictures
+from evaluation.ablation_rows import Key, Row, RowFile, row_of
+from evaluation.experiment import run
+from evaluation.intervals import Estimate, gap_closed, mean_interval, paired_difference
+from evaluation.policies import CEILING
+from evaluation.scenario import LOADS, SCENARIOS, Scenario, scenario_named
+from evaluation.trace import SAMPLE_PATH, load_trace
+from evaluation.variants import FLOOR, FULL, VARIANTS, Variant, variant_named
+from evaluation.workers import workers
+from evaluation.workload import Workload, select, workload
+from evaluation.writing import check_writable, writing
+from p4src import artifact
+
+REQUESTS = 180
+"""Requests of a run by default."""
+SEEDS = 10
+"""Seeds by default: 1 to this."""
+LEGEND = (
+    "In SLO: requests in time, the mean over seeds with its 95 % interval (Student's t). Against mfs: the difference "
+    "seed by seed, in points, with its interval. Gap: share of the gap from fifo to the ceiling that is closed. TTFT: "
+    "mean and 99th percentile, milliseconds. Reordered: of a million packets through the switch."
+)
+_HEADINGS = ("in SLO", "against mfs", "gap", "TTFT", "p99", "reordered", "seeds")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of the grid, small enough to send to another process."""
+
+    scenario: Scenario
+    variant: Variant
+    request_rate: float
+    load: float | None
+    seed: int
+    work: Workload
+
+    @property
+    def key(self) -> Key:
+        """Which row it becomes."""
+        return self.scenario.name, self.request_rate, self.variant.name, self.seed
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a table shows of one variant at one rate."""
+
+    variant: str
+    attainment: Estimate
+    against_full: Estimate | None
+    gap_closed: float | None
+    ttft_mean_s: float
+    ttft_p99_s: float
+    reordered_per_million: float
+    seeds: int
+
+
+def run_ablation(
+    out: Path,
+    scenarios: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    loads: Sequence[float] = (),
+    rates: Sequence[float] = (),
+    seeds: int = SEEDS,
+    requests: int = REQUESTS,
+    jobs: int | None = None,
+    console: Console | None = None,
+) -> list[Row]:
+    """Run what is missing of the grid in ``out/ablation.csv``, print the tables, and leave a picture per scenario.
+
+    No scenarios or variants mean all of them. ``loads`` are of :data:`~evaluation.scenario.LOADS`, ``rates`` requests
+    per second; with neither, all rates of each scenario. The seeds are 1 to ``seeds``, the same for all variants.
+
+    Returns:
+        all rows of the file, in its order.
+
+    Raises:
+        EvaluationError: an unknown name, a trace that is too short, or a file that these runs do not belong to.
+        p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
+    """
+    console = console or Console()
+    places = [scenario_named(name) for name in dict.fromkeys(scenarios or SCENARIOS)]
+    chosen = [variant_named(name) for name in dict.fromkeys(variants or VARIANTS)]
+    artifact.load()
+    trace = load_trace(SAMPLE_PATH)
+    for scenario in places:
+        select(scenario, trace, requests)
+    path = out / "ablation.csv"
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
+        file = RowFile(path, requests)
+    asked = {scenario.name: _asked_rates(scenario, loads, rates) for scenario in places}
+    missing = {
+        scenario.name: [
+            (variant, rate, load, seed)
+            for rate, load in asked[scenario.name].items()
+            for seed in range(1, seeds + 1)
+            for variant in chosen
+            if (scenario.name, rate, variant.name, seed) not in file.rows
+        ]
+        for scenario in places
+    }
+    to_run = [scenario for scenario in places if missing[scenario.name]]
+    if to_run:
+        with workers(jobs, console) as pool:
+            works = pool.all(
+                "low-load TTFT of each request", workload, [(scenario, trace, requests) for scenario in to_run]
+            )
+            cells = [
+                Cell(scenario, variant, rate, load, seed, work)
+                for scenario, work in zip(to_run, works, strict=True)
+                for variant, rate, load, seed in missing[scenario.name]
+            ]
+
+            def keep(row: Row) -> None:
+                with writing(out):
+                    file.append(row)
+
+            pool.all("runs", play, [(cell,) for cell in cells], keep)
+    with writing(out):
+        file.sort()
+        rows = list(file.rows.values())
+        for scenario in places:
+            drawn = [row for row in rows if row.scenario == scenario.name]
+            attained = {
+                rate: [(line.variant, line.attainment) for line in lines(drawn, rate)] for rate in asked[scenario.name]
+            }
+            picture = pictures.ablation(attained)
+            (out / f"ablation-{scenario.name}.svg").write_text(picture, "utf-8")
+    for scenario in places:
+        for rate in asked[scenario.name]:
+            _print_table(scenario.name, rate, [row for row in rows if row.scenario == scenario.name], console)
+    console.print(LEGEND)
+    for variant in chosen:
+        console.print(f"{variant.name}: {variant.why}", highlight=False)
+    console.print(f"Runs: {path}", highlight=False)
+    return rows
+
+
+def play(cell: Cell) -> Row:
+    """One run of the grid."""
+    one = run(cell.scenario, cell.work, cell.variant.policy, cell.request_rate, cell.seed, cell.variant.settings)
+    return row_of(one, cell.variant.name, cell.load, len(cell.work.requests))
+
+
+def lines(rows: Iterable[Row], rate: float) -> list[Line]:
+    """A line per variant of one scenario's ``rows`` at ``rate``, in the order of :data:`VARIANTS`."""
+    by_variant: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.request_rate == rate:
+            by_variant.setdefault(row.variant, []).append(row)
+    attained = {name: {row.seed: row.slo_attainment for row in found} for name, found in by_variant.items()}
+    full, floor, ceiling = (attained.get(name, {}) for name in (FULL, FLOOR, CEILING))
+    return [
+        Line(
+            variant=name,
+            attainment=mean_interval(list(attained[name].values())),
+            against_full=None if name == FULL else paired_difference(attained[name], full),
+            gap_closed=gap_closed(attained[name], floor, ceiling),
+            ttft_mean_s=fmean(row.ttft_mean_s for row in by_variant[name]),
+            ttft_p99_s=fmean(row.ttft_p99_s for row in by_variant[name]),
+            reordered_per_million=fmean(row.reordered_per_million for row in by_variant[name]),
+            seeds=len(by_variant[name]),
+        )
+        for name in VARIANTS
+        if name in by_variant
+    ]
+
+
+def _asked_rates(scenario: Scenario, loads: Sequence[float], rates: Sequence[float]) -> dict[float, float | None]:
+    """The rates to run, and the load that each is."""
+    own = dict(zip(LOADS, scenario.request_rates, strict=False))
+    load_of = {rate: load for load, rate in own.items()}
+    wanted = [own[load] for load in loads if load in own] + list(rates) if loads or rates else scenario.request_rates
+    return {rate: load_of.get(rate) for rate in wanted}
+
+
+def _print_table(scenario: str, rate: float, rows: Sequence[Row], console: Console) -> None:
+    title = f"{scenario}, {rate:g} requests per second"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("variant", no_wrap=True)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line in lines(rows, rate):
+        style = "bold" if line.variant == FULL else None
+        table.add_row(line.variant, *_cells(line), style=style)
+    console.print(table)
+
+
+def _cells(line: Line) -> list[str]:
+    return [
+        f"{100 * line.attainment.mean:.1f}{_half(line.attainment)}",
+        f"{100 * line.against_full.mean:+.1f}{_half(line.against_full)}" if line.against_full else "",
+        f"{line.gap_closed:.0%}" if line.gap_closed is not None else "",
+        f"{1000 * line.ttft_mean_s:.0f}",
+        f"{1000 * line.ttft_p99_s:.0f}",
+        f"{line.reordered_per_million:,.0f}",
+        str(line.seeds),
+    ]
+
+
+def _half(estimate: Estimate) -> str:
+    return f"±{100 * estimate.half:.1f}" if math.isfinite(estimate.half) else ""

@@ -1,0 +1,91 @@
+"""What ``mfs ablate`` compares, as data: the whole scheduler, the same without a part, and what else there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from evaluation.errors import EvaluationError
+from evaluation.policies import CEILING, FOLDS, KARUNA, LLF, WITHOUT_RED
+from evaluation.rack import RunSettings
+
+FULL = "mfs"
+FLOOR = "fifo"
+CHEAT = 0
+"""The host that cheats, where one does: a prefill unit's in every scenario."""
+STALE_NS = 20_000_000
+"""About two steps of a batch: what a control message between serving engines may take under load."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One row of the comparison.
+
+    Attributes:
+        name: as on the command line.
+        policy: as in :func:`~evaluation.policies.policy_for`, or the ceiling.
+        why: what its difference to the full scheduler tells, in one line.
+        changes: fields of :class:`~evaluation.rack.RunSettings` and their values.
+    """
+
+    name: str
+    policy: str
+    why: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> RunSettings:
+        """The settings of its runs."""
+        return replace(RunSettings(), **self.changes)
+
+
+_BASES = (
+    Variant("static", "static", "one class a stage: what an operator sets up in an afternoon"),
+    Variant(FLOOR, "fifo", "fair sharing: the floor of the gap"),
+    Variant("sjf", "sjf", "shortest remaining first"),
+    Variant("edf", "edf", "earliest deadline first"),
+    Variant("karuna", KARUNA, "deadline flows get the least they need, the others go by size"),
+)
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant(FULL, "mfs", "hosts and switch, thresholds and biases tuned, nothing pruned"),
+        Variant("hosts-only", "mfs", "what the switch earns", {"order": "hosts"}),
+        Variant("switch-only", "mfs", "what order at the senders earns", {"order": "switch"}),
+        Variant("stale-progress", "mfs", "what fresh progress earns", {"progress_delay_ns": STALE_NS}),
+        Variant("without-bias", "mfs", "what the measured load of ports earns", {"tune_bias": False}),
+        Variant("fixed-thresholds", "mfs", "what tuning thresholds earns", {"tune_thresholds": False}),
+        Variant("without-red", WITHOUT_RED, "what the order between batches earns; thresholds fixed"),
+        *(
+            Variant(f"levels-{levels}", name, f"what {levels} queues are worth of eight; thresholds fixed")
+            for name, levels in FOLDS.items()
+        ),
+        Variant("without-policing", "mfs", "what one cheating host costs the others", {"cheating_hosts": (CHEAT,)}),
+        Variant(
+            "policing",
+            "mfs",
+            "what of that policing gives back",
+            {"cheating_hosts": (CHEAT,), "police": True},
+        ),
+        *_BASES,
+        *(
+            Variant(f"{base.name}-pruning", base.policy, f"{base.name}, hopeless requests given up", {"prune": True})
+            for base in (Variant(FULL, "mfs", ""), *_BASES)
+        ),
+        Variant("llf", LLF, "clairvoyant least laxity first: what is lost by not knowing what is to come"),
+        Variant(CEILING, CEILING, "each flow alone on its path: what no order can pass"),
+    )
+}
+
+
+def variant_named(name: str) -> Variant:
+    """The variant ``name``.
+
+    Raises:
+        EvaluationError: there is none of that name; the message lists them.
+    """
+    if name not in VARIANTS:
+        raise EvaluationError(f"there is no variant {name!r}; there are {', '.join(VARIANTS)}")
+    return VARIANTS[name]
