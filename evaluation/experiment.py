@@ -85,6 +85,7 @@ def _result(
     counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
     summary = summarise(counted, serving.batches)
     totals = network.totals()
+    stranding = network.meter.counters
     return Run(
         scenario=scenario.name,
         policy=policy_name,
@@ -101,6 +102,10 @@ def _result(
         packets=sum(port.sent_packets for port in network.switch.ports.values()),
         packets_lost=totals.dropped,
         packets_reordered=totals.reordered,
+        stranded_bytes=stranding.stranded_bytes,
+        stranding_delay_mean_s=stranding.delay_mean_ns / NS_PER_S,
+        reordered_per_million=1e6 * totals.reordered / totals.received,
+        reordered_within_message=stranding.reordered_within_message,
         ttft_s=[record.ttft_ns / NS_PER_S for record in counted],
         occupancy=occupancy,
         tuner=[_tuner_point(record) for record in history if record.thresholds is not None],

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluation.virtual_host import Addresses, VirtualHost
+from evaluation.stranding_meter import StrandingMeter
+from evaluation.virtual_host import SEGMENT_BYTES, Addresses, VirtualHost
 from host_agent.flow import FLOW_NUMBERS, Agent, Flow, FlowError, FlowSpec
 from host_agent.level import LevelRule
 from host_agent.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW
@@ -37,6 +38,7 @@ class PacketNetwork:
     Attributes:
         hosts: by identifier.
         network: for traces and samples of occupancy.
+        meter: of what promotions strand and reorder.
     """
 
     def __init__(
@@ -63,12 +65,22 @@ class PacketNetwork:
         self.switch = switch
         self.network = VirtualNetwork(clock)
         self.hosts: dict[int, VirtualHost] = {}
+        self.meter = StrandingMeter()
         self._waiting: dict[int, OnComplete] = {}
         self._next_number = 0
         for identity, port in ports.items():
             agent = (agents or {}).get(identity, Agent)
             host = VirtualHost(
-                identity, clock, addresses, link.rate_bps, window, rto_ns, stale_progress, rerank_interval_ns, agent
+                identity,
+                clock,
+                addresses,
+                link.rate_bps,
+                window,
+                rto_ns,
+                stale_progress,
+                rerank_interval_ns,
+                agent,
+                self.meter,
             )
             host.wake = self.network.attach_host(switch, port, interface(host), link, queues).wake
             host.on_complete = self._completed
@@ -80,9 +92,16 @@ class PacketNetwork:
             host.set_policy(rules)
 
     def start_flow(
-        self, source: int, spec: FlowSpec, on_complete: OnComplete | None = None, message_bytes: int | None = None
+        self,
+        source: int,
+        spec: FlowSpec,
+        on_complete: OnComplete | None = None,
+        message_bytes: int | None = None,
+        promote_within: bool = False,
     ) -> Flow | None:
         """Send ``spec.total_bytes`` from ``source`` now, as one message or in messages of ``message_bytes``.
+
+        ``promote_within``: each segment is announced as a message's start, so that the flow may rise anywhere.
 
         ``on_complete`` is called once, when the receiver has all. Data for the very same host cross no network: they
         are complete at once, and there is no flow.
@@ -103,6 +122,9 @@ class PacketNetwork:
             self._waiting[flow.connection] = on_complete
         left = spec.total_bytes
         size = message_bytes or left
+        self.meter.opened(flow.connection, -(-size // SEGMENT_BYTES))
+        if promote_within:
+            size = SEGMENT_BYTES
         while left:
             flow.write(min(size, left))
             left -= min(size, left)
