@@ -42,7 +42,10 @@ class Row(BaseModel):
     packets_lost: int
     packets_reordered: int
     reordered_per_million: float
-    """Of all packets through the switch; 0 without packets."""
+    """Of the data packets that came in; 0 without packets."""
+    reordered_within_message: int
+    stranded_bytes: int
+    stranding_delay_mean_s: float
 
     @field_validator("load", mode="before")
     @classmethod
@@ -62,13 +65,11 @@ _OF_RUN = tuple(name for name in COLUMNS if name in Run.model_fields)
 def row_of(run: Run, variant: str, load: float | None, requests_per_run: int) -> Row:
     """The row of ``run``."""
     values = {name: getattr(run, name) for name in _OF_RUN}
-    per_million = 1e6 * run.packets_reordered / run.packets if run.packets else 0.0
     return Row(
         **values,
         variant=variant,
         load=load,
         requests_per_run=requests_per_run,
-        reordered_per_million=per_million,
     )
 
 

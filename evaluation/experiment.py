@@ -13,6 +13,7 @@ from evaluation.rack import RunSettings, rack
 from evaluation.results import Occupancy, Run, TunerPoint
 from evaluation.scenario import Scenario
 from evaluation.serving import Serving
+from evaluation.stranding_meter import StrandingCounters
 from evaluation.trace import Request, with_poisson_arrivals
 from evaluation.virtual_host import FRAME_BYTES, SEGMENT_BYTES
 from evaluation.workload import Workload
@@ -111,6 +112,7 @@ def _result(
     summary = summarise(counted, serving.batches)
     totals = network.totals() if network is not None else None
     ports = (port for switch in network.switches for port in switch.ports.values()) if network is not None else ()
+    stranding = network.meter.counters if network is not None else StrandingCounters()
     return Run(
         scenario=scenario.name,
         policy=policy_name,
@@ -127,6 +129,10 @@ def _result(
         packets=sum(port.sent_packets for port in ports),
         packets_lost=totals.dropped if totals is not None else 0,
         packets_reordered=totals.reordered if totals is not None else 0,
+        stranded_bytes=stranding.stranded_bytes,
+        stranding_delay_mean_s=stranding.delay_mean_ns / NS_PER_S,
+        reordered_per_million=1e6 * totals.reordered / totals.received if totals is not None else 0.0,
+        reordered_within_message=stranding.reordered_within_message,
         ttft_s=[record.ttft_ns / NS_PER_S for record in counted],
         occupancy=occupancy,
         tuner=[_tuner_point(record) for record in history if record.thresholds is not None],

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from evaluation.virtual_host import Addresses, VirtualHost
+from evaluation.stranding_meter import StrandingMeter
+from evaluation.virtual_host import SEGMENT_BYTES, Addresses, VirtualHost
 from host_agent.flow import FLOW_NUMBERS, Agent, Flow, FlowError, FlowSpec
 from host_agent.level import LevelRule
 from host_agent.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW
@@ -41,6 +42,7 @@ class PacketNetwork:
         switches: in the order in which they were added.
         hosts: by identifier.
         network: for traces and samples of occupancy.
+        meter: of what promotions strand and reorder.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class PacketNetwork:
         self.switches: list[Switch] = []
         self.network = VirtualNetwork(clock)
         self.hosts: dict[int, VirtualHost] = {}
+        self.meter = StrandingMeter()
         self._waiting: dict[int, OnComplete] = {}
         self._next_number = 0
         self._link = link
@@ -83,6 +86,7 @@ class PacketNetwork:
             rto_ns=rto_ns,
             stale_progress=stale_progress,
             rerank_interval_ns=rerank_interval_ns,
+            meter=self.meter,
         )
         self.add_switch(switch, ports)
 
@@ -114,9 +118,16 @@ class PacketNetwork:
             self.hosts[host].set_policy(rules)
 
     def start_flow(
-        self, source: int, spec: FlowSpec, on_complete: OnComplete | None = None, message_bytes: int | None = None
+        self,
+        source: int,
+        spec: FlowSpec,
+        on_complete: OnComplete | None = None,
+        message_bytes: int | None = None,
+        promote_within: bool = False,
     ) -> Flow | None:
         """Send ``spec.total_bytes`` from ``source`` now, as one message or in messages of ``message_bytes``.
+
+        ``promote_within``: each segment is announced as a message's start, so that the flow may rise anywhere.
 
         ``on_complete`` is called once, when the receiver has all. Data for the very same host cross no network: they
         are complete at once, and there is no flow.
@@ -137,6 +148,9 @@ class PacketNetwork:
             self._waiting[flow.connection] = on_complete
         left = spec.total_bytes
         size = message_bytes or left
+        self.meter.opened(flow.connection, -(-size // SEGMENT_BYTES))
+        if promote_within:
+            size = SEGMENT_BYTES
         while left:
             flow.write(min(size, left))
             left -= min(size, left)

@@ -46,8 +46,10 @@ class RunSettings:
         window: packets that a flow may have under way.
         message_bytes: where a message ends and the next may rise. Scaled down, a packet stands for several megabytes,
             more than a KV block or a collective's chunk; so by default each packet is a message.
+        promote_within: whether flows may rise within a message too.
         queue_bytes: what a queue of the switch holds: enough that a burst of all windows is not lost.
-        guaranteed_share: of a port's rate, for each level.
+        guaranteed_share: of a switch port's rate, for each level.
+        ecn_frames: see :class:`~mfs_ctrl.desired.SwitchParameters`.
         tune_thresholds: whether the controller moves thresholds.
         tune_bias: whether the controller keeps biases at the measured load.
         progress_delay_ns: None: stamps carry the progress of batches, and the switch keeps track of it and writes what
@@ -67,8 +69,10 @@ class RunSettings:
     rerank_ns: int = 5_000_000
     window: int = 8
     message_bytes: int = SEGMENT_BYTES
+    promote_within: bool = False
     queue_bytes: int = 1024 * 1024
     guaranteed_share: Fraction = GUARANTEED_SHARE
+    ecn_frames: tuple[int | None, ...] = (None,) * LEVELS
     tune_thresholds: bool = True
     tune_bias: bool = True
     progress_delay_ns: int | None = None
@@ -92,11 +96,9 @@ class RunSettings:
 class RackNetwork:
     """The packet network, as the serving model asks for it."""
 
-    def __init__(self, network: PacketNetwork, message_bytes: int, progress_delay_ns: int | None = None) -> None:
-        """As in :class:`RunSettings`."""
+    def __init__(self, network: PacketNetwork, settings: RunSettings) -> None:
         self._network = network
-        self._message_bytes = message_bytes
-        self._progress_delay_ns = progress_delay_ns
+        self._settings = settings
 
     def run(self) -> None:
         """Run until nothing happens any more."""
@@ -113,15 +115,17 @@ class RackNetwork:
 
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
         """Send a flow as messages of the size that the settings say."""
-        self._network.start_flow(source_host, spec, on_complete, self._message_bytes)
+        settings = self._settings
+        self._network.start_flow(source_host, spec, on_complete, settings.message_bytes, settings.promote_within)
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
         """Tell the agents of ``hosts``, the batch's own, how far ``batch`` is; others hear of it as settings say."""
         own = frozenset(hosts)
         self._tell(own, batch, layer)
-        if self._progress_delay_ns is not None:
+        delay_ns = self._settings.progress_delay_ns
+        if delay_ns is not None:
             others = self._network.hosts.keys() - own
-            self._network.clock.call_after(self._progress_delay_ns, self._tell, others, batch, layer)
+            self._network.clock.call_after(delay_ns, self._tell, others, batch, layer)
 
     def _tell(self, hosts: Iterable[int], batch: int, layer: int) -> None:
         for host in sorted(hosts):  # an order of their own, so that a run can be repeated
@@ -155,7 +159,7 @@ def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[
             stack.enter_context(_controlled(scenario, switch, tor, network, program, chosen, settings, device_id))
             for device_id, (switch, tor) in enumerate(zip(network.switches, scenario.tors, strict=True), 1)
         )
-        yield Rack(network, RackNetwork(network, settings.message_bytes, settings.progress_delay_ns), controllers)
+        yield Rack(network, RackNetwork(network, settings), controllers)
 
 
 @contextmanager
@@ -201,6 +205,7 @@ def _parameters(scenario: Scenario, topology: Topology, settings: RunSettings) -
         untrusted_ports=frozenset(host.port for host in topology.hosts if host.id in settings.untrusted_hosts),
         queue_bytes=settings.queue_bytes,
         guaranteed_share=float(settings.guaranteed_share),
+        ecn_frames=settings.ecn_frames,
     )
     if not settings.police:
         return parameters

@@ -65,6 +65,14 @@ class Run(_Model):
     """Packets dropped in queues."""
     packets_reordered: int
     """Data packets that came in before an earlier one of their flow."""
+    stranded_bytes: int
+    """Payload, in scaled bytes, that was under way at a lower level when its flow was promoted."""
+    stranding_delay_mean_s: float
+    """Mean time from such a promotion until the last byte it stranded is acknowledged; 0 without any."""
+    reordered_per_million: float
+    """``packets_reordered`` for each million data packets that came in."""
+    reordered_within_message: int
+    """Data packets, not sent again, that came in after a later one of their message."""
     ttft_s: list[float]
     """TTFT of each request, in order of arrival."""
     occupancy: list[Occupancy]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from evaluation.stranding_meter import StrandingMeter
 from host_agent.flow import Agent, Flow
 from host_agent.level import LevelRule, bias_code
 from host_agent.load import WIRE_OVERHEAD_BYTES, LoadMeter
@@ -121,6 +122,7 @@ class VirtualHost:
         stale_progress: bool = False,
         rerank_interval_ns: int | None = None,
         agent_type: type[Agent] = Agent,
+        meter: StrandingMeter | None = None,
     ) -> None:
         """``rate_bps``: of the link. The bias follows the load of early-stage flows on it, as of the last ranking.
 
@@ -128,6 +130,8 @@ class VirtualHost:
 
         ``rerank_interval_ns``: how often flows are ranked also while they wait; None leaves it to their turn and to
         news of progress.
+
+        ``meter``: of the network's connections.
         """
         self.identity = identity
         self.agent = agent_type(SEGMENT_BYTES, window, rto_ns, identity * CONNECTIONS_PER_HOST, not stale_progress)
@@ -138,6 +142,7 @@ class VirtualHost:
         self.sent_packets = 0
         self.received_packets = 0
         self.ignored = 0
+        self._meter = meter or StrandingMeter()
         self._clock = clock
         self._addresses = addresses
         self._mac, self._ip = addresses[identity]
@@ -193,6 +198,8 @@ class VirtualHost:
 
     def _next_data(self, flow: Flow, level: int, now_ns: int) -> bytes | None:
         sender = flow.sender
+        if flow.level is not None and level > flow.level and sender.can_send(level):
+            self._meter.promoted(flow.connection, sender, level, now_ns)
         segment = sender.next_segment(now_ns, level)
         if segment is None:
             return None
@@ -336,6 +343,7 @@ class VirtualHost:
             return
         sender = flow.sender
         sender.on_ack(ack)
+        self._meter.acknowledged(ack.connection, sender, self._clock.now_ns)
         if sender.done:
             self._order.remove(flow)
             self.agent.forget(flow)
@@ -351,6 +359,8 @@ class VirtualHost:
             incoming = self._accept(connection, data[6:12], data[ip + 12 : ip + 16], batch)
         receiver = incoming.receiver
         was_complete = receiver.complete
+        if not receiver.has(sequence):
+            self._meter.arrived(connection, sequence, flags)
         receiver.on_segment(sequence, flags, length, data[ip + 1] & _CE == _CE)
         if receiver.ack_due:
             pending = self._acks.pending
@@ -378,5 +388,6 @@ class VirtualHost:
         self._finished[connection] = incoming
         if len(self._finished) > FINISHED_KEPT:
             del self._finished[next(iter(self._finished))]
+        self._meter.completed(connection)
         if self.on_complete is not None:
             self.on_complete(connection)

@@ -196,6 +196,19 @@ class Sender:
         """Bytes of the segments under way."""
         return sum(sent.length for sent in self._outstanding.values())
 
+    def behind(self, level: int) -> dict[int, int]:
+        """Bytes, by sequence number, of what left at a lower level than ``level`` and is not acknowledged."""
+        return {
+            sequence: sent.length
+            for held in (self._outstanding, self._lost)
+            for sequence, sent in held.items()
+            if sent.level < level
+        }
+
+    def awaits(self, sequence: int) -> bool:
+        """Whether the segment has been sent, and is not acknowledged."""
+        return sequence in self._outstanding or sequence in self._lost
+
     def rescue(self, now_ns: int, level: int) -> None:
         """Send again at ``level`` what is stranded in lower queues; for a flow that has sent all it has.
 
@@ -408,6 +421,10 @@ class Receiver(Generic[T]):
         self._cumulative = cumulative
         self.complete = cumulative - 1 == self._fin
         return tuple(ready)
+
+    def has(self, sequence: int) -> bool:
+        """Whether the segment is here already."""
+        return sequence < self._cumulative or sequence in self._held
 
     def ack(self) -> Ack:
         """The acknowledgement of what is here now. Before anything is, it says so."""

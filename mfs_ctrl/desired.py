@@ -52,7 +52,8 @@ class SwitchParameters:
             is marked; None never marks.
         stamp_unaware_ports: ports behind which nobody knows the shim, where it is removed.
         queue_bytes: byte limit of each level's queue, and ``guaranteed_share`` of the port's rate that the level always
-            gets: together they say after which idle gap a lower queue has drained, so that a flow may rise.
+            gets: together they say after which idle gap a lower queue has drained, so that a flow may rise; with a
+            share of 0 after none.
     """
 
     untrusted_ports: frozenset[int] = frozenset()
@@ -78,8 +79,8 @@ class SwitchParameters:
             raise DesiredStateError(
                 f"ecn_frames needs one number for each of {LEVELS} levels, not {len(self.ecn_frames)}"
             )
-        if min((self.police_share, *self.police_shares.values())) <= 0 or not 0 < self.guaranteed_share <= 1:
-            raise DesiredStateError("police shares must be positive, and guaranteed_share in (0, 1]")
+        if min((self.police_share, *self.police_shares.values())) <= 0 or not 0 <= self.guaranteed_share <= 1:
+            raise DesiredStateError("police shares must be positive, and guaranteed_share in 0..1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +136,9 @@ def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapp
 
 def policy_rows(rules: Iterable[LevelRule], topology: Topology, parameters: SwitchParameters) -> PolicyRows:
     """The rows for ``rules``, with the time after which a queue has drained, of any port, as idle gap."""
-    slowest_bps = min(topology.rates.values())
-    drain_us = parameters.queue_bytes * 8 * 1_000_000 / (parameters.guaranteed_share * slowest_bps)
-    return PolicyRows(tuple(rules), min(math.ceil(drain_us), IDLE_GAP_NEVER_US))
+    guaranteed_bps = parameters.guaranteed_share * min(topology.rates.values())
+    drain_us = parameters.queue_bytes * 8 * 1_000_000 / guaranteed_bps if guaranteed_bps else math.inf
+    return PolicyRows(tuple(rules), math.ceil(min(drain_us, IDLE_GAP_NEVER_US)))
 
 
 def initial_biases(topology: Topology) -> dict[int, int]:

@@ -181,7 +181,7 @@ class TestBase:
             base_entities(TOPOLOGY, SwitchParameters(), {})
 
     @pytest.mark.parametrize(
-        "wrong", [{"untagged_level": 8}, {"police_floor": 9}, {"ecn_frames": (1,)}, {"guaranteed_share": 0}]
+        "wrong", [{"untagged_level": 8}, {"police_floor": 9}, {"ecn_frames": (1,)}, {"guaranteed_share": 1.5}]
     )
     def test_parameters_are_checked(self, wrong: dict[str, int]) -> None:
         with pytest.raises(DesiredStateError):
