@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -20,12 +20,14 @@ from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.policy import Policy
 from mfs_ctrl.session import Session
+from mfs_ctrl.tuner import TunerSettings
 from p4src import artifact
 from soft_switch.events import VirtualClock
 from soft_switch.network import Link
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from soft_switch.traffic_manager import QueueConfig
+from topologies.topology import Topology
 
 ORDERS = ("both", "hosts", "switch")
 
@@ -103,9 +105,16 @@ class Rack:
     controller: Controller
 
 
+def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> AbstractContextManager[Rack]:
+    """The rack of ``scenario`` under the policy ``chosen``; raises as :func:`rack_of`."""
+    return rack_of(scenario.topology, chosen, settings)
+
+
 @contextmanager
-def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[Rack]:
-    """The rack of ``scenario`` under the policy ``chosen``, written by a controller over P4Runtime.
+def rack_of(
+    topology: Topology, chosen: Policy, settings: RunSettings, tuner: TunerSettings | None = None
+) -> Iterator[Rack]:
+    """The hosts of ``topology`` around one switch, written by a controller over P4Runtime.
 
     Raises:
         p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
@@ -113,7 +122,7 @@ def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[
     """
     program = artifact.load()
     switch = Switch()
-    network = _network(scenario, settings, VirtualClock(), switch)
+    network = _network(topology, settings, VirtualClock(), switch)
 
     def tell_hosts(in_force: Policy, _biases: Mapping[int, int]) -> None:
         network.set_policy({"both": in_force, "hosts": chosen, "switch": policy.fifo()}[settings.order].rules)
@@ -122,9 +131,10 @@ def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[
     controller = Controller(
         Session(f"127.0.0.1:{server.port}"),
         program,
-        scenario.topology,
+        topology,
         policy.fifo() if settings.order == "hosts" else chosen,
         SwitchParameters(queue_bytes=settings.queue_bytes, guaranteed_share=float(settings.guaranteed_share)),
+        tuner,
         on_policy=tell_hosts,
         tune_thresholds=settings.tune_thresholds,
         tune_bias=settings.tune_bias,
@@ -138,8 +148,7 @@ def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[
         server.stop(0)
 
 
-def _network(scenario: Scenario, settings: RunSettings, clock: VirtualClock, switch: Switch) -> PacketNetwork:
-    topology = scenario.topology
+def _network(topology: Topology, settings: RunSettings, clock: VirtualClock, switch: Switch) -> PacketNetwork:
     return PacketNetwork(
         clock,
         switch,
