@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -23,6 +23,7 @@ from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.policy import Policy
 from mfs_ctrl.session import Session
+from mfs_ctrl.tuner import TunerSettings
 from p4src import artifact
 from p4src.artifact import Artifact
 from soft_switch.events import VirtualClock
@@ -144,33 +145,47 @@ class Rack:
     controllers: tuple[Controller, ...]
 
 
+def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> AbstractContextManager[Rack]:
+    """The racks of ``scenario`` under the policy ``chosen``; raises as :func:`rack_of`."""
+    return rack_of(scenario.tors, chosen, settings, cluster=scenario.cluster)
+
+
 @contextmanager
-def rack(scenario: Scenario, chosen: Policy, settings: RunSettings) -> Iterator[Rack]:
-    """The racks of ``scenario`` under the policy ``chosen``, written by a controller for each switch over P4Runtime.
+def rack_of(
+    tors: Sequence[Topology],
+    chosen: Policy,
+    settings: RunSettings,
+    tuner: TunerSettings | None = None,
+    cluster: Cluster | None = None,
+) -> Iterator[Rack]:
+    """The hosts of ``tors`` around their switches, each of which a controller writes over P4Runtime.
+
+    ``cluster`` says which servers prefill and which decode, which matters to policing and to hosts that flood.
 
     Raises:
         p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
         mfs_ctrl.errors.SessionError: the switch refused something.
     """
     program = artifact.load()
-    network = _network(scenario, settings, VirtualClock())
+    network = _network(tors, cluster, settings, VirtualClock())
     with ExitStack() as stack:
         controllers = tuple(
-            stack.enter_context(_controlled(scenario, switch, tor, network, program, chosen, settings, device_id))
-            for device_id, (switch, tor) in enumerate(zip(network.switches, scenario.tors, strict=True), 1)
+            stack.enter_context(_controlled(cluster, switch, tor, network, program, chosen, settings, tuner, device_id))
+            for device_id, (switch, tor) in enumerate(zip(network.switches, tors, strict=True), 1)
         )
         yield Rack(network, RackNetwork(network, settings), controllers)
 
 
 @contextmanager
 def _controlled(
-    scenario: Scenario,
+    cluster: Cluster | None,
     switch: Switch,
     tor: Topology,
     network: PacketNetwork,
     program: Artifact,
     chosen: Policy,
     settings: RunSettings,
+    tuner: TunerSettings | None,
     device_id: int,
 ) -> Iterator[Controller]:
     """A controller of ``switch``, which also tells its policy to the hosts of that rack."""
@@ -186,7 +201,8 @@ def _controlled(
         program,
         tor,
         policy.fifo() if settings.order == "hosts" else chosen,
-        _parameters(scenario, tor, settings),
+        _parameters(cluster, tor, settings),
+        tuner,
         on_policy=tell_hosts,
         tune_thresholds=settings.tune_thresholds,
         tune_bias=settings.tune_bias,
@@ -200,16 +216,16 @@ def _controlled(
         server.stop(0)
 
 
-def _parameters(scenario: Scenario, topology: Topology, settings: RunSettings) -> SwitchParameters:
+def _parameters(cluster: Cluster | None, topology: Topology, settings: RunSettings) -> SwitchParameters:
     parameters = SwitchParameters(
         untrusted_ports=frozenset(host.port for host in topology.hosts if host.id in settings.untrusted_hosts),
         queue_bytes=settings.queue_bytes,
         guaranteed_share=float(settings.guaranteed_share),
         ecn_frames=settings.ecn_frames,
     )
-    if not settings.police:
+    if not settings.police or cluster is None:
         return parameters
-    prefill = frozenset(server for unit in scenario.cluster.units for server in unit)
+    prefill = frozenset(server for unit in cluster.units for server in unit)
     return replace(
         parameters,
         police_floor=policing.FLOOR,
@@ -219,16 +235,18 @@ def _parameters(scenario: Scenario, topology: Topology, settings: RunSettings) -
     )
 
 
-def _network(scenario: Scenario, settings: RunSettings, clock: VirtualClock) -> PacketNetwork:
-    first, *others = scenario.tors
-    ports = [{host.id: host.port for host in tor.hosts} for tor in scenario.tors]
-    switches = [Switch() for _ in scenario.tors]
-    addresses = {host.id: (host.mac, host.ipv4.packed) for tor in scenario.tors for host in tor.hosts}
+def _network(
+    tors: Sequence[Topology], cluster: Cluster | None, settings: RunSettings, clock: VirtualClock
+) -> PacketNetwork:
+    first, *others = tors
+    ports = [{host.id: host.port for host in tor.hosts} for tor in tors]
+    switches = [Switch() for _ in tors]
+    addresses = {host.id: (host.mac, host.ipv4.packed) for tor in tors for host in tor.hosts}
 
     def interface(host: VirtualHost) -> HostPort:
-        if host.identity not in settings.cheating_hosts or not settings.flood_share:
+        if host.identity not in settings.cheating_hosts or not settings.flood_share or cluster is None:
             return host
-        targets = [addresses[target] for target in _decode_hosts(scenario.cluster, host.identity)]
+        targets = [addresses[target] for target in _decode_hosts(cluster, host.identity)]
         if not targets:
             return host
         return Flooder(host, clock, (addresses[host.identity], targets), first.rate_bps, settings.flood_share)

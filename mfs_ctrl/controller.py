@@ -13,7 +13,7 @@ from mfs_ctrl.errors import NotPrimaryError
 from mfs_ctrl.p4info import P4InfoIndex
 from mfs_ctrl.policy import Policy, Thresholds, mfs
 from mfs_ctrl.session import Session
-from mfs_ctrl.tuner import EVIDENCE_CELLS, Decision, PortState, TunerSettings, step, tuned_ports
+from mfs_ctrl.tuner import AT_REST, EVIDENCE_CELLS, Decision, PortState, TunerSettings, step, tuned_ports
 from mfs_ctrl.writer import Writer, WriteReport
 from p4src.artifact import Artifact
 from topologies.topology import Topology
@@ -75,6 +75,7 @@ class Controller:
         self._load_before: Cells = {}
         self._load_before_ns = 0
         self._evidence_before: Cells = {}
+        self._motion = AT_REST
 
     @property
     def biases(self) -> dict[int, int]:
@@ -130,6 +131,7 @@ class Controller:
         report = self._reconcile()
         # What flows did under the old policy says nothing of the new one.
         self._evidence_before = self._read_evidence()
+        self._motion = AT_REST
         self._tell()
         return report
 
@@ -155,7 +157,7 @@ class Controller:
         rates = self._topology.rates
         thresholds = self.policy.thresholds
         if thresholds is not None and self._tuned:
-            decision = step(thresholds, flows, load, self._ports, rates, self._settings)
+            decision = step(thresholds, flows, load, self._ports, rates, self._settings, self._motion)
             return decision if self._tune_bias else dataclasses.replace(decision, ports=self._ports)
         ports = tuned_ports(self._ports, load, rates, self._settings) if self._tune_bias else self._ports
         held = thresholds or Thresholds()
@@ -164,6 +166,7 @@ class Controller:
     def _act(self, decision: Decision, load: Observation, now_ns: int) -> TickRecord:
         before = self.policy, self.biases
         self._ports = dict(decision.ports)
+        self._motion = decision.motion
         if self.policy.thresholds is not None and decision.thresholds != self.policy.thresholds:
             self.policy = retuned(self.policy, decision.thresholds)
         # While nothing wanted has changed, nothing differs.

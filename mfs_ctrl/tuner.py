@@ -2,8 +2,10 @@
 
 Three loops, each a bounded step with a dead band, each on its own evidence:
 
-- ``mlu``: flows of the last stage that miss although the early stages are in time were promoted too late, so the
-  thresholds fall; when next to none miss and flows end with much slack to spare, they rise again (defer and promote).
+- ``mlu`` tracks a quantile: Q_1 moves until ``late_target`` of the last-stage flows end with no slack left, those that
+  miss no more than the early stages do aside. Above the target the thresholds fall; below half of it, when promoted
+  flows end with much slack to spare, they rise (defer and promote); between, they stay. A stride doubles as long as the
+  direction stays and begins at one code again after a turn, so that a far start is left fast and a near one is kept.
 - ``tight_slack`` follows the median slack of early-stage flows, so that about half of what a GPU waits for goes first.
 - The ``bias`` of a port follows its load by traffic that goes before last-stage flows: B(1 - rho) of the paper.
 """
@@ -21,7 +23,6 @@ from mfs_ctrl.counters import (
     COMPLETION,
     LATE_BUCKET,
     LAXITY,
-    LAXITY_BUCKETS,
     OCTAVES,
     CompletionCell,
     LaxityCell,
@@ -49,17 +50,18 @@ EVIDENCE_CELLS: Mapping[str, tuple[int, ...]] = {
         LaxityCell(stage, level, bucket).index
         for stage in EARLY_STAGES
         for level in (EARLY_LOOSE, EARLY_TIGHT)
-        for bucket in range(LAXITY_BUCKETS)
+        for bucket in range(LATE_BUCKET)
     ),
     COMPLETION: tuple(
         CompletionCell(stage, level, late, octave).index
         for stage, levels in LEVELS_OF.items()
         for level in levels
         for late in (False, True)
-        for octave in range(OCTAVES)
+        # What is in time is no scavenger, and a slack of 31 bits has no 32nd octave.
+        for octave in range(OCTAVES if late else 0 if level == SCAVENGER else OCTAVES - 1)
     ),
 }
-"""The counter cells that thresholds are tuned from, by counter: 832 of 2,560, for a cell costs a message to read."""
+"""The counter cells that thresholds are tuned from, by counter: 785 of 2,560, for a cell costs a message to read."""
 GEOMETRIC_STEP = 2 * CODE_STEPS
 """Q_1 - Q_2 in urgency codes: E = 4 is two octaves."""
 
@@ -70,14 +72,19 @@ class TunerSettings:
 
     Attributes:
         late_target: share of last-stage flows that may miss for want of an early promotion. Between half of it and all
-            of it nothing moves.
+            of it nothing moves: the hysteresis.
         min_completions: last-stage flows that must have ended before any threshold moves; until then evidence is
             gathered.
-        mlu_step: largest change of Q_1 in one step.
-        mlu_gain: codes of change for an excess of the late share as large as the target.
-        mlu_bounds: least and greatest Q_1: MLU 1/4 to 2 by default. Q_2 keeps its factor of 4 below.
-        spare_octaves: promotion moves later only while the median last-stage flow ends with more than 2 to the power of
-            -spare_octaves of the slack that early-stage flows end with (its 90th percentile: what a new request has).
+        settle_ticks: ticks after a move of Q_1 of which the evidence is not used: the flows that end then were promoted
+            under the old thresholds. A tick should be as long as most flows live.
+        mlu_step: largest change of Q_1 in one step, towards earlier promotion.
+        mlu_later_step: the same towards later promotion; smaller, since what is late costs more than what is early.
+        mlu_gain: codes of change for an excess of the late share as large as the target, as far as the stride allows.
+        mlu_bounds: least and greatest Q_1: MLU 1/16 to 4 by default. Q_2 keeps its factor of 4 below. A start outside
+            is led back, a step at a time.
+        spare_octaves: promotion moves later only while the median of the last-stage flows that reached the top level
+            ends with more than 2 to the power of -spare_octaves of the slack that early-stage flows end with (its 90th
+            percentile: what a new request has). Where none needs the top level, the threshold stays.
         min_tight_packets: early-stage packets of RLI 0 that must have been seen before ``tight_slack`` moves.
         tight_target: share of these packets that should go first, and ``tight_band`` how far off it may be.
         tight_step: largest change of ``tight_slack`` in one step.
@@ -89,9 +96,11 @@ class TunerSettings:
 
     late_target: float = 0.05
     min_completions: int = 40
-    mlu_step: int = 4
-    mlu_gain: float = 2.0
-    mlu_bounds: tuple[int, int] = (URGENCY_ONE - GEOMETRIC_STEP, URGENCY_ONE + CODE_STEPS)
+    settle_ticks: int = 1
+    mlu_step: int = 8
+    mlu_later_step: int = 4
+    mlu_gain: float = 4.0
+    mlu_bounds: tuple[int, int] = (URGENCY_ONE - 2 * GEOMETRIC_STEP, URGENCY_ONE + GEOMETRIC_STEP)
     spare_octaves: int = 2
     min_tight_packets: int = 1000
     tight_target: float = 0.5
@@ -107,8 +116,10 @@ class TunerSettings:
             raise ValueError("late_target and tight_target are shares between 0 and 1, tight_band at most a half")
         if not (0 < self.load_weight <= 1 and 0 <= self.load_limit < 1):
             raise ValueError("load_weight is in (0, 1] and load_limit in [0, 1)")
-        if self.mlu_step < 1 or self.tight_step < 1 or self.bias_hysteresis < 1 or self.mlu_gain <= 0:
-            raise ValueError("mlu_step, tight_step and bias_hysteresis are at least 1, mlu_gain above 0")
+        if self.settle_ticks < 0 or self.mlu_gain <= 0:
+            raise ValueError("settle_ticks is at least 0, mlu_gain above 0")
+        if min(self.mlu_step, self.mlu_later_step, self.tight_step, self.bias_hysteresis) < 1:
+            raise ValueError("mlu_step, mlu_later_step, tight_step and bias_hysteresis are at least 1")
         if not GEOMETRIC_STEP < self.mlu_bounds[0] <= self.mlu_bounds[1] <= 255:
             raise ValueError(f"mlu_bounds {self.mlu_bounds} must rise within {GEOMETRIC_STEP + 1}..255")
         if not 0 <= self.tight_bounds[0] <= self.tight_bounds[1] <= 255:
@@ -124,11 +135,26 @@ class PortState:
 
 
 @dataclass(frozen=True, slots=True)
+class Motion:
+    """How Q_1 moved last: the codes by which it did (below 0: towards earlier promotion), half of it after each rest.
+
+    ``settling`` counts the ticks that are still to pass before new evidence is gathered.
+    """
+
+    codes: int = 0
+    settling: int = 0
+
+
+AT_REST = Motion()
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The outcome of one step.
 
     ``late_share`` and ``tight_share`` are what was measured, None without enough evidence; whether evidence was used
-    (and should be gathered afresh) is ``evidence_used``. ``reason`` says in words what moved.
+    (and should be gathered afresh) is ``evidence_used``. ``reason`` says in words what moved,
+    ``motion`` is for the next step.
     """
 
     thresholds: Thresholds
@@ -137,6 +163,7 @@ class Decision:
     tight_share: float | None
     evidence_used: bool
     reason: str
+    motion: Motion = AT_REST
 
 
 def step(
@@ -146,35 +173,42 @@ def step(
     ports: Mapping[int, PortState],
     rates: Mapping[int, int],
     settings: TunerSettings,
+    motion: Motion = AT_REST,
 ) -> Decision:
     """One step of all loops.
 
     ``flows`` is the evidence for thresholds (``completion`` and ``laxity`` since evidence was last used), ``load`` that
-    for biases (``port_level`` of the last interval); ``rates`` has the rate of each port in bits per second.
+    for biases (``port_level`` of the last interval); ``rates`` has the rate of each port in bits per second; ``motion``
+    is what the last step left.
     """
+    tuned_biases = tuned_ports(ports, load, rates, settings)
+    if motion.settling:
+        waiting = dataclasses.replace(motion, settling=motion.settling - 1)
+        return Decision(thresholds, tuned_biases, None, None, True, "settles", waiting)
     late_share = _late_share(flows, settings)
-    tight_share = _tight_share(flows, settings)
-    first, mlu_reason = tuned_mlu(thresholds.mlu[0], flows, settings)
-    slack, slack_reason = thresholds.tight_slack, ""
-    if late_share is not None:
-        # All evidence is used together, so that none is thrown away half gathered.
-        slack, slack_reason = tuned_tight_slack(thresholds.tight_slack, flows, settings)
+    if late_share is None:
+        return Decision(thresholds, tuned_biases, None, _tight_share(flows, settings), False, "holds", motion)
+    first, mlu_reason = tuned_mlu(thresholds.mlu[0], flows, settings, motion)
+    # All evidence is used together, so that none is thrown away half gathered.
+    slack, slack_reason = tuned_tight_slack(thresholds.tight_slack, flows, settings)
+    codes = first - thresholds.mlu[0]
     tuned = thresholds
-    if first != thresholds.mlu[0]:
+    if codes:
         tuned = dataclasses.replace(tuned, mlu=(first, first - GEOMETRIC_STEP))
     if slack != thresholds.tight_slack:
         tuned = dataclasses.replace(tuned, tight_slack=slack)
     return Decision(
         tuned,
-        tuned_ports(ports, load, rates, settings),
+        tuned_biases,
         late_share,
-        tight_share,
-        late_share is not None,
+        _tight_share(flows, settings),
+        True,
         "; ".join(reason for reason in (mlu_reason, slack_reason) if reason) or "holds",
+        Motion(codes, settings.settle_ticks) if codes else Motion(int(motion.codes / 2)),
     )
 
 
-def tuned_mlu(first: int, flows: Observation, settings: TunerSettings) -> tuple[int, str]:
+def tuned_mlu(first: int, flows: Observation, settings: TunerSettings, motion: Motion = AT_REST) -> tuple[int, str]:
     """The next Q_1 and why.
 
     Misses of the last stage count only as far as the early stages miss less: a batch that was late before its last
@@ -183,14 +217,25 @@ def tuned_mlu(first: int, flows: Observation, settings: TunerSettings) -> tuple[
     late = _late_share(flows, settings)
     if late is None:
         return first, ""
+    low, high = settings.mlu_bounds
+    if first < low:
+        return min(low, first + _stride(motion, 1, settings)), "led back into the bounds"
+    if first > high:
+        return max(high, first - _stride(motion, -1, settings)), "led back into the bounds"
     owed = late - (flows.late_share(*EARLY_STAGES) or 0.0)
     if owed > settings.late_target:
-        wanted = settings.mlu_gain * (owed - settings.late_target) / settings.late_target
-        moved = first - max(1, min(settings.mlu_step, round(wanted)))
-        return _within(moved, first, settings.mlu_bounds), f"promote earlier: {owed:.0%} of the last stage late"
+        wanted = max(1, round(settings.mlu_gain * (owed - settings.late_target) / settings.late_target))
+        moved = first - min(wanted, _stride(motion, -1, settings))
+        return max(low, moved), f"promote earlier: {owed:.0%} of the last stage late"
     if owed < settings.late_target / 2 and _slack_to_spare(flows, settings):
-        return _within(first + 1, first, settings.mlu_bounds), "promote later: slack to spare"
+        return min(high, first + _stride(motion, 1, settings)), "promote later: slack to spare"
     return first, ""
+
+
+def _stride(motion: Motion, direction: int, settings: TunerSettings) -> int:
+    """The most that Q_1 may move now: one code, doubled for each step before in the same ``direction`` (1 or -1)."""
+    most = settings.mlu_later_step if direction > 0 else settings.mlu_step
+    return min(most, max(1, 2 * direction * motion.codes))
 
 
 def tuned_tight_slack(slack: int, flows: Observation, settings: TunerSettings) -> tuple[int, str]:
@@ -233,7 +278,8 @@ def _late_share(flows: Observation, settings: TunerSettings) -> float | None:
 
 
 def _slack_to_spare(flows: Observation, settings: TunerSettings) -> bool:
-    left = flows.slack_code_at(0.5, Stage.P2D)
+    promoted = Observation(completion={cell: n for cell, n in flows.completion.items() if cell.level == TOP_LEVEL})
+    left = promoted.slack_code_at(0.5, Stage.P2D)
     budget = flows.slack_code_at(0.9, *EARLY_STAGES)
     return left is not None and budget is not None and left > budget - settings.spare_octaves * CODE_STEPS
 

@@ -227,7 +227,7 @@ class TestTick:
         assert record is not None
         assert record.late_share == 0.5
         assert record.thresholds is not None
-        assert record.thresholds.mlu[0] == before.mlu[0] - 4
+        assert record.thresholds.mlu[0] == before.mlu[0] - 1
         assert told[-1][0].thresholds == record.thresholds
         assert one.policy.thresholds == record.thresholds
         # The switch promotes at the new threshold: one code above it is the top, one below is not.

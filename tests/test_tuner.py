@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from host_agent.level import URGENCY_ONE, bias_code
-from host_agent.stamp import Stage
+from host_agent.stamp import TOP_LEVEL, Stage
 from mfs_ctrl.counters import CompletionCell, Count, LaxityCell, Observation, PortLevel
 from mfs_ctrl.policy import Thresholds
 from mfs_ctrl.tuner import (
+    AT_REST,
     EARLY_STAGES,
     GEOMETRIC_STEP,
+    Motion,
     PortState,
     TunerSettings,
     step,
@@ -36,11 +41,12 @@ def flows(
     tight: int = 0,
     loose: int = 0,
     early_late: int = 0,
+    level: int = TOP_LEVEL,
 ) -> Observation:
     """Flows that ended: of the last stage in time and late, and one hundred of the early stages; packets by level."""
     return Observation(
         completion={
-            CompletionCell(Stage.P2D, 1, False, octave): in_time,
+            CompletionCell(Stage.P2D, level, False, octave): in_time,
             CompletionCell(Stage.P2D, 0, True, 8): late,
             CompletionCell(Stage.COLLECTIVE, 6, False, early_octave): 100 - early_late,
             CompletionCell(Stage.COLLECTIVE, 5, True, 3): early_late,
@@ -99,29 +105,92 @@ class TestStep:
 
         assert decide() == decide()
 
-    def test_a_start_outside_the_bounds_is_not_left_by_a_leap(self) -> None:
-        far = Thresholds((200, 150), 2, 20)
+    @given(st.integers(GEOMETRIC_STEP + 1, 255), slacks, st.lists(observations, max_size=20))
+    def test_from_anywhere_no_step_leads_farther_out(self, first: int, slack: int, seen: list[Observation]) -> None:
+        low, high = SETTINGS.mlu_bounds
+        now, motion = thresholds(first, slack), AT_REST
+        for observation in seen:
+            decision = step(now, observation, NOTHING, {}, RATES, SETTINGS, motion)
+            before, after, motion = now.mlu[0], decision.thresholds.mlu[0], decision.motion
+            assert before - SETTINGS.mlu_step <= after <= before + SETTINGS.mlu_later_step
+            assert min(low, before) <= after <= max(high, before)
+            now = decision.thresholds
+
+    @pytest.mark.parametrize(("first", "late"), [(200, 0), (200, 50), (60, 0), (60, 50)])
+    def test_a_start_outside_the_bounds_is_led_back_whatever_flows_do(self, first: int, late: int) -> None:
+        now, motion, steps = thresholds(first, 160), AT_REST, 0
+        while not SETTINGS.mlu_bounds[0] <= now.mlu[0] <= SETTINGS.mlu_bounds[1]:
+            decision = step(now, flows(100 - late, late), NOTHING, {}, RATES, SETTINGS, motion)
+            now, motion, steps = decision.thresholds, decision.motion, steps + 1
+        # 56 and 36 codes at strides of 1, 2, 4, (8), ... with a tick to settle between.
+        assert steps <= 1 + 2 * 11
+        assert now.mlu[0] in SETTINGS.mlu_bounds
+
+    def test_tight_slack_outside_its_bounds_is_not_left_by_a_leap(self) -> None:
         seen = flows(50, 50, tight=0, loose=2000)
-        after = step(far, seen, NOTHING, {}, RATES, SETTINGS).thresholds
-        assert after.mlu[0] == 200 - SETTINGS.mlu_step
+        after = step(thresholds(URGENCY_ONE, 20), seen, NOTHING, {}, RATES, SETTINGS).thresholds
         assert after.tight_slack == 20 + SETTINGS.tight_step
 
 
 class TestMlu:
-    @given(firsts, st.integers(0, 31), st.integers(40, 400), st.data())
-    def test_the_more_are_late_the_earlier(self, first: int, octave: int, total: int, data: st.DataObject) -> None:
+    @given(
+        st.integers(GEOMETRIC_STEP + 1, 255),
+        st.integers(0, 31),
+        st.integers(40, 400),
+        st.integers(-SETTINGS.mlu_step, SETTINGS.mlu_later_step),
+        st.data(),
+    )
+    def test_the_more_are_late_the_earlier(
+        self, first: int, octave: int, total: int, before: int, data: st.DataObject
+    ) -> None:
         fewer = data.draw(st.integers(0, total))
         more = data.draw(st.integers(fewer, total))
-        moved = [tuned_mlu(first, flows(total - late, late, octave), SETTINGS)[0] for late in (fewer, more)]
+        moved = [
+            tuned_mlu(first, flows(total - late, late, octave), SETTINGS, Motion(before))[0] for late in (fewer, more)
+        ]
         assert moved[1] <= moved[0]
 
-    def test_many_late_promotes_earlier_by_half_an_octave_at_most(self) -> None:
-        first, reason = tuned_mlu(URGENCY_ONE, flows(50, 50), SETTINGS)
-        assert first == URGENCY_ONE - 4
-        assert "50% of the last stage late" in reason
+    def strides(self, seen: Iterable[Observation]) -> list[int]:
+        """How far Q_1 moves at each of these observations, every one of flows under the thresholds then in force."""
+        first, motion, moved = URGENCY_ONE, AT_REST, []
+        settings = dataclasses.replace(SETTINGS, settle_ticks=0)
+        for observation in seen:
+            decision = step(thresholds(first, 160), observation, NOTHING, {}, RATE_BPS, settings, motion)
+            moved.append(decision.thresholds.mlu[0] - first)
+            first, motion = decision.thresholds.mlu[0], decision.motion
+        return moved
+
+    def test_strides_double_up_to_the_largest_step(self) -> None:
+        assert self.strides([flows(50, 50)] * 6) == [-1, -2, -4, -8, -8, -8]
+        assert self.strides([flows(100, 0, octave=18)] * 5) == [1, 2, 4, 4, 4]
+
+    def test_a_turn_begins_with_one_code(self) -> None:
+        late, spare = flows(50, 50), flows(100, 0, octave=18)
+        assert self.strides([late, late, late, spare, spare, late]) == [-1, -2, -4, 1, 2, -1]
+
+    def test_a_rest_halves_the_stride(self) -> None:
+        late, rest = flows(50, 50), flows(96, 4)
+        assert self.strides([late, late, late, rest, late]) == [-1, -2, -4, 0, -4]
+        assert self.strides([late, late, late, rest, rest, rest, late]) == [-1, -2, -4, 0, 0, 0, -1]
 
     def test_a_little_over_target_is_a_small_step(self) -> None:
-        assert tuned_mlu(URGENCY_ONE, flows(93, 7), SETTINGS)[0] == URGENCY_ONE - 1
+        assert self.strides([flows(50, 50), flows(50, 50), flows(94, 6)]) == [-1, -2, -1]
+
+    def test_flows_of_old_thresholds_are_no_evidence_for_new_ones(self) -> None:
+        seen = flows(50, 50)
+        moved = step(thresholds(URGENCY_ONE, 160), seen, NOTHING, {}, RATES, SETTINGS)
+        settles = step(moved.thresholds, seen, NOTHING, {}, RATES, SETTINGS, moved.motion)
+        assert moved.thresholds.mlu[0] < URGENCY_ONE
+        assert settles.thresholds == moved.thresholds
+        assert settles.evidence_used
+        again = step(settles.thresholds, seen, NOTHING, {}, RATES, SETTINGS, settles.motion)
+        assert again.thresholds.mlu[0] == moved.thresholds.mlu[0] - 2
+
+    def test_the_reason_says_what_was_seen(self) -> None:
+        assert "50% of the last stage late" in tuned_mlu(URGENCY_ONE, flows(50, 50), SETTINGS)[1]
+
+    def test_where_none_needs_the_top_level_the_threshold_stays(self) -> None:
+        assert tuned_mlu(URGENCY_ONE, flows(100, 0, octave=18, level=2), SETTINGS) == (URGENCY_ONE, "")
 
     @pytest.mark.parametrize("late", [3, 4, 5])
     def test_dead_band(self, late: int) -> None:
@@ -223,6 +292,8 @@ class TestSettings:
             {"load_weight": 0.0},
             {"load_limit": 1.0},
             {"mlu_step": 0},
+            {"mlu_later_step": 0},
+            {"settle_ticks": -1},
             {"mlu_bounds": (16, 130)},
             {"mlu_bounds": (130, 120)},
             {"tight_bounds": (0, 256)},
