@@ -31,6 +31,8 @@ class Row(BaseModel):
     seed: int
     requests_per_run: int
     """With those of the warm-up, which do not count."""
+    scale: int
+    """Rates and bytes were divided by this."""
     slo_attainment: float
     ttft_mean_s: float
     ttft_p50_s: float
@@ -62,7 +64,7 @@ COLUMNS = tuple(Row.model_fields)
 _OF_RUN = tuple(name for name in COLUMNS if name in Run.model_fields)
 
 
-def row_of(run: Run, variant: str, load: float | None, requests_per_run: int) -> Row:
+def row_of(run: Run, variant: str, load: float | None, requests_per_run: int, scale: int) -> Row:
     """The row of ``run``."""
     values = {name: getattr(run, name) for name in _OF_RUN}
     return Row(
@@ -70,6 +72,7 @@ def row_of(run: Run, variant: str, load: float | None, requests_per_run: int) ->
         variant=variant,
         load=load,
         requests_per_run=requests_per_run,
+        scale=scale,
     )
 
 
@@ -77,11 +80,11 @@ class RowFile:
     """The rows at ``path``, those that are there included; a last line that was cut off is dropped.
 
     Raises:
-        EvaluationError: the file is not one of ours, or of runs with another number of requests.
+        EvaluationError: the file is not one of ours, or of runs with another number of requests or scale.
         OSError: it cannot be read or written.
     """
 
-    def __init__(self, path: Path, requests_per_run: int) -> None:
+    def __init__(self, path: Path, requests_per_run: int, scale: int) -> None:
         self.rows: dict[Key, Row] = {}
         self._path = path
         text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
@@ -89,6 +92,8 @@ class RowFile:
         for row in self._parse(whole):
             if row.requests_per_run != requests_per_run:
                 raise self._refusal(f"its runs have {row.requests_per_run} requests, not {requests_per_run}")
+            if row.scale != scale:
+                raise self._refusal(f"its runs have scale {row.scale:,}, not {scale:,}")
             self.rows.setdefault(row.key, row)
         self._write(self.rows.values())
 

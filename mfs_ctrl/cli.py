@@ -117,6 +117,13 @@ def demo(
     "--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="How many seeds, the same for all."
 )
 @click.option("--requests", type=click.IntRange(min=1), default=180, show_default=True, help="Requests per run.")
+@click.option(
+    "--scale",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="Rates and bytes are divided by this: the finer, the truer and the slower.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes; by default one per core.")
 def ablate(
     out: Path,
@@ -126,6 +133,7 @@ def ablate(
     rates: tuple[float, ...],
     seeds: int,
     requests: int,
+    scale: int,
     jobs: int | None,
 ) -> None:
     """Show what each part of the scheduler is worth.
@@ -135,7 +143,7 @@ def ablate(
     """
     from evaluation.ablation import run_ablation
 
-    run_ablation(out, scenarios, variants, [float(load) for load in loads], rates, seeds, requests, jobs)
+    run_ablation(out, scenarios, variants, [float(load) for load in loads], rates, seeds, requests, scale, jobs)
 
 
 @mfs.command()

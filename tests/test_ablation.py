@@ -30,7 +30,13 @@ from mfs_ctrl import policy
 from tests import test_serving as serving
 from tests.test_experiment import RATE, TINY, work
 
-GRID: dict[str, Any] = {"scenarios": ["testbed"], "variants": ["fifo", "mfs", "ceiling"], "loads": [0.2], "seeds": 2}
+GRID: dict[str, Any] = {
+    "scenarios": ["testbed"],
+    "variants": ["fifo", "mfs", "ceiling"],
+    "loads": [0.2],
+    "seeds": 2,
+    "scale": 8000,
+}
 REQUESTS = 3
 
 
@@ -133,14 +139,14 @@ def test_a_file_of_other_runs_is_refused_by_name_and_kept(
     before = (finished / "ablation.csv").read_bytes()
     path.write_bytes(before)
     with pytest.raises(EvaluationError, match=r"ablation\.csv: its runs have 3 requests, not 4; remove it or.*--out"):
-        RowFile(path, REQUESTS + 1)
+        RowFile(path, REQUESTS + 1, 8000)
     assert path.read_bytes() == before
     path.write_text("a,b\n1,2\n")
     with pytest.raises(EvaluationError, match=r"ablation\.csv: its columns are others"):
         ablate(tmp_path, monkeypatch, OneProcess())
     path.write_bytes(before.replace(b"testbed,fifo,fifo,27.0", b"testbed,fifo,fifo,fast", 1))
     with pytest.raises(EvaluationError, match=r"line 4: request_rate: .*number"):
-        RowFile(path, REQUESTS)
+        RowFile(path, REQUESTS, 8000)
 
 
 def test_an_unknown_variant_is_refused_with_those_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
