@@ -74,7 +74,7 @@ VARIANTS = {
             Variant(f"{base.name}-pruning", base.policy, f"{base.name}, hopeless requests given up", {"prune": True})
             for base in (Variant(FULL, "mfs", ""), *_BASES)
         ),
-        Variant("llf", LLF, "clairvoyant least laxity first: what is lost by not knowing what is to come"),
+        Variant("llf", LLF, "EDF by the deadlines of a clairvoyant, who knows what must follow each flow"),
         Variant(CEILING, CEILING, "each flow alone on its path: what no order can pass"),
     )
 }
