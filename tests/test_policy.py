@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_agent.level import CODE_MAX, URGENCY_ONE, LevelKey, LevelRule, decide
@@ -173,6 +173,7 @@ class TestKaruna:
 
 
 class TestFolded:
+    @settings(deadline=None)
     @given(policies, st.integers(1, LEVELS), st.data())
     def test_order_is_kept(self, chosen: Policy, levels: int, data: st.DataObject) -> None:
         keys = list(cells(chosen.rules))
@@ -209,6 +210,7 @@ class TestFolded:
             policy.folded(policy.mfs(), levels)
 
 
+@settings(deadline=None)
 @given(thresholds)
 def test_without_red_only_the_tightness_of_a_batch_does_not_count(at: Thresholds) -> None:
     full, chosen = policy.mfs(at), policy.without_red(policy.mfs(at))
