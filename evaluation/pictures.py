@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -69,6 +69,16 @@ def tuner_history(run: Run) -> str:
     late = [(point.time_s, point.late_share) for point in run.tuner if point.late_share is not None]
     axes.plot([time for time, _ in late], [share for _, share in late], ".", label="late share", color="C7")
     axes.set_ylim(bottom=0)
+    axes.legend()
+    return _svg(figure)
+
+
+def recovery(firsts: Mapping[str, Sequence[int]], best: int) -> str:
+    """Q_1, an urgency code, after each tick of the controller, a line per start; ``best`` is drawn across."""
+    figure, axes = _figure("ticks of the controller", "Q_1, eighths of an octave of MLU")
+    for name, codes in firsts.items():
+        axes.step(range(len(codes)), codes, where="post", label=name)
+    axes.axhline(best, linestyle=":", color="C7", label="best when held")
     axes.legend()
     return _svg(figure)
 
