@@ -99,6 +99,16 @@ def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]]) -> str:
     return _svg(figure)
 
 
+def recovery(firsts: Mapping[str, Sequence[int]], best: int) -> str:
+    """Q_1, an urgency code, after each tick of the controller, a line per start; ``best`` is drawn across."""
+    figure, axes = _figure("ticks of the controller", "Q_1, eighths of an octave of MLU")
+    for name, codes in firsts.items():
+        axes.step(range(len(codes)), codes, where="post", label=name)
+    axes.axhline(best, linestyle=":", color="C7", label="best when held")
+    axes.legend()
+    return _svg(figure)
+
+
 def _policies(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(run.policy for run in runs))
 

@@ -55,7 +55,14 @@ class Load:
     last_budget: tuple[float, float] = (75, 220)
 
 
+FULL = Load()
+LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
+"""Short bursts, which every last-stage flow outlasts: no threshold matters."""
 IDLE = Load(early_share=0, last_share=0)
+BEST_FIRST = 106
+"""Q_1 at which about a twentieth of the last stage misses under :data:`FULL`, found by holding it at 72, 88, .. 144."""
+LOOP_SETTINGS = TunerSettings(min_completions=24)
+"""A tick sees about 40 last-stage flows under :data:`FULL`: nearly each has enough to decide."""
 
 
 @dataclass(slots=True)
@@ -152,7 +159,7 @@ class TunerLoop:
 
 
 @contextmanager
-def tuner_loop(first: int, settings: TunerSettings | None = None, seed: int = 1) -> Iterator[TunerLoop]:
+def tuner_loop(first: int, settings: TunerSettings = LOOP_SETTINGS, seed: int = 1) -> Iterator[TunerLoop]:
     """The loop with Q_1 set to ``first``, an urgency code. Raises as :func:`~evaluation.rack.rack_of`."""
     chosen = mfs(Thresholds(mlu=(first, first - GEOMETRIC_STEP)))
     topology = tor(servers=1 + len(SENDERS), nics=1, rate_bps=RATE_BPS)

@@ -1,0 +1,68 @@
+"""``python -m evaluation.tuner_recovery --out DIR``: the tuner's way back from thresholds set 16 times off.
+
+Leaves ``tuner-recovery.svg`` in DIR and prints a row for each start; the same seed gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from evaluation import pictures
+from evaluation.tuner_loop import BEST_FIRST, FULL, LoopPoint, tuner_loop
+from host_agent.level import CODE_STEPS
+
+OFF = 4 * CODE_STEPS
+"""A factor of 16 in codes."""
+STARTS = {"16 times too late": BEST_FIRST + OFF, "16 times too early": BEST_FIRST - OFF}
+TICKS = 40
+SHOWN = 10
+"""Ticks at the start and at the end over which shares are averaged."""
+
+
+def recover(seed: int, ticks: int = TICKS) -> dict[str, list[LoopPoint]]:
+    """The ticks from each of :data:`STARTS`. Raises as :func:`~evaluation.rack.rack_of`."""
+    runs = {}
+    for name, first in STARTS.items():
+        with tuner_loop(first, seed=seed) as loop:
+            runs[name] = loop.run(FULL, ticks)
+    return runs
+
+
+def row(name: str, points: Sequence[LoopPoint]) -> str:
+    """Q_1, and the shares of late flows as the receivers saw them, in the first and in the last ticks."""
+    shares = [
+        f"{stage} late {mean(share(point) for point in points[:SHOWN]):.1%} -> "
+        f"{mean(share(point) for point in points[-SHOWN:]):.1%}"
+        for stage, share in (("last stage", _last_late), ("early stages", _early_late))
+    ]
+    firsts = [point.first for point in points[len(points) // 2 :]]
+    return f"{name}: Q_1 {STARTS[name]} -> {min(firsts)}..{max(firsts)}, {', '.join(shares)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the picture")
+    parser.add_argument("--seed", type=int, default=1)
+    chosen = parser.parse_args(arguments)
+    runs = recover(chosen.seed)
+    for name, points in runs.items():
+        print(row(name, points))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    firsts = {name: [STARTS[name], *(point.first for point in points)] for name, points in runs.items()}
+    (chosen.out / "tuner-recovery.svg").write_text(pictures.recovery(firsts, BEST_FIRST), encoding="utf-8")
+
+
+def _last_late(point: LoopPoint) -> float:
+    return point.last_late
+
+
+def _early_late(point: LoopPoint) -> float:
+    return point.early_late
+
+
+if __name__ == "__main__":
+    main()
