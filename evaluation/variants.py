@@ -13,8 +13,8 @@ from evaluation.rack import RunSettings
 FULL = "mfs"
 FLOOR = "fifo"
 CHEAT: Mapping[str, Any] = {"cheating_hosts": (14, 15), "flood_share": 0.5}
-"""Where hosts cheat, it is those of the eighth server: they stamp all as most urgent, and flood the decode servers at half
-the rate of their links besides."""
+"""Where hosts cheat, it is those of the eighth server: they stamp all as most urgent, and flood the decode servers at
+half the rate of their links besides."""
 STALE_NS = 20_000_000
 """About two steps of a batch: what a control message between serving engines may take under load."""
 
