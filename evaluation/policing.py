@@ -13,10 +13,11 @@ from topologies.topology import Topology
 FLOOR = TOP_LEVEL
 LEVEL = SCAVENGER
 """Of the excess: any other level goes before someone's honest traffic."""
-PREFILL_SHARE = 0.3
+PREFILL_SHARE = 0.1
 """Of a prefill server's port: its last-stage flows about to miss."""
-OTHER_SHARE = 1 / 32
-"""Of another port: acknowledgements, one of 110 wire bytes for four packets or fewer, take a fiftieth."""
+OTHER_SHARE = 3 / 64
+"""Of another port: its acknowledgements, one of 110 wire bytes for four packets or fewer. Honest runs feel 1/32, and at
+1/16 a flood costs the others too much."""
 BURST_US = 100_000
 
 
