@@ -60,7 +60,8 @@ LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
 """Short bursts, which every last-stage flow outlasts: no threshold matters."""
 IDLE = Load(early_share=0, last_share=0)
 BEST_FIRST = 106
-"""Q_1 at which about a twentieth of the last stage misses under :data:`FULL`, found by holding it at 72, 88, .. 144."""
+"""Q_1 at which the last stage misses about a twentieth more than the early stages under :data:`FULL`, found by holding
+it at 98, 102, 106, 110 in turn."""
 LOOP_SETTINGS = TunerSettings(min_completions=24)
 """A tick sees about 40 last-stage flows under :data:`FULL`: nearly each has enough to decide."""
 
