@@ -59,9 +59,9 @@ FULL = Load()
 LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
 """Short bursts, which every last-stage flow outlasts: no threshold matters."""
 IDLE = Load(early_share=0, last_share=0)
-BEST_FIRST = 106
+BEST_FIRST = 109
 """Q_1 at which the last stage misses about a twentieth more than the early stages under :data:`FULL`, found by holding
-it at 98, 102, 106, 110 in turn."""
+it at 106, 109, 112, 115 in turn."""
 LOOP_SETTINGS = TunerSettings(min_completions=24)
 """A tick sees about 40 last-stage flows under :data:`FULL`: nearly each has enough to decide."""
 

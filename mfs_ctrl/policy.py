@@ -24,11 +24,11 @@ GIVE_UP = LevelRule(Stage.P2D, SCAVENGER, late=LATE)
 policy is better only because another wastes bandwidth on these."""
 
 # The levels of the MFS policy (paper section 4.3: the top for last-stage flows about to miss, early stages below it,
-# the other last-stage flows below those).
-EARLY_TIGHT = 6
-EARLY_LOOSE = 5
-EARLY_NEAR = 4
-EARLY_FAR = 3
+# the other last-stage flows below those). Reuse stands one level above collectives: it is short, and while it is
+# missing all of another unit waits, whereas the unit that serves it only computes a little later.
+REUSE_TIGHT = 6
+REUSE_SOON = COLLECTIVE_TIGHT = 5
+REUSE_LATER = COLLECTIVE_LOOSE = 4
 LAST_SOON = 2
 LAST_LATER = 1
 
@@ -79,7 +79,7 @@ class Policy:
 def mfs(thresholds: Thresholds | None = None) -> Policy:
     """Defer and promote (paper section 4): MLU for the last stage, RLI then RED for the early ones."""
     at = thresholds or Thresholds()
-    rules: list[LevelRule | None] = [
+    rules = [
         UNSTAGED_FIRST,
         GIVE_UP,
         # The top level only when computing is over (RLI 0): before, P2D would preempt the collectives that feed it.
@@ -90,15 +90,15 @@ def mfs(thresholds: Thresholds | None = None) -> Policy:
         LevelRule(Stage.P2D, LAST_SOON, urgency=(at.mlu[1], CODE_MAX)),
         LevelRule(Stage.P2D, LAST_LATER),
     ]
-    for stage in (Stage.COLLECTIVE, Stage.KV_REUSE):
-        rules += [
-            # A batch whose RED is past still holds its GPUs: not first, but never starved.
-            LevelRule(stage, EARLY_TIGHT, rli=(0, 0), late=IN_TIME, slack_code=(0, at.tight_slack)),
-            LevelRule(stage, EARLY_LOOSE, rli=(0, 0)),
-            LevelRule(stage, EARLY_NEAR, rli=(1, at.near_rli)) if at.near_rli else None,
-            LevelRule(stage, EARLY_FAR),
-        ]
-    return Policy("mfs", tuple(rule for rule in rules if rule), at)
+    rules += [
+        # A batch whose RED is past still holds its GPUs: not first, but never starved.
+        LevelRule(Stage.KV_REUSE, REUSE_TIGHT, rli=(0, 0), late=IN_TIME, slack_code=(0, at.tight_slack)),
+        LevelRule(Stage.KV_REUSE, REUSE_SOON, rli=(0, at.near_rli)),
+        LevelRule(Stage.KV_REUSE, REUSE_LATER),
+        LevelRule(Stage.COLLECTIVE, COLLECTIVE_TIGHT, rli=(0, 0), late=IN_TIME, slack_code=(0, at.tight_slack)),
+        LevelRule(Stage.COLLECTIVE, COLLECTIVE_LOOSE),
+    ]
+    return Policy("mfs", tuple(rules), at)
 
 
 def static() -> Policy:
@@ -148,11 +148,12 @@ def karuna(boundaries: Sequence[int]) -> Policy:
 
 
 def without_red(base: Policy) -> Policy:
-    """The MFS policy ``base`` with all early-stage flows of RLI 0 in one level, however tight their batch.
+    """The MFS policy ``base`` without the levels of early-stage flows whose batch is tight.
 
     Its thresholds are not tuned: the tuner's evidence is by levels that it does not have.
     """
-    return _relevelled(base, f"{base.name}-without-red", lambda level: EARLY_LOOSE if level == EARLY_TIGHT else level)
+    rules = (rule for rule in base.rules if rule.stage == Stage.P2D or rule.late != IN_TIME)
+    return Policy(f"{base.name}-without-red", tuple(rules))
 
 
 def folded(base: Policy, levels: int) -> Policy:

@@ -29,27 +29,27 @@ from mfs_ctrl.counters import (
     Observation,
 )
 from mfs_ctrl.policy import (
-    EARLY_FAR,
-    EARLY_LOOSE,
-    EARLY_NEAR,
-    EARLY_TIGHT,
+    COLLECTIVE_LOOSE,
+    COLLECTIVE_TIGHT,
     LAST_LATER,
     LAST_SOON,
+    REUSE_LATER,
+    REUSE_SOON,
+    REUSE_TIGHT,
     Thresholds,
 )
 
 EARLY_STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE)
 LEVELS_OF = {
-    Stage.KV_REUSE: (EARLY_FAR, EARLY_NEAR, EARLY_LOOSE, EARLY_TIGHT),
-    Stage.COLLECTIVE: (EARLY_FAR, EARLY_NEAR, EARLY_LOOSE, EARLY_TIGHT),
+    Stage.KV_REUSE: (REUSE_LATER, REUSE_SOON, REUSE_TIGHT),
+    Stage.COLLECTIVE: (COLLECTIVE_LOOSE, COLLECTIVE_TIGHT),
     Stage.P2D: (SCAVENGER, LAST_LATER, LAST_SOON, TOP_LEVEL),
 }
 """The levels that a policy with thresholds gives to each stage: where the tuner's evidence is."""
 EVIDENCE_CELLS: Mapping[str, tuple[int, ...]] = {
     LAXITY: tuple(
-        LaxityCell(stage, level, bucket).index
-        for stage in EARLY_STAGES
-        for level in (EARLY_LOOSE, EARLY_TIGHT)
+        LaxityCell(Stage.COLLECTIVE, level, bucket).index
+        for level in LEVELS_OF[Stage.COLLECTIVE]
         for bucket in range(LATE_BUCKET)
     ),
     COMPLETION: tuple(
@@ -261,7 +261,7 @@ def tuned_ports(
         return dict(ports)
     sent = dict.fromkeys(ports, 0)
     for cell, count in load.port_level.items():
-        if cell.port in sent and EARLY_FAR <= cell.level < TOP_LEVEL:
+        if cell.port in sent and COLLECTIVE_LOOSE <= cell.level < TOP_LEVEL:
             sent[cell.port] += count.bytes + WIRE_OVERHEAD_BYTES * count.packets
     tuned = {}
     for port, state in ports.items():
@@ -285,13 +285,14 @@ def _slack_to_spare(flows: Observation, settings: TunerSettings) -> bool:
 
 
 def _tight_share(flows: Observation, settings: TunerSettings) -> float | None:
-    packets = {EARLY_TIGHT: 0, EARLY_LOOSE: 0}
+    # Every batch has collectives, and all of them are waited for; what it reuses may be far ahead.
+    packets = {COLLECTIVE_TIGHT: 0, COLLECTIVE_LOOSE: 0}
     for cell, count in flows.laxity.items():
         # What is late has no slack to compare with the threshold.
-        if cell.stage in EARLY_STAGES and cell.level in packets and cell.bucket != LATE_BUCKET:
+        if cell.stage == Stage.COLLECTIVE and cell.level in packets and cell.bucket != LATE_BUCKET:
             packets[cell.level] += count.packets
     total = sum(packets.values())
-    return packets[EARLY_TIGHT] / total if total >= max(1, settings.min_tight_packets) else None
+    return packets[COLLECTIVE_TIGHT] / total if total >= max(1, settings.min_tight_packets) else None
 
 
 def _within(moved: int, before: int, bounds: tuple[int, int]) -> int:

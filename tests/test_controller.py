@@ -287,7 +287,7 @@ class TestTick:
         assert record.loads[idle] == 0
         assert record.biases[busy] == bias_code(TOPOLOGY.rate_bps, record.loads[busy])
         assert record.writes.modifies == 1
-        assert sum(record.level_bytes) == record.level_bytes[6] > 0
+        assert sum(record.level_bytes) == record.level_bytes[policies.COLLECTIVE_TIGHT] > 0
         one.stop()
         rows = {item for item in state(server) if isinstance(item, TableEntry) and item.table == "port_bias"}
         assert {(row.match[0][1], row.target) for row in rows} == {

@@ -241,15 +241,15 @@ def test_every_region_of_the_mfs_policy_has_its_level(program: Program) -> None:
         (3, 4, 20_000): 1,
         (3, 0, 0): SCAVENGER,
         (3, 4, -7): SCAVENGER,
-        (2, 0, 40_000): 6,
-        (2, 0, 90_000): 5,
-        (2, 0, -1): 5,
+        (2, 0, 40_000): 5,
+        (2, 0, 90_000): 4,
+        (2, 0, -1): 4,
         (1, 0, 40_000): 6,
         (1, 0, 90_000): 5,
-        (1, 1, 40_000): 4,
-        (1, 2, 40_000): 4,
-        (1, 3, 40_000): 3,
-        (1, 200, -5): 3,
+        (1, 1, 40_000): 5,
+        (1, 2, 40_000): 5,
+        (1, 3, 40_000): 4,
+        (1, 200, -5): 4,
         (0, 0, 0): 7,
     }
     for (stage, rli, slack), level in cases.items():
@@ -282,12 +282,12 @@ def test_an_epoch_switch_changes_every_level_at_once(program: Program) -> None:
 def test_another_flows_progress_promotes_a_reuse_flow_whose_stamp_does_not_change(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
     reuse = {"stage": 1, "batch": 77, "flow": 1, "target_layer": 12, "current_layer": 2, "slack": 2**30}
-    assert level_of(program, flags=Flags.FIRST.value, **reuse) == policy.EARLY_FAR
+    assert level_of(program, flags=Flags.FIRST.value, **reuse) == policy.REUSE_LATER
     # The requester's own collective passes the switch and shows layer 12.
     level_of(program, port=2, stage=2, batch=77, flow=9, target_layer=12, current_layer=12, slack=2**30)
     out = program.send(ipv4_to(program.topology, 1, MFS(flags=Flags.BOUNDARY.value, **reuse)))
     assert out is not None
-    assert out.level == policy.EARLY_LOOSE
+    assert out.level == policy.REUSE_SOON
     assert out.stamp.current_layer == 12  # and its receiver learns it
 
 
@@ -327,9 +327,9 @@ def _batches_in_one_cell(program: Program) -> tuple[int, int]:
 def test_a_promotion_takes_effect_at_a_boundary_only(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
     flow = {"stage": 1, "batch": 5, "flow": 1, "target_layer": 10, "slack": 2**30}
-    assert level_of(program, flags=0x80, current_layer=0, **flow) == policy.EARLY_FAR
-    assert level_of(program, flags=0, current_layer=10, **flow) == policy.EARLY_FAR
-    assert level_of(program, flags=0x40, current_layer=10, **flow) == policy.EARLY_LOOSE
+    assert level_of(program, flags=0x80, current_layer=0, **flow) == policy.REUSE_LATER
+    assert level_of(program, flags=0, current_layer=10, **flow) == policy.REUSE_LATER
+    assert level_of(program, flags=0x40, current_layer=10, **flow) == policy.REUSE_SOON
 
 
 def test_a_flow_never_falls_except_to_the_scavenger(program: Program) -> None:

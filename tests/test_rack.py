@@ -38,12 +38,12 @@ def promoted_at_ns(settings: RunSettings) -> tuple[int, set[int]]:
     batches: set[int] = set()
     with rack(SMALL, policy.mfs(), settings) as built:
         network = built.network
-        port = network.switch.ports[OWN + 1]
+        port = network.switches[0].ports[OWN + 1]
 
         def watch(now_ns: int, place: str, data: bytes) -> None:
             if place == f"host {REMOTE + 1} out":
                 batches.add(Stamp.unpack(data[SHIM]).batch)
-            if port.counters[policy.EARLY_LOOSE].dequeued_packets and not risen:
+            if port.counters[policy.REUSE_SOON].dequeued_packets and not risen:
                 risen.append(now_ns)
 
         network.network.trace = watch
@@ -68,7 +68,7 @@ def test_without_progress_in_the_switch_a_remote_sender_promotes_after_the_delay
 
 def levels_in(built: Rack, host: int) -> list[int]:
     """The levels that have waited for ``host``'s port."""
-    counters = built.network.switch.ports[host + 1].counters
+    counters = built.network.switches[0].ports[host + 1].counters
     return [level for level, counted in enumerate(counters) if counted.dequeued_packets]
 
 
@@ -118,7 +118,7 @@ def test_a_cheating_host_claims_the_top_level_for_all_it_sends() -> None:
             built.network.clock.run(100 * MS_NS)
             return levels_in(built, OWN)
 
-    assert levels(cheats=False) == [policy.EARLY_FAR]
+    assert levels(cheats=False) == [policy.REUSE_LATER]
     assert levels(cheats=True) == [policy.TOP_LEVEL]
 
 
