@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from evaluation.coordination import Coordination
 from evaluation.errors import ServingError
 from evaluation.metrics import summarise
+from evaluation.network_interface import Network
 from evaluation.packet_network import PacketNetwork
 from evaluation.policies import policy_for
 from evaluation.rack import RunSettings, rack
@@ -17,6 +19,7 @@ from evaluation.workload import Workload
 from host_agent.level import CODE_STEPS, URGENCY_ONE
 from host_agent.load import NS_PER_S
 from mfs_ctrl.controller import TickRecord
+from mfs_ctrl.policy import giving_up
 from soft_switch.switch import Switch
 
 WARM_UP_SHARE = 0.2
@@ -43,11 +46,17 @@ def run(
     settings = settings or RunSettings()
     requests = with_poisson_arrivals(work.requests, request_rate, seed)
     chosen = policy_for(policy_name, scenario, work, requests)
+    if settings.prune:
+        chosen = giving_up(chosen)
     occupancy: list[Occupancy] = []
     history: list[TickRecord] = []
     with rack(scenario, chosen, settings) as built:
         network, clock = built.network, built.network.clock
-        serving = Serving(scenario.serving, built.serving_network, requests, work.slo_ns, work.placements)
+        serving_network: Network = built.serving_network
+        coordination = None
+        if settings.prune:
+            serving_network = coordination = Coordination(scenario.serving, serving_network, settings.drop_budget)
+        serving = Serving(scenario.serving, serving_network, requests, work.slo_ns, work.placements, coordination)
         serving.start()
         before, stalled = 0, 0
         while serving.unfinished:
@@ -63,7 +72,8 @@ def run(
             before = serving.unfinished
             if stalled > STALLED_TICKS:
                 raise ServingError(f"{before} requests of {len(requests)} do not end; are routes and queues in order?")
-    return _result(scenario, policy_name, request_rate, seed, serving, network, occupancy, history)
+    pruned = 0 if coordination is None else coordination.given_up
+    return _result(scenario, policy_name, request_rate, seed, serving, network, occupancy, history, pruned)
 
 
 def _occupancy(switch: Switch, now_ns: int) -> Occupancy:
@@ -80,6 +90,7 @@ def _result(
     network: PacketNetwork,
     occupancy: list[Occupancy],
     history: Iterable[TickRecord],
+    pruned: int,
 ) -> Run:
     warm = round(WARM_UP_SHARE * len(serving.records))
     counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
@@ -91,6 +102,7 @@ def _result(
         request_rate=request_rate,
         seed=seed,
         requests=summary.requests,
+        requests_pruned=pruned,
         slo_attainment=summary.slo_attainment,
         ttft_mean_s=summary.ttft_mean_s,
         ttft_p50_s=summary.ttft_p50_s,

@@ -5,7 +5,7 @@ A step is one layer, or several taken together so that fewer and longer flows do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -146,11 +146,30 @@ class Iteration:
         self._fetching = [0] * self._steps
         self._collecting = 0
         self._step = 0
+        self._computed_steps = 0
+        self._computing_until_ns = 0
         self._waiting = False
         self._phase_ns = network.now_ns
         self._start_ns = network.now_ns
         self._compute_ns = self._stage1_wait_ns = 0
         self._collectives_ns: list[int] = []
+
+    @property
+    def compute_left_ns(self) -> int:
+        """Computing that is left, the running step's included, nanoseconds."""
+        now_ns = self._network.now_ns
+        return sum(map(self._duration, range(self._computed_steps, self._steps))) + max(
+            0, self._computing_until_ns - now_ns
+        )
+
+    def flows(self) -> Iterator[tuple[int, FlowSpec]]:
+        """All flows that the batch sends from beginning to end, each with the host it leaves."""
+        for step in range(self._steps):
+            yield from self._collective(step)
+            for chunk in self.chunks:
+                if chunk.holder is not None and chunk.fetched_tokens > 0:
+                    yield from self._reuse(chunk, chunk.holder, step)
+                yield from self._new_kv(chunk, step)
 
     def start(self) -> None:
         """Open the flows of reused KV for all steps, and begin with the first."""
@@ -182,24 +201,28 @@ class Iteration:
         return max(1, count // self._config.scale)
 
     def _fetch(self, chunk: Chunk, holder: int) -> None:
+        for step in range(self._steps):
+            for source, spec in self._reuse(chunk, holder, step):
+                self._fetching[step] += 1
+                self._network.start_flow(source, spec, partial(self._fetched, step))
+
+    def _reuse(self, chunk: Chunk, holder: int, step: int) -> Iterator[tuple[int, FlowSpec]]:
         cluster = self._config.cluster
         sources = cluster.units[holder]
-        for step in range(self._steps):
-            total = chunk.fetched_tokens * self._kv_bytes * self._layers_of(step)
-            for position, server in enumerate(cluster.units[self.unit]):
-                for nic in range(cluster.nics_per_server):
-                    spec = FlowSpec(
+        total = chunk.fetched_tokens * self._kv_bytes * self._layers_of(step)
+        for position, server in enumerate(cluster.units[self.unit]):
+            for nic in range(cluster.nics_per_server):
+                yield (
+                    cluster.host(sources[position % len(sources)], nic),
+                    FlowSpec(
                         destination=cluster.host(server, nic),
                         batch=self.batch,
                         stage=Stage.KV_REUSE,
                         deadline_ns=self._red_ns,
                         total_bytes=self._scaled(total // len(self._hosts)),
                         target_layer=step * self._config.layers_per_step,
-                        beyond_bytes=0,
-                    )
-                    self._fetching[step] += 1
-                    source = cluster.host(sources[position % len(sources)], nic)
-                    self._network.start_flow(source, spec, partial(self._fetched, step))
+                    ),
+                )
 
     def _fetched(self, step: int, now_ns: int) -> None:
         self._fetching[step] -= 1
@@ -216,37 +239,47 @@ class Iteration:
             self._compute()
 
     def _compute(self) -> None:
-        config = self._config
-        duration = compute_ns(
-            self._flops_per_layer * self._layers_of(self._step), config.gpu, config.cluster.unit_gpus(self.unit)
-        )
+        duration = self._duration(self._step)
         self._compute_ns += duration
-        self._network.call_at(self._network.now_ns + duration, self._exchange)
+        self._computed_steps += 1
+        self._computing_until_ns = self._network.now_ns + duration
+        self._network.call_at(self._computing_until_ns, self._exchange)
+
+    def _duration(self, step: int) -> int:
+        config = self._config
+        flops = self._flops_per_layer * self._layers_of(step)
+        return compute_ns(flops, config.gpu, config.cluster.unit_gpus(self.unit))
 
     def _exchange(self) -> None:
-        cluster = self._config.cluster
-        servers = cluster.units[self.unit]
         self._phase_ns = self._network.now_ns
         if self._config.hand_over_early:
             self._hand_over_all()
+        flows = list(self._collective(self._step))
+        self._collecting = len(flows)
+        for source, spec in flows:
+            self._network.start_flow(source, spec, self._exchanged)
+        if not flows:
+            self._end_step()
+
+    def _collective(self, step: int) -> Iterator[tuple[int, FlowSpec]]:
+        cluster = self._config.cluster
+        servers = cluster.units[self.unit]
         per_pair = all_to_all_bytes_per_server_pair(self._config.model, self._tokens, len(servers))
-        total = int(per_pair * self._layers_of(self._step) * self._config.collective_factor)
+        total = int(per_pair * self._layers_of(step) * self._config.collective_factor)
         pairs = [(a, b) for a in servers for b in servers if a != b] if total else []
-        self._collecting = len(pairs) * cluster.nics_per_server
         for source, destination in pairs:
             for nic in range(cluster.nics_per_server):
-                spec = FlowSpec(
-                    destination=cluster.host(destination, nic),
-                    batch=self.batch,
-                    stage=Stage.COLLECTIVE,
-                    deadline_ns=self._red_ns,
-                    total_bytes=self._scaled(total // cluster.nics_per_server),
-                    target_layer=self._step * self._config.layers_per_step,
-                    beyond_bytes=0,
+                yield (
+                    cluster.host(source, nic),
+                    FlowSpec(
+                        destination=cluster.host(destination, nic),
+                        batch=self.batch,
+                        stage=Stage.COLLECTIVE,
+                        deadline_ns=self._red_ns,
+                        total_bytes=self._scaled(total // cluster.nics_per_server),
+                        target_layer=step * self._config.layers_per_step,
+                    ),
                 )
-                self._network.start_flow(cluster.host(source, nic), spec, self._exchanged)
-        if not pairs:
-            self._end_step()
 
     def _exchanged(self, now_ns: int) -> None:
         self._collecting -= 1
@@ -256,7 +289,7 @@ class Iteration:
 
     def _end_step(self) -> None:
         # The agents learn the progress first, so that the KV sent next is stamped with it.
-        self._network.advance(self._hosts, self.batch, self._layers_done())
+        self._network.advance(self._hosts, self.batch, self._layers_done(self._step))
         over = self._step + 1 == self._steps
         if over:
             self._settle()
@@ -277,35 +310,39 @@ class Iteration:
             if chunk.tokens_after == 0:
                 job.computed_ns = self._network.now_ns
 
-    def _layers_done(self) -> int:
-        """Layers that are computed when this step is."""
-        return min((self._step + 1) * self._config.layers_per_step, self._config.model.layers)
+    def _layers_done(self, step: int) -> int:
+        """Layers that are computed when ``step`` is."""
+        return min((step + 1) * self._config.layers_per_step, self._config.model.layers)
 
     def _hand_over_all(self) -> None:
         for chunk in self.chunks:
-            self._hand_over(chunk)
+            for source, spec in self._new_kv(chunk, self._step):
+                chunk.job.flows += 1
+                self._network.start_flow(source, spec, partial(self._on_flow_of, chunk.job))
 
-    def _hand_over(self, chunk: Chunk) -> None:
-        """Send the KV of this chunk and step to the decode server, from each NIC of the unit along its rail."""
+    def _new_kv(self, chunk: Chunk, step: int) -> Iterator[tuple[int, FlowSpec]]:
+        """The KV of this chunk and step goes to the decode server, from each NIC of the unit along its rail."""
         cluster, layers, job = self._config.cluster, self._config.model.layers, chunk.job
         hosts = len(self._hosts)
-        total = chunk.tokens * self._layers_of(self._step) * self._kv_bytes
-        beyond = (chunk.tokens * (layers - self._layers_done()) + chunk.tokens_after * layers) * self._kv_bytes
+        total = chunk.tokens * self._layers_of(step) * self._kv_bytes
+        beyond = (chunk.tokens * (layers - self._layers_done(step)) + chunk.tokens_after * layers) * self._kv_bytes
         for server in cluster.units[self.unit]:
             if server == job.decode_server:
                 continue  # it is there already
             for nic in range(cluster.nics_per_server):
-                spec = FlowSpec(
-                    destination=cluster.host(job.decode_server, nic),
-                    batch=self.batch,
-                    stage=Stage.P2D,
-                    deadline_ns=job.deadline_ns,
-                    total_bytes=self._scaled(total // hosts),
-                    target_layer=layers,  # RLI 0 says that the batch is computed
-                    beyond_bytes=beyond // hosts // self._config.scale,
+                yield (
+                    cluster.host(server, nic),
+                    FlowSpec(
+                        destination=cluster.host(job.decode_server, nic),
+                        batch=self.batch,
+                        stage=Stage.P2D,
+                        deadline_ns=job.deadline_ns,
+                        total_bytes=self._scaled(total // hosts),
+                        target_layer=layers,  # RLI 0 says that the batch is computed
+                        beyond_bytes=beyond // hosts // self._config.scale,
+                        request=job.request.index,
+                    ),
                 )
-                job.flows += 1
-                self._network.start_flow(cluster.host(server, nic), spec, partial(self._on_flow_of, job))
 
     def _on_flow_of(self, job: Job, now_ns: int) -> None:
         job.flows -= 1

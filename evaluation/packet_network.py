@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.virtual_host import Addresses, VirtualHost
@@ -105,6 +105,11 @@ class PacketNetwork:
     def advance(self, host: int, batch: int, layer: int) -> None:
         """``host`` learns from its own compute that ``batch`` is at ``layer``."""
         self.hosts[host].agent.advance(batch, layer)
+
+    def prune(self, requests: Collection[int]) -> None:
+        """All hosts give up these requests and no others."""
+        for host in self.hosts.values():
+            host.prune(requests)
 
     def totals(self) -> Totals:
         """The counts so far."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -45,6 +45,8 @@ class RunSettings:
         guaranteed_share: of a port's rate, for each level.
         tune_thresholds: whether the controller moves thresholds.
         tune_bias: whether the controller keeps biases at the measured load.
+        prune: whether requests are given up so that the others make it (:mod:`mfs_ctrl.coordinator`).
+        drop_budget: share of the requests that may be given up, 0 to 1.
         order: who orders by the policy, one of :data:`ORDERS`; where it is not followed, there is one queue.
     """
 
@@ -57,11 +59,15 @@ class RunSettings:
     guaranteed_share: Fraction = GUARANTEED_SHARE
     tune_thresholds: bool = True
     tune_bias: bool = True
+    prune: bool = False
+    drop_budget: float = 0.1
     order: str = "both"
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"order is one of {', '.join(ORDERS)}, not {self.order!r}")
+        if not 0 <= self.drop_budget <= 1:
+            raise ValueError(f"drop_budget is a share of 0..1, not {self.drop_budget}")
 
 
 class RackNetwork:
@@ -92,6 +98,10 @@ class RackNetwork:
         """Tell the agents of ``hosts`` how far ``batch`` is."""
         for host in hosts:
             self._network.advance(host, batch, layer)
+
+    def prune(self, requests: Collection[int]) -> None:
+        """Tell all agents which requests are given up."""
+        self._network.prune(requests)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ first rule that matches wins, on the hosts by order, in the switch by priority.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from host_agent.level import CODE_MAX, CODE_STEPS, URGENCY_ONE, Interval, LevelRule
@@ -95,6 +95,13 @@ def static() -> Policy:
 def fifo() -> Policy:
     """Everything in one queue; flows share it by their windows (fair sharing)."""
     return Policy("fifo", tuple(LevelRule(stage, 1) for stage in Stage))
+
+
+def giving_up(chosen: Policy) -> Policy:
+    """``chosen``, with the rule :data:`GIVE_UP` if it has none: what pruning needs to have an effect."""
+    if GIVE_UP in chosen.rules:
+        return chosen
+    return replace(chosen, rules=(GIVE_UP, *chosen.rules))
 
 
 def sjf(boundaries: Sequence[int]) -> Policy:
