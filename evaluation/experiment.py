@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from evaluation.coordination import Coordination
 from evaluation.errors import ServingError
@@ -52,11 +53,12 @@ def run(
     history: list[TickRecord] = []
     with rack(scenario, chosen, settings) as built:
         network, clock = built.network, built.network.clock
+        config = replace(scenario.serving, hopeless_last=settings.drop_hopeless)
         serving_network: Network = built.serving_network
         coordination = None
         if settings.prune:
-            serving_network = coordination = Coordination(scenario.serving, serving_network, settings.drop_budget)
-        serving = Serving(scenario.serving, serving_network, requests, work.slo_ns, work.placements, coordination)
+            serving_network = coordination = Coordination(config, serving_network, settings.drop_budget)
+        serving = Serving(config, serving_network, requests, work.slo_ns, work.placements, coordination)
         serving.start()
         before, stalled = 0, 0
         while serving.unfinished:

@@ -44,6 +44,7 @@ class ServingConfig:
         hand_over_early: the KV of a step is sent beside the step's collective, else after it. Early is what the
             hardware allows: a layer's KV exists once its attention has run, before activations are exchanged with the
             experts, and serving engines give a layer's KV to their connector right after attention.
+        hopeless_last: requests that cannot be in time any more are computed after all others (:mod:`.hopeless`).
     """
 
     cluster: Cluster
@@ -54,6 +55,7 @@ class ServingConfig:
     scale: int = 1
     collective_factor: float = 1.0
     hand_over_early: bool = False
+    hopeless_last: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (

@@ -18,11 +18,18 @@ OVERLOAD = slice(1, 3)
 """Of a scenario's rates: where fair sharing attains about 40 % and 20 %."""
 
 
-def variants(budgets: tuple[float, ...]) -> Iterator[tuple[str, RunSettings]]:
-    """Settings by name: without pruning, and with each budget; a budget of 0 only gives up late flows."""
+def variants(budgets: tuple[float, ...], hopeless: bool) -> Iterator[tuple[str, RunSettings]]:
+    """Settings by name: without pruning, and with each budget; a budget of 0 only gives up late flows.
+
+    With ``hopeless`` also each of them with hopeless requests last in the compute queue, named "+q".
+    """
     yield "off", RunSettings()
     for budget in budgets:
         yield f"{budget:g}", RunSettings(prune=True, drop_budget=budget)
+    if hopeless:
+        yield "off+q", RunSettings(drop_hopeless=True)
+        for budget in budgets:
+            yield f"{budget:g}+q", RunSettings(prune=True, drop_budget=budget, drop_hopeless=True)
 
 
 @click.command()
@@ -31,12 +38,14 @@ def variants(budgets: tuple[float, ...]) -> Iterator[tuple[str, RunSettings]]:
 @click.option("--budget", "budgets", multiple=True, type=float, default=(0.05, 0.1, 0.3), show_default=True)
 @click.option("--requests", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2), show_default=True)
+@click.option("--hopeless/--no-hopeless", help="Also with hopeless requests last in the compute queue.")
 def pruning(
     names: tuple[str, ...],
     policies: tuple[str, ...],
     budgets: tuple[float, ...],
     requests: int,
     seeds: tuple[int, ...],
+    hopeless: bool,
 ) -> None:
     """Print the share of objectives attained, and how many requests were given up, one line a setting."""
     click.echo("scenario  rate  policy  budget  attained  by seed  given up")
@@ -45,7 +54,7 @@ def pruning(
         work = workload(scenario, load_trace(SAMPLE_PATH), requests)
         for rate in scenario.request_rates[OVERLOAD]:
             for policy in policies:
-                for budget, settings in variants(budgets):
+                for budget, settings in variants(budgets, hopeless):
                     runs = [run(scenario, work, policy, rate, seed, settings) for seed in seeds]
                     attained = [one.slo_attainment for one in runs]
                     given_up = [one.requests_pruned for one in runs]

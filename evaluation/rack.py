@@ -47,6 +47,7 @@ class RunSettings:
         tune_bias: whether the controller keeps biases at the measured load.
         prune: whether requests are given up so that the others make it (:mod:`mfs_ctrl.coordinator`).
         drop_budget: share of the requests that may be given up, 0 to 1.
+        drop_hopeless: whether requests that cannot be in time any more are computed after all others.
         order: who orders by the policy, one of :data:`ORDERS`; where it is not followed, there is one queue.
     """
 
@@ -61,6 +62,7 @@ class RunSettings:
     tune_bias: bool = True
     prune: bool = False
     drop_budget: float = 0.1
+    drop_hopeless: bool = False
     order: str = "both"
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from evaluation.batching import Job, form_batch
 from evaluation.errors import ServingError
+from evaluation.hopeless import hopeless_last
 from evaluation.iteration import BatchRecord, Iteration, ServingConfig
 from evaluation.metrics import RequestRecord
 from evaluation.network_interface import Network
@@ -124,6 +125,8 @@ class Serving:
             self._begin_batch(unit)
 
     def _begin_batch(self, unit: int) -> None:
+        if self._config.hopeless_last:
+            hopeless_last(self._config, self._queues[unit], self._network.now_ns)
         chunks = form_batch(self._queues[unit], self._config.batch_tokens)
         if not chunks:
             self._running[unit] = None
