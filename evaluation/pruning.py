@@ -21,15 +21,12 @@ OVERLOAD = slice(1, 3)
 def variants(budgets: tuple[float, ...], hopeless: bool) -> Iterator[tuple[str, RunSettings]]:
     """Settings by name: without pruning, and with each budget; a budget of 0 only gives up late flows.
 
-    With ``hopeless`` also each of them with hopeless requests last in the compute queue, named "+q".
+    With ``hopeless`` in all of them hopeless requests are last in the compute queue, as "+q" says.
     """
-    yield "off", RunSettings()
+    mark = "+q" if hopeless else ""
+    yield "off" + mark, RunSettings(drop_hopeless=hopeless)
     for budget in budgets:
-        yield f"{budget:g}", RunSettings(prune=True, drop_budget=budget)
-    if hopeless:
-        yield "off+q", RunSettings(drop_hopeless=True)
-        for budget in budgets:
-            yield f"{budget:g}+q", RunSettings(prune=True, drop_budget=budget, drop_hopeless=True)
+        yield f"{budget:g}{mark}", RunSettings(prune=True, drop_budget=budget, drop_hopeless=hopeless)
 
 
 @click.command()
@@ -38,7 +35,7 @@ def variants(budgets: tuple[float, ...], hopeless: bool) -> Iterator[tuple[str, 
 @click.option("--budget", "budgets", multiple=True, type=float, default=(0.05, 0.1, 0.3), show_default=True)
 @click.option("--requests", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2), show_default=True)
-@click.option("--hopeless/--no-hopeless", help="Also with hopeless requests last in the compute queue.")
+@click.option("--hopeless/--no-hopeless", help="Hopeless requests are computed last.")
 def pruning(
     names: tuple[str, ...],
     policies: tuple[str, ...],
