@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import click
 
 from evaluation.experiment import run
+from evaluation.llm import LLAMA3_8B
 from evaluation.rack import RunSettings
 from evaluation.scenario import SCENARIOS, scenario_named
 from evaluation.trace import SAMPLE_PATH, load_trace
@@ -36,6 +38,8 @@ def variants(budgets: tuple[float, ...], hopeless: bool) -> Iterator[tuple[str, 
 @click.option("--requests", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2), show_default=True)
 @click.option("--hopeless/--no-hopeless", help="Hopeless requests are computed last.")
+@click.option("--dense", is_flag=True, help="Serve Llama3-8B: no collectives, so that KV is all that is sent.")
+@click.option("--rate", "rates", multiple=True, type=float, help="Requests per second, instead of the scenario's.")
 def pruning(
     names: tuple[str, ...],
     policies: tuple[str, ...],
@@ -43,13 +47,17 @@ def pruning(
     requests: int,
     seeds: tuple[int, ...],
     hopeless: bool,
+    dense: bool,
+    rates: tuple[float, ...],
 ) -> None:
     """Print the share of objectives attained, and how many requests were given up, one line a setting."""
     click.echo("scenario  rate  policy  budget  attained  by seed  given up")
     for name in names:
         scenario = scenario_named(name)
+        if dense:
+            scenario = replace(scenario, model=LLAMA3_8B)
         work = workload(scenario, load_trace(SAMPLE_PATH), requests)
-        for rate in scenario.request_rates[OVERLOAD]:
+        for rate in rates or scenario.request_rates[OVERLOAD]:
             for policy in policies:
                 for budget, settings in variants(budgets, hopeless):
                     runs = [run(scenario, work, policy, rate, seed, settings) for seed in seeds]

@@ -82,24 +82,14 @@ def finishes(
     In the order of RED, each batch waits at its most loaded port for all batches before it, as if nothing overlapped:
     now + its computing + the load of that port / ``bandwidth_bps`` of it (payload bits per second).
     """
-    load: Counter[Port] = Counter()
-    finish: dict[int, int] = {}
-    for batch in rank(batches):
-        load.update(_bytes_of(batch, pruned))
-        finish[batch.batch] = _finish(batch, load, bandwidth_bps, now_ns, pruned)[0]
-    return finish
+    return _finishes(rank(batches), bandwidth_bps, now_ns, pruned)
 
 
 def infeasible(
     batches: Sequence[BatchLoad], bandwidth_bps: Mapping[Port, int], now_ns: int, pruned: Collection[int] = ()
 ) -> frozenset[int]:
     """The batches that end after their bound in the worst case. One whose requests are all pruned has none to miss."""
-    finish = finishes(batches, bandwidth_bps, now_ns, pruned)
-    return frozenset(
-        batch.batch
-        for batch in batches
-        if finish[batch.batch] > batch.bound_ns and any(request.request not in pruned for request in batch.requests)
-    )
+    return _infeasible(rank(batches), bandwidth_bps, now_ns, pruned)
 
 
 def prune(
@@ -132,14 +122,36 @@ def prune(
     requests = {request.request for batch in batches for request in batch.requests}
     # Rounded first: 0.29 x 100 must allow 29.
     allowed = math.floor(round(drop_budget * (departed + len(requests)), 6)) - departed_pruned
-    pruned = _walk(rank(batches), bandwidth_bps, now_ns, allowed)
-    missed = infeasible(batches, bandwidth_bps, now_ns, pruned)
-    for request in reversed(tuple(pruned)):
-        without = [other for other in pruned if other != request]
-        if infeasible(batches, bandwidth_bps, now_ns, without) <= missed:
-            pruned = without
-    gone = frozenset(pruned)
-    return Decision(frozenset(requests - gone), gone, finishes(batches, bandwidth_bps, now_ns, gone))
+    ordered = rank(batches)
+    walked = _walk(ordered, bandwidth_bps, now_ns, allowed)
+    gone = frozenset(walked)
+    missed = _infeasible(ordered, bandwidth_bps, now_ns, gone)
+    for request in reversed(walked):
+        if _infeasible(ordered, bandwidth_bps, now_ns, gone - {request}) <= missed:
+            gone -= {request}
+    return Decision(frozenset(requests - gone), gone, _finishes(ordered, bandwidth_bps, now_ns, gone))
+
+
+def _finishes(
+    ordered: Iterable[BatchLoad], bandwidth_bps: Mapping[Port, int], now_ns: int, pruned: Collection[int]
+) -> dict[int, int]:
+    load: Counter[Port] = Counter()
+    finish: dict[int, int] = {}
+    for batch in ordered:
+        load.update(_bytes_of(batch, pruned))
+        finish[batch.batch] = _finish(batch, load, bandwidth_bps, now_ns, pruned)[0]
+    return finish
+
+
+def _infeasible(
+    ordered: Sequence[BatchLoad], bandwidth_bps: Mapping[Port, int], now_ns: int, pruned: Collection[int]
+) -> frozenset[int]:
+    finish = _finishes(ordered, bandwidth_bps, now_ns, pruned)
+    return frozenset(
+        batch.batch
+        for batch in ordered
+        if finish[batch.batch] > batch.bound_ns and any(request.request not in pruned for request in batch.requests)
+    )
 
 
 def _walk(ordered: Sequence[BatchLoad], bandwidth_bps: Mapping[Port, int], now_ns: int, allowed: int) -> list[int]:
