@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from evaluation.coordination import Coordination
 from evaluation.errors import ServingError
 from evaluation.ideal_network import IdealNetwork
 from evaluation.metrics import summarise
+from evaluation.network_interface import Network
 from evaluation.packet_network import PacketNetwork
 from evaluation.policies import CEILING, policy_for, serving_for
 from evaluation.rack import RunSettings, rack
@@ -20,6 +23,7 @@ from evaluation.workload import Workload
 from host_agent.level import CODE_STEPS, URGENCY_ONE
 from host_agent.load import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_ctrl.controller import TickRecord
+from mfs_ctrl.policy import giving_up
 from soft_switch.switch import Switch
 
 WARM_UP_SHARE = 0.2
@@ -48,12 +52,18 @@ def run(
     if policy_name == CEILING:
         return _ceiling(scenario, work, requests, request_rate, seed)
     chosen = policy_for(policy_name, scenario, work, requests)
+    if settings.prune:
+        chosen = giving_up(chosen)
     occupancy: list[Occupancy] = []
     history: list[TickRecord] = []
     with rack(scenario, chosen, settings) as built:
         network, clock = built.network, built.network.clock
-        config = serving_for(policy_name, scenario)
-        serving = Serving(config, built.serving_network, requests, work.slo_ns, work.placements)
+        config = replace(serving_for(policy_name, scenario), hopeless_last=settings.drop_hopeless)
+        serving_network: Network = built.serving_network
+        coordination = None
+        if settings.prune:
+            serving_network = coordination = Coordination(config, serving_network, settings.drop_budget)
+        serving = Serving(config, serving_network, requests, work.slo_ns, work.placements, coordination)
         serving.start()
         before, stalled = 0, 0
         while serving.unfinished:
@@ -69,7 +79,8 @@ def run(
             before = serving.unfinished
             if stalled > STALLED_TICKS:
                 raise ServingError(f"{before} requests of {len(requests)} do not end; are routes and queues in order?")
-    return _result(scenario, policy_name, request_rate, seed, serving, network, occupancy, history)
+    pruned = 0 if coordination is None else coordination.given_up
+    return _result(scenario, policy_name, request_rate, seed, serving, network, occupancy, history, pruned)
 
 
 def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], request_rate: float, seed: int) -> Run:
@@ -78,7 +89,7 @@ def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], re
     serving = Serving(scenario.serving, network, requests, work.slo_ns, work.placements)
     serving.start()
     network.run()
-    return _result(scenario, CEILING, request_rate, seed, serving, None, [], [])
+    return _result(scenario, CEILING, request_rate, seed, serving, None, [], [], 0)
 
 
 def alone_on_the_rack(scenario: Scenario) -> IdealNetwork:
@@ -106,6 +117,7 @@ def _result(
     network: PacketNetwork | None,
     occupancy: list[Occupancy],
     history: Iterable[TickRecord],
+    pruned: int,
 ) -> Run:
     warm = round(WARM_UP_SHARE * len(serving.records))
     counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
@@ -119,6 +131,7 @@ def _result(
         request_rate=request_rate,
         seed=seed,
         requests=summary.requests,
+        requests_pruned=pruned,
         slo_attainment=summary.slo_attainment,
         ttft_mean_s=summary.ttft_mean_s,
         ttft_p50_s=summary.ttft_p50_s,

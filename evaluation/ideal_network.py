@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from evaluation.errors import ServingError
@@ -55,6 +55,9 @@ class IdealNetwork:
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
         """Nothing: progress does not matter where nothing is ordered."""
+
+    def prune(self, requests: Collection[int]) -> None:
+        """Nothing: nobody has to make way for anybody."""
 
     def flow_ns(self, total_bytes: int) -> int:
         """Nanoseconds that a flow of ``total_bytes`` takes, rounded up."""

@@ -5,7 +5,7 @@ A step is one layer, or several taken together so that fewer and longer flows do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,6 +48,7 @@ class ServingConfig:
         kv_on_one_gpu: a request's KV lives on one GPU of its unit (attention is data-parallel), so it is fetched and
             handed over through one NIC, in turn by the request's index; else all NICs of the unit have equal shares.
         laxity_deadlines: flows have the deadlines of a clairvoyant, see :mod:`evaluation.laxity`.
+        hopeless_last: requests that cannot be in time any more are computed after all others (:mod:`.hopeless`).
     """
 
     cluster: Cluster
@@ -60,6 +61,7 @@ class ServingConfig:
     hand_over_early: bool = False
     kv_on_one_gpu: bool = False
     laxity_deadlines: bool = False
+    hopeless_last: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -152,6 +154,8 @@ class Iteration:
         self._fetching = [0] * self._steps
         self._collecting = 0
         self._step = 0
+        self._computed_steps = 0
+        self._computing_until_ns = 0
         self._waiting = False
         self._phase_ns = network.now_ns
         self._start_ns = network.now_ns
@@ -159,6 +163,23 @@ class Iteration:
         self._collectives_ns: list[int] = []
         if config.laxity_deadlines:
             self._network = LaxityNetwork(network, self._times())
+
+    @property
+    def compute_left_ns(self) -> int:
+        """Computing that is left, the running step's included, nanoseconds."""
+        now_ns = self._network.now_ns
+        return sum(map(self._step_compute_ns, range(self._computed_steps, self._steps))) + max(
+            0, self._computing_until_ns - now_ns
+        )
+
+    def flows(self) -> Iterator[tuple[int, FlowSpec]]:
+        """All flows that the batch sends from beginning to end, each with the host it leaves."""
+        for step in range(self._steps):
+            yield from self._collective(step)
+            for chunk in self.chunks:
+                if chunk.holder is not None and chunk.fetched_tokens > 0:
+                    yield from self._reuse(chunk, chunk.holder, step)
+                yield from self._new_kv(chunk, step)
 
     def start(self) -> None:
         """Open the flows of reused KV for all steps, and begin with the first."""
@@ -205,23 +226,28 @@ class Iteration:
         return max(1, count // self._config.scale)
 
     def _fetch(self, chunk: Chunk, holder: int) -> None:
+        for step in range(self._steps):
+            for source, spec in self._reuse(chunk, holder, step):
+                self._fetching[step] += 1
+                self._network.start_flow(source, spec, partial(self._fetched, step))
+
+    def _reuse(self, chunk: Chunk, holder: int, step: int) -> Iterator[tuple[int, FlowSpec]]:
         sources = self._config.cluster.unit_hosts(holder)
         interfaces = self._kv_interfaces(chunk.job)
-        for step in range(self._steps):
-            total = chunk.fetched_tokens * self._kv_bytes * self._layers_of(step)
-            for interface in interfaces:
-                spec = FlowSpec(
+        total = chunk.fetched_tokens * self._kv_bytes * self._layers_of(step)
+        for interface in interfaces:
+            yield (
+                # Hosts are numbered server by server, so the source is on the same rail.
+                sources[interface % len(sources)],
+                FlowSpec(
                     destination=self._hosts[interface],
                     batch=self.batch,
                     stage=Stage.KV_REUSE,
                     deadline_ns=self._red_ns,
                     total_bytes=self._scaled(total // len(interfaces)),
                     target_layer=step * self._config.layers_per_step,
-                    beyond_bytes=0,
-                )
-                self._fetching[step] += 1
-                # Hosts are numbered server by server, so the source is on the same rail.
-                self._network.start_flow(sources[interface % len(sources)], spec, partial(self._fetched, step))
+                ),
+            )
 
     def _kv_interfaces(self, job: Job) -> Sequence[int]:
         """Which of the unit's NICs a job's KV comes in and leaves by, as positions in ``self._hosts``."""
@@ -245,7 +271,9 @@ class Iteration:
     def _compute(self) -> None:
         duration = self._step_compute_ns(self._step)
         self._compute_ns += duration
-        self._network.call_at(self._network.now_ns + duration, self._exchange)
+        self._computed_steps += 1
+        self._computing_until_ns = self._network.now_ns + duration
+        self._network.call_at(self._computing_until_ns, self._exchange)
 
     def _step_compute_ns(self, step: int) -> int:
         config = self._config
@@ -263,28 +291,34 @@ class Iteration:
         return int(per_pair * self._layers_of(step) * config.collective_factor) // config.cluster.nics_per_server
 
     def _exchange(self) -> None:
-        cluster = self._config.cluster
-        servers = cluster.units[self.unit]
         self._phase_ns = self._network.now_ns
         if self._config.hand_over_early:
             self._hand_over_all()
-        total = self._collective_bytes(self._step)
+        flows = list(self._collective(self._step))
+        self._collecting = len(flows)
+        for source, spec in flows:
+            self._network.start_flow(source, spec, self._exchanged)
+        if not flows:
+            self._end_step()
+
+    def _collective(self, step: int) -> Iterator[tuple[int, FlowSpec]]:
+        cluster = self._config.cluster
+        servers = cluster.units[self.unit]
+        total = self._collective_bytes(step)
         pairs = [(a, b) for a in servers for b in servers if a != b] if total else []
-        self._collecting = len(pairs) * cluster.nics_per_server
         for source, destination in pairs:
             for nic in range(cluster.nics_per_server):
-                spec = FlowSpec(
-                    destination=cluster.host(destination, nic),
-                    batch=self.batch,
-                    stage=Stage.COLLECTIVE,
-                    deadline_ns=self._red_ns,
-                    total_bytes=self._scaled(total),
-                    target_layer=self._step * self._config.layers_per_step,
-                    beyond_bytes=0,
+                yield (
+                    cluster.host(source, nic),
+                    FlowSpec(
+                        destination=cluster.host(destination, nic),
+                        batch=self.batch,
+                        stage=Stage.COLLECTIVE,
+                        deadline_ns=self._red_ns,
+                        total_bytes=self._scaled(total),
+                        target_layer=step * self._config.layers_per_step,
+                    ),
                 )
-                self._network.start_flow(cluster.host(source, nic), spec, self._exchanged)
-        if not pairs:
-            self._end_step()
 
     def _exchanged(self, now_ns: int) -> None:
         self._collecting -= 1
@@ -294,7 +328,7 @@ class Iteration:
 
     def _end_step(self) -> None:
         # The agents learn the progress first, so that the KV sent next is stamped with it.
-        self._network.advance(self._hosts, self.batch, self._layers_done())
+        self._network.advance(self._hosts, self.batch, self._layers_done(self._step))
         over = self._step + 1 == self._steps
         if over:
             self._settle()
@@ -315,35 +349,39 @@ class Iteration:
             if chunk.tokens_after == 0:
                 job.computed_ns = self._network.now_ns
 
-    def _layers_done(self) -> int:
-        """Layers that are computed when this step is."""
-        return min((self._step + 1) * self._config.layers_per_step, self._config.model.layers)
+    def _layers_done(self, step: int) -> int:
+        """Layers that are computed when ``step`` is."""
+        return min((step + 1) * self._config.layers_per_step, self._config.model.layers)
 
     def _hand_over_all(self) -> None:
         for chunk in self.chunks:
-            self._hand_over(chunk)
+            for source, spec in self._new_kv(chunk, self._step):
+                chunk.job.flows += 1
+                self._network.start_flow(source, spec, partial(self._on_flow_of, chunk.job))
 
-    def _hand_over(self, chunk: Chunk) -> None:
-        """Send the KV of this chunk and step to the decode server, from each NIC that has a part along its rail."""
+    def _new_kv(self, chunk: Chunk, step: int) -> Iterator[tuple[int, FlowSpec]]:
+        """The KV of this chunk and step to the decode server, from each NIC that has a part along its rail."""
         cluster, layers, job = self._config.cluster, self._config.model.layers, chunk.job
         interfaces = self._kv_interfaces(job)
-        total = chunk.tokens * self._layers_of(self._step) * self._kv_bytes
-        beyond = (chunk.tokens * (layers - self._layers_done()) + chunk.tokens_after * layers) * self._kv_bytes
+        total = chunk.tokens * self._layers_of(step) * self._kv_bytes
+        beyond = (chunk.tokens * (layers - self._layers_done(step)) + chunk.tokens_after * layers) * self._kv_bytes
         for interface in interfaces:
             server, nic = divmod(self._hosts[interface], cluster.nics_per_server)
             if server == job.decode_server:
                 continue  # it is there already
-            spec = FlowSpec(
-                destination=cluster.host(job.decode_server, nic),
-                batch=self.batch,
-                stage=Stage.P2D,
-                deadline_ns=job.deadline_ns,
-                total_bytes=self._scaled(total // len(interfaces)),
-                target_layer=layers,  # RLI 0 says that the batch is computed
-                beyond_bytes=beyond // len(interfaces) // self._config.scale,
+            yield (
+                self._hosts[interface],
+                FlowSpec(
+                    destination=cluster.host(job.decode_server, nic),
+                    batch=self.batch,
+                    stage=Stage.P2D,
+                    deadline_ns=job.deadline_ns,
+                    total_bytes=self._scaled(total // len(interfaces)),
+                    target_layer=layers,  # RLI 0 says that the batch is computed
+                    beyond_bytes=beyond // len(interfaces) // self._config.scale,
+                    request=job.request.index,
+                ),
             )
-            job.flows += 1
-            self._network.start_flow(self._hosts[interface], spec, partial(self._on_flow_of, job))
 
     def _on_flow_of(self, job: Job, now_ns: int) -> None:
         job.flows -= 1

@@ -5,7 +5,7 @@ What follows a flow is reckoned uncontended, each flow alone on its path, so a l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,6 +84,10 @@ class LaxityNetwork:
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
         """Send the flow with its laxity deadline."""
         self._network.start_flow(source_host, replace(spec, deadline_ns=self._times.deadline_ns(spec)), on_complete)
+
+    def prune(self, requests: Collection[int]) -> None:
+        """As the network."""
+        self._network.prune(requests)
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
         """Tell the agents of ``hosts`` how far ``batch`` is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from host_agent.flow import FlowSpec
@@ -28,4 +28,8 @@ class Network(Protocol):
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
         """Tell the agents of ``hosts`` that ``batch`` now computes ``layer``; the number of layers says it is over."""
+        ...
+
+    def prune(self, requests: Collection[int]) -> None:
+        """Tell all agents that ``requests``, and no others, are given up from now on."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -159,6 +159,11 @@ class PacketNetwork:
     def advance(self, host: int, batch: int, layer: int) -> None:
         """``host`` learns, not from a stamp, that ``batch`` is at ``layer``."""
         self.hosts[host].agent.advance(batch, layer)
+
+    def prune(self, requests: Collection[int]) -> None:
+        """All hosts give up these requests and no others."""
+        for host in self.hosts.values():
+            host.prune(requests)
 
     def totals(self) -> Totals:
         """The counts so far."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -60,9 +60,10 @@ class RunSettings:
         flood_share: of their links' rate, at which cheating hosts also send to the decode servers, unasked.
         police: whether ports are metered, each for the part that its server plays (:mod:`evaluation.policing`).
         untrusted_hosts: hosts whose stamps the switch does not honour.
+        prune: whether requests are given up so that the others make it (:mod:`mfs_ctrl.coordinator`).
+        drop_budget: share of the requests that may be given up, 0 to 1.
+        drop_hopeless: whether requests that cannot be in time any more are computed after all others.
         order: who orders by the policy, one of :data:`ORDERS`; where it is not followed, there is one queue.
-        prune: whether requests that cannot make it are given up when a batch arrives or departs.
-        drop_budget: share of the requests that pruning may give up at most.
     """
 
     tick_ns: int = NS_PER_S
@@ -81,9 +82,10 @@ class RunSettings:
     flood_share: float = 0.0
     police: bool = False
     untrusted_hosts: tuple[int, ...] = ()
-    order: str = "both"
     prune: bool = False
     drop_budget: float = 0.1
+    drop_hopeless: bool = False
+    order: str = "both"
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -92,6 +94,8 @@ class RunSettings:
             raise ValueError(f"flood_share is a share of 0..1, not {self.flood_share}")
         if self.progress_delay_ns is not None and self.progress_delay_ns < 0:
             raise ValueError(f"progress_delay_ns must not be negative, it is {self.progress_delay_ns}")
+        if not 0 <= self.drop_budget <= 1:
+            raise ValueError(f"drop_budget is a share of 0..1, not {self.drop_budget}")
 
 
 class RackNetwork:
@@ -131,6 +135,10 @@ class RackNetwork:
     def _tell(self, hosts: Iterable[int], batch: int, layer: int) -> None:
         for host in sorted(hosts):  # an order of their own, so that a run can be repeated
             self._network.advance(host, batch, layer)
+
+    def prune(self, requests: Collection[int]) -> None:
+        """Tell all agents which requests are given up."""
+        self._network.prune(requests)
 
 
 @dataclass(frozen=True, slots=True)

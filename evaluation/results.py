@@ -48,6 +48,8 @@ class Run(_Model):
     seed: int
     requests: int
     """Requests that count: those after the warm-up."""
+    requests_pruned: int = 0
+    """Requests that were given up when they finished, those of the warm-up included."""
     slo_attainment: float
     """Share of requests whose TTFT is within the objective."""
     ttft_mean_s: float

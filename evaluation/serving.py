@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from evaluation.batching import Job, form_batch
 from evaluation.errors import ServingError
+from evaluation.hopeless import hopeless_last
 from evaluation.iteration import BatchRecord, Iteration, ServingConfig
 from evaluation.metrics import RequestRecord
 from evaluation.network_interface import Network
@@ -25,6 +27,22 @@ BATCHES = 1 << 32
 """Batch numbers are 32 bits wide."""
 
 
+class Observer(Protocol):
+    """Who wants to know how batches and requests come and go."""
+
+    def batch_began(self, iteration: Iteration) -> None:
+        """A batch was formed; nothing of it has been sent yet."""
+        ...
+
+    def batch_ended(self, iteration: Iteration) -> None:
+        """A batch is computed; its last-stage flows may still be under way."""
+        ...
+
+    def request_finished(self, index: int) -> None:
+        """All KV of a request is at its decode server."""
+        ...
+
+
 class Serving:
     """A serving run.
 
@@ -34,6 +52,7 @@ class Serving:
         requests: the workload.
         slo_ns: for each request's index its objective, nanoseconds from its arrival.
         placements: for each request's index its unit and what it reuses there.
+        observer: is told what happens.
 
     Raises:
         ServingError: a request has no objective or no placement, or is placed at a unit that does not exist.
@@ -46,6 +65,7 @@ class Serving:
         requests: Iterable[Request],
         slo_ns: Mapping[int, int],
         placements: Mapping[int, Placement],
+        observer: Observer | None = None,
     ) -> None:
         units = len(config.cluster.units)
         self.records: list[RequestRecord] = []
@@ -57,6 +77,7 @@ class Serving:
         self._requests = list(requests)
         self._slo_ns = slo_ns
         self._placements = placements
+        self._observer = observer
         self._queues: list[deque[Job]] = [deque() for _ in range(units)]
         self._running: list[Iteration | None] = [None] * units
         self._next_batch = FIRST_BATCH
@@ -102,6 +123,8 @@ class Serving:
             self._begin_batch(unit)
 
     def _begin_batch(self, unit: int) -> None:
+        if self._config.hopeless_last:
+            hopeless_last(self._config, self._queues[unit], self._network.now_ns)
         chunks = form_batch(self._queues[unit], self._config.batch_tokens)
         if not chunks:
             self._running[unit] = None
@@ -114,6 +137,8 @@ class Serving:
         for chunk in chunks:
             if chunk.job.batches == 1:
                 chunk.job.start_ns = self._network.now_ns
+        if self._observer is not None:
+            self._observer.batch_began(iteration)
         iteration.start()
 
     def _end_batch(self, iteration: Iteration) -> None:
@@ -121,6 +146,8 @@ class Serving:
         for chunk in iteration.chunks:
             if chunk.tokens_after == 0 and chunk.job.flows == 0:
                 self._finish(chunk.job, self._network.now_ns)
+        if self._observer is not None:
+            self._observer.batch_ended(iteration)
         self._begin_batch(iteration.unit)
 
     def _on_flow(self, job: Job, now_ns: int) -> None:
@@ -149,3 +176,5 @@ class Serving:
                 tail_ns=now_ns - job.computed_ns,
             )
         )
+        if self._observer is not None:
+            self._observer.request_finished(request.index)

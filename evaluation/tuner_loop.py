@@ -59,7 +59,7 @@ FULL = Load()
 LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
 """Short bursts, which every last-stage flow outlasts: no threshold matters."""
 IDLE = Load(early_share=0, last_share=0)
-BEST_FIRST = 109
+BEST_FIRST = 112
 """Q_1 at which the last stage misses about a twentieth more than the early stages under :data:`FULL`, found by holding
 it at 106, 109, 112, 115 in turn."""
 LOOP_SETTINGS = TunerSettings(min_completions=24)

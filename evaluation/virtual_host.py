@@ -165,6 +165,11 @@ class VirtualHost:
         self.agent.set_policy(rules)
         self.rerank(self._clock.now_ns)
 
+    def prune(self, requests: Iterable[int]) -> None:
+        """Give up these requests and no others from now on; see :meth:`host_agent.flow.Agent.prune`."""
+        self.agent.prune(requests)
+        self.rerank(self._clock.now_ns)
+
     def rerank(self, now_ns: int) -> None:
         """Put every flow where it belongs now; one that rises may send past what is stranded at its lower level."""
         if self._load.update(now_ns):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from host_agent.level import LevelRule, decide, level_key, log2_code
@@ -43,6 +43,7 @@ class FlowSpec:
         total_bytes: what will be written in all.
         target_layer: the layer that consumes the data; of stage 3 the number of layers.
         beyond_bytes: bytes of the same request still to come after this flow, which count as remaining.
+        request: the request that alone needs it, so that it may be pruned (:meth:`Agent.prune`); not stamped.
     """
 
     destination: int
@@ -52,6 +53,7 @@ class FlowSpec:
     total_bytes: int
     target_layer: int = 0
     beyond_bytes: int = 0
+    request: int | None = None
 
     def __post_init__(self) -> None:
         if self.total_bytes < 1 or self.beyond_bytes < 0:
@@ -163,6 +165,7 @@ class Agent:
         self._rto_ns = rto_ns
         self._next_connection = first_connection
         self._progress: dict[int, int] = {}
+        self._pruned: frozenset[int] = frozenset()
         self._rules: Sequence[LevelRule] = ()
         self._bias = 0
         # Levels already decided under this policy.
@@ -191,6 +194,14 @@ class Agent:
     def forget(self, flow: Flow) -> None:
         """``flow`` is done."""
         self.flows.pop(flow.connection, None)
+
+    def prune(self, requests: Iterable[int]) -> None:
+        """``requests``, and no others, are given up from now on: their flows, also later ones, are stamped as late.
+
+        So every policy that gives up late flows sends them at the scavenger level, here and in the switch, without a
+        table entry for it. A request that is not among them any more rises again where its next message starts.
+        """
+        self._pruned = frozenset(requests)
 
     def advance(self, batch: int, layer: int) -> None:
         """``batch`` now computes ``layer`` (0 is the first); of stage 3's view, the number of layers when it is over.
@@ -224,7 +235,7 @@ class Agent:
         """
         spec = flow.spec
         sender = flow.sender
-        flow.slack_us = slack_us = clamp_slack_us((spec.deadline_ns - now_ns) // 1000)
+        flow.slack_us = slack_us = self._slack_us(spec, now_ns)
         flow.remaining = remaining = units_of(spec.total_bytes - flow.written + sender.unsent_bytes + spec.beyond_bytes)
         rli = spec.target_layer - self._progress.get(spec.batch, 0)
         decided = self.decide(flow.kind, rli, slack_us, remaining)
@@ -242,10 +253,14 @@ class Agent:
             return
         spec = flow.spec
         rli = spec.target_layer - self._progress.get(spec.batch, 0)
-        slack_us = clamp_slack_us((spec.deadline_ns - now_ns) // 1000)
+        slack_us = self._slack_us(spec, now_ns)
         level = self.decide(flow.kind, rli, slack_us, units_of(sender.in_flight_bytes + spec.beyond_bytes))
         if level != SCAVENGER:
             sender.rescue(now_ns, max(level, flow.level))
+
+    def _slack_us(self, spec: FlowSpec, now_ns: int) -> int:
+        slack_us = clamp_slack_us((spec.deadline_ns - now_ns) // 1000)
+        return min(slack_us, 0) if spec.request in self._pruned else slack_us
 
     def decide(self, stage: int, rli: int, slack_us: int, remaining: int) -> int:
         """The policy's level, without the ratchet. ``rli`` may be negative, ``remaining`` is in stamp units."""

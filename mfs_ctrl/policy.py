@@ -112,6 +112,13 @@ def fifo() -> Policy:
     return Policy("fifo", tuple(LevelRule(stage, 1) for stage in Stage))
 
 
+def giving_up(chosen: Policy) -> Policy:
+    """``chosen``, with the rule :data:`GIVE_UP` if it has none: what pruning needs to have an effect."""
+    if GIVE_UP in chosen.rules:
+        return chosen
+    return replace(chosen, rules=(GIVE_UP, *chosen.rules))
+
+
 def sjf(boundaries: Sequence[int]) -> Policy:
     """Shortest remaining first: ``boundaries`` are remaining codes, ascending, at most one fewer than the levels."""
     bands = _bands(boundaries)

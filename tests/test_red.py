@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfs_ctrl.red import robust_effective_deadline
+from mfs_ctrl.red import robust_effective_deadline, split
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,12 @@ from mfs_ctrl.red import robust_effective_deadline
 )
 def test_hand_computed(deadlines: list[int], red: int) -> None:
     assert robust_effective_deadline(deadlines) == red
+
+
+def test_deadlines_part_at_the_largest_gap() -> None:
+    assert split([100, 10, 12]) == ([10, 12], [100])
+    assert split([0, 10, 20]) == ([0], [10, 20])
+    assert split([50, 50]) == ([], [50, 50])
 
 
 def test_one_outlier_hardly_moves_it() -> None:

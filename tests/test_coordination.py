@@ -1,0 +1,168 @@
+"""Pruning in a serving run (evaluation.coordination), and what hosts make of it (host_agent.flow)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+import pytest
+
+from evaluation.cluster import Cluster
+from evaluation.coordination import Coordination, ports
+from evaluation.experiment import run
+from evaluation.ideal_network import IdealNetwork
+from evaluation.iteration import ServingConfig
+from evaluation.network_interface import FlowSpec
+from evaluation.placement import place
+from evaluation.rack import RunSettings
+from evaluation.serving import Serving
+from evaluation.trace import Request, block_count
+from host_agent.flow import Agent
+from host_agent.level import bias_code
+from host_agent.stamp import SCAVENGER, Stage, Stamp
+from host_agent.transport import Segment
+from mfs_ctrl import policy
+from mfs_ctrl.policy import GIVE_UP, giving_up
+from tests.test_experiment import RATE, TINY, play, work
+from tests.test_serving import SLOW_GPU
+from tests.test_serving import TINY as TINY_MODEL
+
+SECOND = 10**9
+LINE = Cluster(3, 1, 1, units=((0,), (1,)), decode_servers=(2,))
+"""Two units of one server and one GPU each, and one decode server."""
+
+
+class Heard(IdealNetwork):
+    """An ideal network that remembers what hosts were told to give up, and when."""
+
+    def __init__(self, bits_per_second: int) -> None:
+        super().__init__(bits_per_second)
+        self.pruned: list[tuple[int, frozenset[int]]] = []
+        self.flows: list[tuple[int, FlowSpec]] = []
+
+    def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
+        self.flows.append((source_host, spec))
+        super().start_flow(source_host, spec, on_complete)
+
+    def prune(self, requests: Collection[int]) -> None:
+        self.pruned.append((self.now_ns, frozenset(requests)))
+
+
+def serve(tokens: list[int], slo_s: list[float], budget: float) -> tuple[Heard, Coordination, Serving]:
+    """Requests that come together, in turn at unit 0 and 1; four layers of 4 bytes of KV a token."""
+    requests = [
+        Request(index, 0, count, 1, tuple(range(100 * index, 100 * index + block_count(count))))
+        for index, count in enumerate(tokens)
+    ]
+    config = ServingConfig(replace(LINE, nic_bits_per_second=8_000), TINY_MODEL, SLOW_GPU)
+    network = Heard(8_000)
+    coordination = Coordination(config, network, budget)
+    slo_ns = {index: round(slo * SECOND) for index, slo in enumerate(slo_s)}
+    serving = Serving(config, coordination, requests, slo_ns, place(requests, 2), coordination)
+    serving.start()
+    network.run()
+    assert serving.unfinished == 0
+    return network, coordination, serving
+
+
+def test_nothing_is_pruned_while_everybody_can_make_it() -> None:
+    network, coordination, _ = serve([100, 100], [10**6, 10**6], 1.0)
+    assert not network.pruned
+    assert coordination.given_up == 0
+
+
+def test_what_cannot_make_it_is_given_up_and_counts_against_the_budget() -> None:
+    network, coordination, serving = serve([100, 100], [10**6, 1e-3], 0.5)
+    assert network.pruned[0] == (0, {1})
+    assert coordination.given_up == 1
+    assert {record.index for record in serving.records} == {0, 1}, "given up is not dropped"
+    assert not serve([100, 100], [10**6, 1e-3], 0.4)[0].pruned
+
+
+def test_a_request_returns_when_the_batch_that_was_in_its_way_departs() -> None:
+    """1,600 and 16,000 bytes at 930 payload bytes a second take 1.7 and 17.2 s. The last layer's are in ``alone`` and
+    ``big`` with 0.4 and 4 s, so the bounds leave 2.4 s and 18.2 s: enough for each alone, and not for both."""
+    alone = serve([100], [10**6], 0.0)[2].records[0].ttft_ns / SECOND
+    big = serve([1000], [10**6], 0.0)[2].records[0].ttft_ns / SECOND
+    assert big > alone
+    network, coordination, _ = serve([100, 1000], [alone + 2, big + 14.2], 0.5)
+    assert [pruned for _, pruned in network.pruned] == [{1}, frozenset()]
+    assert network.pruned[1][0] < big * SECOND
+    assert coordination.given_up == 0
+
+
+def test_only_last_stage_flows_belong_to_a_request() -> None:
+    network, _, _ = serve([100, 700], [10**6, 10**6], 0.0)
+    assert {(spec.stage, spec.request) for _, spec in network.flows} == {(Stage.P2D, 0), (Stage.P2D, 1)}
+    assert ports(0, 2) == (0, 5)
+
+
+RULES = policy.mfs().rules
+
+
+def agent() -> Agent:
+    host = Agent(1000)
+    host.set_policy(RULES)
+    host.set_bias(bias_code(1e9))
+    return host
+
+
+def spec(request: int | None, stage: Stage = Stage.P2D) -> FlowSpec:
+    return FlowSpec(1, 1, stage, SECOND, 4000, request=request)
+
+
+def test_flows_of_a_pruned_request_are_scavengers_and_stamped_late_also_those_opened_later() -> None:
+    host = agent()
+    before = host.open(spec(7))
+    host.prune({7})
+    after, other, shared = host.open(spec(7)), host.open(spec(8)), host.open(spec(None))
+    for flow in (before, after, other, shared):
+        flow.write(4000)
+    levels = [host.level(flow, 0) for flow in (before, after, other, shared)]
+    assert levels[:2] == [SCAVENGER, SCAVENGER]
+    assert min(levels[2:]) > SCAVENGER
+    slacks = [Stamp.unpack(host.stamp(flow, segment(flow))).slack_us for flow in (before, after, other)]
+    assert slacks == [0, 0, 1_000_000]
+
+
+def segment(flow: object) -> Segment:
+    """The next segment of ``flow``."""
+    made = flow.sender.next_segment(0, 0)  # type: ignore[attr-defined]
+    assert made is not None
+    return made  # type: ignore[no-any-return]
+
+
+def test_a_flow_that_returns_rises_where_its_next_message_starts() -> None:
+    host = agent()
+    flow = host.open(spec(7))
+    flow.write(2000)
+    flow.write(2000)
+    wanted = host.level(flow, 0)
+    host.prune({7})
+    flow.level = host.level(flow, 0)
+    segment(flow)
+    host.prune({8})
+    assert host.level(flow, 0) == SCAVENGER  # in the middle of the first message
+    segment(flow)
+    assert host.level(flow, 0) == wanted > SCAVENGER
+
+
+def test_every_policy_gives_up_late_flows_when_requests_are_pruned() -> None:
+    assert giving_up(policy.fifo()).rules[0] == GIVE_UP
+    assert giving_up(policy.static()) == policy.static()
+
+
+@pytest.mark.parametrize("name", ["mfs", "fifo"])
+def test_pruning_through_the_whole_rack(name: str) -> None:
+    """Far too many at once: some are given up, all are served in the end, and the scavenger's queue is used."""
+    settings = RunSettings(prune=True, drop_budget=1.0, sample_ns=2_000_000, tick_ns=100_000_000)
+    one = run(TINY, work(), name, 20 * RATE, 1, settings)
+    assert 0 < one.requests_pruned <= len(work().requests)
+    assert len(one.ttft_s) == one.requests
+    assert any(sample.bytes_by_level[SCAVENGER] for sample in one.occupancy)
+    assert play(name, settings=RunSettings(prune=True, drop_budget=0.0)).requests_pruned == 0
+
+
+def test_budgets_that_are_no_shares_are_refused() -> None:
+    with pytest.raises(ValueError, match="drop_budget"):
+        RunSettings(drop_budget=1.1)
