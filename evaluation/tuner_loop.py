@@ -60,8 +60,8 @@ LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
 """Short bursts, which every last-stage flow outlasts: no threshold matters."""
 IDLE = Load(early_share=0, last_share=0)
 BEST_FIRST = 112
-"""Q_1 at which the last stage misses about a twentieth more than the early stages under :data:`FULL`, found by holding
-it at 106, 109, 112, 115 in turn."""
+"""Q_1 at which the last stage misses a twentieth more than the early stages under :data:`FULL` as the switch counts,
+or a tenth as the receivers do; see ``docs/tuner.md`` for what holding it at 106, 109, 112 and 115 gave."""
 LOOP_SETTINGS = TunerSettings(min_completions=24)
 """A tick sees about 40 last-stage flows under :data:`FULL`: nearly each has enough to decide."""
 
