@@ -132,6 +132,9 @@ def _result(
         seed=seed,
         requests=summary.requests,
         requests_pruned=pruned,
+        requests_late_when_computed=sum(
+            record.arrival_ns + record.ttft_ns - record.tail_ns > record.deadline_ns for record in counted
+        ),
         slo_attainment=summary.slo_attainment,
         ttft_mean_s=summary.ttft_mean_s,
         ttft_p50_s=summary.ttft_p50_s,

@@ -51,7 +51,7 @@ def pruning(
     rates: tuple[float, ...],
 ) -> None:
     """Print the share of objectives attained, and how many requests were given up, one line a setting."""
-    click.echo("scenario  rate  policy  budget  attained  by seed  given up")
+    click.echo("scenario  rate  policy  budget  attained  by seed  given up  late when computed")
     for name in names:
         scenario = scenario_named(name)
         if dense:
@@ -63,9 +63,10 @@ def pruning(
                     runs = [run(scenario, work, policy, rate, seed, settings) for seed in seeds]
                     attained = [one.slo_attainment for one in runs]
                     given_up = [one.requests_pruned for one in runs]
+                    late = [one.requests_late_when_computed for one in runs]
                     shares = " ".join(f"{share:.3f}" for share in attained)
                     mean = sum(attained) / len(attained)
-                    click.echo(f"{name:8}  {rate:4g}  {policy:6}  {budget:6}  {mean:.3f}  {shares}  {given_up}")
+                    click.echo(f"{name:8}  {rate:4g}  {policy:6}  {budget:6}  {mean:.3f}  {shares}  {given_up}  {late}")
                     sys.stdout.flush()
 
 

@@ -50,6 +50,8 @@ class Run(_Model):
     """Requests that count: those after the warm-up."""
     requests_pruned: int = 0
     """Requests that were given up when they finished, those of the warm-up included."""
+    requests_late_when_computed: int = 0
+    """Requests that missed their objective before computing was over: no order of last-stage flows saves them."""
     slo_attainment: float
     """Share of requests whose TTFT is within the objective."""
     ttft_mean_s: float
