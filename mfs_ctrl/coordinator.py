@@ -104,7 +104,7 @@ def prune(
 
     Batches are walked in the order of RED. While one ends after its bound, the request (of those seen so far) that
     loads its bottleneck port most is pruned; where none does, the largest of its own. Then what was pruned in vain
-    returns: the last pruned first, each request without which no further batch becomes infeasible.
+    returns: last pruned first, each request without whose pruning no further batch becomes infeasible.
 
     Args:
         batches: all that are under way.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -17,6 +18,7 @@ from evaluation.placement import place
 from evaluation.rack import RunSettings
 from evaluation.serving import Serving
 from evaluation.trace import Request, block_count
+from evaluation.virtual_host import SEGMENT_BYTES
 from host_agent.flow import Agent
 from host_agent.level import bias_code
 from host_agent.stamp import SCAVENGER, Stage, Stamp
@@ -26,6 +28,8 @@ from mfs_ctrl.policy import GIVE_UP, giving_up
 from tests.test_experiment import RATE, TINY, play, work
 from tests.test_serving import SLOW_GPU
 from tests.test_serving import TINY as TINY_MODEL
+from tests.test_virtual_network import build
+from tests.test_virtual_network import spec as link_spec
 
 SECOND = 10**9
 LINE = Cluster(3, 1, 1, units=((0,), (1,)), decode_servers=(2,))
@@ -166,3 +170,26 @@ def test_pruning_through_the_whole_rack(name: str) -> None:
 def test_budgets_that_are_no_shares_are_refused() -> None:
     with pytest.raises(ValueError, match="drop_budget"):
         RunSettings(drop_budget=1.1)
+
+
+def test_hosts_let_others_pass_a_pruned_request_until_it_returns() -> None:
+    """Two flows of 2.4 ms each share a link; pruned, the first waits for the other; let back in, it catches up."""
+
+    def ends(events: list[tuple[int, set[int]]]) -> list[int]:
+        clock, network = build()
+        done = {7: 0, 8: 0}
+        for number in done:
+            one = link_spec(1, 200 * SEGMENT_BYTES, request=number)
+            network.start_flow(0, one, partial(done.__setitem__, number), SEGMENT_BYTES)
+        for time_ns, requests in events:
+            clock.call_at(time_ns, network.prune, requests)
+        clock.run()
+        return list(done.values())
+
+    together = ends([])
+    pruned = ends([(0, {7})])
+    returned = ends([(0, {7}), (1_000_000, set())])
+    assert abs(together[0] - together[1]) < 100_000
+    assert pruned[1] < 0.65 * together[1]
+    assert pruned[0] > pruned[1] + 1_500_000
+    assert pruned[1] < returned[1] < together[1] + 100_000
