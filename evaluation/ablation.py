@@ -29,8 +29,8 @@ REQUESTS = 180
 SEEDS = 10
 """Seeds by default: 1 to this."""
 SCALE = 2000
-"""Rates and bytes are divided by this by default. At the scale of the demo, 8,000, a collective is seven packets, and
-the one packet of a lower level that is on the wire when it starts costs it a seventh; here it is four times as fine."""
+"""Rates and bytes are divided by this by default. At the scale of the demo, 8,000, a collective is six packets, and
+the one packet of a lower level that is on the wire when it starts costs it a sixth; here it is four times as fine."""
 LEGEND = (
     "In SLO: requests in time, the mean over seeds with its 95 % interval (Student's t). Against mfs: the difference "
     "seed by seed, in points, with its interval. Gap: share of the gap from fifo to the ceiling that is closed. TTFT: "
