@@ -7,12 +7,11 @@ its computing alone frees no load, and is followed by the next batch of its unit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
 
 from evaluation.iteration import Iteration, ServingConfig
-from evaluation.network_interface import FlowSpec, Network
+from evaluation.network_interface import FlowSpec, Network, PassingNetwork
 from host_agent.level import PAYLOAD_SHARE
 from mfs_ctrl.coordinator import BatchLoad, Port, RequestLoad, prune
 
@@ -58,7 +57,7 @@ class _UnderWay:
         return BatchLoad(self.iteration.batch, compute_ns, tuple(requests.values()), self.bytes.get(None, {}))
 
 
-class Coordination:
+class Coordination(PassingNetwork):
     """A network for the serving model, which prunes on the way; also the serving model's observer.
 
     Args:
@@ -72,7 +71,7 @@ class Coordination:
         """Requests that are given up now."""
         self.given_up = 0
         """Requests that were given up when they finished."""
-        self._network = network
+        super().__init__(network)
         self._drop_budget = drop_budget
         hosts = config.cluster.servers * config.cluster.nics_per_server
         self._bandwidth_bps = dict.fromkeys(range(2 * hosts), int(config.scaled_nic_bits_per_second * PAYLOAD_SHARE))
@@ -81,26 +80,9 @@ class Coordination:
 
     # --- the network ---------------------------------------------------------------------------------------------
 
-    @property
-    def now_ns(self) -> int:
-        """The time, nanoseconds."""
-        return self._network.now_ns
-
-    def call_at(self, time_ns: int, function: Callable[..., None], *args: Any) -> None:
-        """As the network does."""
-        self._network.call_at(time_ns, function, *args)
-
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
         """As the network does; its end is noted."""
         self._network.start_flow(source_host, spec, partial(self._arrived, source_host, spec, on_complete))
-
-    def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
-        """As the network does."""
-        self._network.advance(hosts, batch, layer)
-
-    def prune(self, requests: Collection[int]) -> None:
-        """As the network does."""
-        self._network.prune(requests)
 
     # --- the observer --------------------------------------------------------------------------------------------
 

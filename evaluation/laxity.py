@@ -5,11 +5,10 @@ What follows a flow is reckoned uncontended, each flow alone on its path, so a l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-from evaluation.network_interface import FlowSpec, Network
+from evaluation.network_interface import FlowSpec, Network, PassingNetwork
 from host_agent.load import NS_PER_S
 from host_agent.stamp import Stage
 
@@ -65,30 +64,13 @@ def transmission_ns(byte_count: int, bits_per_second: int) -> int:
     return byte_count * 8 * NS_PER_S // bits_per_second
 
 
-class LaxityNetwork:
+class LaxityNetwork(PassingNetwork):
     """The network of one batch, whose flows get laxity deadlines before they start."""
 
     def __init__(self, network: Network, times: BatchTimes) -> None:
-        self._network = network
+        super().__init__(network)
         self._times = times
-
-    @property
-    def now_ns(self) -> int:
-        """The time, nanoseconds."""
-        return self._network.now_ns
-
-    def call_at(self, time_ns: int, function: Callable[..., None], *args: Any) -> None:
-        """Call ``function(*args)`` at ``time_ns``."""
-        self._network.call_at(time_ns, function, *args)
 
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
         """Send the flow with its laxity deadline."""
         self._network.start_flow(source_host, replace(spec, deadline_ns=self._times.deadline_ns(spec)), on_complete)
-
-    def prune(self, requests: Collection[int]) -> None:
-        """As the network."""
-        self._network.prune(requests)
-
-    def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
-        """Tell the agents of ``hosts`` how far ``batch`` is."""
-        self._network.advance(hosts, batch, layer)
