@@ -292,12 +292,12 @@ class Iteration:
 
     def _exchange(self) -> None:
         self._phase_ns = self._network.now_ns
-        if self._config.hand_over_early:
-            self._hand_over_all()
         flows = list(self._collective(self._step))
         self._collecting = len(flows)
         for source, spec in flows:
             self._network.start_flow(source, spec, self._exchanged)
+        if self._config.hand_over_early:
+            self._hand_over_all()
         if not flows:
             self._end_step()
 

@@ -158,7 +158,7 @@ class PacketNetwork:
 
     def advance(self, host: int, batch: int, layer: int) -> None:
         """``host`` learns, not from a stamp, that ``batch`` is at ``layer``."""
-        self.hosts[host].agent.advance(batch, layer)
+        self.hosts[host].advance(batch, layer)
 
     def prune(self, requests: Collection[int]) -> None:
         """All hosts give up these requests and no others."""

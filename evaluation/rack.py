@@ -69,7 +69,7 @@ class RunSettings:
     tick_ns: int = NS_PER_S
     sample_ns: int = NS_PER_S // 20
     rerank_ns: int = 5_000_000
-    window: int = 8
+    window: int = 16
     message_bytes: int = SEGMENT_BYTES
     promote_within: bool = False
     queue_bytes: int = 1024 * 1024

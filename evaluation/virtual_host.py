@@ -31,6 +31,8 @@ FRAME_BYTES = ETHERNET_BYTES + STAMP_BYTES + IP_PACKET_BYTES
 CONNECTIONS_PER_HOST = 1 << 20
 FINISHED_KEPT = 65_536
 """Connections whose end a receiver remembers, to acknowledge what is sent twice."""
+FED_BATCHES = 64
+"""Batches for which a receiver remembers who sends it reused KV; the oldest is forgotten first."""
 
 _IP_UDP = struct.Struct("!BBHHHBBH4s4sHHHH")
 _IP_CHECKSUM_OFFSET = 10
@@ -42,6 +44,7 @@ _DONT_FRAGMENT = 0x4000
 _ECT0 = 2
 _CE = 3
 _ZEROS = bytes(SEGMENT_BYTES)
+_KV_REUSE = int(Stage.KV_REUSE)
 _FIRST_EPHEMERAL_PORT = 49_152
 _EPHEMERAL_PORTS = 16_384
 
@@ -152,6 +155,8 @@ class VirtualHost:
         self._headers: dict[int, dict[int, tuple[bytes, bytes]]] = {}
         self._incoming: dict[int, _Incoming] = {}
         self._finished: dict[int, _Incoming] = {}
+        # By batch and sender's address: a connection that brought reused KV from there.
+        self._feeders: dict[int, dict[bytes, tuple[int, _Incoming]]] = {}
         self._rto_ns = rto_ns
         self._timer_set = False
         self._rerank_interval_ns = rerank_interval_ns
@@ -164,6 +169,18 @@ class VirtualHost:
         """Rank by these rules from now on."""
         self.agent.set_policy(rules)
         self.rerank(self._clock.now_ns)
+
+    def advance(self, batch: int, layer: int) -> None:
+        """The engine here says that ``batch`` is at ``layer``; those who send it reused KV hear of it at once.
+
+        They hear by an acknowledgement more on a connection that they know. Else a sender whose next layers all wait
+        behind other traffic would get no acknowledgement, so no news, and would let them wait on.
+        """
+        self.agent.advance(batch, layer)
+        for connection, incoming in self._feeders.get(batch, {}).values():
+            self._acknowledge(connection, incoming)
+        if self._acks.pending:
+            self.wake()
 
     def prune(self, requests: Iterable[int]) -> None:
         """Give up these requests and no others from now on; see :meth:`host_agent.flow.Agent.prune`."""
@@ -320,10 +337,10 @@ class VirtualHost:
     def receive(self, data: bytes, now_ns: int) -> None:  # noqa: ARG002
         """A frame came in; see :class:`~soft_switch.network.HostPort`."""
         ether_type = data[12:14]
-        batch = 0
+        batch = stage = 0
         ip = ETHERNET_BYTES
         if ether_type == _ETHERTYPE_SHIM and len(data) >= ETHERNET_BYTES + STAMP_BYTES:
-            batch, layer = progress_in(data, ETHERNET_BYTES)
+            stage, batch, layer = progress_in(data, ETHERNET_BYTES)
             self.agent.learn(batch, layer)
             ip += STAMP_BYTES
             ether_type = data[16:18]
@@ -340,7 +357,7 @@ class VirtualHost:
             if len(data) >= header + ACK_BYTES:
                 self._receive_ack(Ack._make(ACK_LAYOUT.unpack_from(data, header)))
         else:
-            self._receive_data(data, ip, batch)
+            self._receive_data(data, ip, batch, stage)
 
     def _receive_ack(self, ack: Ack) -> None:
         flow = self.agent.flows.get(ack.connection)
@@ -356,27 +373,40 @@ class VirtualHost:
         elif flow.ring == NOT_WAITING and self._enter(flow):
             self.wake()
 
-    def _receive_data(self, data: bytes, ip: int, batch: int) -> None:
+    def _receive_data(self, data: bytes, ip: int, batch: int, stage: int) -> None:
         flags, length, connection, sequence = DATA_LAYOUT.unpack_from(data, ip + IP_UDP_BYTES)
         self.received_packets += 1
         incoming = self._incoming.get(connection) or self._finished.get(connection)
         if incoming is None:
-            incoming = self._accept(connection, data[6:12], data[ip + 12 : ip + 16], batch)
+            source = data[ip + 12 : ip + 16]
+            incoming = self._accept(connection, data[6:12], source, batch)
+            if batch and stage == _KV_REUSE:
+                self._note_feeder(batch, source, connection, incoming)
         receiver = incoming.receiver
         was_complete = receiver.complete
         if not receiver.has(sequence):
             self._meter.arrived(connection, sequence, flags)
         receiver.on_segment(sequence, flags, length, data[ip + 1] & _CE == _CE)
         if receiver.ack_due:
-            pending = self._acks.pending
-            pending[connection] = incoming
-            if self._acks.ring == NOT_WAITING:
-                # In front of the data of its level: a queue of its own would hold it up, not order it.
-                self._order.add(self._acks, self._level(self._acks, 0), first=True)
+            self._acknowledge(connection, incoming)
         if receiver.complete and not was_complete:
             self._finish(connection, incoming)
         if self._acks.pending:
             self.wake()
+
+    def _acknowledge(self, connection: int, incoming: _Incoming) -> None:
+        self._acks.pending[connection] = incoming
+        if self._acks.ring == NOT_WAITING:
+            # In front of the data of its level: a queue of its own would hold it up, not order it.
+            self._order.add(self._acks, self._level(self._acks, 0), first=True)
+
+    def _note_feeder(self, batch: int, source: bytes, connection: int, incoming: _Incoming) -> None:
+        feeders = self._feeders.get(batch)
+        if feeders is None:
+            feeders = self._feeders[batch] = {}
+            if len(self._feeders) > FED_BATCHES:
+                del self._feeders[next(iter(self._feeders))]
+        feeders[source] = connection, incoming
 
     def _accept(self, connection: int, mac: bytes, ip: bytes, batch: int) -> _Incoming:
         ethernet = mac + self._mac + _ETHERTYPE_SHIM

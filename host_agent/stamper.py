@@ -13,7 +13,8 @@ _FLAGS_OFFSET = 1
 _CURRENT_LAYER_OFFSET = 11
 _SLACK_REMAINING = struct.Struct("!iI")
 _SLACK_OFFSET = 12
-_PROGRESS = struct.Struct("!4xI3xB")
+_PROGRESS = struct.Struct("!B3xI3xB")
+_STAGE_MASK = 0x0F
 
 
 class Stamper:
@@ -38,9 +39,9 @@ class Stamper:
         return bytes(template)
 
 
-def progress_in(data: bytes, offset: int) -> tuple[int, int]:
-    """Batch and current layer of the stamp at ``offset`` of ``data``, which must hold all of it."""
+def progress_in(data: bytes, offset: int) -> tuple[int, int, int]:
+    """Stage, batch and current layer of the stamp at ``offset`` of ``data``, which must hold all of it."""
     if len(data) < offset + STAMP_BYTES:
         raise ValueError(f"a stamp at {offset} does not fit in {len(data)} bytes")
-    batch, layer = _PROGRESS.unpack_from(data, offset)
-    return batch, layer
+    version_stage, batch, layer = _PROGRESS.unpack_from(data, offset)
+    return version_stage & _STAGE_MASK, batch, layer

@@ -443,4 +443,4 @@ def test_the_fast_stamper_writes_what_the_codec_writes(
 ) -> None:
     fast = Stamper(stage, batch, flow, target).stamp(flags, current, slack_us, remaining)
     assert fast == Stamp(stage, Flags(flags), 0x0800, batch, flow, target, current, slack_us, remaining).pack()
-    assert progress_in(b"abc" + fast, 3) == (batch, current)
+    assert progress_in(b"abc" + fast, 3) == (stage, batch, current)
