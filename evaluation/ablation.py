@@ -24,10 +24,10 @@ from evaluation.workload import Workload, select, workload
 from evaluation.writing import check_writable, writing
 from p4src import artifact
 
-REQUESTS = 180
+REQUESTS = 120
 """Requests of a run by default."""
 SEEDS = 10
-"""Seeds by default: 1 to this."""
+"""Seeds by default."""
 SCALE = 2000
 """Rates and bytes are divided by this by default. At the scale of the demo, 8,000, a collective is six packets, and
 the one packet of a lower level that is on the wire when it starts costs it a sixth; here it is four times as fine."""
@@ -77,6 +77,7 @@ def run_ablation(
     loads: Sequence[float] = (),
     rates: Sequence[float] = (),
     seeds: int = SEEDS,
+    first_seed: int = 1,
     requests: int = REQUESTS,
     scale: int = SCALE,
     jobs: int | None = None,
@@ -86,7 +87,7 @@ def run_ablation(
 
     No scenarios or variants mean all of them. ``loads`` are of :data:`~evaluation.scenario.LOADS`, ``rates``
     requests per second; with neither, all rates of each scenario. ``scale`` takes the place of the scenarios' own.
-    The seeds are 1 to ``seeds``, the same for all variants.
+    There are ``seeds`` seeds from ``first_seed`` on, the same for all variants.
 
     Returns:
         all rows of the file, in its order.
@@ -112,7 +113,7 @@ def run_ablation(
         scenario.name: [
             (variant, rate, load, seed)
             for rate, load in asked[scenario.name].items()
-            for seed in range(1, seeds + 1)
+            for seed in range(first_seed, first_seed + seeds)
             for variant in chosen
             if (scenario.name, rate, variant.name, seed) not in file.rows
         ]

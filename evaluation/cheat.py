@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from itertools import cycle
 
 from evaluation.virtual_host import FRAME_BYTES, IP_UDP_BYTES, VirtualHost, ip_udp_header
-from host_agent.flow import Agent, Flow, FlowSpec, flags_of
+from host_agent.flow import Agent, Flow, FlowSpec
 from host_agent.load import NS_PER_S, WIRE_OVERHEAD_BYTES
-from host_agent.stamp import ETHERTYPE_MFS, REMAINING_MAX_UNITS, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp
+from host_agent.stamp import ETHERTYPE_MFS, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp
 from host_agent.stamper import Stamper
-from host_agent.transport import Segment
 from soft_switch.events import VirtualClock
 
-CLAIMED_SLACK_US = 1
-"""Not yet late, so the urgency saturates."""
+CLAIMED_STAGE = Stage.NONE
+"""What acknowledgements are: no policy lets anything overtake them, whatever else their stamps say."""
 DISCARD_PORT = 9
 """UDP's discard service (RFC 863): nobody acknowledges the flood."""
 
@@ -22,22 +21,17 @@ _ETHERNET_BYTES = FRAME_BYTES - STAMP_BYTES - 1500
 
 
 class CheatingAgent(Agent):
-    """All its flows claim to be of the last stage, computed, and about to miss; its interface is one queue."""
+    """All its flows claim to be what goes first; its interface is one queue."""
 
     def open(self, spec: FlowSpec, number: int | None = None) -> Flow:
         """As :meth:`Agent.open`."""
         flow = super().open(spec, number)
-        flow.stamper = Stamper(Stage.P2D, spec.batch if self.shows_progress else 0, flow.number, 0)
+        flow.stamper = Stamper(CLAIMED_STAGE, spec.batch if self.shows_progress else 0, flow.number, 0)
         return flow
 
     def decide(self, stage: int, rli: int, slack_us: int, remaining: int) -> int:  # noqa: ARG002
         """The top level, always."""
         return TOP_LEVEL
-
-    def stamp(self, flow: Flow, segment: Segment) -> bytes:
-        """The stamp that no policy can better."""
-        layer = self.current_layer(flow.spec.batch)
-        return flow.stamper.stamp(flags_of(segment), layer, CLAIMED_SLACK_US, REMAINING_MAX_UNITS)
 
 
 class Flooder:
@@ -60,8 +54,7 @@ class Flooder:
         self._clock = clock
         self._interval_ns = round((FRAME_BYTES + WIRE_OVERHEAD_BYTES) * 8 * NS_PER_S / (rate_bps * load))
         self._due = False
-        flags = Flags.FIRST | Flags.BOUNDARY  # each as a flow of its own, so that no ratchet holds it
-        stamp = Stamp(Stage.P2D, flags, slack_us=CLAIMED_SLACK_US, remaining=REMAINING_MAX_UNITS).pack()
+        stamp = Stamp(CLAIMED_STAGE, Flags.NONE).pack()
         payload = bytes(FRAME_BYTES - _ETHERNET_BYTES - STAMP_BYTES - IP_UDP_BYTES)
         ether_type = ETHERTYPE_MFS.to_bytes(2, "big")
         self._frames = cycle(

@@ -159,7 +159,7 @@ def _tuner_point(record: TickRecord) -> TunerPoint:
     assert record.thresholds is not None
     return TunerPoint(
         time_s=record.time_ns / NS_PER_S,
-        mlu_threshold=2 ** ((record.thresholds.mlu[0] - URGENCY_ONE) / CODE_STEPS),
+        mlu_threshold=2 ** ((record.thresholds.mlu - URGENCY_ONE) / CODE_STEPS),
         tight_slack_s=2 ** (record.thresholds.tight_slack / CODE_STEPS) / 1e6,
         late_share=record.late_share,
         rho_max=max(record.loads.values(), default=0.0),

@@ -23,6 +23,7 @@ POLICIES = ("mfs", "static", "fifo", "sjf", "edf")
 """Those that the demo compares."""
 FOLDS = {f"mfs-{levels}-levels": levels for levels in (2, 4)}
 WITHOUT_RED = "mfs-without-red"
+STATIC_REUSE = "static-reuse"
 KARUNA = "karuna"
 LLF = "llf"
 """Clairvoyant least laxity first: flows have laxity deadlines, and go by them as in EDF."""
@@ -66,6 +67,7 @@ def policy_for(name: str, scenario: Scenario, work: Workload, requests: Iterable
     plain: dict[str, Callable[[], Policy]] = {
         "mfs": lambda: full,
         "static": policy.static,
+        STATIC_REUSE: policy.static_reuse,
         "fifo": policy.fifo,
         WITHOUT_RED: lambda: replace(policy.without_red(full), name=WITHOUT_RED),
     }

@@ -19,7 +19,7 @@ from host_agent.load import NS_PER_S, WIRE_OVERHEAD_BYTES
 from host_agent.stamp import Stage
 from mfs_ctrl.controller import TickRecord
 from mfs_ctrl.policy import Thresholds, mfs
-from mfs_ctrl.tuner import EARLY_STAGES, GEOMETRIC_STEP, TunerSettings
+from mfs_ctrl.tuner import EARLY_STAGES, TunerSettings
 from topologies.topology import tor
 
 RECEIVER = 0
@@ -59,7 +59,7 @@ FULL = Load()
 LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
 """Short bursts, which every last-stage flow outlasts: no threshold matters."""
 IDLE = Load(early_share=0, last_share=0)
-BEST_FIRST = 112
+BEST_FIRST = 108
 """Q_1 at which the last stage misses a twentieth more than the early stages under :data:`FULL` as the switch counts,
 or a tenth as the receivers do; see ``docs/tuner.md`` for what holding it at 106, 109, 112 and 115 gave."""
 LOOP_SETTINGS = TunerSettings(min_completions=24)
@@ -91,7 +91,7 @@ class LoopPoint:
     def first(self) -> int:
         """Q_1 in force after the tick, an urgency code."""
         assert self.record.thresholds is not None
-        return self.record.thresholds.mlu[0]
+        return self.record.thresholds.mlu
 
 
 class TunerLoop:
@@ -162,7 +162,7 @@ class TunerLoop:
 @contextmanager
 def tuner_loop(first: int, settings: TunerSettings = LOOP_SETTINGS, seed: int = 1) -> Iterator[TunerLoop]:
     """The loop with Q_1 set to ``first``, an urgency code. Raises as :func:`~evaluation.rack.rack_of`."""
-    chosen = mfs(Thresholds(mlu=(first, first - GEOMETRIC_STEP)))
+    chosen = mfs(Thresholds(mlu=first))
     topology = tor(servers=1 + len(SENDERS), nics=1, rate_bps=RATE_BPS)
     with rack_of((topology,), chosen, RUN_SETTINGS, settings) as built:
         yield TunerLoop(built, seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evaluation.errors import EvaluationError
-from evaluation.policies import CEILING, FOLDS, KARUNA, LLF, WITHOUT_RED
+from evaluation.policies import CEILING, FOLDS, KARUNA, LLF, STATIC_REUSE, WITHOUT_RED
 from evaluation.rack import RunSettings
 
 FULL = "mfs"
@@ -43,6 +43,7 @@ class Variant:
 
 _BASES = (
     Variant("static", "static", "one class a stage: what an operator sets up in an afternoon"),
+    Variant(STATIC_REUSE, STATIC_REUSE, "the same with reuse above collectives"),
     Variant(FLOOR, "fifo", "fair sharing: the floor of the gap"),
     Variant("sjf", "sjf", "shortest remaining first"),
     Variant("edf", "edf", "earliest deadline first"),

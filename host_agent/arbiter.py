@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-GUARANTEED_SHARE = Fraction(1, 64)
+GUARANTEED_SHARE = Fraction(1, 256)
 """What every level gets by default, in the switch and in the host: enough to drain what a promotion left behind."""
 
 _NEVER = 1 << 62

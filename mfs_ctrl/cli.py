@@ -116,7 +116,8 @@ def demo(
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="How many seeds, the same for all."
 )
-@click.option("--requests", type=click.IntRange(min=1), default=180, show_default=True, help="Requests per run.")
+@click.option("--first-seed", type=click.IntRange(min=0), default=1, show_default=True, help="The first of them.")
+@click.option("--requests", type=click.IntRange(min=1), default=120, show_default=True, help="Requests per run.")
 @click.option(
     "--scale",
     type=click.IntRange(min=1),
@@ -132,6 +133,7 @@ def ablate(
     loads: tuple[str, ...],
     rates: tuple[float, ...],
     seeds: int,
+    first_seed: int,
     requests: int,
     scale: int,
     jobs: int | None,
@@ -143,7 +145,8 @@ def ablate(
     """
     from evaluation.ablation import run_ablation
 
-    run_ablation(out, scenarios, variants, [float(load) for load in loads], rates, seeds, requests, scale, jobs)
+    chosen_loads = [float(load) for load in loads]
+    run_ablation(out, scenarios, variants, chosen_loads, rates, seeds, first_seed, requests, scale, jobs)
 
 
 @mfs.command()

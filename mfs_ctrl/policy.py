@@ -6,7 +6,7 @@ first rule that matches wins, on the hosts by order, in the switch by priority.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -29,6 +29,7 @@ policy is better only because another wastes bandwidth on these."""
 REUSE_TIGHT = 6
 REUSE_SOON = COLLECTIVE_TIGHT = 5
 REUSE_LATER = COLLECTIVE_LOOSE = 4
+LAST_TIGHT = 3
 LAST_SOON = 2
 LAST_LATER = 1
 
@@ -36,35 +37,45 @@ LAST_LATER = 1
 KARUNA_HIGHEST = TOP_LEVEL - 1
 KARUNA_LOWEST = 2
 
+LAST_BELOW = (28, 16)
+"""A factor 11 and a factor 4, in codes."""
+HOPELESS = URGENCY_ONE + CODE_STEPS // 2
+"""The urgency from which the MFS policy gives up last-stage flows before they are late: MLU 1.4, so that they would not
+make it with the port to themselves. Where only last-stage flows meet and cannot all make it, they are to miss one after
+the other and not all together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
     """Where the MFS policy promotes: what the tuner moves.
 
     Attributes:
-        mlu: urgency codes Q_1 > Q_2 at which last-stage flows rise, geometric: ``Q_i = U E^-(i-1)`` with U = 1, E = 4.
+        mlu: urgency code Q_1 at which last-stage flows whose request is computed rise to the top level. A little below
+            MLU 1, for a flow that rises must still make it.
         near_rli: largest RLI, in layers, of early-stage flows that count as near.
         tight_slack: largest slack code (to the batch's RED) of early-stage flows that go first among those a GPU
             waits for.
     """
 
-    mlu: tuple[int, int] = (URGENCY_ONE, URGENCY_ONE - 2 * CODE_STEPS)
+    mlu: int = URGENCY_ONE - 2
     near_rli: int = 2
     tight_slack: int = 160
 
     def __post_init__(self) -> None:
-        if not CODE_MAX >= self.mlu[0] > self.mlu[1] >= 1:
-            raise ValueError(f"mlu thresholds {self.mlu} must fall and stay within 1..{CODE_MAX}")
+        if not 1 <= self.mlu <= CODE_MAX:
+            raise ValueError(f"mlu threshold {self.mlu} is a code of 1..{CODE_MAX}")
         if not (0 <= self.near_rli <= CODE_MAX and 0 <= self.tight_slack <= CODE_MAX):
             raise ValueError(f"near_rli {self.near_rli} and tight_slack {self.tight_slack} are codes of 0..{CODE_MAX}")
 
     @property
-    def last_slack(self) -> int:
-        """Largest slack code (to the request's deadline) of last-stage flows that go before the others of their stage.
+    def last_slacks(self) -> tuple[int, int]:
+        """Largest slack codes, to the request's deadline, of last-stage flows that go first and second in their stage.
 
-        A factor E = 4 below ``tight_slack``: the last stage comes when most of a request's time is used.
+        They follow ``tight_slack``, but :data:`LAST_BELOW` it: the last stage comes when most of a request's time is
+        used.
         """
-        return max(0, self.tight_slack - 2 * CODE_STEPS)
+        first, second = (max(0, self.tight_slack - codes) for codes in LAST_BELOW)
+        return first, second
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +90,17 @@ class Policy:
 def mfs(thresholds: Thresholds | None = None) -> Policy:
     """Defer and promote (paper section 4): MLU for the last stage, RLI then RED for the early ones."""
     at = thresholds or Thresholds()
+    first, second = at.last_slacks
     rules = [
         UNSTAGED_FIRST,
         GIVE_UP,
+        LevelRule(Stage.P2D, SCAVENGER, urgency=(HOPELESS, CODE_MAX)),
         # The top level only when computing is over (RLI 0): before, P2D would preempt the collectives that feed it.
-        LevelRule(Stage.P2D, TOP_LEVEL, rli=(0, 0), urgency=(at.mlu[0], CODE_MAX)),
+        LevelRule(Stage.P2D, TOP_LEVEL, rli=(0, 0), urgency=(at.mlu, CODE_MAX)),
         # MLU is relative: a short flow with little time left has a small one. Where only last-stage flows meet, at a
-        # decode unit's port, absolute slack orders them better.
-        LevelRule(Stage.P2D, LAST_SOON, slack_code=(0, at.last_slack)),
-        LevelRule(Stage.P2D, LAST_SOON, urgency=(at.mlu[1], CODE_MAX)),
+        # decode unit's port or an uplink, absolute slack orders them better.
+        LevelRule(Stage.P2D, LAST_TIGHT, slack_code=(0, first)),
+        LevelRule(Stage.P2D, LAST_SOON, slack_code=(0, second)),
         LevelRule(Stage.P2D, LAST_LATER),
     ]
     rules += [
@@ -103,8 +116,17 @@ def mfs(thresholds: Thresholds | None = None) -> Policy:
 
 def static() -> Policy:
     """One class a stage: collectives over reuse over P2D, what three traffic classes give an operator."""
-    levels = {Stage.COLLECTIVE: 6, Stage.KV_REUSE: 4, Stage.P2D: 2}
-    return Policy("static", (UNSTAGED_FIRST, GIVE_UP, *(LevelRule(stage, level) for stage, level in levels.items())))
+    return _classes("static", (Stage.COLLECTIVE, Stage.KV_REUSE, Stage.P2D))
+
+
+def static_reuse() -> Policy:
+    """Static classes with reuse over collectives: right where one unit serves what others wait for."""
+    return _classes("static-reuse", (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D))
+
+
+def _classes(name: str, order: Iterable[Stage]) -> Policy:
+    classes = (LevelRule(stage, level) for stage, level in zip(order, (6, 4, 2), strict=True))
+    return Policy(name, (UNSTAGED_FIRST, GIVE_UP, *classes))
 
 
 def fifo() -> Policy:

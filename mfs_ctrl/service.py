@@ -88,7 +88,7 @@ def _one_tick(controller: Controller, in_touch: bool, say: Say) -> bool:
 
 def in_words(record: TickRecord) -> str:
     """One line on a tick that changed something."""
-    thresholds = "" if record.thresholds is None else f", MLU thresholds {record.thresholds.mlu}"
+    thresholds = "" if record.thresholds is None else f", MLU threshold {record.thresholds.mlu}"
     late = "" if record.late_share is None else f", {record.late_share:.1%} of the last stage late"
     return f"{record.writes.updates} entries written: {record.reason}{thresholds}{late}"
 

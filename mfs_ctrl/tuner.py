@@ -3,8 +3,8 @@
 Three loops, each a bounded step with a dead band, each on its own evidence:
 
 - ``mlu`` tracks a quantile: Q_1 moves until ``late_target`` of the last-stage flows end with no slack left, those that
-  miss no more than the early stages do aside. Above the target the thresholds fall; below half of it, when promoted
-  flows end with much slack to spare, they rise (defer and promote); between, they stay. A stride doubles as long as the
+  miss no more than the early stages do aside. Above the target it falls; below half of it, when promoted
+  flows end with much slack to spare, it rises (defer and promote); between, it stays. A stride doubles as long as the
   direction stays and begins at one code again after a turn, so that a far start is left fast and a near one is kept.
 - ``tight_slack`` follows the median slack of early-stage flows, so that about half of what a GPU waits for goes first.
 - The ``bias`` of a port follows its load by traffic that goes before last-stage flows: B(1 - rho) of the paper.
@@ -31,8 +31,10 @@ from mfs_ctrl.counters import (
 from mfs_ctrl.policy import (
     COLLECTIVE_LOOSE,
     COLLECTIVE_TIGHT,
+    HOPELESS,
     LAST_LATER,
     LAST_SOON,
+    LAST_TIGHT,
     REUSE_LATER,
     REUSE_SOON,
     REUSE_TIGHT,
@@ -43,7 +45,7 @@ EARLY_STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE)
 LEVELS_OF = {
     Stage.KV_REUSE: (REUSE_LATER, REUSE_SOON, REUSE_TIGHT),
     Stage.COLLECTIVE: (COLLECTIVE_LOOSE, COLLECTIVE_TIGHT),
-    Stage.P2D: (SCAVENGER, LAST_LATER, LAST_SOON, TOP_LEVEL),
+    Stage.P2D: (SCAVENGER, LAST_LATER, LAST_SOON, LAST_TIGHT, TOP_LEVEL),
 }
 """The levels that a policy with thresholds gives to each stage: where the tuner's evidence is."""
 EVIDENCE_CELLS: Mapping[str, tuple[int, ...]] = {
@@ -61,9 +63,7 @@ EVIDENCE_CELLS: Mapping[str, tuple[int, ...]] = {
         for octave in range(OCTAVES if late else 0 if level == SCAVENGER else OCTAVES - 1)
     ),
 }
-"""The counter cells that thresholds are tuned from, by counter: 785 of 2,560, for a cell costs a message to read."""
-GEOMETRIC_STEP = 2 * CODE_STEPS
-"""Q_1 - Q_2 in urgency codes: E = 4 is two octaves."""
+"""The counter cells that thresholds are tuned from, by counter: a quarter of them, for a cell costs a message to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ class TunerSettings:
         mlu_step: largest change of Q_1 in one step, towards earlier promotion.
         mlu_later_step: the same towards later promotion; smaller, since what is late costs more than what is early.
         mlu_gain: codes of change for an excess of the late share as large as the target, as far as the stride allows.
-        mlu_bounds: least and greatest Q_1: MLU 1/16 to 4 by default. Q_2 keeps its factor of 4 below. A start outside
-            is led back, a step at a time.
+        mlu_bounds: least and greatest Q_1: by default from MLU 1/16 to where flows are given up. A start outside is led
+            back, a step at a time.
         spare_octaves: promotion moves later only while the median of the last-stage flows that reached the top level
             ends with more than 2 to the power of -spare_octaves of the slack that early-stage flows end with (its 90th
             percentile: what a new request has). Where none needs the top level, the threshold stays.
@@ -100,7 +100,7 @@ class TunerSettings:
     mlu_step: int = 8
     mlu_later_step: int = 4
     mlu_gain: float = 4.0
-    mlu_bounds: tuple[int, int] = (URGENCY_ONE - 2 * GEOMETRIC_STEP, URGENCY_ONE + GEOMETRIC_STEP)
+    mlu_bounds: tuple[int, int] = (URGENCY_ONE - 4 * CODE_STEPS, HOPELESS - 1)
     spare_octaves: int = 2
     min_tight_packets: int = 1000
     tight_target: float = 0.5
@@ -120,8 +120,8 @@ class TunerSettings:
             raise ValueError("settle_ticks is at least 0, mlu_gain above 0")
         if min(self.mlu_step, self.mlu_later_step, self.tight_step, self.bias_hysteresis) < 1:
             raise ValueError("mlu_step, mlu_later_step, tight_step and bias_hysteresis are at least 1")
-        if not GEOMETRIC_STEP < self.mlu_bounds[0] <= self.mlu_bounds[1] <= 255:
-            raise ValueError(f"mlu_bounds {self.mlu_bounds} must rise within {GEOMETRIC_STEP + 1}..255")
+        if not 1 <= self.mlu_bounds[0] <= self.mlu_bounds[1] <= 255:
+            raise ValueError(f"mlu_bounds {self.mlu_bounds} must rise within 1..255")
         if not 0 <= self.tight_bounds[0] <= self.tight_bounds[1] <= 255:
             raise ValueError(f"tight_bounds {self.tight_bounds} must rise within 0..255")
 
@@ -188,13 +188,13 @@ def step(
     late_share = _late_share(flows, settings)
     if late_share is None:
         return Decision(thresholds, tuned_biases, None, _tight_share(flows, settings), False, "holds", motion)
-    first, mlu_reason = tuned_mlu(thresholds.mlu[0], flows, settings, motion)
+    first, mlu_reason = tuned_mlu(thresholds.mlu, flows, settings, motion)
     # All evidence is used together, so that none is thrown away half gathered.
     slack, slack_reason = tuned_tight_slack(thresholds.tight_slack, flows, settings)
-    codes = first - thresholds.mlu[0]
+    codes = first - thresholds.mlu
     tuned = thresholds
     if codes:
-        tuned = dataclasses.replace(tuned, mlu=(first, first - GEOMETRIC_STEP))
+        tuned = dataclasses.replace(tuned, mlu=first)
     if slack != thresholds.tight_slack:
         tuned = dataclasses.replace(tuned, tight_slack=slack)
     return Decision(

@@ -101,7 +101,7 @@ def test_a_row_for_every_run_with_the_same_seeds_for_all(finished: Path) -> None
     assert all((row["packets"] == "0") == (row["variant"] == "ceiling") for row in rows)
     assert (finished / "ablation-testbed.svg").read_text().startswith("<svg")
     printed = (finished.parent / "printed").read_text()
-    assert "testbed, 27 requests per second" in printed
+    assert "testbed, 28 requests per second" in printed
     assert "ceiling: each flow alone on its path" in printed
 
 
@@ -144,7 +144,7 @@ def test_a_file_of_other_runs_is_refused_by_name_and_kept(
     path.write_text("a,b\n1,2\n")
     with pytest.raises(EvaluationError, match=r"ablation\.csv: its columns are others"):
         ablate(tmp_path, monkeypatch, OneProcess())
-    path.write_bytes(before.replace(b"testbed,fifo,fifo,27.0", b"testbed,fifo,fifo,fast", 1))
+    path.write_bytes(before.replace(b"testbed,fifo,fifo,28.0", b"testbed,fifo,fifo,fast", 1))
     with pytest.raises(EvaluationError, match=r"line 4: request_rate: .*number"):
         RowFile(path, REQUESTS, 8000)
 

@@ -227,13 +227,13 @@ class TestTick:
         assert record is not None
         assert record.late_share == 0.5
         assert record.thresholds is not None
-        assert record.thresholds.mlu[0] == before.mlu[0] - 1
+        assert record.thresholds.mlu == before.mlu - 1
         assert told[-1][0].thresholds == record.thresholds
         assert one.policy.thresholds == record.thresholds
         # The switch promotes at the new threshold: one code above it is the top, one below is not.
         bias = bias_code(TOPOLOGY.rate_bps)
         slack_us = 1000
-        for code, level in ((record.thresholds.mlu[0], 7), (record.thresholds.mlu[0] - 1, 2)):
+        for code, level in ((record.thresholds.mlu, 7), (record.thresholds.mlu - 1, policies.LAST_TIGHT)):
             remaining = next(n for n in range(1 << 20) if log2_code(n) + bias - log2_code(slack_us) >= code)
             key = level_key(Stage.P2D, 0, slack_us, remaining, bias)
             assert key.urgency == code
@@ -317,6 +317,6 @@ class TestTick:
         with open_session(server) as session:
             counts = session.read_counters(INDEX, {COMPLETION: None})[COMPLETION]
         assert {CompletionCell.of(index) for index, count in counts.items() if count.packets} == {
-            CompletionCell(Stage.P2D, policies.LAST_SOON, False, 12),
+            CompletionCell(Stage.P2D, policies.LAST_TIGHT, False, 12),
             CompletionCell(Stage.P2D, 0, True, 1),
         }

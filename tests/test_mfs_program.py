@@ -228,16 +228,18 @@ def test_every_octave_has_the_code_that_hosts_compute(program: Program, value: i
 
 
 def test_every_region_of_the_mfs_policy_has_its_level(program: Program) -> None:
-    chosen = policy.mfs(policy.Thresholds(mlu=(128, 112), near_rli=2, tight_slack=log2_code(50_000)))
+    chosen = policy.mfs(policy.Thresholds(mlu=126, near_rli=2, tight_slack=log2_code(50_000)))
     program.set_rules(chosen.rules)
     # At 100 Gb/s, 1 MiB takes 84 us.
     mebibyte = 4096
     cases = {
-        (3, 0, 50): 7,  # cannot wait any longer
-        (3, 0, 200): 2,
-        (3, 0, 5000): 2,  # little slack, though MLU is low
+        (3, 0, 50): SCAVENGER,  # would not make it with the port to itself
+        (3, 0, 90): 7,  # cannot wait any longer
+        (3, 0, 200): 3,
+        (3, 0, 4000): 3,  # little slack, though MLU is low
+        (3, 0, 10_000): 2,
         (3, 0, 20_000): 1,
-        (3, 4, 50): 2,  # computing is not over: not above the collectives that feed it
+        (3, 4, 90): 3,  # computing is not over: not above the collectives that feed it
         (3, 4, 20_000): 1,
         (3, 0, 0): SCAVENGER,
         (3, 4, -7): SCAVENGER,
@@ -261,8 +263,8 @@ def test_every_region_of_the_mfs_policy_has_its_level(program: Program) -> None:
 
 def test_bias_moves_the_urgency_by_the_load_of_the_port(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
-    stamp = {"stage": 3, "flags": 0x80, "remaining": 4096, "slack": 120}
-    assert level_of(program, **stamp) == 2
+    stamp = {"stage": 3, "flags": 0x80, "remaining": 4096, "slack": 160}
+    assert level_of(program, **stamp) == policy.LAST_TIGHT
     # Half of the port is taken by traffic that goes first.
     program.pipeline.tables["port_bias"].modify((Exact(2),), 0, ActionCall("set_bias", (bias_code(50e9),)))
     assert level_of(program, **stamp) == 7
@@ -335,7 +337,7 @@ def test_a_promotion_takes_effect_at_a_boundary_only(program: Program) -> None:
 def test_a_flow_never_falls_except_to_the_scavenger(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
     flow = {"stage": 3, "batch": 5, "flow": 2, "remaining": 4096}
-    assert level_of(program, flags=0x80, slack=50, **flow) == 7
+    assert level_of(program, flags=0x80, slack=90, **flow) == 7
     assert level_of(program, flags=0x40, slack=50_000, **flow) == 7
     assert level_of(program, flags=0x00, slack=-1, **flow) == SCAVENGER
 
@@ -343,25 +345,25 @@ def test_a_flow_never_falls_except_to_the_scavenger(program: Program) -> None:
 def test_a_new_flow_in_the_place_of_an_old_one_starts_afresh(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
     flow = {"stage": 3, "batch": 5, "flow": 2, "remaining": 4096}
-    assert level_of(program, flags=0x80, slack=50, **flow) == 7
-    assert level_of(program, flags=0x80, slack=50_000, **flow) == policy.LAST_SOON
+    assert level_of(program, flags=0x80, slack=90, **flow) == 7
+    assert level_of(program, flags=0x80, slack=50_000, **flow) == policy.LAST_TIGHT
 
 
 def test_two_hosts_that_number_their_flows_alike_do_not_share_a_level(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
-    urgent = ipv4_to(program.topology, 1, MFS(stage=3, batch=5, flow=0, flags=0x80, slack=50, remaining=4096))
+    urgent = ipv4_to(program.topology, 1, MFS(stage=3, batch=5, flow=0, flags=0x80, slack=90, remaining=4096))
     relaxed = ipv4_to(program.topology, 1, MFS(stage=3, batch=5, flow=0, flags=0x40, slack=50_000, remaining=4096))
     relaxed[IP].src = "10.9.9.10"
     levels = [out.level for out in (program.send(urgent), program.send(relaxed)) if out is not None]
-    assert levels == [7, policy.LAST_SOON]
+    assert levels == [7, policy.LAST_TIGHT]
 
 
 def test_an_idle_gap_lets_a_flow_rise_within_a_message(program: Program) -> None:
     program.set_rules(policy.mfs().rules, idle_gap_us=500)
     flow = {"stage": 3, "batch": 5, "flow": 3, "remaining": 4096}
-    assert level_of(program, now_us=0, flags=0x80, slack=50_000, **flow) == policy.LAST_SOON
-    assert level_of(program, now_us=400, flags=0, slack=50, **flow) == policy.LAST_SOON
-    assert level_of(program, now_us=1000, flags=0, slack=50, **flow) == 7
+    assert level_of(program, now_us=0, flags=0x80, slack=50_000, **flow) == policy.LAST_TIGHT
+    assert level_of(program, now_us=400, flags=0, slack=90, **flow) == policy.LAST_TIGHT
+    assert level_of(program, now_us=1000, flags=0, slack=90, **flow) == 7
 
 
 # Policing.
@@ -406,16 +408,16 @@ def test_completions_are_counted_by_stage_level_lateness_and_octave(program: Pro
     program.send(ipv4_to(program.topology, 1, MFS(stage=3, flags=last, slack=300, remaining=1)), queued_us=340)
     program.send(ipv4_to(program.topology, 1, MFS(stage=3, flags=0x80, slack=300, remaining=1)))
     counted = {index: n for index, n in enumerate(program.pipeline.counters["completion"].packets) if n}
-    level, on_time, late = policy.LAST_SOON, 0, 1
+    level, on_time, late = policy.LAST_TIGHT, 0, 1
     assert counted == {3 << 9 | level << 6 | on_time << 5 | 8: 1, 3 << 9 | level << 6 | late << 5 | 5: 1}
 
 
 def test_laxity_and_port_counters_see_every_stamped_packet(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
-    program.send(ipv4_to(program.topology, 1, MFS(stage=3, flags=0x80, slack=50, remaining=4096)))
+    program.send(ipv4_to(program.topology, 1, MFS(stage=3, flags=0x80, slack=90, remaining=4096)))
     program.send(ipv4_to(program.topology, 1))
     laxity = {index: n for index, n in enumerate(program.pipeline.counters["laxity"].packets) if n}
-    urgency = level_key(Stage.P2D, 0, 50, 4096, BIAS).urgency
+    urgency = level_key(Stage.P2D, 0, 90, 4096, BIAS).urgency
     assert laxity == {3 << 7 | 7 << 4 | urgency >> 4: 1}
     assert program.counter("port_level", 2 << 3 | 7) == 1
     assert program.counter("port_level", 2 << 3 | UNTAGGED_LEVEL) == 1

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from host_agent.arbiter import GUARANTEED_SHARE
 from soft_switch.traffic_manager import QUEUES, LinkTimer, Port, PortConfigError, QueueConfig, wire_bytes
 
 MTU = 1538
@@ -155,13 +156,14 @@ def test_depths_are_those_before_coming_and_after_going() -> None:
 def test_a_share_is_no_credit_for_later() -> None:
     """A queue that was silent while others sent does not overtake when it wakes up."""
     port: Port[str] = Port(10**9, [QueueConfig(limit_bytes=10**7)] * QUEUES)
-    for _ in range(1000):
+    turn = GUARANTEED_SHARE.denominator
+    for _ in range(4 * turn):
         port.enqueue("high", 1000, 7, 0)
-    for _ in range(500):
+    for _ in range(2 * turn):
         port.next()
     port.enqueue("low", 1000, 0, 0)
-    order = [dequeued.item for _ in range(200) if (dequeued := port.next()) is not None]
-    assert 60 <= order.index("low") <= 65
+    order = [dequeued.item for _ in range(2 * turn) if (dequeued := port.next()) is not None]
+    assert turn - 4 <= order.index("low") <= turn + 1
 
 
 @pytest.mark.parametrize(

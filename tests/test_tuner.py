@@ -16,7 +16,6 @@ from mfs_ctrl.policy import COLLECTIVE_LOOSE, COLLECTIVE_TIGHT, Thresholds
 from mfs_ctrl.tuner import (
     AT_REST,
     EARLY_STAGES,
-    GEOMETRIC_STEP,
     Motion,
     PortState,
     TunerSettings,
@@ -73,7 +72,7 @@ slacks = st.integers(*SETTINGS.tight_bounds)
 
 
 def thresholds(first: int, slack: int) -> Thresholds:
-    return Thresholds((first, first - GEOMETRIC_STEP), 2, slack)
+    return Thresholds(first, 2, slack)
 
 
 class TestStep:
@@ -90,11 +89,10 @@ class TestStep:
         now = thresholds(first, slack)
         for observation in seen:
             after = step(now, observation, NOTHING, {}, RATES, SETTINGS).thresholds
-            assert abs(after.mlu[0] - now.mlu[0]) <= SETTINGS.mlu_step
+            assert abs(after.mlu - now.mlu) <= SETTINGS.mlu_step
             assert abs(after.tight_slack - now.tight_slack) <= SETTINGS.tight_step
-            assert SETTINGS.mlu_bounds[0] <= after.mlu[0] <= SETTINGS.mlu_bounds[1]
+            assert SETTINGS.mlu_bounds[0] <= after.mlu <= SETTINGS.mlu_bounds[1]
             assert SETTINGS.tight_bounds[0] <= after.tight_slack <= SETTINGS.tight_bounds[1]
-            assert after.mlu[0] - after.mlu[1] == GEOMETRIC_STEP
             assert after.near_rli == now.near_rli
             now = after
 
@@ -105,13 +103,13 @@ class TestStep:
 
         assert decide() == decide()
 
-    @given(st.integers(GEOMETRIC_STEP + 1, 255), slacks, st.lists(observations, max_size=20))
+    @given(st.integers(1, 255), slacks, st.lists(observations, max_size=20))
     def test_from_anywhere_no_step_leads_farther_out(self, first: int, slack: int, seen: list[Observation]) -> None:
         low, high = SETTINGS.mlu_bounds
         now, motion = thresholds(first, slack), AT_REST
         for observation in seen:
             decision = step(now, observation, NOTHING, {}, RATES, SETTINGS, motion)
-            before, after, motion = now.mlu[0], decision.thresholds.mlu[0], decision.motion
+            before, after, motion = now.mlu, decision.thresholds.mlu, decision.motion
             assert before - SETTINGS.mlu_step <= after <= before + SETTINGS.mlu_later_step
             assert min(low, before) <= after <= max(high, before)
             now = decision.thresholds
@@ -119,12 +117,12 @@ class TestStep:
     @pytest.mark.parametrize(("first", "late"), [(200, 0), (200, 50), (60, 0), (60, 50)])
     def test_a_start_outside_the_bounds_is_led_back_whatever_flows_do(self, first: int, late: int) -> None:
         now, motion, steps = thresholds(first, 160), AT_REST, 0
-        while not SETTINGS.mlu_bounds[0] <= now.mlu[0] <= SETTINGS.mlu_bounds[1]:
+        while not SETTINGS.mlu_bounds[0] <= now.mlu <= SETTINGS.mlu_bounds[1]:
             decision = step(now, flows(100 - late, late), NOTHING, {}, RATES, SETTINGS, motion)
             now, motion, steps = decision.thresholds, decision.motion, steps + 1
         # 56 and 36 codes at strides of 1, 2, 4, (8), ... with a tick to settle between.
         assert steps <= 1 + 2 * 11
-        assert now.mlu[0] in SETTINGS.mlu_bounds
+        assert now.mlu in SETTINGS.mlu_bounds
 
     def test_tight_slack_outside_its_bounds_is_not_left_by_a_leap(self) -> None:
         seen = flows(50, 50, tight=0, loose=2000)
@@ -134,7 +132,7 @@ class TestStep:
 
 class TestMlu:
     @given(
-        st.integers(GEOMETRIC_STEP + 1, 255),
+        st.integers(1, 255),
         st.integers(0, 31),
         st.integers(40, 400),
         st.integers(-SETTINGS.mlu_step, SETTINGS.mlu_later_step),
@@ -152,12 +150,12 @@ class TestMlu:
 
     def strides(self, seen: Iterable[Observation]) -> list[int]:
         """How far Q_1 moves at each of these observations, every one of flows under the thresholds then in force."""
-        first, motion, moved = URGENCY_ONE, AT_REST, []
-        settings = dataclasses.replace(SETTINGS, settle_ticks=0)
+        first, motion, moved = SETTINGS.mlu_bounds[1] - 20, AT_REST, []
+        settings = dataclasses.replace(SETTINGS, settle_ticks=0, mlu_bounds=(1, 255))
         for observation in seen:
             decision = step(thresholds(first, 160), observation, NOTHING, {}, RATE_BPS, settings, motion)
-            moved.append(decision.thresholds.mlu[0] - first)
-            first, motion = decision.thresholds.mlu[0], decision.motion
+            moved.append(decision.thresholds.mlu - first)
+            first, motion = decision.thresholds.mlu, decision.motion
         return moved
 
     def test_strides_double_up_to_the_largest_step(self) -> None:
@@ -180,11 +178,11 @@ class TestMlu:
         seen = flows(50, 50)
         moved = step(thresholds(URGENCY_ONE, 160), seen, NOTHING, {}, RATES, SETTINGS)
         settles = step(moved.thresholds, seen, NOTHING, {}, RATES, SETTINGS, moved.motion)
-        assert moved.thresholds.mlu[0] < URGENCY_ONE
+        assert moved.thresholds.mlu < URGENCY_ONE
         assert settles.thresholds == moved.thresholds
         assert settles.evidence_used
         again = step(settles.thresholds, seen, NOTHING, {}, RATES, SETTINGS, settles.motion)
-        assert again.thresholds.mlu[0] == moved.thresholds.mlu[0] - 2
+        assert again.thresholds.mlu == moved.thresholds.mlu - 2
 
     def test_the_reason_says_what_was_seen(self) -> None:
         assert "50% of the last stage late" in tuned_mlu(URGENCY_ONE, flows(50, 50), SETTINGS)[1]
@@ -294,7 +292,7 @@ class TestSettings:
             {"mlu_step": 0},
             {"mlu_later_step": 0},
             {"settle_ticks": -1},
-            {"mlu_bounds": (16, 130)},
+            {"mlu_bounds": (0, 130)},
             {"mlu_bounds": (130, 120)},
             {"tight_bounds": (0, 256)},
         ],
