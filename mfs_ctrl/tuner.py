@@ -63,7 +63,7 @@ EVIDENCE_CELLS: Mapping[str, tuple[int, ...]] = {
         for octave in range(OCTAVES if late else 0 if level == SCAVENGER else OCTAVES - 1)
     ),
 }
-"""The counter cells that thresholds are tuned from, by counter: a quarter of all, for a cell costs a message to read."""
+"""The counter cells that thresholds are tuned from, by counter: a quarter of all, as a cell costs a message to read."""
 
 
 @dataclass(frozen=True, slots=True)
