@@ -66,6 +66,30 @@ def test_without_progress_in_the_switch_a_remote_sender_promotes_after_the_delay
         assert 20 * MS_NS + delay_ns <= late_ns < 22 * MS_NS + delay_ns
 
 
+def test_a_sender_whose_next_layer_waits_hears_that_it_is_its_turn() -> None:
+    """No packet of the waiting flow leaves, so no acknowledgement of one could tell."""
+    with rack(SMALL, policy.mfs(), RunSettings(rerank_ns=SECOND_NS)) as built:
+        network, left = built.serving_network, []
+
+        def watch(now_ns: int, place: str, data: bytes) -> None:
+            if place == f"host {REMOTE + 1} out" and (stamp := Stamp.unpack(data[SHIM])).target_layer == LAYER:
+                left.append((now_ns, stamp.current_layer))
+
+        built.network.network.trace = watch
+        busy = spec(OWN + 1, 1000 * SEGMENT_BYTES, Stage.KV_REUSE, batch=2)
+        first = spec(OWN, SEGMENT_BYTES, Stage.KV_REUSE, batch=1)
+        following = spec(OWN, 10 * SEGMENT_BYTES, Stage.KV_REUSE, batch=1, target_layer=LAYER)
+        for flow in (first, busy, following):
+            network.start_flow(REMOTE, flow, lambda _: None)
+        built.network.clock.run(20 * MS_NS)
+        assert len(left) <= 1, "it waits for the busy flow, but for its guaranteed share"
+        left.clear()
+        network.advance((OWN,), 1, LAYER)
+        built.network.clock.run(24 * MS_NS)
+        assert len(left) == 10
+        assert left[0] == (left[0][0], LAYER)
+
+
 def levels_in(built: Rack, host: int) -> list[int]:
     """The levels that have waited for ``host``'s port."""
     counters = built.network.switches[0].ports[host + 1].counters
