@@ -27,18 +27,18 @@ MESSAGE_SEGMENTS = 8
 BASE = RunSettings(message_bytes=MESSAGE_SEGMENTS * SEGMENT_BYTES)
 KIB = 1024
 MARKED_FRAMES = 16
-"""Two windows of a flow: a queue this long has more than one flow in it."""
+"""A window of a flow: a queue this long has more than one flow in it."""
 
 VARIANTS: dict[str, RunSettings] = {
     "base": BASE,
     "promotion within messages": replace(BASE, promote_within=True),
-    "guaranteed share 1/32": replace(BASE, guaranteed_share=Fraction(1, 32)),
+    "guaranteed share 1/64": replace(BASE, guaranteed_share=Fraction(1, 64)),
     "guaranteed share 0": replace(BASE, guaranteed_share=Fraction(0)),
     "queues of 256 KiB": replace(BASE, queue_bytes=256 * KIB),
     "queues of 64 KiB": replace(BASE, queue_bytes=64 * KIB),
     "ECN below the top level": replace(BASE, ecn_frames=(*(MARKED_FRAMES,) * 7, None)),
 }
-"""``base``: promotion at messages of eight segments, a share of 1/64, queues of 1 MiB, no ECN."""
+"""``base``: promotion at messages of eight segments, a share of 1/256, queues of 1 MiB, no ECN."""
 
 HEADINGS = (
     "variant", "stranded, KB", "delay, ms", "reordered per million", "reordered within a message", "packets lost",

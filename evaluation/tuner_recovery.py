@@ -1,6 +1,7 @@
 """``python -m evaluation.tuner_recovery --out DIR``: the tuner's way back from thresholds set 16 times off.
 
-Leaves ``tuner-recovery.svg`` in DIR and prints a row for each start; the same seed gives the same bytes.
+Leaves ``tuner-recovery.svg`` (of the first seed) in DIR and prints a row for each seed and start; the same seeds give the
+same bytes.
 """
 
 from __future__ import annotations
@@ -46,13 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the picture")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=3, help="how many of them")
     chosen = parser.parse_args(arguments)
-    runs = recover(chosen.seed)
-    for name, points in runs.items():
-        print(row(name, points))
+    runs: dict[int, dict[str, list[LoopPoint]]] = {}
+    for seed in range(chosen.seed, chosen.seed + chosen.seeds):
+        runs[seed] = recover(seed)
+        for name, points in runs[seed].items():
+            print(f"seed {seed}, {row(name, points)}", flush=True)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    firsts = {name: [STARTS[name], *(point.first for point in points)] for name, points in runs.items()}
+    first_runs = runs[chosen.seed].items()
+    firsts = {name: [STARTS[name], *(point.first for point in points)] for name, points in first_runs}
     (chosen.out / "tuner-recovery.svg").write_text(pictures.recovery(firsts, BEST_FIRST), encoding="utf-8")
 
 
