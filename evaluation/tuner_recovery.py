@@ -1,7 +1,7 @@
 """``python -m evaluation.tuner_recovery --out DIR``: the tuner's way back from thresholds set 16 times off.
 
-Leaves ``tuner-recovery.svg`` (of the first seed) in DIR and prints a row for each seed and start; the same seeds give the
-same bytes.
+Leaves ``tuner-recovery.svg`` (of the first seed) in DIR and prints a row for each seed and start; the same seeds
+give the same bytes.
 """
 
 from __future__ import annotations
