@@ -8,46 +8,25 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 
 from evaluation.errors import EvaluationError
-from evaluation.results import Run
+from evaluation.results import Measured, Run
 
 Key = tuple[str, float, str, int]
 """What tells runs apart: scenario, request rate, variant, seed."""
 
 
-class Row(BaseModel):
-    """One run. Times in seconds, shares from 0 to 1; the fields are those of :class:`~evaluation.results.Run`."""
+class Row(Measured):
+    """One run. Times in seconds, shares from 0 to 1."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    scenario: str
-    policy: str
     variant: str
-    request_rate: float
     load: float | None
     """What fair sharing attains at this rate, about; None for rates that are not the scenario's own."""
-    seed: int
     requests_per_run: int
     """With those of the warm-up, which do not count."""
     scale: int
     """Rates and bytes were divided by this."""
-    slo_attainment: float
-    ttft_mean_s: float
-    ttft_p50_s: float
-    ttft_p99_s: float
-    collective_completion_mean_s: float
-    p2d_earliness_mean_s: float
-    network_share: float
-    packets: int
-    packets_lost: int
-    packets_reordered: int
-    reordered_per_million: float
-    """Of the data packets that came in; 0 without packets."""
-    reordered_within_message: int
-    stranded_bytes: int
-    stranding_delay_mean_s: float
 
     @field_validator("load", mode="before")
     @classmethod
@@ -60,13 +39,14 @@ class Row(BaseModel):
         return self.scenario, self.request_rate, self.variant, self.seed
 
 
-COLUMNS = tuple(Row.model_fields)
-_OF_RUN = tuple(name for name in COLUMNS if name in Run.model_fields)
+_FIRST = ("scenario", "policy", "variant", "request_rate", "load", "seed", "requests_per_run", "scale")
+COLUMNS = (*_FIRST, *(name for name in Measured.model_fields if name not in _FIRST))
+"""Of the file: what was run, then what was measured."""
 
 
 def row_of(run: Run, variant: str, load: float | None, requests_per_run: int, scale: int) -> Row:
     """The row of ``run``."""
-    values = {name: getattr(run, name) for name in _OF_RUN}
+    values = {name: getattr(run, name) for name in Measured.model_fields}
     return Row(
         **values,
         variant=variant,

@@ -38,20 +38,14 @@ class TunerPoint(_Model):
     """Largest load of any port by traffic that goes before last-stage flows."""
 
 
-class Run(_Model):
-    """One scenario under one policy at one request rate with one seed."""
+class Measured(_Model):
+    """What was run, and what was measured in it: the part that a report and a table of many runs have in common."""
 
     scenario: str
     policy: str
     request_rate: float
     """Requests per second."""
     seed: int
-    requests: int
-    """Requests that count: those after the warm-up."""
-    requests_pruned: int = 0
-    """Requests that were given up when they finished, those of the warm-up included."""
-    requests_late_when_computed: int = 0
-    """Requests that missed their objective before computing was over: no order of last-stage flows saves them."""
     slo_attainment: float
     """Share of requests whose TTFT is within the objective."""
     ttft_mean_s: float
@@ -69,14 +63,25 @@ class Run(_Model):
     """Packets dropped in queues."""
     packets_reordered: int
     """Data packets that came in before an earlier one of their flow."""
+    reordered_per_million: float
+    """``packets_reordered`` for each million data packets that came in; 0 without packets."""
+    reordered_within_message: int
+    """Data packets, not sent again, that came in after a later one of their message."""
     stranded_bytes: int
     """Payload, in scaled bytes, that was under way at a lower level when its flow was promoted."""
     stranding_delay_mean_s: float
     """Mean time from such a promotion until the last byte it stranded is acknowledged; 0 without any."""
-    reordered_per_million: float
-    """``packets_reordered`` for each million data packets that came in."""
-    reordered_within_message: int
-    """Data packets, not sent again, that came in after a later one of their message."""
+
+
+class Run(Measured):
+    """One scenario under one policy at one request rate with one seed."""
+
+    requests: int
+    """Requests that count: those after the warm-up."""
+    requests_pruned: int = 0
+    """Requests that were given up when they finished, those of the warm-up included."""
+    requests_late_when_computed: int = 0
+    """Requests that missed their objective before computing was over: no order of last-stage flows saves them."""
     ttft_s: list[float]
     """TTFT of each request, in order of arrival."""
     occupancy: list[Occupancy]
