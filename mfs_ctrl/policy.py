@@ -37,12 +37,10 @@ LAST_LATER = 1
 KARUNA_HIGHEST = TOP_LEVEL - 1
 KARUNA_LOWEST = 2
 
-LAST_BELOW = (28, 16)
-"""A factor 11 and a factor 4, in codes."""
 HOPELESS = URGENCY_ONE + CODE_STEPS // 2
-"""The urgency from which the MFS policy gives up last-stage flows before they are late: MLU 1.4, so that they would not
-make it with the port to themselves. Where only last-stage flows meet and cannot all make it, they are to miss one after
-the other and not all together."""
+"""The urgency from which the MFS policy gives up last-stage flows before they are late: MLU 1.4, with what early stages
+leave of the port. Where only last-stage flows meet and cannot all make it, they are to miss one after the other and not
+all together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +53,22 @@ class Thresholds:
         near_rli: largest RLI, in layers, of early-stage flows that count as near.
         tight_slack: largest slack code (to the batch's RED) of early-stage flows that go first among those a GPU
             waits for.
+        last_slacks: largest slack codes, to the request's deadline, of last-stage flows that go first and second of
+            those below the top level. The tuner leaves them alone: they follow no batch's RED.
     """
 
     mlu: int = URGENCY_ONE - 2
     near_rli: int = 2
     tight_slack: int = 160
+    last_slacks: tuple[int, int] = (132, 144)
 
     def __post_init__(self) -> None:
         if not 1 <= self.mlu <= CODE_MAX:
             raise ValueError(f"mlu threshold {self.mlu} is a code of 1..{CODE_MAX}")
         if not (0 <= self.near_rli <= CODE_MAX and 0 <= self.tight_slack <= CODE_MAX):
             raise ValueError(f"near_rli {self.near_rli} and tight_slack {self.tight_slack} are codes of 0..{CODE_MAX}")
-
-    @property
-    def last_slacks(self) -> tuple[int, int]:
-        """Largest slack codes, to the request's deadline, of last-stage flows that go first and second in their stage.
-
-        They follow ``tight_slack``, but :data:`LAST_BELOW` it: the last stage comes when most of a request's time is
-        used.
-        """
-        first, second = (max(0, self.tight_slack - codes) for codes in LAST_BELOW)
-        return first, second
+        if not 0 <= self.last_slacks[0] <= self.last_slacks[1] <= CODE_MAX:
+            raise ValueError(f"last_slacks {self.last_slacks} must rise within 0..{CODE_MAX}")
 
 
 @dataclass(frozen=True, slots=True)

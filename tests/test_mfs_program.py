@@ -228,7 +228,8 @@ def test_every_octave_has_the_code_that_hosts_compute(program: Program, value: i
 
 
 def test_every_region_of_the_mfs_policy_has_its_level(program: Program) -> None:
-    chosen = policy.mfs(policy.Thresholds(mlu=126, near_rli=2, tight_slack=log2_code(50_000)))
+    last_slacks = log2_code(5000), log2_code(15_000)
+    chosen = policy.mfs(policy.Thresholds(126, near_rli=2, tight_slack=log2_code(50_000), last_slacks=last_slacks))
     program.set_rules(chosen.rules)
     # At 100 Gb/s, 1 MiB takes 84 us.
     mebibyte = 4096

@@ -24,6 +24,7 @@ thresholds = st.builds(
     st.integers(1, CODE_MAX),
     codes,
     codes,
+    st.tuples(codes, codes).map(lambda pair: (min(pair), max(pair))),
 )
 policies = st.one_of(
     st.builds(policy.mfs, thresholds),
@@ -262,6 +263,9 @@ def test_fifo_knows_no_difference_and_static_only_the_stage() -> None:
         ({"near_rli": 256}, "near_rli 256"),
         ({"tight_slack": 256}, "tight_slack 256"),
         ({"tight_slack": -1}, "tight_slack -1"),
+        ({"last_slacks": (140, 130)}, "must rise"),
+        ({"last_slacks": (-1, 130)}, "must rise"),
+        ({"last_slacks": (130, 256)}, "must rise"),
     ],
 )
 def test_absurd_thresholds_are_refused(fields: dict[str, object], message: str) -> None:

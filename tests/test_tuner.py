@@ -94,6 +94,7 @@ class TestStep:
             assert SETTINGS.mlu_bounds[0] <= after.mlu <= SETTINGS.mlu_bounds[1]
             assert SETTINGS.tight_bounds[0] <= after.tight_slack <= SETTINGS.tight_bounds[1]
             assert after.near_rli == now.near_rli
+            assert after.last_slacks == now.last_slacks
             now = after
 
     @given(firsts, slacks, observations)
