@@ -83,7 +83,7 @@ def run_ablation(
     jobs: int | None = None,
     console: Console | None = None,
 ) -> list[Row]:
-    """Run what is missing of the grid in ``out/ablation.csv``, print the tables, and leave a picture per scenario.
+    """Run what is missing in ``out/ablation.csv``, print the tables, and draw a picture per scenario of all in the file.
 
     No scenarios or variants mean all of them. ``loads`` are of :data:`~evaluation.scenario.LOADS`, ``rates``
     requests per second; with neither, all rates of each scenario. ``scale`` takes the place of the scenarios' own.
@@ -141,9 +141,8 @@ def run_ablation(
         rows = list(file.rows.values())
         for scenario in places:
             drawn = [row for row in rows if row.scenario == scenario.name]
-            attained = {
-                rate: [(line.variant, line.attainment) for line in lines(drawn, rate)] for rate in asked[scenario.name]
-            }
+            rates = sorted({row.request_rate for row in drawn})
+            attained = {rate: [(line.variant, line.attainment) for line in lines(drawn, rate)] for rate in rates}
             picture = pictures.ablation(attained)
             (out / f"ablation-{scenario.name}.svg").write_text(picture, "utf-8")
     for scenario in places:

@@ -77,7 +77,9 @@ def tuner_history(run: Run) -> str:
 
 def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]]) -> str:
     """SLO attainment with its interval, a row per variant and a colour per request rate."""
-    names = list(dict.fromkeys(name for lines in attained.values() for name, _ in lines))
+    # Most rates have fewer variants than the fullest one; its order is that of all.
+    fullest = sorted(attained.values(), key=len, reverse=True)
+    names = list(dict.fromkeys(name for lines in fullest for name, _ in lines))
     figure, axes = _figure("SLO attainment", "")
     figure.set_size_inches(SIZE_INCHES[0], 1.2 + ROW_INCHES * len(names))
     for index, (rate, lines) in enumerate(attained.items()):
@@ -90,12 +92,14 @@ def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]]) -> str:
             fmt="o",
             markersize=3,
             capsize=2,
-            label=f"{rate:g} requests per second",
+            label=f"{rate:g}",
         )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.02)
-    _legend(axes)
+    if attained:
+        # Above the rows, of which it would hide one.
+        axes.legend(title="requests per second", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(attained))
     return _svg(figure)
 
 

@@ -149,6 +149,19 @@ def test_a_file_of_other_runs_is_refused_by_name_and_kept(
         RowFile(path, REQUESTS, 8000)
 
 
+def test_a_picture_keeps_the_rates_that_are_not_asked_for_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "ablation.csv").write_bytes((finished / "ablation.csv").read_bytes())
+    ablate(out, monkeypatch, OneProcess(), variants=["ceiling"], rates=[5.0], loads=[], seeds=1)
+    with_both = (out / "ablation-testbed.svg").read_bytes()
+    assert with_both != (finished / "ablation-testbed.svg").read_bytes()
+    ablate(out, monkeypatch, OneProcess(), variants=["ceiling"])
+    assert (out / "ablation-testbed.svg").read_bytes() == with_both
+
+
 def test_an_unknown_variant_is_refused_with_those_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EvaluationError, match="no variant 'without-luck'; there are mfs, hosts-only, switch-only"):
         ablate(tmp_path / "out", monkeypatch, OneProcess(), variants=["fifo", "without-luck"])
