@@ -83,7 +83,7 @@ def run_ablation(
     jobs: int | None = None,
     console: Console | None = None,
 ) -> list[Row]:
-    """Run what is missing in ``out/ablation.csv``, print the tables, and draw a picture per scenario of all in the file.
+    """Run what is missing in ``out/ablation.csv``, print tables, and draw a picture per scenario of all in the file.
 
     No scenarios or variants mean all of them. ``loads`` are of :data:`~evaluation.scenario.LOADS`, ``rates``
     requests per second; with neither, all rates of each scenario. ``scale`` takes the place of the scenarios' own.
