@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from evaluation.bystanders import bystanders
 from evaluation.coordination import Coordination
 from evaluation.errors import ServingError
 from evaluation.ideal_network import IdealNetwork
-from evaluation.metrics import summarise
+from evaluation.metrics import RequestRecord, summarise
 from evaluation.network_interface import Network
 from evaluation.packet_network import PacketNetwork
 from evaluation.policies import CEILING, policy_for, serving_for
@@ -80,7 +81,10 @@ def run(
             if stalled > STALLED_TICKS:
                 raise ServingError(f"{before} requests of {len(requests)} do not end; are routes and queues in order?")
     pruned = 0 if coordination is None else coordination.given_up
-    return _result(scenario, policy_name, request_rate, seed, serving, network, occupancy, history, pruned)
+    counted = _counted(serving.records)
+    if settings.bystanders_of is not None:
+        counted = bystanders(counted, work.placements, scenario.cluster, settings.bystanders_of)
+    return _result(scenario, policy_name, request_rate, seed, serving, counted, network, occupancy, history, pruned)
 
 
 def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], request_rate: float, seed: int) -> Run:
@@ -89,7 +93,8 @@ def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], re
     serving = Serving(scenario.serving, network, requests, work.slo_ns, work.placements)
     serving.start()
     network.run()
-    return _result(scenario, CEILING, request_rate, seed, serving, None, [], [], 0)
+    counted = _counted(serving.records)
+    return _result(scenario, CEILING, request_rate, seed, serving, counted, None, [], [], 0)
 
 
 def alone_on_the_rack(scenario: Scenario) -> IdealNetwork:
@@ -108,19 +113,24 @@ def _occupancy(switches: Iterable[Switch], now_ns: int) -> Occupancy:
     return Occupancy(time_s=now_ns / NS_PER_S, bytes_by_level=totals)
 
 
+def _counted(records: Sequence[RequestRecord]) -> list[RequestRecord]:
+    """In order of arrival, without those of the warm-up."""
+    warm = round(WARM_UP_SHARE * len(records))
+    return sorted(records, key=lambda record: record.arrival_ns)[warm:]
+
+
 def _result(
     scenario: Scenario,
     policy_name: str,
     request_rate: float,
     seed: int,
     serving: Serving,
+    counted: Sequence[RequestRecord],
     network: PacketNetwork | None,
     occupancy: list[Occupancy],
     history: Iterable[TickRecord],
     pruned: int,
 ) -> Run:
-    warm = round(WARM_UP_SHARE * len(serving.records))
-    counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
     summary = summarise(counted, serving.batches)
     totals = network.totals() if network is not None else None
     ports = (port for switch in network.switches for port in switch.ports.values()) if network is not None else ()

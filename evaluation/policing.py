@@ -7,6 +7,7 @@ runs do not feel them, see ``docs/results.md``.
 
 from __future__ import annotations
 
+from evaluation.cluster import Cluster
 from host_agent.stamp import SCAVENGER, TOP_LEVEL
 from topologies.topology import Topology
 
@@ -15,12 +16,17 @@ LEVEL = SCAVENGER
 """Of the excess: any other level goes before someone's honest traffic."""
 PREFILL_SHARE = 0.1
 """Of a prefill server's port: its last-stage flows about to miss."""
-OTHER_SHARE = 3 / 64
-"""Of another port: its acknowledgements, one of 110 wire bytes for four packets or fewer. Honest runs feel 1/32, and at
-1/16 a flood costs the others too much."""
+DECODE_SHARE = 3 / 64
+"""Of a decode server's port: its acknowledgements, one of 110 wire bytes for four packets or fewer. Honest runs feel
+1/32, and at 1/16 a flood costs the others too much."""
+IDLE_SHARE = 1 / 256
+"""Of the port of a server that plays no part: it has nothing to send there."""
 BURST_US = 100_000
 
 
-def shares(topology: Topology, prefill_servers: frozenset[int]) -> dict[int, float]:
+def shares(topology: Topology, cluster: Cluster) -> dict[int, float]:
     """By port, the share of its rate that may come in at metered levels."""
-    return {host.port: PREFILL_SHARE if host.server in prefill_servers else OTHER_SHARE for host in topology.hosts}
+    of_server = dict.fromkeys(range(cluster.servers), IDLE_SHARE)
+    of_server |= dict.fromkeys(cluster.decode_servers, DECODE_SHARE)
+    of_server |= {server: PREFILL_SHARE for unit in cluster.units for server in unit}
+    return {host.port: of_server[host.server] for host in topology.hosts}

@@ -60,6 +60,7 @@ class RunSettings:
         flood_share: of their links' rate, at which cheating hosts also send to the decode servers, unasked.
         police: whether ports are metered, each for the part that its server plays (:mod:`evaluation.policing`).
         untrusted_hosts: hosts whose stamps the switch does not honour.
+        bystanders_of: None, or a server: only requests that it has no part in count (:mod:`evaluation.bystanders`).
         prune: whether requests are given up so that the others make it (:mod:`mfs_ctrl.coordinator`).
         drop_budget: share of the requests that may be given up, 0 to 1.
         drop_hopeless: whether requests that cannot be in time any more are computed after all others.
@@ -82,6 +83,7 @@ class RunSettings:
     flood_share: float = 0.0
     police: bool = False
     untrusted_hosts: tuple[int, ...] = ()
+    bystanders_of: int | None = None
     prune: bool = False
     drop_budget: float = 0.1
     drop_hopeless: bool = False
@@ -233,12 +235,11 @@ def _parameters(cluster: Cluster | None, topology: Topology, settings: RunSettin
     )
     if not settings.police or cluster is None:
         return parameters
-    prefill = frozenset(server for unit in cluster.units for server in unit)
     return replace(
         parameters,
         police_floor=policing.FLOOR,
         police_level=policing.LEVEL,
-        police_shares=policing.shares(topology, prefill),
+        police_shares=policing.shares(topology, cluster),
         police_burst_us=policing.BURST_US,
     )
 

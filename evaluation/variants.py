@@ -12,9 +12,13 @@ from evaluation.rack import RunSettings
 
 FULL = "mfs"
 FLOOR = "fifo"
-CHEAT: Mapping[str, Any] = {"cheating_hosts": (14, 15), "flood_share": 0.5}
+HONEST = "bystanders"
+CHEATING_SERVER = 7
+CHEATING_HOSTS = (14, 15)
+BYSTANDERS: Mapping[str, Any] = {"bystanders_of": CHEATING_SERVER}
+CHEAT: Mapping[str, Any] = {**BYSTANDERS, "cheating_hosts": CHEATING_HOSTS, "flood_share": 0.5}
 """Where hosts cheat, it is those of the eighth server: they stamp all as most urgent, and flood the decode servers at
-half the rate of their links besides."""
+half the rate of their links besides. What counts is what becomes of the others."""
 STALE_NS = 20_000_000
 """About two steps of a batch: what a control message between serving engines may take under load."""
 
@@ -28,12 +32,14 @@ class Variant:
         policy: as in :func:`~evaluation.policies.policy_for`, or the ceiling.
         why: what its difference to the full scheduler tells, in one line.
         changes: fields of :class:`~evaluation.rack.RunSettings` and their values.
+        against: the variant that its difference is to; itself for those that others are measured by.
     """
 
     name: str
     policy: str
     why: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    against: str = FULL
 
     @property
     def settings(self) -> RunSettings:
@@ -64,12 +70,17 @@ VARIANTS = {
             Variant(f"levels-{levels}", name, f"what {levels} queues are worth of eight; thresholds fixed")
             for name, levels in FOLDS.items()
         ),
-        Variant("without-policing", "mfs", "what a cheating server costs the others", CHEAT),
+        Variant("honest-policed", "mfs", "what policing costs where nobody cheats", {"police": True}),
         Variant(
-            "policing",
-            "mfs",
-            "what of that policing gives back",
-            {**CHEAT, "police": True},
+            HONEST, "mfs", "nobody cheats; only requests that the eighth server has no part in", BYSTANDERS, HONEST
+        ),
+        *(
+            Variant(name, "mfs", why, {**CHEAT, **changes}, HONEST)
+            for name, why, changes in (
+                ("without-policing", "what a cheating server costs the others", {}),
+                ("policing", "what of that is left with policing", {"police": True}),
+                ("untrusted", "and with its stamps not honoured", {"untrusted_hosts": CHEATING_HOSTS}),
+            )
         ),
         *_BASES,
         *(

@@ -189,14 +189,23 @@ def test_lines_pair_seeds_with_the_full_scheduler() -> None:
     rows = [made_up(name, seed, share) for name, shares in attained.items() for seed, share in enumerate(shares)]
     full, fifo, sjf, ceiling = ablation.lines([*rows, made_up("mfs", 9, 1.0).model_copy(update={"load": None})], 1)
     assert [line.variant for line in (full, fifo, sjf, ceiling)] == ["mfs", "fifo", "sjf", "ceiling"]
-    assert full.against_full is None
+    assert full.against is None
     assert (full.seeds, full.attainment.mean) == (3, pytest.approx(2 / 3))
-    assert sjf.against_full is not None
+    assert sjf.against is not None
     # Of the seeds that both have: 0.3 - 0.4 and 0.45 - 0.6, and t of one degree of freedom is 12.706.
-    assert sjf.against_full.mean == pytest.approx(-0.125)
-    assert sjf.against_full.half == pytest.approx(12.706 * 0.025, rel=1e-4)
+    assert sjf.against.mean == pytest.approx(-0.125)
+    assert sjf.against.half == pytest.approx(12.706 * 0.025, rel=1e-4)
     assert [line.gap_closed for line in (full, fifo, sjf, ceiling)] == pytest.approx([0.625, 0, 0.3125, 1])
     assert ablation.lines(rows, 2) == []
+
+
+def test_what_a_cheat_costs_is_against_the_same_requests_without_it() -> None:
+    attained = {"mfs": 0.4, "fifo": 0.2, "ceiling": 0.6, "bystanders": 0.5, "policing": 0.45}
+    rows = [made_up(name, seed, share + seed / 10) for name, share in attained.items() for seed in range(2)]
+    bystanders, policed = (line for line in ablation.lines(rows, 1) if line.variant in ("bystanders", "policing"))
+    assert (bystanders.against, bystanders.gap_closed, policed.gap_closed) == (None, None, None)
+    assert policed.against is not None
+    assert policed.against.mean == pytest.approx(-0.05)
 
 
 def test_intervals_on_paper() -> None:
