@@ -141,7 +141,7 @@ def run_ablation(
         file.sort()
         rows = list(file.rows.values())
         for scenario in places:
-            drawn = [row for row in rows if row.scenario == scenario.name]
+            drawn = [row for row in rows if row.scenario == scenario.name and _counts_all(row.variant)]
             rates = sorted({row.request_rate for row in drawn})
             attained = {rate: [(line.variant, line.attainment) for line in lines(drawn, rate)] for rate in rates}
             picture = pictures.ablation(attained)
@@ -177,7 +177,7 @@ def lines(rows: Iterable[Row], rate: float) -> list[Line]:
             against=None
             if name == variant.against
             else paired_difference(attained[name], attained.get(variant.against, {})),
-            gap_closed=gap_closed(attained[name], floor, ceiling) if variant.settings.bystanders_of is None else None,
+            gap_closed=gap_closed(attained[name], floor, ceiling) if _counts_all(name) else None,
             ttft_mean_s=fmean(row.ttft_mean_s for row in by_variant[name]),
             ttft_p99_s=fmean(row.ttft_p99_s for row in by_variant[name]),
             reordered_per_million=fmean(row.reordered_per_million for row in by_variant[name]),
@@ -186,6 +186,11 @@ def lines(rows: Iterable[Row], rate: float) -> list[Line]:
         for name, variant in VARIANTS.items()
         if name in by_variant
     ]
+
+
+def _counts_all(variant: str) -> bool:
+    """Whether all requests count: where only bystanders do, attainment is not to be seen beside that of the rest."""
+    return variant in VARIANTS and VARIANTS[variant].settings.bystanders_of is None
 
 
 def _asked_rates(scenario: Scenario, loads: Sequence[float], rates: Sequence[float]) -> dict[float, float | None]:
