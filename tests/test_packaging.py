@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FORBIDDEN = ("grpc", "google.protobuf", "p4", "p4runtime_sh", "scapy", "numpy", "matplotlib", "pydantic", "rich")
 HOST_AGENT = sorted(
-    f"host_agent.{path.stem}"
-    for path in (ROOT / "host_agent").glob("*.py")
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "host_agent").rglob("*.py")
     if path.stem not in ("__init__", "scapy_layer")
 )
 
@@ -86,4 +86,6 @@ def test_every_package_is_installed_with_its_data() -> None:
             assert ".".join(package.parts) in setuptools["packages"]
     for package, patterns in setuptools["package-data"].items():
         for pattern in patterns:
-            assert package == "*" or list((ROOT / package).glob(pattern)), f"{package} has no {pattern}"
+            assert package == "*" or list((ROOT / package.replace(".", "/")).glob(pattern)), (
+                f"{package} has no {pattern}"
+            )

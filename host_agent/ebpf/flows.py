@@ -1,0 +1,263 @@
+"""The flows of one host, in the maps that the programs read."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from host_agent.ebpf.bpf import Map
+from host_agent.ebpf.errors import RequestError
+from host_agent.ebpf.layout import (
+    BANKS,
+    FLOWS_MAX,
+    IDENTITY,
+    INDEX,
+    NO_STATE,
+    Counters,
+    FlowState,
+    Tuple,
+    decode_counters,
+    decode_state,
+    encode_config,
+    encode_flow,
+    encode_policy,
+)
+from host_agent.flow import FLOW_NUMBERS, LAYER_MAX
+from host_agent.level import LevelRule
+from host_agent.stamp import Stage
+
+CGROUPS = Path("/sys/fs/cgroup")
+BATCH_MAX = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which packets are a flow's: exactly one of the three.
+
+    Attributes:
+        cookie: of a socket, from ``getsockopt(SOL_SOCKET, SO_COOKIE)``.
+        cgroup: id of a cgroup of version 2: all that its processes send and no socket or tuple claims.
+        addresses: addresses and ports.
+    """
+
+    cookie: int | None = None
+    cgroup: int | None = None
+    addresses: Tuple | None = None
+
+    def __post_init__(self) -> None:
+        if sum(part is not None for part in (self.cookie, self.cgroup, self.addresses)) != 1:
+            raise RequestError("a match is a cookie, a cgroup or addresses with ports: exactly one of them")
+
+    def place(self) -> tuple[str, bytes]:
+        """The map that it belongs in, and the key there.
+
+        Raises:
+            RequestError: no such cookie, cgroup or tuple can be.
+        """
+        if self.addresses is not None:
+            return "tuples", self.addresses.encode()
+        name, identity = ("cookies", self.cookie) if self.cookie is not None else ("cgroups", self.cgroup)
+        if not isinstance(identity, int) or not 0 < identity < 1 << 64:
+            raise RequestError(f"{name[:-1]} {identity!r} is not a number above 0 of 64 bits")
+        return name, IDENTITY.pack(identity)
+
+    def __str__(self) -> str:
+        if (to := self.addresses) is not None:
+            return f"{to.protocol} {to.source}:{to.source_port} > {to.destination}:{to.destination_port}"
+        return f"cookie {self.cookie}" if self.cookie is not None else f"cgroup {self.cgroup}"
+
+
+def cgroup_id(path: str) -> int:
+    """The id of the cgroup at ``path``, absolute or below the cgroup file system.
+
+    Raises:
+        RequestError: there is none.
+    """
+    try:
+        return os.stat(CGROUPS / path).st_ino
+    except OSError as error:
+        raise RequestError(f"no cgroup {path!r}: {error.strerror}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class HostFlow:
+    """What a flow is for; as :class:`host_agent.flow.FlowSpec`, but for packets that others make.
+
+    Attributes:
+        deadline_ns: on CLOCK_MONOTONIC (:func:`time.monotonic_ns`).
+        message_bytes: messages (layers, for instance) are of this size, and the level may rise where one starts;
+            0: the flow is one message.
+        number: of the flow within its batch; None takes one.
+        pruned: stamped as late.
+    """
+
+    match: Match
+    batch: int
+    stage: Stage
+    deadline_ns: int
+    total_bytes: int
+    target_layer: int = 0
+    beyond_bytes: int = 0
+    message_bytes: int = 0
+    number: int | None = None
+    pruned: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("batch", 0, BATCH_MAX),
+            ("deadline_ns", 0, (1 << 63) - 1),
+            ("total_bytes", 1, 1 << 62),
+            ("beyond_bytes", 0, 1 << 62),
+            ("message_bytes", 0, 1 << 62),
+            ("target_layer", 0, LAYER_MAX),
+            ("number", 0, FLOW_NUMBERS - 1),
+        ):
+            value = getattr(self, name)
+            if name == "number" and value is None:
+                continue
+            if type(value) is not int or not least <= value <= most:
+                raise RequestError(f"{name} {value!r} is not a number of {least}..{most}")
+
+
+@dataclass(frozen=True, slots=True)
+class FlowReport:
+    """An open flow, and what the kernel knows of it."""
+
+    flow: int
+    spec: HostFlow
+    state: FlowState
+    current_layer: int
+
+
+class FlowTable:
+    """Opens, advances and closes flows, and puts policies into force, by writing maps."""
+
+    def __init__(self, maps: dict[str, Map], max_frame: int, class_major: int) -> None:
+        """``max_frame`` in bytes; ``class_major`` of the class ids that packets get, 0 for none."""
+        self._maps = maps
+        self._max_frame = max_frame
+        self._class_major = class_major
+        self._flows: dict[int, HostFlow] = {}
+        self._by_place: dict[tuple[str, bytes], int] = {}
+        # The slot that was free longest goes first, so that a packet under way does not meet another flow's.
+        self._free = deque(range(FLOWS_MAX))
+        self._bank = 0
+        self._next_number = int.from_bytes(os.urandom(2), "little")
+
+    def set_policy(self, rules: Sequence[LevelRule], bias: int) -> None:
+        """Rank by ``rules`` from the next packet on: they are written beside those in force, then one write switches.
+
+        Raises:
+            PolicyError: the kernel cannot hold them.
+        """
+        bank = (self._bank + 1) % BANKS
+        self._maps["policies"].put(INDEX.pack(bank), encode_policy(rules, bias))
+        self._maps["configs"].put(INDEX.pack(0), encode_config(bank, self._max_frame, self._class_major))
+        self._bank = bank
+
+    def open(self, spec: HostFlow) -> int:
+        """Stamp what matches ``spec`` from now on; the flow that had the same match before ends.
+
+        Raises:
+            RequestError: it does not fit, or there are too many flows.
+        """
+        place = spec.match.place()
+        if place in self._by_place:
+            self.close(self._by_place[place])
+        if not self._free:
+            raise RequestError(f"{FLOWS_MAX} flows are open, which is all there can be")
+        if spec.number is None:
+            spec = replace(spec, number=self._next_number)
+            self._next_number = (self._next_number + 1) % FLOW_NUMBERS
+        slot = self._free.popleft()
+        key = INDEX.pack(slot)
+        self._maps["states"].put(key, NO_STATE)
+        self._write(slot, spec)
+        self._maps[place[0]].put(place[1], key)
+        self._by_place[place] = slot
+        return slot
+
+    def change(self, slot: int, deadline_ns: int | None = None, pruned: bool | None = None) -> None:
+        """Give an open flow another deadline, or prune it, or take that back.
+
+        Raises:
+            RequestError: no such flow, or no such deadline.
+        """
+        spec = self._spec(slot)
+        self._write(
+            slot,
+            replace(
+                spec,
+                deadline_ns=spec.deadline_ns if deadline_ns is None else deadline_ns,
+                pruned=spec.pruned if pruned is None else pruned,
+            ),
+        )
+
+    def close(self, slot: int) -> None:
+        """Stamp the flow's packets no more.
+
+        Raises:
+            RequestError: no such flow.
+        """
+        place = self._spec(slot).match.place()
+        self._maps[place[0]].delete(place[1])
+        del self._flows[slot], self._by_place[place]
+        self._free.append(slot)
+
+    def advance(self, batch: int, layer: int) -> None:
+        """``batch`` now computes ``layer``. One that is not above what is known changes nothing.
+
+        Raises:
+            RequestError: no such batch or layer.
+        """
+        if not 0 < batch <= BATCH_MAX or not 0 <= layer <= LAYER_MAX:
+            raise RequestError(f"batch {batch} is not in 1..{BATCH_MAX}, or layer {layer} not in 0..{LAYER_MAX}")
+        if layer > self.current_layer(batch):
+            self._maps["progress"].put(INDEX.pack(batch), INDEX.pack(layer))
+
+    def current_layer(self, batch: int) -> int:
+        """The highest layer of ``batch`` that this host has heard of, also from stamps that came in."""
+        value = self._maps["progress"].get(INDEX.pack(batch))
+        return 0 if value is None else int(INDEX.unpack(value)[0])
+
+    def report(self) -> list[FlowReport]:
+        """All open flows."""
+        found = []
+        for slot, spec in self._flows.items():
+            state = self._maps["states"].get(INDEX.pack(slot)) or NO_STATE
+            found.append(FlowReport(slot, spec, decode_state(state), self.current_layer(spec.batch)))
+        return found
+
+    def counters(self) -> Counters:
+        """What the hooks counted."""
+        return decode_counters(self._maps["counted"].get_all(INDEX.pack(0)) or [])
+
+    def _spec(self, slot: int) -> HostFlow:
+        try:
+            return self._flows[slot]
+        except (KeyError, TypeError):
+            raise RequestError(f"no flow {slot!r} is open") from None
+
+    def _write(self, slot: int, spec: HostFlow) -> None:
+        value = encode_flow(
+            spec.stage,
+            spec.batch,
+            spec.number or 0,
+            spec.target_layer,
+            spec.deadline_ns,
+            spec.total_bytes,
+            spec.beyond_bytes,
+            spec.message_bytes,
+            spec.pruned,
+        )
+        self._maps["flows"].put(INDEX.pack(slot), value)
+        self._flows[slot] = spec
+
+
+def monotonic_after(us: int) -> int:
+    """The deadline that is ``us`` microseconds from now."""
+    return time.monotonic_ns() + us * 1000
