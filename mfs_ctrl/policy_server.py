@@ -6,8 +6,9 @@ changed; bind it to an address of the management network.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -17,6 +18,7 @@ from mfs_ctrl.errors import ControlError
 from mfs_ctrl.policy import Policy
 
 PATH = "/policy"
+Publish = Callable[[Policy, Mapping[int, int]], None]
 IDLE_S = 10
 """Seconds after which a silent client is let go."""
 
@@ -101,3 +103,20 @@ class PolicyServer:
                 """Say nothing: agents ask every second."""
 
         return Handler
+
+
+@contextlib.contextmanager
+def serving(
+    address: str | None, say: Callable[[str], None]
+) -> Iterator[Callable[[Policy, Mapping[int, int]], None] | None]:
+    """Within, what is published by the function that this gives is served at ``address``; without one, it gives None.
+
+    Raises:
+        PolicyServerError: as for :class:`PolicyServer`.
+    """
+    if address is None:
+        yield None
+        return
+    with PolicyServer(address) as server:
+        say(f"serving the policy at {server.url}{PATH}")
+        yield server.publish

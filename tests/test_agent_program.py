@@ -15,7 +15,7 @@ from scapy.layers.l2 import Ether
 from host_agent.ebpf.bpf import Programs
 from host_agent.ebpf.errors import KernelError, RequestError
 from host_agent.ebpf.flows import FlowTable, HostFlow, Match, monotonic_after
-from host_agent.ebpf.layout import CLASS_MAJOR, Tuple
+from host_agent.ebpf.layout import CLASS_MAJOR, Config, Tuple
 from host_agent.ebpf.object import load
 from host_agent.level import bias_code, decide, level_key
 from host_agent.stamp import SCAVENGER, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp, units_of
@@ -34,8 +34,8 @@ class Host:
     """One host's programs; ``send`` gives a packet's stamp and level, ``receive`` what is left of one."""
 
     def __init__(self) -> None:
-        self.programs = Programs(load())
-        self.table = FlowTable(self.programs.maps, 1514, CLASS_MAJOR)
+        self.programs = Programs.load(load())
+        self.table = FlowTable(self.programs.maps, Config(0, 1514, CLASS_MAJOR, share=True))
         self.table.set_policy(RULES, BIAS)
 
     def send(self, packet: Ether) -> tuple[Stamp, int]:

@@ -1,4 +1,4 @@
-"""The system call bpf(2) for what the agent needs of it: maps, programs, pins, run-time statistics.
+"""The system call bpf(2) for what the agent needs of it: maps, programs, run-time statistics.
 
 Numbers and structures are those of ``linux/bpf.h``. Descriptors are closed when the process ends at the latest, and
 what they stand for goes with the last reference.
@@ -12,21 +12,28 @@ import os
 import platform
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from host_agent.ebpf.errors import KernelError
 from host_agent.ebpf.object import BpfObject, MapSpec, ProgramSpec
 
 _SYSCALLS = {"x86_64": 321, "aarch64": 280}
-_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROGRAM_LOAD, _PIN = 0, 1, 2, 3, 4, 5, 6
-_TEST_RUN, _INFO, _ENABLE_STATISTICS = 10, 15, 32
+_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROGRAM_LOAD = 0, 1, 2, 3, 4, 5
+_TEST_RUN, _PROGRAM_BY_ID, _MAP_BY_ID, _INFO, _ENABLE_STATISTICS = 10, 13, 14, 15, 32
 _PERCPU_ARRAY = 6
 _MAP_DESCRIPTOR = 1
 _INSTRUCTION_BYTES = 8
 _LICENSE = b"Apache-2.0\0"
 _LOG_BYTES = 1 << 20
-_RUN_TIME_OFFSET = 192
 _INFO_BYTES = 232
+_PROGRAM_INFO = struct.Struct("<4xI8s36xIQ16s")
+_RUN_TIME_OFFSET = 192
+_MAP_INFO = struct.Struct("<I4x4I16s")
+_MAPS_MAX = 32
 
+EGRESS = "mfs_egress"
+INGRESS = "mfs_ingress"
+"""Names of the programs in the kernel."""
 SCHED_CLS = 3
 XDP = 6
 _XDP_HAS_FRAGS = 1 << 5
@@ -61,20 +68,37 @@ def _explained(error: OSError, what: str) -> KernelError:
 class Map:
     """A map in the kernel. Keys and values are bytes of the sizes that its ``spec`` says."""
 
-    def __init__(self, spec: MapSpec) -> None:
-        """Create it.
+    def __init__(self, spec: MapSpec, descriptor: int | None = None) -> None:
+        """Create it, unless there is a ``descriptor`` of it.
 
         Raises:
             KernelError: not permitted, or the kernel lacks the type.
         """
         self.spec = spec
+        self._copies = processors() if spec.kind == _PERCPU_ARRAY else 1
+        if descriptor is not None:
+            self.descriptor = descriptor
+            return
         attributes = struct.pack("<5I", spec.kind, spec.key_bytes, spec.value_bytes, spec.entries, spec.flags)
         attributes += struct.pack("<II16s", 0, 0, spec.name.encode())
         try:
             self.descriptor = _call(_MAP_CREATE, attributes)
         except OSError as error:
             raise _explained(error, f"creating the BPF map {spec.name}") from None
-        self._copies = processors() if spec.kind == _PERCPU_ARRAY else 1
+
+    @classmethod
+    def of_id(cls, number: int) -> Map:
+        """The map with this id.
+
+        Raises:
+            KernelError: not permitted, or there is none any more.
+        """
+        try:
+            descriptor = _call(_MAP_BY_ID, struct.pack("<III", number, 0, 0))
+            kind, key_bytes, value_bytes, entries, flags, name = _MAP_INFO.unpack_from(_info(descriptor).raw)
+        except OSError as error:
+            raise _explained(error, f"finding the BPF map {number}") from None
+        return cls(MapSpec(name.rstrip(b"\0").decode(), kind, key_bytes, value_bytes, entries, flags), descriptor)
 
     def _element(self, key: bytes, value: ctypes.Array[ctypes.c_char] | None = None, flags: int = 0) -> bytes:
         self._key = ctypes.create_string_buffer(key, self.spec.key_bytes)
@@ -142,67 +166,92 @@ class Map:
         os.close(self.descriptor)
 
 
+def _load(name: str, kind: int, code: bytes, flags: int) -> int:
+    instructions = ctypes.create_string_buffer(code, len(code))
+    license_ = ctypes.create_string_buffer(_LICENSE)
+    count = len(code) // _INSTRUCTION_BYTES
+
+    def attributes(log: ctypes.Array[ctypes.c_char] | None) -> bytes:
+        level, size, at = (1, len(log), _address(log)) if log is not None else (0, 0, 0)
+        begin = struct.pack("<IIQQ", kind, count, _address(instructions), _address(license_))
+        return begin + struct.pack("<IIQII16sII", level, size, at, 0, flags, name.encode(), 0, 0)
+
+    try:
+        return _call(_PROGRAM_LOAD, attributes(None))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.E2BIG):
+            raise
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        try:
+            return _call(_PROGRAM_LOAD, attributes(log))
+        except OSError as again:
+            words = log.value.decode(errors="replace").strip().splitlines()[-5:]
+            raise KernelError(
+                f"the kernel's verifier refuses the program {name} ({again.strerror}): {' | '.join(words)}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What the kernel says of a program.
+
+    Attributes:
+        number: its id.
+        tag: the same for the same instructions.
+        maps: ids of the maps that it uses.
+        run_time_ns, runs: nanoseconds it ran in all, and how often, while statistics were on
+            (:func:`enable_statistics`).
+    """
+
+    number: int
+    name: str
+    tag: bytes
+    maps: tuple[int, ...]
+    run_time_ns: int
+    runs: int
+
+
 class Program:
     """A program in the kernel."""
 
-    def __init__(self, name: str, kind: int, spec: ProgramSpec, maps: dict[str, Map]) -> None:
+    def __init__(self, descriptor: int) -> None:
+        """The program that ``descriptor`` is of."""
+        self.descriptor = descriptor
+
+    @classmethod
+    def of_id(cls, number: int) -> Program:
+        """The program with this id.
+
+        Raises:
+            KernelError: not permitted, or there is none any more.
+        """
+        try:
+            return cls(_call(_PROGRAM_BY_ID, struct.pack("<III", number, 0, 0)))
+        except OSError as error:
+            raise _explained(error, f"finding the program {number}") from None
+
+    @classmethod
+    def load(cls, name: str, kind: int, spec: ProgramSpec, maps: dict[str, Map]) -> Program:
         """Load it. ``kind``: :data:`SCHED_CLS` or :data:`XDP`.
 
         Raises:
             KernelError: not permitted, or the kernel's verifier refuses it; the message has its last words.
         """
-        self.name = name
         code = bytearray(spec.instructions)
         for place, map_name in spec.maps:
             # The first half of a 64-bit load: source register "map descriptor", and the descriptor as its value.
             code[place + 1] = (code[place + 1] & 0x0F) | _MAP_DESCRIPTOR << 4
             struct.pack_into("<i", code, place + 4, maps[map_name].descriptor)
         try:
-            self.descriptor = self._load(kind, bytes(code), _XDP_HAS_FRAGS if kind == XDP else 0)
+            return cls(_load(name, kind, bytes(code), _XDP_HAS_FRAGS if kind == XDP else 0))
         except OSError as error:
             if kind != XDP or error.errno != errno.EINVAL:
                 raise _explained(error, f"loading the program {name}") from None
-            # Before Linux 5.18: packets in one piece only.
-            try:
-                self.descriptor = self._load(kind, bytes(code), 0)
-            except OSError as again:
-                raise _explained(again, f"loading the program {name}") from None
-
-    def _load(self, kind: int, code: bytes, flags: int) -> int:
-        instructions = ctypes.create_string_buffer(code, len(code))
-        license_ = ctypes.create_string_buffer(_LICENSE)
-        count = len(code) // _INSTRUCTION_BYTES
-
-        def attributes(log: ctypes.Array[ctypes.c_char] | None) -> bytes:
-            level, size, at = (1, len(log), _address(log)) if log is not None else (0, 0, 0)
-            begin = struct.pack("<IIQQ", kind, count, _address(instructions), _address(license_))
-            return begin + struct.pack("<IIQII16sII", level, size, at, 0, flags, self.name.encode(), 0, 0)
-
+        # Before Linux 5.18: packets in one piece only.
         try:
-            return _call(_PROGRAM_LOAD, attributes(None))
+            return cls(_load(name, kind, bytes(code), 0))
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.E2BIG):
-                raise
-            log = ctypes.create_string_buffer(_LOG_BYTES)
-            try:
-                return _call(_PROGRAM_LOAD, attributes(log))
-            except OSError as again:
-                words = log.value.decode(errors="replace").strip().splitlines()[-5:]
-                raise KernelError(
-                    f"the kernel's verifier refuses the program {self.name} ({again.strerror}): {' | '.join(words)}"
-                ) from None
-
-    def pin(self, path: str) -> None:
-        """Give it a name in a mounted bpf file system.
-
-        Raises:
-            KernelError: the path is not in one.
-        """
-        name = ctypes.create_string_buffer(path.encode())
-        try:
-            _call(_PIN, struct.pack("<QI", _address(name), self.descriptor))
-        except OSError as error:
-            raise _explained(error, f"pinning the program {self.name}") from None
+            raise _explained(error, f"loading the program {name}") from None
 
     def run(self, packet: bytes, context: bytes) -> tuple[int, bytes, bytes]:
         """Run it once on ``packet`` and ``context`` (``struct __sk_buff``, or empty).
@@ -226,16 +275,18 @@ class Program:
         number = _SYSCALLS[platform.machine()]
         if int(_libc.syscall(number, _TEST_RUN, attributes, len(attributes))) < 0:
             code = ctypes.get_errno()
-            raise _explained(OSError(code, os.strerror(code)), f"running the program {self.name}")
+            raise _explained(OSError(code, os.strerror(code)), f"running the program {self.info().name}")
         verdict, _, length = struct.unpack_from("<III", attributes.raw, 4)
         return verdict, out.raw[:length], after.raw
 
-    def run_time(self) -> tuple[int, int]:
-        """Nanoseconds it ran in all, and how often, since statistics were enabled (:func:`enable_statistics`)."""
-        info = ctypes.create_string_buffer(_INFO_BYTES)
-        _call(_INFO, struct.pack("<IIQ", self.descriptor, len(info), _address(info)))
-        run_time_ns, runs = struct.unpack_from("<QQ", info.raw, _RUN_TIME_OFFSET)
-        return run_time_ns, runs
+    def info(self) -> ProgramInfo:
+        """What the kernel says of it."""
+        maps = (ctypes.c_uint32 * _MAPS_MAX)()
+        asked = _PROGRAM_INFO.pack(0, b"", _MAPS_MAX, ctypes.addressof(maps), b"")
+        info = _info(self.descriptor, asked).raw
+        number, tag, count, _, name = _PROGRAM_INFO.unpack_from(info)
+        run_time_ns, runs = struct.unpack_from("<QQ", info, _RUN_TIME_OFFSET)
+        return ProgramInfo(number, name.rstrip(b"\0").decode(), tag, tuple(maps[:count]), run_time_ns, runs)
 
     def close(self) -> None:
         """Let go of it; it stays loaded where it is attached."""
@@ -243,17 +294,39 @@ class Program:
 
 
 class Programs:
-    """Both programs, loaded, with the maps they share."""
+    """Both programs, with the maps they share."""
 
-    def __init__(self, loaded: BpfObject) -> None:
+    def __init__(self, egress: Program, ingress: Program, maps: dict[str, Map]) -> None:
+        self.egress = egress
+        self.ingress = ingress
+        self.maps = maps
+
+    @classmethod
+    def load(cls, loaded: BpfObject) -> Programs:
         """Load ``loaded``.
 
         Raises:
             KernelError: the kernel refuses a map or a program.
         """
-        self.maps = {spec.name: Map(spec) for spec in loaded.maps}
-        self.egress = Program("mfs_egress", SCHED_CLS, loaded.programs["egress"], self.maps)
-        self.ingress = Program("mfs_ingress", XDP, loaded.programs["ingress"], self.maps)
+        maps = {spec.name: Map(spec) for spec in loaded.maps}
+        egress = Program.load(EGRESS, SCHED_CLS, loaded.programs["egress"], maps)
+        return cls(egress, Program.load(INGRESS, XDP, loaded.programs["ingress"], maps), maps)
+
+    @classmethod
+    def of_ids(cls, egress: int, ingress: int) -> Programs:
+        """Those that are in the kernel already, by their ids.
+
+        Raises:
+            KernelError: not permitted, or one is there no more.
+        """
+        programs = Program.of_id(egress), Program.of_id(ingress)
+        held = [Map.of_id(number) for number in {*programs[0].info().maps, *programs[1].info().maps}]
+        return cls(*programs, {each.spec.name: each for each in held})
+
+    def same_as(self, other: Programs) -> bool:
+        """Whether these have the instructions of the ``other`` ones."""
+        pairs = (self.egress, other.egress), (self.ingress, other.ingress)
+        return all(ours.info().tag == theirs.info().tag for ours, theirs in pairs)
 
     def close(self) -> None:
         """Let go of everything."""
@@ -261,6 +334,12 @@ class Programs:
             program.close()
         for held in self.maps.values():
             held.close()
+
+
+def _info(descriptor: int, asked: bytes = b"") -> ctypes.Array[ctypes.c_char]:
+    info = ctypes.create_string_buffer(asked, _INFO_BYTES)
+    _call(_INFO, struct.pack("<IIQ", descriptor, len(info), _address(info)))
+    return info
 
 
 def enable_statistics() -> int:

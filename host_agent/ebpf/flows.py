@@ -17,10 +17,13 @@ from host_agent.ebpf.layout import (
     IDENTITY,
     INDEX,
     NO_STATE,
+    Config,
     Counters,
     FlowState,
     Tuple,
+    decode_config,
     decode_counters,
+    decode_flow,
     decode_state,
     encode_config,
     encode_flow,
@@ -31,6 +34,8 @@ from host_agent.level import LevelRule
 from host_agent.stamp import Stage
 
 CGROUPS = Path("/sys/fs/cgroup")
+PLACES = ("cookies", "tuples", "cgroups")
+"""The maps from what a packet is known by to its flow."""
 BATCH_MAX = (1 << 32) - 1
 
 
@@ -65,6 +70,14 @@ class Match:
             raise RequestError(f"{name[:-1]} {identity!r} is not a number above 0 of 64 bits")
         return name, IDENTITY.pack(identity)
 
+    @classmethod
+    def of_place(cls, name: str, key: bytes) -> Match:
+        """The match whose :meth:`place` is this."""
+        if name == "tuples":
+            return cls(addresses=Tuple.decode(key))
+        (identity,) = IDENTITY.unpack(key)
+        return cls(cookie=identity) if name == "cookies" else cls(cgroup=identity)
+
     def __str__(self) -> str:
         if (to := self.addresses) is not None:
             return f"{to.protocol} {to.source}:{to.source_port} > {to.destination}:{to.destination_port}"
@@ -93,6 +106,7 @@ class HostFlow:
             0: the flow is one message.
         number: of the flow within its batch; None takes one.
         pruned: stamped as late.
+        kept: stays open when the client that opened it goes.
     """
 
     match: Match
@@ -105,8 +119,14 @@ class HostFlow:
     message_bytes: int = 0
     number: int | None = None
     pruned: bool = False
+    kept: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.stage, Stage) or self.stage is Stage.NONE:
+            raise RequestError(f"stage {self.stage!r} is none of {', '.join(stage.name for stage in Stage if stage)}")
+        for name in ("pruned", "kept"):
+            if type(getattr(self, name)) is not bool:
+                raise RequestError(f"{name} is true or false, not {getattr(self, name)!r}")
         for name, least, most in (
             ("batch", 0, BATCH_MAX),
             ("deadline_ns", 0, (1 << 63) - 1),
@@ -136,17 +156,45 @@ class FlowReport:
 class FlowTable:
     """Opens, advances and closes flows, and puts policies into force, by writing maps."""
 
-    def __init__(self, maps: dict[str, Map], max_frame: int, class_major: int) -> None:
-        """``max_frame`` in bytes; ``class_major`` of the class ids that packets get, 0 for none."""
+    def __init__(self, maps: dict[str, Map], config: Config) -> None:
+        """Write ``config``, whose policy is in force."""
         self._maps = maps
-        self._max_frame = max_frame
-        self._class_major = class_major
         self._flows: dict[int, HostFlow] = {}
         self._by_place: dict[tuple[str, bytes], int] = {}
         # The slot that was free longest goes first, so that a packet under way does not meet another flow's.
         self._free = deque(range(FLOWS_MAX))
-        self._bank = 0
         self._next_number = int.from_bytes(os.urandom(2), "little")
+        self._config = config
+        maps["configs"].put(INDEX.pack(0), encode_config(config))
+
+    @classmethod
+    def of_maps(cls, maps: dict[str, Map]) -> FlowTable:
+        """The flows that another process left in ``maps``, which go on as they are."""
+        table = cls(maps, decode_config(maps["configs"].get(INDEX.pack(0)) or encode_config(Config(0, 0, 0, False))))
+        for name in PLACES:
+            for key in list(maps[name].keys()):
+                value = maps[name].get(key)
+                if value is not None:
+                    table._adopt(name, key, int(INDEX.unpack(value)[0]))
+        return table
+
+    def _adopt(self, name: str, key: bytes, slot: int) -> None:
+        fields = decode_flow(self._maps["flows"].get(INDEX.pack(slot)) or b"")
+        self._flows[slot] = HostFlow(
+            Match.of_place(name, key),
+            fields.batch,
+            Stage(fields.stage),
+            fields.deadline_ns,
+            fields.own_bytes,
+            fields.target_layer,
+            fields.beyond_bytes,
+            fields.message_bytes,
+            fields.number,
+            bool(fields.pruned),
+            bool(fields.kept),
+        )
+        self._by_place[name, key] = slot
+        self._free.remove(slot)
 
     def set_policy(self, rules: Sequence[LevelRule], bias: int) -> None:
         """Rank by ``rules`` from the next packet on: they are written beside those in force, then one write switches.
@@ -154,20 +202,27 @@ class FlowTable:
         Raises:
             PolicyError: the kernel cannot hold them.
         """
-        bank = (self._bank + 1) % BANKS
-        self._maps["policies"].put(INDEX.pack(bank), encode_policy(rules, bias))
-        self._maps["configs"].put(INDEX.pack(0), encode_config(bank, self._max_frame, self._class_major))
-        self._bank = bank
+        config = self._config._replace(bank=(self._config.bank + 1) % BANKS)
+        self._maps["policies"].put(INDEX.pack(config.bank), encode_policy(rules, bias))
+        self._maps["configs"].put(INDEX.pack(0), encode_config(config))
+        self._config = config
 
-    def open(self, spec: HostFlow) -> int:
+    def open(self, spec: HostFlow, resume: bool = False) -> int:
         """Stamp what matches ``spec`` from now on; the flow that had the same match before ends.
+
+        With ``resume``, it does not end but goes on under ``spec`` if it is of the same batch and stage: what it has
+        sent counts, and it keeps its level and, unless ``spec`` has one, its number.
 
         Raises:
             RequestError: it does not fit, or there are too many flows.
         """
         place = spec.match.place()
-        if place in self._by_place:
-            self.close(self._by_place[place])
+        if (slot := self._by_place.get(place)) is not None:
+            held = self._flows[slot]
+            if resume and (held.batch, held.stage) == (spec.batch, spec.stage):
+                self._write(slot, spec if spec.number is not None else replace(spec, number=held.number))
+                return slot
+            self.close(slot)
         if not self._free:
             raise RequestError(f"{FLOWS_MAX} flows are open, which is all there can be")
         if spec.number is None:
@@ -181,18 +236,25 @@ class FlowTable:
         self._by_place[place] = slot
         return slot
 
-    def change(self, slot: int, deadline_ns: int | None = None, pruned: bool | None = None) -> None:
-        """Give an open flow another deadline, or prune it, or take that back.
+    def change(
+        self,
+        slot: int,
+        deadline_ns: int | None = None,
+        beyond_bytes: int | None = None,
+        pruned: bool | None = None,
+    ) -> None:
+        """Give an open flow another deadline or other bytes beyond it, or prune it, or take that back.
 
         Raises:
-            RequestError: no such flow, or no such deadline.
+            RequestError: no such flow, or no such deadline or bytes.
         """
-        spec = self._spec(slot)
+        spec = self.spec(slot)
         self._write(
             slot,
             replace(
                 spec,
                 deadline_ns=spec.deadline_ns if deadline_ns is None else deadline_ns,
+                beyond_bytes=spec.beyond_bytes if beyond_bytes is None else beyond_bytes,
                 pruned=spec.pruned if pruned is None else pruned,
             ),
         )
@@ -203,7 +265,7 @@ class FlowTable:
         Raises:
             RequestError: no such flow.
         """
-        place = self._spec(slot).match.place()
+        place = self.spec(slot).match.place()
         self._maps[place[0]].delete(place[1])
         del self._flows[slot], self._by_place[place]
         self._free.append(slot)
@@ -214,7 +276,8 @@ class FlowTable:
         Raises:
             RequestError: no such batch or layer.
         """
-        if not 0 < batch <= BATCH_MAX or not 0 <= layer <= LAYER_MAX:
+        whole = type(batch) is int and type(layer) is int
+        if not whole or not 0 < batch <= BATCH_MAX or not 0 <= layer <= LAYER_MAX:
             raise RequestError(f"batch {batch} is not in 1..{BATCH_MAX}, or layer {layer} not in 0..{LAYER_MAX}")
         if layer > self.current_layer(batch):
             self._maps["progress"].put(INDEX.pack(batch), INDEX.pack(layer))
@@ -223,6 +286,10 @@ class FlowTable:
         """The highest layer of ``batch`` that this host has heard of, also from stamps that came in."""
         value = self._maps["progress"].get(INDEX.pack(batch))
         return 0 if value is None else int(INDEX.unpack(value)[0])
+
+    def slots(self) -> list[int]:
+        """The open flows."""
+        return list(self._flows)
 
     def report(self) -> list[FlowReport]:
         """All open flows."""
@@ -236,7 +303,12 @@ class FlowTable:
         """What the hooks counted."""
         return decode_counters(self._maps["counted"].get_all(INDEX.pack(0)) or [])
 
-    def _spec(self, slot: int) -> HostFlow:
+    def spec(self, slot: int) -> HostFlow:
+        """What an open flow is for.
+
+        Raises:
+            RequestError: no such flow.
+        """
         try:
             return self._flows[slot]
         except (KeyError, TypeError):
@@ -253,6 +325,7 @@ class FlowTable:
             spec.beyond_bytes,
             spec.message_bytes,
             spec.pruned,
+            spec.kept,
         )
         self._maps["flows"].put(INDEX.pack(slot), value)
         self._flows[slot] = spec

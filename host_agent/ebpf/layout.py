@@ -34,7 +34,7 @@ _RULE = struct.Struct("<12B")
 _POLICY = struct.Struct("<IIII")
 _CONFIG = struct.Struct("<IIII")
 _TUPLE = struct.Struct("=16s16s2s2sB3x")
-_COUNTERS = struct.Struct(f"<7Q{LEVELS}Q{LEVELS}Q")
+_COUNTERS = struct.Struct(f"<8Q{LEVELS}Q{LEVELS}Q")
 INDEX = struct.Struct("<I")
 IDENTITY = struct.Struct("<Q")
 
@@ -80,6 +80,7 @@ def encode_flow(
     beyond_bytes: int = 0,
     message_bytes: int = 0,
     pruned: bool = False,
+    kept: bool = False,
 ) -> bytes:
     """A value of the map ``flows``. ``deadline_ns`` is of CLOCK_MONOTONIC.
 
@@ -88,10 +89,30 @@ def encode_flow(
     """
     try:
         return _FLOW.pack(
-            deadline_ns, own_bytes, beyond_bytes, message_bytes, batch, number, stage, target_layer, pruned, 0
+            deadline_ns, own_bytes, beyond_bytes, message_bytes, batch, number, stage, target_layer, pruned, kept
         )
     except struct.error as error:
         raise RequestError(f"the flow does not fit the stamp's fields: {error}") from None
+
+
+class FlowFields(NamedTuple):
+    """A value of the map ``flows``, field by field."""
+
+    deadline_ns: int
+    own_bytes: int
+    beyond_bytes: int
+    message_bytes: int
+    batch: int
+    number: int
+    stage: int
+    target_layer: int
+    pruned: int
+    kept: int
+
+
+def decode_flow(value: bytes) -> FlowFields:
+    """Read a value of the map ``flows``."""
+    return FlowFields(*_FLOW.unpack(value))
 
 
 class FlowState(NamedTuple):
@@ -129,9 +150,31 @@ def encode_policy(rules: Sequence[LevelRule], bias: int, default_level: int = UN
     return _POLICY.pack(len(rules), bias, default_level, 0) + bytes(rows)
 
 
-def encode_config(bank: int, max_frame: int, class_major: int) -> bytes:
-    """The value of the map ``configs``: which policy is in force, the longest frame in bytes, and the class ids."""
-    return _CONFIG.pack(bank, max_frame, class_major, 0)
+class Config(NamedTuple):
+    """The value of the map ``configs``.
+
+    Attributes:
+        bank: the policy in force.
+        max_frame: bytes of the longest frame that the link takes, Ethernet header and shim included.
+        class_major: of the class ids that packets get, 0 for none.
+        share: whether packets that are still to be segmented are stamped, so that their segments share the stamp.
+    """
+
+    bank: int
+    max_frame: int
+    class_major: int
+    share: bool
+
+
+def encode_config(config: Config) -> bytes:
+    """The value of the map ``configs``."""
+    return _CONFIG.pack(*config)
+
+
+def decode_config(value: bytes) -> Config:
+    """Read the value of the map ``configs``."""
+    bank, max_frame, class_major, share = _CONFIG.unpack(value)
+    return Config(bank, max_frame, class_major, bool(share))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +202,42 @@ class Tuple:
             return _TUPLE.pack(*addresses, *ports, PROTOCOLS[self.protocol])
         except KeyError:
             raise RequestError(f"protocol {self.protocol!r} is neither {' nor '.join(PROTOCOLS)}") from None
-        except (ValueError, OverflowError, AttributeError) as error:
+        except (ValueError, OverflowError, AttributeError, TypeError) as error:
             raise RequestError(f"{self}: {error}") from None
+
+    @classmethod
+    def decode(cls, key: bytes) -> Tuple:
+        """Read a key of the map ``tuples``."""
+        *ends, source_port, destination_port, number = _TUPLE.unpack(key)
+        source, destination = (str(ipaddress.ip_address(_shortened(end))) for end in ends)
+        [protocol] = [name for name, value in PROTOCOLS.items() if value == number]
+        ports = int.from_bytes(source_port, "big"), int.from_bytes(destination_port, "big")
+        return cls(protocol, source, ports[0], destination, ports[1])
+
+
+def _shortened(address: bytes) -> bytes:
+    return address[12:] if address[:12] == bytes(12) else address
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What the hooks counted: packets, and of each level packets and bytes (as they were without the shim)."""
+    """What the hooks counted: packets, and of each level packets and bytes (as they were without the shim).
+
+    Packets that the kernel has still to segment count as one.
+
+    Attributes:
+        stamped: with a stamp.
+        shared: of these, those whose segments share the stamp.
+        too_long: without one, since the frame would not have fitted the link.
+        segmented: without one, since they were still to be segmented.
+        failed: without one, since the kernel made no room.
+        removed: stamps taken off what came in.
+        malformed: stamps of another version or stage that came in, left alone.
+        learnt: received stamps that told of progress.
+    """
 
     stamped: int
+    shared: int
     too_long: int
     segmented: int
     failed: int
@@ -181,15 +251,6 @@ class Counters:
 def decode_counters(values: Sequence[bytes]) -> Counters:
     """The sum of the values that the processors hold."""
     sums = [sum(column) for column in zip(*map(_COUNTERS.unpack, values), strict=True)]
-    stamped, too_long, segmented, failed, removed, malformed, learnt = sums[:7]
-    return Counters(
-        stamped,
-        too_long,
-        segmented,
-        failed,
-        removed,
-        malformed,
-        learnt,
-        tuple(sums[7 : 7 + LEVELS]),
-        tuple(sums[7 + LEVELS :]),
-    )
+    stamped, shared, too_long, segmented, failed, removed, malformed, learnt = sums[: -2 * LEVELS]
+    packets, level_bytes = tuple(sums[-2 * LEVELS : -LEVELS]), tuple(sums[-LEVELS:])
+    return Counters(stamped, shared, too_long, segmented, failed, removed, malformed, learnt, packets, level_bytes)

@@ -27,7 +27,7 @@ static u64 (*socket_cookie)(void *) = (void *)BPF_FUNC_get_socket_cookie;
 static u64 (*cgroup_id)(void *) = (void *)BPF_FUNC_skb_cgroup_id;
 static long (*load_bytes)(const void *, u32, void *, u32) = (void *)BPF_FUNC_skb_load_bytes;
 static long (*store_bytes)(void *, u32, const void *, u32, u64) = (void *)BPF_FUNC_skb_store_bytes;
-static long (*adjust_room)(void *, s32, u32, u64) = (void *)BPF_FUNC_skb_adjust_room;
+static long (*change_head)(void *, u32, u64) = (void *)BPF_FUNC_skb_change_head;
 static long (*adjust_head)(void *, int) = (void *)BPF_FUNC_xdp_adjust_head;
 
 #define ETHERNET_BYTES 14
@@ -51,6 +51,13 @@ struct stamp {
 } __attribute__((packed));
 _Static_assert(sizeof(struct stamp) == STAMP_BYTES, "stamp");
 
+// The front of a stamped frame.
+struct shimmed {
+    u8 addresses[TYPE_OFFSET];
+    u16 type;
+    struct stamp stamp;
+} __attribute__((packed));
+
 // What user space says of a flow. Only user space writes it.
 struct flow {
     u64 deadline_ns;      // CLOCK_MONOTONIC
@@ -62,7 +69,7 @@ struct flow {
     u8 stage;
     u8 target_layer;
     u32 pruned;
-    u32 unused;
+    u32 kept;             // for user space alone: outlives the client that opened it
 };
 _Static_assert(sizeof(struct flow) == FLOW_BYTES, "flow");
 
@@ -102,7 +109,7 @@ struct config {
     u32 bank;             // the policy in force
     u32 max_frame;        // bytes of the longest frame the link takes, Ethernet header and shim included
     u32 class_major;      // skb->priority becomes the class major:level+1; 0: left alone
-    u32 unused;
+    u32 share;            // packets still to be segmented get one stamp, which each of their segments will carry
 };
 _Static_assert(sizeof(struct config) == CONFIG_BYTES, "config");
 
@@ -126,6 +133,7 @@ struct peer {
 
 struct counters {
     u64 stamped;
+    u64 shared;           // of these, still to be segmented: the segments share the stamp
     u64 too_long;         // left without a stamp: the frame would not fit the link
     u64 segmented;        // left without a stamp: still to be segmented
     u64 failed;           // left without a stamp: no room could be made
@@ -242,7 +250,8 @@ INLINE int parse(struct __sk_buff *skb, struct packet *packet)
         packet->tuple.source[3] = ip.source;
         packet->tuple.destination[3] = ip.destination;
         packet->tuple.protocol = ip.protocol;
-        length = NETWORK16(ip.total);
+        // Beyond 64 KiB (BIG TCP) the field holds 0.
+        length = ip.total ? NETWORK16(ip.total) : skb->len - ETHERNET_BYTES;
         if (length < header)
             return 0;
         length -= header;
@@ -261,7 +270,7 @@ INLINE int parse(struct __sk_buff *skb, struct packet *packet)
         __builtin_memcpy(packet->tuple.source, ip.source, sizeof(ip.source));
         __builtin_memcpy(packet->tuple.destination, ip.destination, sizeof(ip.destination));
         packet->tuple.protocol = ip.next;
-        length = NETWORK16(ip.payload);
+        length = ip.payload ? NETWORK16(ip.payload) : skb->len - ETHERNET_BYTES - sizeof(ip);
         offset = ETHERNET_BYTES + sizeof(ip);
     } else {
         return 0;
@@ -389,26 +398,33 @@ INLINE u32 ratchet(u32 held, u32 decided, u32 at_boundary)
 }
 
 INLINE int leave(struct __sk_buff *skb, const struct config *config, struct counters *counters, u32 level,
-                 const struct stamp *stamp)
+                 u32 payload, const struct stamp *stamp)
 {
-    u16 type = NETWORK16(ETHERTYPE_MFS);
+    u32 segment = skb->gso_size, frame = segment ? skb->len - payload + segment : skb->len;
+    struct shimmed front = {.type = NETWORK16(ETHERTYPE_MFS), .stamp = *stamp};
 
     level &= LEVELS - 1;
     counters->level_packets[level] += 1;
     counters->level_bytes[level] += skb->len;
     if (config->class_major)
         skb->priority = config->class_major << 16 | (level + 1);
-    if (skb->gso_size) {
+    if (segment && !config->share) {
         counters->segmented += 1;
-    } else if (skb->len + STAMP_BYTES > config->max_frame) {
-        counters->too_long += 1;
-    } else if (adjust_room(skb, STAMP_BYTES, BPF_ADJ_ROOM_MAC, 0)) {
-        counters->failed += 1;
-    } else {
-        store_bytes(skb, ETHERNET_BYTES, stamp, sizeof(*stamp), 0);
-        store_bytes(skb, TYPE_OFFSET, &type, sizeof(type), 0);
-        counters->stamped += 1;
+        return TC_ACT_OK;
     }
+    if (frame + STAMP_BYTES > config->max_frame) {
+        counters->too_long += 1;
+        return TC_ACT_OK;
+    }
+    // The kernel goes on taking what is before the network header for the link layer's, and copies it to each segment.
+    if (load_bytes(skb, 0, front.addresses, sizeof(front.addresses)) || change_head(skb, STAMP_BYTES, 0)) {
+        counters->failed += 1;
+        return TC_ACT_OK;
+    }
+    store_bytes(skb, 0, &front, sizeof(front), 0);
+    counters->stamped += 1;
+    if (segment)
+        counters->shared += 1;
     return TC_ACT_OK;
 }
 
@@ -485,7 +501,7 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
     stamp.current_layer = layer;
     stamp.slack = NETWORK32((u32)slack);
     stamp.remaining = NETWORK32(units);
-    return leave(skb, config, counters, level, &stamp);
+    return leave(skb, config, counters, level, packet.payload, &stamp);
 }
 
 // The stamped packet's way back: where its answers go, and from where.
