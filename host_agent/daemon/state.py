@@ -56,6 +56,10 @@ class StateFile:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115
+        except PermissionError:
+            raise InterfaceError(
+                f"cannot keep the state of {interface} in {directory}: not permitted; run as root"
+            ) from None
         except OSError as error:
             raise InterfaceError(f"cannot keep the state of {interface}: {error}") from None
         try:
