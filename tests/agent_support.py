@@ -78,16 +78,17 @@ class Host:
         # Without what is counted.
         return re.sub(r"direct_packets_stat \d+", "", "\n".join(out.stdout for out in outs))
 
-    def capture(self) -> Capture:
-        """What leaves this host from now on, as it is on the wire."""
-        return Capture(self.inside(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))))
+    def capture(self, outgoing: bool = True) -> Capture:
+        """What leaves this host from now on, or what comes in, as it is on the wire."""
+        return Capture(self.inside(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))), outgoing)
 
 
 class Capture:
-    """Frames that leave an interface."""
+    """Frames that leave an interface, or those that come in."""
 
-    def __init__(self, packets: socket.socket) -> None:
+    def __init__(self, packets: socket.socket, outgoing: bool) -> None:
         self._packets = packets
+        self._outgoing = outgoing
         packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
         packets.bind((INTERFACE, 3))
         packets.setblocking(False)
@@ -98,7 +99,7 @@ class Capture:
         with contextlib.suppress(BlockingIOError):
             while True:
                 frame, where = self._packets.recvfrom(1 << 17)
-                if where[2] == _PACKET_OUTGOING:
+                if (where[2] == _PACKET_OUTGOING) is self._outgoing:
                     found.append(frame)
         return found
 
@@ -214,6 +215,21 @@ def received(far: socket.socket, count: int) -> bytes:
     return b"".join(parts)
 
 
+@contextlib.contextmanager
+def cgroup() -> Iterator[Path]:
+    """A new cgroup of version 2."""
+    with open("/proc/mounts", encoding="utf-8") as mounts:
+        roots = [Path(words[1]) for words in map(str.split, mounts) if words[2] == "cgroup2"]
+    if not roots:
+        pytest.skip("no cgroup file system of version 2 is mounted")
+    path = roots[0] / f"ag{os.getpid()}"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        path.rmdir()
+
+
 def transferred(near: socket.socket, far: socket.socket, data: bytes) -> bytes:
     """What arrives of ``data``."""
     thread = threading.Thread(target=near.sendall, args=(data,))
@@ -226,12 +242,21 @@ def transferred(near: socket.socket, far: socket.socket, data: bytes) -> bytes:
 
 def as_nobody(call: Callable[[], object]) -> str:
     """What ``call`` gives, or the message of the error it raises, for a user without any rights."""
+
+    def without_rights() -> object:
+        os.setgroups([])
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
+        return call()
+
+    return in_child(without_rights)
+
+
+def in_child(call: Callable[[], object]) -> str:
+    """What ``call`` gives in a process of its own, or the message of the error it raises."""
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         try:
-            os.setgroups([])
-            os.setgid(_NOBODY)
-            os.setuid(_NOBODY)
             os.write(write, str(call()).encode())
         except BaseException as error:
             os.write(write, f"{type(error).__name__}: {error}".encode())

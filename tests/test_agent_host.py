@@ -29,8 +29,10 @@ from tests.agent_support import (
     Agent,
     Host,
     as_nobody,
+    cgroup,
     connected,
     eventually,
+    in_child,
     ip,
     linked,
     received,
@@ -90,6 +92,30 @@ def test_tcp_is_stamped_in_the_kernel_and_arrives_intact(
     # The acknowledgements come back stamped too.
     assert status["counters"]["removed"] > 0
     assert flow["sent_bytes"] == len(data)
+
+
+def test_all_that_a_cgroup_sends_arrives_stamped_at_a_host_without_an_agent(
+    hosts: tuple[Host, Host], folder: Path
+) -> None:
+    sender, receiver = hosts
+
+    def send(path: Path) -> None:
+        (path / "cgroup.procs").write_text(str(os.getpid()), "ascii")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            for _ in range(3):
+                udp.sendto(bytes(500), (receiver.address, 9))
+
+    with cgroup() as path, running(sender, folder) as agent, agent.client() as client:
+        fields = {"total_bytes": 1500, "slack_us": HOUR_US}
+        client.open({"cgroup": path.stat().st_ino}, batch=3, stage=Stage.COLLECTIVE, **fields)
+        capture = receiver.capture(outgoing=False)
+        assert sender.inside(lambda: in_child(lambda: send(path))) == "None"
+        stamps = capture.stamps()
+        capture.close()
+    assert [(stamp.batch, stamp.remaining, stamp.stage) for stamp, _ in stamps] == [
+        (3, units, Stage.COLLECTIVE) for units in (6, 4, 2)
+    ]
+    assert [len(rest) for _, rest in stamps] == [528] * 3
 
 
 def test_progress_that_the_receiver_knows_ranks_the_sender_anew(hosts: tuple[Host, Host], folder: Path) -> None:

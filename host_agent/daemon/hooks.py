@@ -92,6 +92,13 @@ def link_rate_bps(interface: str) -> int | None:
     return megabits * 1_000_000 if megabits > 0 else None
 
 
+def unwanted_features(options: Options) -> tuple[str, ...]:
+    """The offloads, as ``ethtool -k`` names them, that few interfaces can do behind a shim."""
+    if options.segmentation == "interface":
+        return ()
+    return _SEGMENTATION if options.keep_checksum else _SEGMENTATION + _CHECKSUM
+
+
 def attach(options: Options, state: StateFile, say: Say) -> Attached:
     """Put the programs on the interface's hooks; those of an agent that was killed are taken over as they run.
 
@@ -156,9 +163,7 @@ def _prepare(
         raise InterfaceError(f"{name} has an XDP program already; remove it, or use --xdp off")
     if options.segmentation == "each":
         before.gso_max_segs = int(found.get_attr("IFLA_GSO_MAX_SEGS"))
-    unwanted: tuple[str, ...] = () if options.segmentation == "interface" else _SEGMENTATION
-    unwanted += () if options.keep_checksum or options.segmentation == "interface" else _CHECKSUM
-    before.features = features(name, unwanted)
+    before.features = features(name, unwanted_features(options))
     payload = link_mtu - STAMP_BYTES
     if mtu > payload:
         before.routes, special = room.routes_of(route, index)
