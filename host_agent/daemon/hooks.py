@@ -176,6 +176,10 @@ def _prepare(
         if before.mtu6 is not None:
             room.set_mtu6(name, min(before.mtu6, payload))
     set_features(name, before.features, on=False)
+    if stuck := features(name, before.features):
+        raise InterfaceError(
+            f"{name} keeps {', '.join(stuck)} on, and may not know the shim; see --segmentation interface"
+        )
     share = options.segmentation != "each"
     if not share:
         with refused(f"setting gso_max_segs of {name}"):

@@ -51,7 +51,7 @@ class StateFile:
         Raises:
             InterfaceError: another agent has the interface, or the file cannot be written.
         """
-        namespace = os.stat("/proc/self/ns/net").st_ino
+        namespace = os.stat("/proc/thread-self/ns/net").st_ino
         self._path = directory / f"{interface.replace(os.sep, '_')}-{namespace}.json"
         try:
             directory.mkdir(parents=True, exist_ok=True)
