@@ -1,11 +1,13 @@
 """``python -m evaluation.agent_bench``: what stamping in the kernel costs TCP, over a veth pair on one machine.
 
-Four states of the same link, taken in turn, several times:
+Five states of the same link, taken in turn, several times:
 
 - ``untouched``: no agent; packets of up to 64 KiB cross the veth pair in one piece.
 - ``prepared``: no programs, but the MTU of routes and the offloads as the agent sets them.
-- ``attached``: agents on both ends, and a flow that nobody opened, so that its packets get no stamp.
-- ``stamped``: the same, and the flow is open: stamped and ordered at one end, its stamps removed at the other.
+- ``sending``: agents on both ends without their ingress program, and a flow that nobody opened: packets pass the egress
+  program and the classes, and get no stamp.
+- ``attached``: the same with the ingress program, which takes nothing off.
+- ``stamped``: the flow is open: stamped and ordered at one end, its stamps removed at the other.
 
 Ratios are taken within a turn, so that other load on the machine weighs on both states; median and quartiles of all
 turns are shown. Needs root.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -45,7 +48,8 @@ T = TypeVar("T")
 INTERFACE = "v0"
 NAMES = ("agbench-a", "agbench-b")
 ADDRESSES = ("10.76.0.1", "10.76.0.2")
-STATES = ("untouched", "prepared", "attached", "stamped")
+STATES = ("untouched", "prepared", "sending", "attached", "stamped")
+RATIOS = (("stamped", "attached"), ("attached", "sending"), ("sending", "prepared"), ("stamped", "untouched"))
 RATE_BPS = 400_000_000_000
 """Of the classes: above what the machine can do, so that they order but do not slow."""
 _BLOCK_BYTES = 1 << 20
@@ -205,23 +209,31 @@ def open_flow(table: FlowTable, near: socket.socket) -> None:
 def measure(
     segmentation: str, xdp: str, order: bool, turns: int, seconds: float, say: Callable[[str], None]
 ) -> Measured:
-    """All four states, ``turns`` times in turn, ``seconds`` each."""
+    """All states, ``turns`` times in turn, ``seconds`` each."""
     options = hooks.Options(INTERFACE, RATE_BPS, order=order, xdp=xdp, segmentation=segmentation)
     gbps: dict[str, list[float]] = {state: [] for state in STATES}
     times: dict[str, list[int]] = {"egress": [0, 0], "ingress": [0, 0]}
     stamped = removed = 0
     with tempfile.TemporaryDirectory() as folder, linked():
         for turn in range(turns):
-            gbps["untouched"].append(throughput(seconds, lambda _: None))
+            gbps["untouched"].append(throughput(seconds, _ignore))
             with prepared(options):
-                gbps["prepared"].append(throughput(seconds, lambda _: None))
+                gbps["prepared"].append(throughput(seconds, _ignore))
+            with attached(dataclasses.replace(options, xdp="off"), Path(folder)):
+                gbps["sending"].append(throughput(seconds, _ignore))
             with attached(options, Path(folder)) as (near, far):
-                gbps["attached"].append(throughput(seconds, lambda _: None))
                 table = near.table
-                gbps["stamped"].append(throughput(seconds, lambda end, table=table: open_flow(table, end)))  # type: ignore[misc]
+
+                def opened(end: socket.socket, table: FlowTable = table) -> None:
+                    open_flow(table, end)
+
+                # Each twice and the other way round, so that what drifts weighs on both.
+                rates = [throughput(seconds, call) for call in (_ignore, opened, opened, _ignore)]
+                gbps["attached"].append((rates[0] + rates[3]) / 2)
+                gbps["stamped"].append((rates[1] + rates[2]) / 2)
                 # Apart from the throughput, which the clock around every run would lessen.
                 counting = enable_statistics()
-                throughput(seconds / 2, lambda end, table=table: open_flow(table, end))  # type: ignore[misc]
+                throughput(seconds / 2, opened)
                 os.close(counting)
                 for name, program in (("egress", near.programs.egress), ("ingress", far.programs.ingress)):
                     info = program.info()
@@ -232,6 +244,10 @@ def measure(
             say(f"{segmentation}, xdp {xdp}, turn {turn + 1} of {turns}: " + describe_turn(gbps))
     ns = {name: total / max(1, runs) for name, (total, runs) in times.items()}
     return Measured(segmentation, xdp, order, gbps, ns, removed / max(1, stamped))
+
+
+def _ignore(_near: socket.socket) -> None:
+    """Leave the connection alone."""
 
 
 def describe_turn(gbps: dict[str, list[float]]) -> str:
@@ -254,8 +270,8 @@ def table_of(found: list[Measured]) -> str:
     for each in found:
         medians = [f"{statistics.median(each.gbps[state]):.2f}" for state in STATES]
         ratios = []
-        for below in ("attached", "prepared", "untouched"):
-            ratio, low, high = each.ratio("stamped", below)
+        for above, below in RATIOS:
+            ratio, low, high = each.ratio(above, below)
             ratios.append(f"{ratio:.2f} ({low:.2f}-{high:.2f})")
         ns = [f"{each.ns[name]:.0f}" for name in ("egress", "ingress")]
         cells = [each.segmentation, each.xdp, "yes" if each.order else "no", *medians, *ratios, *ns]
