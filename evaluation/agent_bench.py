@@ -258,14 +258,7 @@ def describe_turn(gbps: dict[str, list[float]]) -> str:
 def table_of(found: list[Measured]) -> str:
     """A table in Markdown: medians, ratios with quartiles, nanoseconds."""
     head = ["segmentation", "xdp", "classes", *STATES]
-    head += [
-        "stamped / attached",
-        "stamped / prepared",
-        "stamped / untouched",
-        "ns egress",
-        "ns ingress",
-        "frames a stamp",
-    ]
+    head += [*(f"{above} / {below}" for above, below in RATIOS), "ns egress", "ns ingress", "frames a stamp"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for each in found:
         medians = [f"{statistics.median(each.gbps[state]):.2f}" for state in STATES]
