@@ -60,7 +60,7 @@ class Measured:
     """One configuration: gigabits/s of each turn by state, and the programs' mean run time by name, in nanoseconds."""
 
     segmentation: str
-    xdp: str
+    ingress: str
     order: bool
     gbps: dict[str, list[float]]
     ns: dict[str, float]
@@ -182,13 +182,12 @@ def attached(options: hooks.Options, folder: Path) -> Iterator[list[hooks.Attach
         state = StateFile(folder, INTERFACE)
         return state, hooks.attach(options, state, print)
 
-    def back(state: StateFile, at: hooks.Attached) -> None:
+    def back(state: StateFile) -> None:
         before = state.read()
         assert before is not None
         hooks.restore(before)
         state.remove()
         state.close()
-        at.programs.close()
 
     try:
         for name in NAMES:
@@ -196,8 +195,8 @@ def attached(options: hooks.Options, folder: Path) -> Iterator[list[hooks.Attach
             held[-1][2].table.set_policy(policy.mfs().rules, bias_code(RATE_BPS))
         yield [each for _, _, each in held]
     finally:
-        for name, state, each in held:
-            inside(name, lambda state=state, each=each: back(state, each))  # type: ignore[misc]
+        for name, state, _ in held:
+            inside(name, lambda state=state: back(state))  # type: ignore[misc]
 
 
 def open_flow(table: FlowTable, near: socket.socket) -> None:
@@ -207,10 +206,10 @@ def open_flow(table: FlowTable, near: socket.socket) -> None:
 
 
 def measure(
-    segmentation: str, xdp: str, order: bool, turns: int, seconds: float, say: Callable[[str], None]
+    segmentation: str, ingress: str, order: bool, turns: int, seconds: float, say: Callable[[str], None]
 ) -> Measured:
     """All states, ``turns`` times in turn, ``seconds`` each."""
-    options = hooks.Options(INTERFACE, RATE_BPS, order=order, xdp=xdp, segmentation=segmentation)
+    options = hooks.Options(INTERFACE, RATE_BPS, order=order, ingress=ingress, segmentation=segmentation)
     gbps: dict[str, list[float]] = {state: [] for state in STATES}
     times: dict[str, list[int]] = {"egress": [0, 0], "ingress": [0, 0]}
     stamped = removed = 0
@@ -219,7 +218,7 @@ def measure(
             gbps["untouched"].append(throughput(seconds, _ignore))
             with prepared(options):
                 gbps["prepared"].append(throughput(seconds, _ignore))
-            with attached(dataclasses.replace(options, xdp="off"), Path(folder)):
+            with attached(dataclasses.replace(options, ingress="off"), Path(folder)):
                 gbps["sending"].append(throughput(seconds, _ignore))
             with attached(options, Path(folder)) as (near, far):
                 table = near.table
@@ -235,15 +234,16 @@ def measure(
                 counting = enable_statistics()
                 throughput(seconds / 2, opened)
                 os.close(counting)
-                for name, program in (("egress", near.programs.egress), ("ingress", far.programs.ingress)):
+                assert far.ingress is not None
+                for name, program in (("egress", near.egress), ("ingress", far.ingress)):
                     info = program.info()
                     times[name][0] += info.run_time_ns
                     times[name][1] += info.runs
                 stamped += near.table.counters().stamped
                 removed += far.table.counters().removed
-            say(f"{segmentation}, xdp {xdp}, turn {turn + 1} of {turns}: " + describe_turn(gbps))
+            say(f"{segmentation}, {ingress}, turn {turn + 1} of {turns}: " + describe_turn(gbps))
     ns = {name: total / max(1, runs) for name, (total, runs) in times.items()}
-    return Measured(segmentation, xdp, order, gbps, ns, removed / max(1, stamped))
+    return Measured(segmentation, ingress, order, gbps, ns, removed / max(1, stamped))
 
 
 def _ignore(_near: socket.socket) -> None:
@@ -257,7 +257,7 @@ def describe_turn(gbps: dict[str, list[float]]) -> str:
 
 def table_of(found: list[Measured]) -> str:
     """A table in Markdown: medians, ratios with quartiles, nanoseconds."""
-    head = ["segmentation", "xdp", "classes", *STATES]
+    head = ["segmentation", "ingress", "classes", *STATES]
     head += [*(f"{above} / {below}" for above, below in RATIOS), "ns egress", "ns ingress", "frames a stamp"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for each in found:
@@ -267,7 +267,7 @@ def table_of(found: list[Measured]) -> str:
             ratio, low, high = each.ratio(above, below)
             ratios.append(f"{ratio:.2f} ({low:.2f}-{high:.2f})")
         ns = [f"{each.ns[name]:.0f}" for name in ("egress", "ingress")]
-        cells = [each.segmentation, each.xdp, "yes" if each.order else "no", *medians, *ratios, *ns]
+        cells = [each.segmentation, each.ingress, "yes" if each.order else "no", *medians, *ratios, *ns]
         lines.append("| " + " | ".join([*cells, f"{each.frames_per_stamp:.1f}"]) + " |")
     return "\n".join(lines)
 
@@ -280,19 +280,19 @@ def main() -> int:
     parser.add_argument(
         "--segmentation", action="append", choices=hooks.SEGMENTATIONS, help="only this; may be repeated"
     )
-    parser.add_argument("--xdp", action="append", choices=("generic", "native"), help="only this; may be repeated")
+    parser.add_argument("--ingress", action="append", choices=("filter", "xdp"), help="only this; may be repeated")
     parser.add_argument("--no-order", action="store_true", help="without the classes")
     parser.add_argument("--out", type=Path, help="file for all figures, as JSON")
     arguments = parser.parse_args()
     found = []
     try:
         for segmentation in arguments.segmentation or hooks.SEGMENTATIONS:
-            for xdp in arguments.xdp or ("generic", "native"):
+            for ingress in arguments.ingress or ("filter", "xdp"):
                 order = not arguments.no_order
                 found.append(
                     measure(
                         segmentation,
-                        xdp,
+                        ingress,
                         order,
                         arguments.turns,
                         arguments.seconds,

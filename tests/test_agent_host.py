@@ -60,13 +60,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("segmentation", ["kernel", "each"])
+@pytest.mark.parametrize(("segmentation", "ingress"), [("kernel", "filter"), ("each", "xdp")])
 def test_tcp_is_stamped_in_the_kernel_and_arrives_intact(
-    hosts: tuple[Host, Host], folder: Path, segmentation: str
+    hosts: tuple[Host, Host], folder: Path, segmentation: str, ingress: str
 ) -> None:
     sender, receiver = hosts
     data = random.Random(1).randbytes(400_000)
-    with running(sender, folder, "--segmentation", segmentation) as agent, running(receiver, folder):
+    with (
+        running(sender, folder, "--segmentation", segmentation) as agent,
+        running(receiver, folder, "--ingress", ingress),
+    ):
         near, far = connected(sender, receiver)
         capture = sender.capture()
         with near, far, agent.client() as client:

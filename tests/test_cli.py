@@ -166,7 +166,7 @@ def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         ("ctrl", "--policy", "lifo"),
         ("agent run", "--rate", "0"),
         ("agent run", "--mode", "0999"),
-        ("agent run", "--xdp", "fast"),
+        ("agent run", "--ingress", "fast"),
         ("switch", "--device-id", "0"),
     ],
 )
