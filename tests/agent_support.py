@@ -20,6 +20,9 @@ from typing import TypeVar
 import pytest
 
 from host_agent.client import AgentClient
+from host_agent.ebpf.bpf import Programs
+from host_agent.ebpf.errors import KernelError
+from host_agent.ebpf.object import load
 from host_agent.stamp import ETHERTYPE_MFS, STAMP_BYTES, Stamp
 
 T = TypeVar("T")
@@ -121,6 +124,10 @@ def linked() -> Iterator[tuple[Host, Host]]:
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool} on the PATH")
     pytest.importorskip("pyroute2")
+    try:
+        Programs.load(load()).close()
+    except KernelError as error:
+        pytest.skip(str(error))
     names = [f"ag{os.getpid()}-{next(_numbers)}{end}" for end in "ab"]
     try:
         for name in names:
@@ -130,6 +137,11 @@ def linked() -> Iterator[tuple[Host, Host]]:
         for name, address in zip(names, ADDRESSES, strict=True):
             ip("-n", name, "addr", "add", f"{address}/24", "dev", INTERFACE)
             ip("-n", name, "link", "set", INTERFACE, "up")
+        for kind in (("clsact",), ("root", "handle", "1:", "htb")):
+            words = ["ip", "netns", "exec", names[0], "tc", "qdisc"]
+            if subprocess.run([*words, "add", "dev", INTERFACE, *kind], capture_output=True, check=False).returncode:
+                pytest.skip(f"the kernel has no {kind[-1]}")
+            subprocess.run([*words, "del", "dev", INTERFACE, *kind], capture_output=True, check=True)
         yield Host(names[0], ADDRESSES[0]), Host(names[1], ADDRESSES[1])
     finally:
         for name in names:
