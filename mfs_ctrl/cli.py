@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ EXTRAS = {"demo": "eval", "ablate": "eval", "switch": "ctrl", "ctrl": "ctrl"}
 
 DEFAULT_ADDRESS = "127.0.0.1:9559"
 """The port that IANA assigned to P4Runtime."""
+
+_FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 class Positive(click.FloatRange):
@@ -149,40 +152,100 @@ def ablate(
     run_ablation(out, scenarios, variants, chosen_loads, rates, seeds, first_seed, requests, scale, jobs)
 
 
+class BitRate(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
+    """Bits per second, with an optional decimal suffix: 500k, 20M, 1.5G."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See :meth:`click.ParamType.convert`."""
+        if isinstance(value, int):
+            return value
+        matched = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMG]?)", value)
+        rate = 0 if matched is None else round(float(matched[1]) * _FACTORS[matched[2]])
+        if not 1 <= rate <= 10**12:
+            self.fail(f"{value!r} is not a rate of 1 b/s to 1000G; write bits per second, e.g. 20M.", param, ctx)
+        return rate
+
+
+class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
+    """A switch port on a network interface, as ``simple_switch -i`` takes it, and the port's own rate if it has one."""
+
+    name = "port@interface[@rate]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, str, int | None]:
+        """See :meth:`click.ParamType.convert`."""
+        if isinstance(value, tuple):
+            return value
+        number, _, rest = value.partition("@")
+        interface, _, rate = rest.partition("@")
+        if not (number.isdecimal() and int(number) <= 510 and interface):
+            self.fail(f"{value!r} does not say PORT@INTERFACE with a port of 0 to 510, e.g. 1@veth1.", param, ctx)
+        return int(number), interface, BitRate().convert(rate, param, ctx) if "@" in rest else None
+
+
 @mfs.command()
 @click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="Where to serve P4Runtime.")
 @click.option("--device-id", type=click.IntRange(1, 2**64 - 1), default=1, show_default=True)
 @click.option("--empty", is_flag=True, help="Start without a program; a controller pushes one.")
-def switch(address: str, device_id: int, empty: bool) -> None:
+@click.option(
+    "-i",
+    "--interface",
+    "interfaces",
+    type=PortAtInterface(),
+    multiple=True,
+    help="Put a port on a network interface, e.g. 1@veth1, or 1@veth1@40M with a rate of its own; may be repeated.",
+)
+@click.option(
+    "--rate",
+    type=BitRate(),
+    default="20M",
+    show_default=True,
+    help="Bits per second of each port on an interface, preamble, FCS and gap included.",
+)
+def switch(
+    address: str, device_id: int, empty: bool, interfaces: tuple[tuple[int, str, int | None], ...], rate: int
+) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
-    It holds the MFS program unless --empty is given. Its ports carry no traffic yet: it is for controllers and shells.
+    It holds the MFS program unless --empty is given. Without -i it has no ports, and is for controllers and shells.
     Ctrl-C or SIGTERM ends it.
     """
-    # Blocked before the server's threads are made, which inherit it, so that the signals wait for sigwait below.
-    ending = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    try:
-        _serve_until(ending, address, device_id, empty)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _serve_until(ending: set[signal.Signals], address: str, device_id: int, empty: bool) -> None:
     from p4src import artifact
-    from soft_switch.p4runtime.server import serve
-    from soft_switch.switch import Switch
 
     if not empty:
         artifact.load()
     name = artifact.BUILD / "mfs_v1model"
     config, p4info = (None, None) if empty else (name.with_suffix(".json"), name.with_suffix(".p4info.txtpb"))
-    server = serve(
-        Switch(), device_config=config, p4info=p4info, device_id=device_id, address=address, announce=click.echo
-    )
-    signal.sigwait(ending)
-    server.stop(0)
+    if interfaces:
+        from soft_switch.realtime.serving import PortSpec, run_on_interfaces
+
+        ports = [PortSpec(number, interface, own or rate) for number, interface, own in interfaces]
+        run_on_interfaces(
+            ports, device_config=config, p4info=p4info, device_id=device_id, address=address, say=click.echo
+        )
+    else:
+        _serve_until_signalled(address, device_id, config, p4info)
     click.echo("stopped")
+
+
+def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4info: Path | None) -> None:
+    from soft_switch.p4runtime.server import serve
+    from soft_switch.switch import Switch
+
+    # Blocked before the server's threads are made, which inherit it, so that the signals wait for sigwait below.
+    ending = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    try:
+        server = serve(
+            Switch(), device_config=config, p4info=p4info, device_id=device_id, address=address, announce=click.echo
+        )
+        signal.sigwait(ending)
+        server.stop(0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @mfs.command()
@@ -233,8 +296,9 @@ def foreseen() -> tuple[type[Exception], ...]:
     from mfs_ctrl.errors import ControlError
     from p4src.artifact import ArtifactError
     from soft_switch.errors import SwitchError
+    from topologies.errors import TopologyError
 
-    return EvaluationError, ControlError, ArtifactError, SwitchError
+    return EvaluationError, ControlError, ArtifactError, SwitchError, TopologyError
 
 
 def reporting_errors(command: click.Command) -> None:

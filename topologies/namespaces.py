@@ -1,0 +1,261 @@
+"""Topologies as Linux network namespaces: one per server, a veth pair per link, the switches' ends where this runs.
+
+Names begin with a prefix, by which everything is found again, also what a crash left. Links have room for the stamp
+beside packets of 1,500 bytes: the devices' MTU is larger, and routes say 1,500. Neighbours are static, since the switch
+answers no ARP; servers that have several interfaces reach the n-th of another server over their own n-th.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from pyroute2 import IPRoute, NetlinkError, netns
+
+from host_agent.stamp import STAMP_BYTES
+from soft_switch.realtime import offloads
+from topologies.errors import TopologyError
+from topologies.topology import Host, Topology
+
+T = TypeVar("T")
+
+DEFAULT_PREFIX = "mfs"
+PAYLOAD_MTU = 1500
+LINK_MTU = PAYLOAD_MTU + STAMP_BYTES
+LONGEST_PREFIX = 8
+"""Names of interfaces have 15 characters at most, and ``-s200n8`` takes seven."""
+
+
+@dataclass(frozen=True, slots=True)
+class Realised:
+    """What stands.
+
+    Attributes:
+        namespaces: by server, the name of its network namespace.
+        interfaces: by host id, the name of its interface within its server's namespace.
+        ports: for each topology, in order: by port, the name of the switch's interface.
+    """
+
+    prefix: str
+    namespaces: Mapping[int, str] = field(default_factory=dict)
+    interfaces: Mapping[int, str] = field(default_factory=dict)
+    ports: tuple[Mapping[int, str], ...] = ()
+
+    def switch_options(self, topology: Topology, number: int = 0) -> list[str]:
+        """Arguments of ``mfs switch`` that put its ports on the interfaces of the ``number``-th topology."""
+        rates = topology.rates
+        return [
+            word
+            for port, interface in sorted(self.ports[number].items())
+            for word in ("-i", f"{port}@{interface}@{rates[port]}")
+        ]
+
+
+def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX) -> Realised:
+    """Set ``topologies`` up: one, or two that are joined by their uplinks. They stay until :func:`clean`.
+
+    Raises:
+        TopologyError: no root, something with this prefix stands already, or the kernel refuses; nothing is left then.
+    """
+    _check_prefix(prefix)
+    _check_rights()
+    if standing := [*_namespaces(prefix), *_links(prefix)]:
+        raise TopologyError(f"{', '.join(standing)} stand already; another prefix, or: mfs topology down")
+    try:
+        return _build(topologies, prefix)
+    except (NetlinkError, OSError) as error:
+        clean(prefix)
+        reason = error.args[-1] if error.args else error
+        raise TopologyError(f"the kernel refuses to set up the topology: {reason}") from error
+    except BaseException:
+        clean(prefix)
+        raise
+
+
+@contextlib.contextmanager
+def standing(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX) -> Iterator[Realised]:
+    """:func:`up`, and :func:`clean` at the end, however it comes; for SIGTERM see :func:`unwinding_on_sigterm`.
+
+    Raises:
+        TopologyError: as :func:`up`.
+    """
+    realised = up(topologies, prefix)
+    try:
+        yield realised
+    finally:
+        clean(prefix)
+
+
+@contextlib.contextmanager
+def unwinding_on_sigterm() -> Iterator[None]:
+    """Within, SIGTERM raises SystemExit, so that what is set up is taken down again. For the main thread."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def clean(prefix: str = DEFAULT_PREFIX) -> list[str]:
+    """Remove all namespaces and interfaces whose name begins with ``prefix`` and a dash; the names of what was there.
+
+    Processes that run in a namespace live on, without a network.
+
+    Raises:
+        TopologyError: no root.
+    """
+    _check_prefix(prefix)
+    _check_rights()
+    removed = []
+    # With one end a veth pair goes at once; with a namespace alone, some time later.
+    with IPRoute() as ip:
+        for name in _links(prefix):
+            with contextlib.suppress(NetlinkError, IndexError):
+                ip.link("del", index=ip.link_lookup(ifname=name)[0])
+                removed.append(name)
+    for name in _namespaces(prefix):
+        netns.remove(name)
+        removed.append(name)
+    return removed
+
+
+def inside(namespace: str, function: Callable[[], T]) -> T:
+    """What ``function`` returns, run in a thread of its own within ``namespace``; its exceptions are raised here.
+
+    Sockets that it opens stay in the namespace.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            netns.setns(namespace)
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _build(topologies: Sequence[Topology], prefix: str) -> Realised:
+    hosts = [host for topology in topologies for host in topology.hosts]
+    namespaces = {server: f"{prefix}-s{server + 1}" for server in sorted({host.server for host in hosts})}
+    for name in namespaces.values():
+        netns.create(name)
+        inside(name, _quiet_namespace)
+    interfaces = {host.id: f"nic{host.nic + 1}" for host in hosts}
+    ports: list[dict[int, str]] = [{} for _ in topologies]
+    with IPRoute() as ip:
+        for topology, of_switch in zip(topologies, ports, strict=True):
+            for host in topology.hosts:
+                of_switch[host.port] = name = f"{prefix}-{host.name}"
+                peer = {
+                    "ifname": interfaces[host.id],
+                    "net_ns_fd": namespaces[host.server],
+                    "address": _mac(host.mac),
+                    "mtu": LINK_MTU,
+                }
+                ip.link("add", ifname=name, kind="veth", mtu=LINK_MTU, peer=peer)
+                _start_switch_end(ip, name)
+        _join_switches(ip, topologies, ports, prefix)
+    for server, namespace in namespaces.items():
+        own = [host for host in hosts if host.server == server]
+        inside(namespace, lambda own=own: _start_hosts(own, hosts, topologies))  # type: ignore[misc]
+    return Realised(prefix, namespaces, interfaces, tuple(ports))
+
+
+def _join_switches(ip: IPRoute, topologies: Sequence[Topology], ports: Sequence[dict[int, str]], prefix: str) -> None:
+    if len(topologies) == 2:
+        pairs = zip(topologies[0].uplinks, topologies[1].uplinks, strict=True)
+        for number, (near, far) in enumerate(pairs, 1):
+            names = f"{prefix}-u{number}a", f"{prefix}-u{number}b"
+            ip.link("add", ifname=names[0], kind="veth", mtu=LINK_MTU, peer={"ifname": names[1], "mtu": LINK_MTU})
+            for name in names:
+                _start_switch_end(ip, name)
+            ports[0][near.port], ports[1][far.port] = names
+
+
+def _start_switch_end(ip: IPRoute, name: str) -> None:
+    # The switch is no host: its interfaces have no addresses and send nothing by themselves.
+    _write_sysctl(f"ipv6/conf/{name}/disable_ipv6", 1)
+    offloads.turn_off(name)
+    ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")
+
+
+def _quiet_namespace() -> None:
+    for name in ("all", "default"):
+        _write_sysctl(f"ipv6/conf/{name}/accept_dad", 0)
+        _write_sysctl(f"ipv6/conf/{name}/accept_ra", 0)
+        _write_sysctl(f"ipv6/conf/{name}/router_solicitations", 0)
+        _write_sysctl(f"ipv4/conf/{name}/rp_filter", 0)
+    with IPRoute() as ip:
+        ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
+
+
+def _start_hosts(own: Sequence[Host], hosts: Sequence[Host], topologies: Sequence[Topology]) -> None:
+    switch_macs = {host.id: _mac(topology.switch_mac) for topology in topologies for host in topology.hosts}
+    with IPRoute() as ip:
+        for host in own:
+            name = f"nic{host.nic + 1}"
+            index = ip.link_lookup(ifname=name)[0]
+            offloads.turn_off(name)
+            ip.addr("add", index=index, address=str(host.ipv4), prefixlen=32)
+            ip.addr("add", index=index, address=str(host.ipv6), prefixlen=128)
+            ip.link("set", index=index, state="up")
+            for other in hosts:
+                if other.server == host.server or other.nic != host.nic:
+                    continue
+                for own_address, address, length in (
+                    (host.ipv4, other.ipv4, 32),
+                    (host.ipv6, other.ipv6, 128),
+                ):
+                    where = {"scope": "link", "prefsrc": str(own_address)} if length == 32 else {}
+                    ip.neigh("add", dst=str(address), lladdr=switch_macs[host.id], ifindex=index, state="permanent")
+                    ip.route("add", dst=f"{address}/{length}", oif=index, metrics={"mtu": PAYLOAD_MTU}, **where)
+
+
+def _namespaces(prefix: str) -> list[str]:
+    return sorted(name for name in netns.listnetns() if name.startswith(f"{prefix}-"))
+
+
+def _links(prefix: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return sorted(name for name in os.listdir("/sys/class/net") if name.startswith(f"{prefix}-"))
+    return []
+
+
+def _check_prefix(prefix: str) -> None:
+    if not re.fullmatch(rf"[A-Za-z][A-Za-z0-9]{{0,{LONGEST_PREFIX - 1}}}", prefix):
+        raise TopologyError(f"a prefix is a letter, then letters and digits, {LONGEST_PREFIX} at most; not {prefix!r}")
+
+
+def _check_rights() -> None:
+    if os.geteuid() != 0:
+        raise TopologyError("network namespaces take root; try sudo")
+
+
+def _write_sysctl(name: str, value: int) -> None:
+    # A kernel without IPv6 has nothing to say about it.
+    with contextlib.suppress(FileNotFoundError):
+        Path("/proc/sys/net", name).write_text(str(value))
+
+
+def _mac(address: bytes) -> str:
+    return address.hex(":")
