@@ -97,8 +97,8 @@ class Driver:
                 self._receive(*self._injected.popleft())
                 moved += 1
             if not moved:
-                if woken:
-                    # By something else than a frame.
+                if woken or self.pacer.next_ns is None:
+                    # Woken by something else than a frame, or about to sleep for long.
                     self._look()
                 woken = self._wait()
 

@@ -51,7 +51,8 @@ class PacketSocket:
         """Open ``interface`` of this thread's network namespace, turn its offloads off, and begin to receive.
 
         Raises:
-            InterfaceError: there is no such interface, or the process lacks CAP_NET_RAW or CAP_NET_ADMIN.
+            InterfaceError: there is no such interface, another switch has it, or the process lacks CAP_NET_RAW or
+                CAP_NET_ADMIN.
         """
         self.interface = interface
         self.unfinished = self.oversized = self.unsent = 0
@@ -63,10 +64,12 @@ class PacketSocket:
             index = socket.if_nametoindex(interface)
         except OSError:
             raise InterfaceError(f"there is no network interface {interface!r} here; see: ip link") from None
+        self._claim = _claim(interface)
         try:
             # Protocol 0 receives nothing until the ring stands.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         except PermissionError:
+            self._claim.close()
             raise InterfaceError(
                 f"opening interface {interface} takes root, or the capabilities CAP_NET_RAW and CAP_NET_ADMIN"
             ) from None
@@ -153,6 +156,7 @@ class PacketSocket:
         self._socket.close()
         offloads.restore(self.interface, self._before)
         self._before = {}
+        self._claim.close()
 
     def _open_ring(self, frames: int) -> mmap.mmap:
         self._slot = max(2048, 1 << (self._longest + _SLOT_OVERHEAD - 1).bit_length())
@@ -168,3 +172,17 @@ class PacketSocket:
         answer = fcntl.ioctl(self._socket, request, struct.pack("16si20x", self.interface.encode(), 0))
         number: int = struct.unpack_from("i" if request == _SIOCGIFMTU else "h", answer, 16)[0]
         return number
+
+
+def _claim(interface: str) -> socket.socket:
+    """Hold the interface: with two switches on it, each frame would go on twice.
+
+    Names of this kind (unix(7), "abstract") belong to a network namespace, as interfaces do, and end with their holder.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0mfs-switch/{interface}")
+    except OSError:
+        claim.close()
+        raise InterfaceError(f"another switch runs on interface {interface}; end that one first") from None
+    return claim
