@@ -25,7 +25,8 @@ import click
 from evaluation.errors import EvaluationError
 from evaluation.virtual_host import IP_UDP_BYTES, ip_udp_header
 from host_agent.stamp import ETHERTYPE_MFS, Stage, Stamp, units_of
-from mfs_ctrl.cli import BitRate, Positive, reporting_errors
+from mfs_ctrl.cli import reporting_errors
+from mfs_ctrl.options import BitRate, Positive
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import NICENESS
 from soft_switch.traffic_manager import wire_bytes

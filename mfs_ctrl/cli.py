@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
-EXTRAS = {"demo": "eval", "ablate": "eval", "switch": "ctrl", "ctrl": "ctrl"}
+from mfs_ctrl import topology_commands
+from mfs_ctrl.options import BitRate, PortAtInterface, Positive
+
+EXTRAS = {
+    "demo": "eval",
+    "ablate": "eval",
+    "switch": "ctrl",
+    "ctrl": "ctrl",
+    "topology": "net",
+    "clean": "net",
+}
 """Which extra of the distribution each subcommand needs."""
 
 DEFAULT_ADDRESS = "127.0.0.1:9559"
 """The port that IANA assigned to P4Runtime."""
-
-_FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
-
-
-class Positive(click.FloatRange):
-    """A number from ``least`` up to ``most``; unlike click's own range it refuses what is not a number."""
-
-    def __init__(self, least: float, most: float) -> None:
-        super().__init__(min=least, max=most)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See :meth:`click.ParamType.convert`."""
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{value} is not a number.", param, ctx)
-        return number
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -152,40 +143,6 @@ def ablate(
     run_ablation(out, scenarios, variants, chosen_loads, rates, seeds, first_seed, requests, scale, jobs)
 
 
-class BitRate(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
-    """Bits per second, with an optional decimal suffix: 500k, 20M, 1.5G."""
-
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """See :meth:`click.ParamType.convert`."""
-        if isinstance(value, int):
-            return value
-        matched = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMG]?)", value)
-        rate = 0 if matched is None else round(float(matched[1]) * _FACTORS[matched[2]])
-        if not 1 <= rate <= 10**12:
-            self.fail(f"{value!r} is not a rate of 1 b/s to 1000G; write bits per second, e.g. 20M.", param, ctx)
-        return rate
-
-
-class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
-    """A switch port on a network interface, as ``simple_switch -i`` takes it, and the port's own rate if it has one."""
-
-    name = "port@interface[@rate]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, str, int | None]:
-        """See :meth:`click.ParamType.convert`."""
-        if isinstance(value, tuple):
-            return value
-        number, _, rest = value.partition("@")
-        interface, _, rate = rest.partition("@")
-        if not (number.isdecimal() and int(number) <= 510 and interface):
-            self.fail(f"{value!r} does not say PORT@INTERFACE with a port of 0 to 510, e.g. 1@veth1.", param, ctx)
-        return int(number), interface, BitRate().convert(rate, param, ctx) if "@" in rest else None
-
-
 @mfs.command()
 @click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="Where to serve P4Runtime.")
 @click.option("--device-id", type=click.IntRange(1, 2**64 - 1), default=1, show_default=True)
@@ -259,7 +216,9 @@ def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4
     help="The highest is primary.",
 )
 @click.option("--policy", "policy_name", type=click.Choice(["mfs", "static", "fifo"]), default="mfs", show_default=True)
-@click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Servers behind the ToR.")
+@click.option("--topology", "topology_name", default="tor", show_default=True, help="See: mfs topology list.")
+@click.option("--node", help="Which switch of the topology this is, where it has several.")
+@click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Servers in all.")
 @click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces of each server.")
 @click.option("--rate", type=Positive(0.001, 10_000), default=100.0, show_default=True, help="Gb/s of a port.")
 @click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between steps.")
@@ -268,6 +227,8 @@ def ctrl(
     device_id: int,
     election_id: int,
     policy_name: str,
+    topology_name: str,
+    node: str | None,
     servers: int,
     nics: int,
     rate: float,
@@ -276,18 +237,21 @@ def ctrl(
     """Run the controller of one switch: write its entries, then tune them."""
     from mfs_ctrl import policy
     from mfs_ctrl.service import run_controller
-    from topologies.topology import tor
+    from topologies import catalogue
 
     policies = {"mfs": policy.mfs, "static": policy.static, "fifo": policy.fifo}
     run_controller(
         address,
         device_id,
-        topology=tor(servers, nics, round(rate * 1e9)),
+        topology=catalogue.switch(topology_name, node, servers, nics, round(rate * 1e9)),
         policy=policies[policy_name](),
         election_id=election_id,
         interval_s=interval,
         say=click.echo,
     )
+
+
+topology_commands.register(mfs)
 
 
 def foreseen() -> tuple[type[Exception], ...]:

@@ -119,6 +119,10 @@ def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapp
         entities += _path(group, [_forward(uplink.port, topology, uplink.peer_mac) for uplink in topology.uplinks])
         for host in topology.remote_hosts:
             entities += _routes(host, group)
+    for downlink in topology.downlinks:
+        entities += _path(downlink.port, (_forward(downlink.port, topology, downlink.peer_mac),))
+        for host in downlink.hosts:
+            entities += _routes(host, downlink.port)
     rates = topology.rates
     for port in topology.ports:
         entities.append(_edge_row(port, parameters))

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,15 +24,17 @@ from pyroute2 import IPRoute, NetlinkError, netns
 from host_agent.stamp import STAMP_BYTES
 from soft_switch.realtime import offloads
 from topologies.errors import TopologyError
-from topologies.topology import Host, Topology
+from topologies.topology import Host, Topology, cables
 
 T = TypeVar("T")
 
 DEFAULT_PREFIX = "mfs"
+"""All prefixes of this project's own begin like this."""
 PAYLOAD_MTU = 1500
 LINK_MTU = PAYLOAD_MTU + STAMP_BYTES
 LONGEST_PREFIX = 8
 """Names of interfaces have 15 characters at most, and ``-s200n8`` takes seven."""
+_PREFIX = re.compile(rf"[A-Za-z][A-Za-z0-9]{{0,{LONGEST_PREFIX - 1}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Realised:
 
 
 def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX) -> Realised:
-    """Set ``topologies`` up: one, or two that are joined by their uplinks. They stay until :func:`clean`.
+    """Set ``topologies`` up, one or several that are joined. They stay until :func:`clean`.
 
     Raises:
         TopologyError: no root, something with this prefix stands already, or the kernel refuses; nothing is left then.
@@ -68,7 +71,9 @@ def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX) -> Realised
     _check_prefix(prefix)
     _check_rights()
     if standing := [*_namespaces(prefix), *_links(prefix)]:
-        raise TopologyError(f"{', '.join(standing)} stand already; another prefix, or: mfs topology down")
+        raise TopologyError(
+            f"{', '.join(standing)} stand already; take another prefix, or: mfs clean --prefix {prefix}"
+        )
     try:
         return _build(topologies, prefix)
     except (NetlinkError, OSError) as error:
@@ -131,6 +136,23 @@ def clean(prefix: str = DEFAULT_PREFIX) -> list[str]:
     return removed
 
 
+def prefixes() -> list[str]:
+    """Prefixes under which something stands or is left: those that begin with :data:`DEFAULT_PREFIX`."""
+    names = [*netns.listnetns(), *_interfaces()]
+    found = {name.partition("-")[0] for name in names if name.startswith(DEFAULT_PREFIX) and "-" in name}
+    return sorted(prefix for prefix in found if _PREFIX.fullmatch(prefix))
+
+
+def clean_all() -> list[str]:
+    """Remove what stands or is left under any of :func:`prefixes`; the names of what was there.
+
+    Raises:
+        TopologyError: no root.
+    """
+    _check_rights()
+    return [name for prefix in prefixes() for name in clean(prefix)]
+
+
 def inside(namespace: str, function: Callable[[], T]) -> T:
     """What ``function`` returns, run in a thread of its own within ``namespace``; its exceptions are raised here.
 
@@ -182,14 +204,12 @@ def _build(topologies: Sequence[Topology], prefix: str) -> Realised:
 
 
 def _join_switches(ip: IPRoute, topologies: Sequence[Topology], ports: Sequence[dict[int, str]], prefix: str) -> None:
-    if len(topologies) == 2:
-        pairs = zip(topologies[0].uplinks, topologies[1].uplinks, strict=True)
-        for number, (near, far) in enumerate(pairs, 1):
-            names = f"{prefix}-u{number}a", f"{prefix}-u{number}b"
-            ip.link("add", ifname=names[0], kind="veth", mtu=LINK_MTU, peer={"ifname": names[1], "mtu": LINK_MTU})
-            for name in names:
-                _start_switch_end(ip, name)
-            ports[0][near.port], ports[1][far.port] = names
+    for number, (near, far) in enumerate(cables(topologies), 1):
+        names = f"{prefix}-u{number}a", f"{prefix}-u{number}b"
+        ip.link("add", ifname=names[0], kind="veth", mtu=LINK_MTU, peer={"ifname": names[1], "mtu": LINK_MTU})
+        for end, name in zip((near, far), names, strict=True):
+            _start_switch_end(ip, name)
+            ports[end.switch][end.port] = name
 
 
 def _start_switch_end(ip: IPRoute, name: str) -> None:
@@ -236,13 +256,15 @@ def _namespaces(prefix: str) -> list[str]:
 
 
 def _links(prefix: str) -> list[str]:
-    with contextlib.suppress(OSError):
-        return sorted(name for name in os.listdir("/sys/class/net") if name.startswith(f"{prefix}-"))
-    return []
+    return [name for name in _interfaces() if name.startswith(f"{prefix}-")]
+
+
+def _interfaces() -> list[str]:
+    return sorted(name for _, name in socket.if_nameindex())
 
 
 def _check_prefix(prefix: str) -> None:
-    if not re.fullmatch(rf"[A-Za-z][A-Za-z0-9]{{0,{LONGEST_PREFIX - 1}}}", prefix):
+    if not _PREFIX.fullmatch(prefix):
         raise TopologyError(f"a prefix is a letter, then letters and digits, {LONGEST_PREFIX} at most; not {prefix!r}")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFE))
 SECOND_SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFD))
+MOST_SPINES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,25 @@ class Uplink:
 
 
 @dataclass(frozen=True, slots=True)
+class Downlink:
+    """A port of a spine switch that leads to a rack's ToR, over which ``hosts``, those of the rack, are reached.
+
+    ``rate_bps`` is in bits per second of wire bytes, ``peer_mac`` the ToR's MAC address, 6 bytes.
+    """
+
+    port: int
+    rate_bps: int
+    peer_mac: bytes
+    hosts: tuple[Host, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
-    """One top-of-rack switch, as it sees the network: hosts on its ports, links to them all alike, and uplinks.
+    """One switch, as it sees the network: hosts on its ports, links to them all alike, uplinks and downlinks.
 
     ``rate_bps`` is in bits per second of wire bytes, ``propagation_ns`` one way. ``remote_hosts`` are those of other
-    racks: packets for them are spread over all ``uplinks``. Ports of remote hosts are ports of their own switch.
+    racks: packets for them are spread over all ``uplinks``. Ports of remote hosts are ports of their own switch. A ToR
+    has no downlinks; a spine switch has nothing else.
     """
 
     hosts: tuple[Host, ...]
@@ -65,17 +82,23 @@ class Topology:
     switch_mac: bytes = SWITCH_MAC
     uplinks: tuple[Uplink, ...] = ()
     remote_hosts: tuple[Host, ...] = ()
+    downlinks: tuple[Downlink, ...] = ()
+
+    @property
+    def trunks(self) -> tuple[Uplink | Downlink, ...]:
+        """The ports that lead to other switches."""
+        return (*self.uplinks, *self.downlinks)
 
     @property
     def ports(self) -> tuple[int, ...]:
         """The switch ports in use, ascending."""
-        return tuple(sorted([*(host.port for host in self.hosts), *(uplink.port for uplink in self.uplinks)]))
+        return tuple(sorted([*(host.port for host in self.hosts), *(trunk.port for trunk in self.trunks)]))
 
     @property
     def rates(self) -> dict[int, int]:
         """The rate of each port in use, in bits per second of wire bytes."""
         rates = dict.fromkeys(self.ports, self.rate_bps)
-        rates.update((uplink.port, uplink.rate_bps) for uplink in self.uplinks)
+        rates.update((trunk.port, trunk.rate_bps) for trunk in self.trunks)
         return rates
 
 
@@ -129,6 +152,77 @@ def two_tors(
         for own in (0, 1)
     )
     return first, second
+
+
+def leaf_spine(
+    servers: int = 8,
+    nics: int = 1,
+    rate_bps: int = 100_000_000_000,
+    propagation_ns: int = 1_000,
+    *,
+    spines: int = 2,
+    uplink_rate_bps: int | None = None,
+) -> tuple[Topology, ...]:
+    """Two racks with half of ``servers`` each; every ToR has an uplink to each spine switch. ToRs first, then spines.
+
+    Hosts are numbered as in :func:`tor`; ports are numbered from 1 on each switch, hosts first, then uplinks; on a
+    spine, port 1 leads to the first ToR. Without ``uplink_rate_bps`` uplinks are as fast as hosts' links.
+
+    Raises:
+        ValueError: fewer than two servers, no spine or more than there are addresses for, or as for :func:`tor`.
+    """
+    if not 1 <= spines <= MOST_SPINES:
+        raise ValueError(f"a leaf-spine network has 1 to {MOST_SPINES} spine switches, not {spines}")
+    macs = [bytes((0x02, 0, 0, 0, 0, 0xFC - number)) for number in range(spines)]
+    tors = two_tors(
+        servers,
+        nics,
+        rate_bps,
+        propagation_ns,
+        second_rack_from=(servers + 1) // 2,
+        uplinks=spines,
+        uplink_rate_bps=uplink_rate_bps,
+    )
+    leaves = tuple(
+        replace(
+            rack,
+            uplinks=tuple(replace(uplink, peer_mac=mac) for uplink, mac in zip(rack.uplinks, macs, strict=True)),
+        )
+        for rack in tors
+    )
+    downlinks = tuple(
+        Downlink(port, uplink_rate_bps or rate_bps, rack.switch_mac, rack.hosts) for port, rack in enumerate(leaves, 1)
+    )
+    return (*leaves, *(Topology((), rate_bps, propagation_ns, mac, downlinks=downlinks) for mac in macs))
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a link between switches: the number of the switch among the topologies, and its port."""
+
+    switch: int
+    port: int
+
+
+def cables(topologies: Sequence[Topology]) -> tuple[tuple[End, End], ...]:
+    """The links between switches. Several between the same two join in the order of their ports.
+
+    Raises:
+        ValueError: a port leads to a switch that is not there, or does not lead back.
+    """
+    number_of = {topology.switch_mac: number for number, topology in enumerate(topologies)}
+    ends: dict[tuple[int, int], list[End]] = defaultdict(list)
+    for number, topology in enumerate(topologies):
+        for trunk in sorted(topology.trunks, key=lambda trunk: trunk.port):
+            if (peer := number_of.get(trunk.peer_mac)) is None:
+                raise ValueError(f"port {trunk.port} of switch {number + 1} leads to a switch that is not there")
+            ends[number, peer].append(End(number, trunk.port))
+    return tuple(
+        pair
+        for (near, far), own in ends.items()
+        if near < far or (far, near) not in ends
+        for pair in zip(own, ends.get((far, near), ()), strict=True)
+    )
 
 
 def _rack(servers: range, nics: int) -> tuple[Host, ...]:
