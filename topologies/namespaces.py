@@ -21,17 +21,14 @@ from typing import TypeVar
 
 from pyroute2 import IPRoute, NetlinkError, netns
 
-from host_agent.stamp import STAMP_BYTES
 from soft_switch.realtime import offloads
 from topologies.errors import TopologyError
-from topologies.topology import Host, Topology, cables
+from topologies.topology import LINK_MTU, PAYLOAD_MTU, Host, Neighbour, Topology, cables, neighbours
 
 T = TypeVar("T")
 
 DEFAULT_PREFIX = "mfs"
 """All prefixes of this project's own begin like this."""
-PAYLOAD_MTU = 1500
-LINK_MTU = PAYLOAD_MTU + STAMP_BYTES
 LONGEST_PREFIX = 8
 """Names of interfaces have 15 characters at most, and ``-s200n8`` takes seven."""
 _PREFIX = re.compile(rf"[A-Za-z][A-Za-z0-9]{{0,{LONGEST_PREFIX - 1}}}")
@@ -197,9 +194,10 @@ def _build(topologies: Sequence[Topology], prefix: str) -> Realised:
                 ip.link("add", ifname=name, kind="veth", mtu=LINK_MTU, peer=peer)
                 _start_switch_end(ip, name)
         _join_switches(ip, topologies, ports, prefix)
+    known = neighbours(topologies)
     for server, namespace in namespaces.items():
         own = [host for host in hosts if host.server == server]
-        inside(namespace, lambda own=own: _start_hosts(own, hosts, topologies))  # type: ignore[misc]
+        inside(namespace, lambda own=own: _start_hosts(own, known))  # type: ignore[misc]
     return Realised(prefix, namespaces, interfaces, tuple(ports))
 
 
@@ -229,8 +227,7 @@ def _quiet_namespace() -> None:
         ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
 
 
-def _start_hosts(own: Sequence[Host], hosts: Sequence[Host], topologies: Sequence[Topology]) -> None:
-    switch_macs = {host.id: _mac(topology.switch_mac) for topology in topologies for host in topology.hosts}
+def _start_hosts(own: Sequence[Host], known: Sequence[Neighbour]) -> None:
     with IPRoute() as ip:
         for host in own:
             name = f"nic{host.nic + 1}"
@@ -239,15 +236,12 @@ def _start_hosts(own: Sequence[Host], hosts: Sequence[Host], topologies: Sequenc
             ip.addr("add", index=index, address=str(host.ipv4), prefixlen=32)
             ip.addr("add", index=index, address=str(host.ipv6), prefixlen=128)
             ip.link("set", index=index, state="up")
-            for other in hosts:
-                if other.server == host.server or other.nic != host.nic:
-                    continue
-                for own_address, address, length in (
-                    (host.ipv4, other.ipv4, 32),
-                    (host.ipv6, other.ipv6, 128),
-                ):
-                    where = {"scope": "link", "prefsrc": str(own_address)} if length == 32 else {}
-                    ip.neigh("add", dst=str(address), lladdr=switch_macs[host.id], ifindex=index, state="permanent")
+            for neighbour in known:
+                if neighbour.host == host:
+                    address, length = str(neighbour.address), neighbour.address.max_prefixlen
+                    mac = _mac(neighbour.mac)
+                    where = {"scope": "link", "prefsrc": str(neighbour.own)} if neighbour.address.version == 4 else {}
+                    ip.neigh("add", dst=address, lladdr=mac, ifindex=index, state="permanent")
                     ip.route("add", dst=f"{address}/{length}", oif=index, metrics={"mtu": PAYLOAD_MTU}, **where)
 
 

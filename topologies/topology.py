@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
+from host_agent.stamp import STAMP_BYTES
+
 SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFE))
 SECOND_SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFD))
 MOST_SPINES = 8
+PAYLOAD_MTU = 1500
+"""Longest IP packet of a host, bytes."""
+LINK_MTU = PAYLOAD_MTU + STAMP_BYTES
+"""MTU of links of real interfaces: there is room for the stamp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +200,31 @@ def leaf_spine(
         Downlink(port, uplink_rate_bps or rate_bps, rack.switch_mac, rack.hosts) for port, rack in enumerate(leaves, 1)
     )
     return (*leaves, *(Topology((), rate_bps, propagation_ns, mac, downlinks=downlinks) for mac in macs))
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """What ``host`` needs to know to reach one address of another server: the switch answers no ARP.
+
+    ``own`` is the address that it sends from, ``mac`` the MAC address of its switch, 6 bytes.
+    """
+
+    host: Host
+    own: IPv4Address | IPv6Address
+    address: IPv4Address | IPv6Address
+    mac: bytes
+
+
+def neighbours(topologies: Sequence[Topology]) -> tuple[Neighbour, ...]:
+    """The neighbours of all hosts; the n-th interface of a server reaches the n-th of the others."""
+    everyone = [(host, topology.switch_mac) for topology in topologies for host in topology.hosts]
+    return tuple(
+        Neighbour(host, own, address, mac)
+        for host, mac in everyone
+        for other, _ in everyone
+        if other.server != host.server and other.nic == host.nic
+        for own, address in ((host.ipv4, other.ipv4), (host.ipv6, other.ipv6))
+    )
 
 
 @dataclass(frozen=True, slots=True)
