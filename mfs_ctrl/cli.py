@@ -10,9 +10,11 @@ from pathlib import Path
 import click
 
 from mfs_ctrl import topology_commands
+from mfs_ctrl.agent_cli import agent
 from mfs_ctrl.options import BitRate, PortAtInterface, Positive
 
 EXTRAS = {
+    "agent": "net",
     "demo": "eval",
     "ablate": "eval",
     "switch": "ctrl",
@@ -222,6 +224,7 @@ def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4
 @click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces of each server.")
 @click.option("--rate", type=Positive(0.001, 10_000), default=100.0, show_default=True, help="Gb/s of a port.")
 @click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between steps.")
+@click.option("--policy-listen", metavar="HOST:PORT", help="Serve the policy in force to host agents here, over HTTP.")
 def ctrl(
     address: str,
     device_id: int,
@@ -233,36 +236,43 @@ def ctrl(
     nics: int,
     rate: float,
     interval: float,
+    policy_listen: str | None,
 ) -> None:
     """Run the controller of one switch: write its entries, then tune them."""
     from mfs_ctrl import policy
+    from mfs_ctrl.policy_server import serving
     from mfs_ctrl.service import run_controller
     from topologies import catalogue
 
     policies = {"mfs": policy.mfs, "static": policy.static, "fifo": policy.fifo}
-    run_controller(
-        address,
-        device_id,
-        topology=catalogue.switch(topology_name, node, servers, nics, round(rate * 1e9)),
-        policy=policies[policy_name](),
-        election_id=election_id,
-        interval_s=interval,
-        say=click.echo,
-    )
+    with serving(policy_listen, click.echo) as on_policy:
+        run_controller(
+            address,
+            device_id,
+            topology=catalogue.switch(topology_name, node, servers, nics, round(rate * 1e9)),
+            policy=policies[policy_name](),
+            election_id=election_id,
+            interval_s=interval,
+            on_policy=on_policy,
+            say=click.echo,
+        )
 
 
+mfs.add_command(agent)
 topology_commands.register(mfs)
 
 
 def foreseen() -> tuple[type[Exception], ...]:
     """The errors whose message is all that a user needs, of the packages that are installed."""
     from evaluation.errors import EvaluationError
+    from host_agent.client import AgentError
+    from host_agent.ebpf.errors import HostError
     from mfs_ctrl.errors import ControlError
     from p4src.artifact import ArtifactError
     from soft_switch.errors import SwitchError
     from topologies.errors import TopologyError
 
-    return EvaluationError, ControlError, ArtifactError, SwitchError, TopologyError
+    return EvaluationError, AgentError, HostError, ControlError, ArtifactError, SwitchError, TopologyError
 
 
 def reporting_errors(command: click.Command) -> None:

@@ -13,9 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FORBIDDEN = ("grpc", "google.protobuf", "p4", "p4runtime_sh", "scapy", "numpy", "matplotlib", "pydantic", "rich")
 HOST_AGENT = sorted(
-    f"host_agent.{path.stem}"
-    for path in (ROOT / "host_agent").glob("*.py")
-    if path.stem not in ("__init__", "scapy_layer")
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "host_agent").rglob("*.py")
+    if path.stem not in ("__init__", "scapy_layer") and path.parent.name != "daemon"
 )
 
 
@@ -67,15 +67,23 @@ def test_the_command_line_starts_with_click_alone() -> None:
     assert beyond({"mfs_ctrl", "click"}, modules) == set()
 
 
+def test_the_agent_on_a_server_needs_pyroute2_beside() -> None:
+    modules = loaded_by("host_agent.daemon.service")
+    assert forbidden(modules) == set()
+    assert beyond({"host_agent", "pyroute2"}, modules) == set()
+
+
 def test_the_errors_that_the_command_line_foresees_cost_nothing_either() -> None:
-    modules = loaded_by("evaluation.errors", "mfs_ctrl.errors", "p4src.artifact", "soft_switch.errors")
+    modules = loaded_by(
+        "evaluation.errors", "host_agent.ebpf.errors", "mfs_ctrl.errors", "p4src.artifact", "soft_switch.errors"
+    )
     assert forbidden(modules) == set()
 
 
 def test_the_base_installs_neither_protobuf_nor_grpc() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert [requirement.partition(">")[0] for requirement in project["dependencies"]] == ["click"]
-    assert {"ctrl", "eval", "scapy"} <= project["optional-dependencies"].keys()
+    assert {"ctrl", "eval", "net", "scapy"} <= project["optional-dependencies"].keys()
 
 
 def test_every_package_is_installed_with_its_data() -> None:
@@ -86,4 +94,6 @@ def test_every_package_is_installed_with_its_data() -> None:
             assert ".".join(package.parts) in setuptools["packages"]
     for package, patterns in setuptools["package-data"].items():
         for pattern in patterns:
-            assert package == "*" or list((ROOT / package).glob(pattern)), f"{package} has no {pattern}"
+            assert package == "*" or list((ROOT / package.replace(".", "/")).glob(pattern)), (
+                f"{package} has no {pattern}"
+            )

@@ -1,0 +1,361 @@
+"""The system call bpf(2) for what the agent needs of it: maps, programs, run-time statistics.
+
+Numbers and structures are those of ``linux/bpf.h``. Descriptors are closed when the process ends at the latest, and
+what they stand for goes with the last reference.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from host_agent.ebpf.errors import KernelError
+from host_agent.ebpf.object import BpfObject, MapSpec, ProgramSpec
+
+_SYSCALLS = {"x86_64": 321, "aarch64": 280}
+_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROGRAM_LOAD = 0, 1, 2, 3, 4, 5
+_TEST_RUN, _PROGRAM_BY_ID, _MAP_BY_ID, _INFO, _ENABLE_STATISTICS = 10, 13, 14, 15, 32
+_PERCPU_ARRAY = 6
+_MAP_DESCRIPTOR = 1
+_INSTRUCTION_BYTES = 8
+_LICENSE = b"Apache-2.0\0"
+_LOG_BYTES = 1 << 20
+_INFO_BYTES = 232
+_PROGRAM_INFO = struct.Struct("<4xI8s36xIQ16s")
+_RUN_TIME_OFFSET = 192
+_MAP_INFO = struct.Struct("<I4x4I16s")
+_MAPS_MAX = 32
+
+EGRESS = "mfs_egress"
+INGRESS = "mfs_ingress"
+"""Names of the programs in the kernel."""
+SCHED_CLS = 3
+XDP = 6
+_XDP_HAS_FRAGS = 1 << 5
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(command: int, attributes: bytes) -> int:
+    number = _SYSCALLS.get(platform.machine())
+    if number is None:
+        raise KernelError(f"eBPF is driven on {' and '.join(_SYSCALLS)} only, and this is {platform.machine()}")
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    done = int(_libc.syscall(number, command, buffer, len(attributes)))
+    if done < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return done
+
+
+def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
+    return ctypes.addressof(buffer)
+
+
+def _explained(error: OSError, what: str) -> KernelError:
+    if error.errno == errno.EPERM:
+        return KernelError(f"{what}: not permitted; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN")
+    if error.errno == errno.ENOSYS:
+        return KernelError(f"{what}: this kernel has no bpf(2); it needs CONFIG_BPF_SYSCALL")
+    return KernelError(f"{what}: {error.strerror}")
+
+
+class Map:
+    """A map in the kernel. Keys and values are bytes of the sizes that its ``spec`` says."""
+
+    def __init__(self, spec: MapSpec, descriptor: int | None = None) -> None:
+        """Create it, unless there is a ``descriptor`` of it.
+
+        Raises:
+            KernelError: not permitted, or the kernel lacks the type.
+        """
+        self.spec = spec
+        self._copies = processors() if spec.kind == _PERCPU_ARRAY else 1
+        if descriptor is not None:
+            self.descriptor = descriptor
+            return
+        attributes = struct.pack("<5I", spec.kind, spec.key_bytes, spec.value_bytes, spec.entries, spec.flags)
+        attributes += struct.pack("<II16s", 0, 0, spec.name.encode())
+        try:
+            self.descriptor = _call(_MAP_CREATE, attributes)
+        except OSError as error:
+            raise _explained(error, f"creating the BPF map {spec.name}") from None
+
+    @classmethod
+    def of_id(cls, number: int) -> Map:
+        """The map with this id.
+
+        Raises:
+            KernelError: not permitted, or there is none any more.
+        """
+        try:
+            descriptor = _call(_MAP_BY_ID, struct.pack("<III", number, 0, 0))
+            kind, key_bytes, value_bytes, entries, flags, name = _MAP_INFO.unpack_from(_info(descriptor).raw)
+        except OSError as error:
+            raise _explained(error, f"finding the BPF map {number}") from None
+        return cls(MapSpec(name.rstrip(b"\0").decode(), kind, key_bytes, value_bytes, entries, flags), descriptor)
+
+    def _element(self, key: bytes, value: ctypes.Array[ctypes.c_char] | None = None, flags: int = 0) -> bytes:
+        self._key = ctypes.create_string_buffer(key, self.spec.key_bytes)
+        return struct.pack(
+            "<IIQQQ", self.descriptor, 0, _address(self._key), 0 if value is None else _address(value), flags
+        )
+
+    def get_all(self, key: bytes) -> list[bytes] | None:
+        """The values at ``key``, one for each processor if the map is kept by processor; None if there is none."""
+        size = -(-self.spec.value_bytes // 8) * 8 if self._copies > 1 else self.spec.value_bytes
+        value = ctypes.create_string_buffer(size * self._copies)
+        try:
+            _call(_LOOKUP, self._element(key, value))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise _explained(error, f"reading the BPF map {self.spec.name}") from None
+        return [value.raw[at : at + self.spec.value_bytes] for at in range(0, size * self._copies, size)]
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value at ``key``, or None."""
+        values = self.get_all(key)
+        return None if values is None else values[0]
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set the value at ``key``.
+
+        Raises:
+            KernelError: the map is full.
+        """
+        held = ctypes.create_string_buffer(value, self.spec.value_bytes)
+        try:
+            _call(_UPDATE, self._element(key, held))
+        except OSError as error:
+            if error.errno == errno.E2BIG:
+                raise KernelError(f"the BPF map {self.spec.name} is full: {self.spec.entries} entries") from None
+            raise _explained(error, f"writing the BPF map {self.spec.name}") from None
+
+    def delete(self, key: bytes) -> None:
+        """Remove ``key``; nothing happens if it is not there."""
+        try:
+            _call(_DELETE, self._element(key))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise _explained(error, f"deleting from the BPF map {self.spec.name}") from None
+
+    def keys(self) -> Iterator[bytes]:
+        """Every key, in no order; keys that come or go meanwhile may be missed."""
+        key: bytes | None = None
+        found = ctypes.create_string_buffer(self.spec.key_bytes)
+        while True:
+            before = ctypes.create_string_buffer(key, self.spec.key_bytes) if key is not None else None
+            attributes = struct.pack(
+                "<IIQQ", self.descriptor, 0, 0 if before is None else _address(before), _address(found)
+            )
+            try:
+                _call(_NEXT_KEY, attributes)
+            except OSError:
+                return
+            key = found.raw
+            yield key
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)
+
+
+def _load(name: str, kind: int, code: bytes, flags: int) -> int:
+    instructions = ctypes.create_string_buffer(code, len(code))
+    license_ = ctypes.create_string_buffer(_LICENSE)
+    count = len(code) // _INSTRUCTION_BYTES
+
+    def attributes(log: ctypes.Array[ctypes.c_char] | None) -> bytes:
+        level, size, at = (1, len(log), _address(log)) if log is not None else (0, 0, 0)
+        begin = struct.pack("<IIQQ", kind, count, _address(instructions), _address(license_))
+        return begin + struct.pack("<IIQII16sII", level, size, at, 0, flags, name.encode(), 0, 0)
+
+    try:
+        return _call(_PROGRAM_LOAD, attributes(None))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.E2BIG):
+            raise
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        try:
+            return _call(_PROGRAM_LOAD, attributes(log))
+        except OSError as again:
+            words = log.value.decode(errors="replace").strip().splitlines()[-5:]
+            raise KernelError(
+                f"the kernel's verifier refuses the program {name} ({again.strerror}): {' | '.join(words)}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What the kernel says of a program.
+
+    Attributes:
+        number: its id.
+        tag: the same for the same instructions.
+        maps: ids of the maps that it uses.
+        run_time_ns, runs: nanoseconds it ran in all, and how often, while statistics were on
+            (:func:`enable_statistics`).
+    """
+
+    number: int
+    name: str
+    tag: bytes
+    maps: tuple[int, ...]
+    run_time_ns: int
+    runs: int
+
+
+class Program:
+    """A program in the kernel."""
+
+    def __init__(self, descriptor: int) -> None:
+        """The program that ``descriptor`` is of."""
+        self.descriptor = descriptor
+
+    @classmethod
+    def of_id(cls, number: int) -> Program:
+        """The program with this id.
+
+        Raises:
+            KernelError: not permitted, or there is none any more.
+        """
+        try:
+            return cls(_call(_PROGRAM_BY_ID, struct.pack("<III", number, 0, 0)))
+        except OSError as error:
+            raise _explained(error, f"finding the program {number}") from None
+
+    @classmethod
+    def load(cls, name: str, kind: int, spec: ProgramSpec, maps: dict[str, Map]) -> Program:
+        """Load it. ``kind``: :data:`SCHED_CLS` or :data:`XDP`.
+
+        Raises:
+            KernelError: not permitted, or the kernel's verifier refuses it; the message has its last words.
+        """
+        code = bytearray(spec.instructions)
+        for place, map_name in spec.maps:
+            # The first half of a 64-bit load: source register "map descriptor", and the descriptor as its value.
+            code[place + 1] = (code[place + 1] & 0x0F) | _MAP_DESCRIPTOR << 4
+            struct.pack_into("<i", code, place + 4, maps[map_name].descriptor)
+        try:
+            return cls(_load(name, kind, bytes(code), _XDP_HAS_FRAGS if kind == XDP else 0))
+        except OSError as error:
+            if kind != XDP or error.errno != errno.EINVAL:
+                raise _explained(error, f"loading the program {name}") from None
+        # Before Linux 5.18: packets in one piece only.
+        try:
+            return cls(_load(name, kind, bytes(code), 0))
+        except OSError as error:
+            raise _explained(error, f"loading the program {name}") from None
+
+    def run(self, packet: bytes, context: bytes) -> tuple[int, bytes, bytes]:
+        """Run it once on ``packet`` and ``context`` (``struct __sk_buff``, or empty).
+
+        Gives the verdict, and packet and context as they are after it.
+
+        Raises:
+            KernelError: the kernel refuses the packet or the context.
+        """
+        data = ctypes.create_string_buffer(packet, len(packet))
+        out = ctypes.create_string_buffer(len(packet) + 256)
+        before = ctypes.create_string_buffer(context, len(context))
+        after = ctypes.create_string_buffer(len(context))
+        # The kernel refuses a context of no bytes, but takes none.
+        contexts = (_address(before), _address(after)) if context else (0, 0)
+        attributes = ctypes.create_string_buffer(
+            struct.pack("<IIIIQQII", self.descriptor, 0, len(packet), len(out), _address(data), _address(out), 1, 0)
+            + struct.pack("<IIQQ", len(context), len(context), *contexts),
+            80,
+        )
+        number = _SYSCALLS[platform.machine()]
+        if int(_libc.syscall(number, _TEST_RUN, attributes, len(attributes))) < 0:
+            code = ctypes.get_errno()
+            raise _explained(OSError(code, os.strerror(code)), f"running the program {self.info().name}")
+        verdict, _, length = struct.unpack_from("<III", attributes.raw, 4)
+        return verdict, out.raw[:length], after.raw
+
+    def info(self) -> ProgramInfo:
+        """What the kernel says of it."""
+        maps = (ctypes.c_uint32 * _MAPS_MAX)()
+        asked = _PROGRAM_INFO.pack(0, b"", _MAPS_MAX, ctypes.addressof(maps), b"")
+        info = _info(self.descriptor, asked).raw
+        number, tag, count, _, name = _PROGRAM_INFO.unpack_from(info)
+        run_time_ns, runs = struct.unpack_from("<QQ", info, _RUN_TIME_OFFSET)
+        return ProgramInfo(number, name.rstrip(b"\0").decode(), tag, tuple(maps[:count]), run_time_ns, runs)
+
+    def close(self) -> None:
+        """Let go of it; it stays loaded where it is attached."""
+        os.close(self.descriptor)
+
+
+class Programs:
+    """Both programs, with the maps they share."""
+
+    def __init__(self, egress: Program, ingress: Program, maps: dict[str, Map]) -> None:
+        self.egress = egress
+        self.ingress = ingress
+        self.maps = maps
+
+    @classmethod
+    def load(cls, loaded: BpfObject) -> Programs:
+        """Load ``loaded``.
+
+        Raises:
+            KernelError: the kernel refuses a map or a program.
+        """
+        maps = {spec.name: Map(spec) for spec in loaded.maps}
+        egress = Program.load(EGRESS, SCHED_CLS, loaded.programs["egress"], maps)
+        return cls(egress, Program.load(INGRESS, XDP, loaded.programs["ingress"], maps), maps)
+
+    @classmethod
+    def of_ids(cls, egress: int, ingress: int) -> Programs:
+        """Those that are in the kernel already, by their ids.
+
+        Raises:
+            KernelError: not permitted, or one is there no more.
+        """
+        programs = Program.of_id(egress), Program.of_id(ingress)
+        held = [Map.of_id(number) for number in {*programs[0].info().maps, *programs[1].info().maps}]
+        return cls(*programs, {each.spec.name: each for each in held})
+
+    def same_as(self, other: Programs) -> bool:
+        """Whether these have the instructions of the ``other`` ones."""
+        pairs = (self.egress, other.egress), (self.ingress, other.ingress)
+        return all(ours.info().tag == theirs.info().tag for ours, theirs in pairs)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for program in (self.egress, self.ingress):
+            program.close()
+        for held in self.maps.values():
+            held.close()
+
+
+def _info(descriptor: int, asked: bytes = b"") -> ctypes.Array[ctypes.c_char]:
+    info = ctypes.create_string_buffer(asked, _INFO_BYTES)
+    _call(_INFO, struct.pack("<IIQ", descriptor, len(info), _address(info)))
+    return info
+
+
+def enable_statistics() -> int:
+    """Have the kernel count run times until the descriptor that this gives is closed.
+
+    Raises:
+        KernelError: not permitted, or before Linux 5.8.
+    """
+    try:
+        return _call(_ENABLE_STATISTICS, struct.pack("<I", 0))
+    except OSError as error:
+        raise _explained(error, "enabling run-time statistics") from None
+
+
+def processors() -> int:
+    """How many processors there can be: as many values has a key of a map kept by processor."""
+    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
+        ranges = file.read().strip().split(",")
+    return max(int(part.rpartition("-")[2]) for part in ranges) + 1

@@ -1,0 +1,127 @@
+"""Where an agent has its policy from: the controller, over HTTP; without it, the last good one, also from disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+from host_agent.document import DocumentError, PolicyDocument
+from host_agent.ebpf.errors import PolicyError
+
+TIMEOUT_S = 2.0
+SIZE_MAX = 1 << 20
+"""Bytes of the longest document that is read."""
+
+
+class PolicySource:
+    """Asks ``url`` for the policy; what came last is kept in the file ``saved``."""
+
+    def __init__(self, url: str, saved: Path | None = None) -> None:
+        """``url`` of the controller, as ``http://HOST:PORT``.
+
+        Raises:
+            PolicyError: no such URL can be.
+        """
+        if not url.startswith(("http://", "https://")):
+            raise PolicyError(f"the controller's URL {url!r} does not begin with http://")
+        self._url = url.rstrip("/") + "/policy"
+        self._saved = saved
+        self._tag = ""
+
+    def fetch(self) -> PolicyDocument | None:
+        """The controller's policy; None if it is the one that was fetched before.
+
+        Raises:
+            PolicyError: nobody answers, or not with a policy.
+        """
+        try:
+            request = urllib.request.Request(self._url, headers={"If-None-Match": self._tag} if self._tag else {})
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+                text = answer.read(SIZE_MAX)
+                tag = answer.headers.get("ETag", "")
+            document = PolicyDocument.from_json(text)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 304:
+                return None
+            raise PolicyError(f"the controller at {self._url} answers {error.code} {error.reason}") from None
+        except DocumentError as error:
+            raise PolicyError(f"what the controller at {self._url} serves is no policy: {error}") from None
+        except (OSError, HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise PolicyError(f"the controller at {self._url} cannot be reached: {reason}") from None
+        self._tag = tag
+        return document
+
+    def save(self, document: PolicyDocument) -> None:
+        """Keep ``document``, which is good, for a start without the controller.
+
+        Raises:
+            PolicyError: the file cannot be written.
+        """
+        if self._saved is None:
+            return
+        try:
+            self._saved.parent.mkdir(parents=True, exist_ok=True)
+            part = self._saved.with_suffix(".part")
+            part.write_text(document.to_json() + "\n", "utf-8")
+            part.replace(self._saved)
+        except OSError as error:
+            raise PolicyError(f"the policy cannot be kept: {error}") from None
+
+    def load(self) -> PolicyDocument | None:
+        """The policy kept on disk, or None."""
+        if self._saved is None:
+            return None
+        with contextlib.suppress(OSError, DocumentError):
+            return PolicyDocument.from_json(self._saved.read_text("utf-8"))
+        return None
+
+
+class PolicyWatch:
+    """Fetches at an interval, in a thread of its own, so that a silent controller delays nobody."""
+
+    def __init__(
+        self, source: PolicySource, interval_s: float, on_news: Callable[[PolicyDocument | str], None]
+    ) -> None:
+        """``on_news`` is called, in that thread, with a new policy, or with why there is none, once per outage."""
+        self._source = source
+        self._interval_s = interval_s
+        self._on_news = on_news
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="policy-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first question comes after one interval."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, at once but for a question under way."""
+        self._end.set()
+
+    def _watch(self) -> None:
+        complained = False
+        while not self._end.wait(self._interval_s):
+            try:
+                document = self._source.fetch()
+            except PolicyError as error:
+                if not complained:
+                    self._on_news(str(error))
+                complained = True
+                continue
+            if document is not None:
+                self._on_news(document)
+            elif complained:
+                self._on_news("the controller answers again")
+            complained = False
+
+
+def saved_path(directory: Path, interface: str) -> Path:
+    """Where the policy of ``interface`` is kept."""
+    return directory / f"policy-{interface.replace(os.sep, '_')}.json"

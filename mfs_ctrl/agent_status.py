@@ -1,0 +1,57 @@
+"""The host agent's status as plain text: the base install has no library for tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_FLOW_COLUMNS = ("flow", "stage", "batch", "number", "slack ms", "layer", "sent", "of", "level", "owner", "match")
+_WORDS = {
+    "stamped": "packets stamped",
+    "shared": "of these, segmented after the stamp",
+    "too_long": "left without a stamp: frame too long",
+    "segmented": "left without a stamp: not yet segmented",
+    "failed": "left without a stamp: no room made",
+    "removed": "stamps removed",
+    "malformed": "malformed stamps that came in",
+    "learnt": "stamps that told of progress",
+}
+
+
+def in_words(status: Mapping[str, Any]) -> str:
+    """All of it, over several lines."""
+    policy, counters = status["policy"], status["counters"]
+    origin = f"from {policy['from'] or 'nowhere'}; controller: {policy['controller']}"
+    lines = [
+        f"{status['interface']}: {status['rate_bps'] / 1e9:g} Gb/s, agent {status['pid']}, up {status['up_s']:.0f} s",
+        f"policy {policy['name'] or 'none yet'}, {origin}",
+        "",
+        *(f"{counters[name]:>14}  {words}" for name, words in _WORDS.items()),
+    ]
+    for name, program in status["programs"].items():
+        if program["runs"]:
+            lines.append(
+                f"{program['run_time_ns'] / program['runs']:>14.0f}  ns a packet, {name} ({program['runs']} runs)"
+            )
+    levels = list(zip(counters["level_packets"], counters["level_bytes"], strict=True))
+    lines += [
+        "",
+        *_table(("level", "packets", "bytes"), [(level, *levels[level]) for level in reversed(range(len(levels)))]),
+    ]
+    lines += ["", *_table(_FLOW_COLUMNS, [_flow(flow) for flow in status["flows"]])]
+    return "\n".join(lines)
+
+
+def _flow(flow: Mapping[str, Any]) -> tuple[object, ...]:
+    layer = f"{flow['current_layer']}/{flow['target_layer']}"
+    level = "-" if flow["level"] is None else flow["level"]
+    slack_ms = f"{flow['slack_us'] / 1000:.1f}"
+    progress = flow["sent_bytes"], flow["total_bytes"]
+    head = flow["flow"], flow["stage"], flow["batch"], flow["number"]
+    return *head, slack_ms, layer, *progress, level, flow["owner"], flow["match"]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]

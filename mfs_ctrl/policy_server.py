@@ -1,0 +1,122 @@
+"""The policy in force over plain HTTP and JSON, for host agents: ``GET /policy``, with an entity tag.
+
+``PolicyServer.publish`` is an ``on_policy`` callback of the controller. Nothing here is secret and nothing can be
+changed; bind it to an address of the management network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+
+from host_agent.document import PolicyDocument, etag
+from mfs_ctrl.errors import ControlError
+from mfs_ctrl.policy import Policy
+
+PATH = "/policy"
+Publish = Callable[[Policy, Mapping[int, int]], None]
+IDLE_S = 10
+"""Seconds after which a silent client is let go."""
+
+
+class PolicyServerError(ControlError):
+    """The address cannot be served."""
+
+
+class PolicyServer:
+    """Serves the policy published last; 503 before the first."""
+
+    def __init__(self, address: str) -> None:
+        """Listen at ``address``, HOST:PORT; port 0 takes any that is free.
+
+        Raises:
+            PolicyServerError: no such address, or it is taken.
+        """
+        host, _, port = address.rpartition(":")
+        self._document: tuple[str, str] | None = None
+        try:
+            self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), self._handler())
+        except (OSError, OverflowError, ValueError) as error:
+            raise PolicyServerError(f"cannot serve the policy at {address!r} (HOST:PORT): {error}") from None
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="policy-server", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def publish(self, policy: Policy, biases: Mapping[int, int]) -> None:
+        """Serve ``policy`` and the bias code of each port from now on."""
+        text = PolicyDocument(policy.name, policy.rules, dict(biases)).to_json()
+        self._document = (text, etag(text))
+
+    def close(self) -> None:
+        """Serve no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> PolicyServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = IDLE_S
+
+            def do_GET(self) -> None:
+                document = server._document
+                if self.path != PATH:
+                    self.send_error(HTTPStatus.NOT_FOUND, f"only {PATH} is here")
+                elif document is None:
+                    self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "no policy is in force yet")
+                elif self.headers.get("If-None-Match") == document[1]:
+                    self.send_response(HTTPStatus.NOT_MODIFIED)
+                    self.send_header("ETag", document[1])
+                    self.end_headers()
+                else:
+                    self._send(*document)
+
+            def _send(self, text: str, tag: str) -> None:
+                body = text.encode()
+                self.send_response(HTTPStatus.OK)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("ETag", tag)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing: agents ask every second."""
+
+        return Handler
+
+
+@contextlib.contextmanager
+def serving(
+    address: str | None, say: Callable[[str], None]
+) -> Iterator[Callable[[Policy, Mapping[int, int]], None] | None]:
+    """Within, what is published by the function that this gives is served at ``address``; without one, it gives None.
+
+    Raises:
+        PolicyServerError: as for :class:`PolicyServer`.
+    """
+    if address is None:
+        yield None
+        return
+    with PolicyServer(address) as server:
+        say(f"serving the policy at {server.url}{PATH}")
+        yield server.publish
