@@ -84,13 +84,13 @@ class LiveNetwork:
     """Hosts in network namespaces, and the event loop of what happens between them. A context manager.
 
     Attributes:
-        connections: how many were made.
+        connections, flows: how many were made, and started.
         worst_delay_ns: the greatest delay, in real time, with which a timed call was made: how busy the process was.
     """
 
     def __init__(self, places: Mapping[int, Place], stretch: float = 1.0, stamper: Stamper | None = None) -> None:
         """``places`` of the hosts by number. The model's time begins now."""
-        self.connections = 0
+        self.connections = self.flows = 0
         self.worst_delay_ns = 0
         self._places = places
         self._stretch = stretch
@@ -151,6 +151,7 @@ class LiveNetwork:
             return
         idle = self._idle[source_host, spec.destination]
         connection = idle.popleft() if idle else self._connect(source_host, spec.destination)
+        self.flows += 1
         number = next(self._numbers) & 0xFFFF
         self._stamper.open(source_host, connection.sender, spec, number, self.real_ns(spec.deadline_ns))
         connection.flow = _Flow(spec.total_bytes, spec.total_bytes, on_complete)

@@ -10,15 +10,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import click
 
@@ -31,9 +27,9 @@ from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import NICENESS
 from soft_switch.traffic_manager import wire_bytes
 from topologies import namespaces
+from topologies.processes import Process, mfs
 from topologies.topology import Host, Topology, tor
 
-MFS = (sys.executable, "-c", "from mfs_ctrl.cli import main; main()")
 PREFIX = "mfsbench"
 RING_FRAMES = 8192
 SLEEP_S = 0.5e-3
@@ -74,18 +70,16 @@ def main(ports: int, rate: int, load: float, size: int, seconds: float) -> None:
         contextlib.ExitStack() as stack,
     ):
         address = _free_address()
-        switch = stack.enter_context(
-            _running("switch", "--address", address, *realised.switch_options(topology), lines=2)
-        )
+        options = ("--address", address, *realised.switch_options(topology))
+        switch = stack.enter_context(Process([*mfs(), "switch", *options], lambda out: "ports: " in out))
         servers = ("--servers", str(ports), "--nics", "1", "--rate", f"{rate / 1e9:f}")
-        stack.enter_context(_running("ctrl", "--address", address, *servers, lines=1))
+        stack.enter_context(Process([*mfs(), "ctrl", "--address", address, *servers], lambda out: "in force" in out))
         before_s = _cpu_s(switch.pid)
         results = measure(topology, realised, size, load, seconds)
         share = (_cpu_s(switch.pid) - before_s) / (seconds + SETTLING_S)
         _report(results, rate, load, share)
-        switch.send_signal(signal.SIGTERM)
-        out, _ = switch.communicate()
-        click.echo(out.strip())
+        for line in switch.finish().splitlines()[2:]:
+            click.echo(line)
 
 
 def measure(
@@ -175,25 +169,6 @@ def _report(results: Sequence[PortResult], rate_bps: int, load: float, cpu_share
 def _collect(of_socket: PacketSocket, arrivals: list[int]) -> None:
     while of_socket.take() is not None:
         arrivals.append(of_socket.arrival_ns)
-
-
-@contextlib.contextmanager
-def _running(*arguments: str, lines: int) -> Iterator[subprocess.Popen[str]]:
-    """``mfs`` with these arguments, once it has said so many lines; ended at the end."""
-    process = subprocess.Popen([*MFS, *arguments], stdout=subprocess.PIPE, text=True)
-    try:
-        for _ in range(lines):
-            _read_line(process.stdout, arguments[0])
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=10)
-
-
-def _read_line(stream: IO[str] | None, command: str) -> None:
-    if stream is None or not stream.readline():
-        raise EvaluationError(f"mfs {command} did not start")
 
 
 def _cpu_s(pid: int) -> float:

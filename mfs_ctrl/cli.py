@@ -11,6 +11,7 @@ import click
 
 from mfs_ctrl import topology_commands
 from mfs_ctrl.agent_cli import agent
+from mfs_ctrl.live_command import live
 from mfs_ctrl.options import BitRate, PortAtInterface, Positive
 
 EXTRAS = {
@@ -19,6 +20,7 @@ EXTRAS = {
     "ablate": "eval",
     "switch": "ctrl",
     "ctrl": "ctrl",
+    "live": "eval,net",
     "topology": "net",
     "clean": "net",
 }
@@ -224,6 +226,13 @@ def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4
 @click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces of each server.")
 @click.option("--rate", type=Positive(0.001, 10_000), default=100.0, show_default=True, help="Gb/s of a port.")
 @click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between steps.")
+@click.option(
+    "--slack-factor",
+    type=Positive(0.001, 1000),
+    default=1.0,
+    show_default=True,
+    help="Multiply the mfs policy's thresholds of slack: for objectives so many times longer than tenths of seconds.",
+)
 @click.option("--policy-listen", metavar="HOST:PORT", help="Serve the policy in force to host agents here, over HTTP.")
 def ctrl(
     address: str,
@@ -236,6 +245,7 @@ def ctrl(
     nics: int,
     rate: float,
     interval: float,
+    slack_factor: float,
     policy_listen: str | None,
 ) -> None:
     """Run the controller of one switch: write its entries, then tune them."""
@@ -244,7 +254,11 @@ def ctrl(
     from mfs_ctrl.service import run_controller
     from topologies import catalogue
 
-    policies = {"mfs": policy.mfs, "static": policy.static, "fifo": policy.fifo}
+    policies = {
+        "mfs": lambda: policy.mfs(policy.slower(policy.Thresholds(), slack_factor)),
+        "static": policy.static,
+        "fifo": policy.fifo,
+    }
     with serving(policy_listen, click.echo) as on_policy:
         run_controller(
             address,
@@ -259,6 +273,7 @@ def ctrl(
 
 
 mfs.add_command(agent)
+mfs.add_command(live)
 topology_commands.register(mfs)
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.cli_support import free_address
 from tests.realtime_support import real_kernel
 from topologies.errors import TopologyError
+from topologies.processes import Process, mfs
 from topologies.topology import tor
 
 try:
@@ -71,10 +72,9 @@ def test_mininets_own_command_takes_the_topologies() -> None:
     assert "0% dropped (2/2 received)" in done.stderr + done.stdout, done.stderr + done.stdout
 
 
-@real_kernel
 def test_a_switch_that_does_not_start_is_named_with_its_last_words() -> None:
     with pytest.raises(TopologyError, match=r"mfs switch --address did not start: error: '127.0.0.1:1x' is not"):
-        mininet_network.Process([*mininet_network.mfs(), "switch", "--address", "127.0.0.1:1x"], lambda _: False)
+        Process([*mfs(), "switch", "--address", "127.0.0.1:1x"], lambda _: False)
 
 
 def test_commands_of_hosts_name_each_neighbour_once() -> None:

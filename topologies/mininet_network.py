@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from topologies import catalogue
 from topologies.errors import TopologyError
+from topologies.processes import ROOT, Process, mfs
 from topologies.topology import LINK_MTU, PAYLOAD_MTU, Topology, cables, neighbours
 
 SYSTEM_PACKAGES = "/usr/lib/python3/dist-packages"
@@ -40,10 +36,7 @@ from mininet.net import Mininet  # noqa: E402
 from mininet.node import Controller, Host, Node, Switch  # noqa: E402
 from mininet.topo import Topo  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
 FIRST_P4RUNTIME_PORT = 9559
-START_S = 30.0
-END_S = 10.0
 
 
 class NamedTopology(Topo):  # type: ignore[misc]
@@ -242,45 +235,6 @@ class MFSController(Controller):  # type: ignore[misc]
         return True
 
 
-class Process:
-    """A child that was started and is ready.
-
-    Raises:
-        TopologyError: it ended, or said nothing of the kind in time; with its last words.
-    """
-
-    def __init__(self, command: Sequence[str], ready: Callable[[str], bool]) -> None:
-        self._log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-        # Of a session of its own: Ctrl-C at Mininet's prompt is not for the switch.
-        self._child = subprocess.Popen(
-            command, stdout=self._log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
-        deadline = time.monotonic() + START_S
-        while not ready(output := self.output()):
-            if self._child.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                words = output.strip().splitlines() or ["it said nothing"]
-                raise TopologyError(f"{' '.join(command[:3])} did not start: {words[-1]}")
-            time.sleep(0.05)
-
-    def output(self) -> str:
-        """All that it said."""
-        with open(f"/proc/self/fd/{self._log.fileno()}", encoding="utf-8", errors="replace") as log:
-            return log.read()
-
-    def stop(self) -> None:
-        """End it with SIGTERM, or with SIGKILL where that takes too long."""
-        if self._child.poll() is None:
-            self._child.send_signal(signal.SIGTERM)
-            try:
-                self._child.wait(END_S)
-            except subprocess.TimeoutExpired:
-                self._child.kill()
-                self._child.wait()
-        self._log.close()
-
-
 def network(
     name: str = "tor",
     servers: int = 8,
@@ -307,21 +261,6 @@ def network(
         controller=lambda node, **params: MFSController(node, policy=policy, **params),
         waitConnected=False,
     )
-
-
-def mfs() -> list[str]:
-    """The command ``mfs``: of this checkout's environment, of this Python's, or on the PATH.
-
-    Raises:
-        TopologyError: there is none.
-    """
-    for folder in (ROOT / ".venv" / "bin", Path(sys.executable).parent):
-        if (folder / "mfs").exists():
-            return [str(folder / "mfs")]
-    found = shutil.which("mfs")
-    if found is None:
-        raise TopologyError("there is no command mfs; run make demo once, or pip install 'mfs-switch[net]'")
-    return [found]
 
 
 def _node_of(node: str, names: Sequence[str]) -> list[str]:

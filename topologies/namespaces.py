@@ -15,6 +15,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -31,6 +32,8 @@ DEFAULT_PREFIX = "mfs"
 """All prefixes of this project's own begin like this."""
 LONGEST_PREFIX = 8
 """Names of interfaces have 15 characters at most, and ``-s200n8`` takes seven."""
+MANAGEMENT_NETWORK = IPv4Network("172.31.240.0/22")
+"""Of management links, four addresses each: room for 200 servers."""
 _PREFIX = re.compile(rf"[A-Za-z][A-Za-z0-9]{{0,{LONGEST_PREFIX - 1}}}")
 
 
@@ -42,12 +45,14 @@ class Realised:
         namespaces: by server, the name of its network namespace.
         interfaces: by host id, the name of its interface within its server's namespace.
         ports: for each topology, in order: by port, the name of the switch's interface.
+        management: by server, the address of this machine on its management link, where there is one.
     """
 
     prefix: str
     namespaces: Mapping[int, str] = field(default_factory=dict)
     interfaces: Mapping[int, str] = field(default_factory=dict)
     ports: tuple[Mapping[int, str], ...] = ()
+    management: Mapping[int, str] = field(default_factory=dict)
 
     def switch_options(self, topology: Topology, number: int = 0) -> list[str]:
         """Arguments of ``mfs switch`` that put its ports on the interfaces of the ``number``-th topology."""
@@ -59,8 +64,10 @@ class Realised:
         ]
 
 
-def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX) -> Realised:
+def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management: bool = False) -> Realised:
     """Set ``topologies`` up, one or several that are joined. They stay until :func:`clean`.
+
+    With ``management``, servers have a link to this machine that no switch knows of: the way to the controller.
 
     Raises:
         TopologyError: no root, something with this prefix stands already, or the kernel refuses; nothing is left then.
@@ -72,7 +79,7 @@ def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX) -> Realised
             f"{', '.join(standing)} stand already; take another prefix, or: mfs clean --prefix {prefix}"
         )
     try:
-        return _build(topologies, prefix)
+        return _build(topologies, prefix, management)
     except (NetlinkError, OSError) as error:
         clean(prefix)
         reason = error.args[-1] if error.args else error
@@ -83,13 +90,15 @@ def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX) -> Realised
 
 
 @contextlib.contextmanager
-def standing(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX) -> Iterator[Realised]:
+def standing(
+    topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management: bool = False
+) -> Iterator[Realised]:
     """:func:`up`, and :func:`clean` at the end, however it comes; for SIGTERM see :func:`unwinding_on_sigterm`.
 
     Raises:
         TopologyError: as :func:`up`.
     """
-    realised = up(topologies, prefix)
+    realised = up(topologies, prefix, management)
     try:
         yield realised
     finally:
@@ -173,7 +182,7 @@ def inside(namespace: str, function: Callable[[], T]) -> T:
     return results[0]
 
 
-def _build(topologies: Sequence[Topology], prefix: str) -> Realised:
+def _build(topologies: Sequence[Topology], prefix: str, management: bool) -> Realised:
     hosts = [host for topology in topologies for host in topology.hosts]
     namespaces = {server: f"{prefix}-s{server + 1}" for server in sorted({host.server for host in hosts})}
     for name in namespaces.values():
@@ -194,11 +203,15 @@ def _build(topologies: Sequence[Topology], prefix: str) -> Realised:
                 ip.link("add", ifname=name, kind="veth", mtu=LINK_MTU, peer=peer)
                 _start_switch_end(ip, name)
         _join_switches(ip, topologies, ports, prefix)
+        managed = {
+            server: _manage(ip, f"{prefix}-m{server + 1}", name, server)
+            for server, name in (namespaces if management else {}).items()
+        }
     known = neighbours(topologies)
     for server, namespace in namespaces.items():
         own = [host for host in hosts if host.server == server]
         inside(namespace, lambda own=own: _start_hosts(own, known))  # type: ignore[misc]
-    return Realised(prefix, namespaces, interfaces, tuple(ports))
+    return Realised(prefix, namespaces, interfaces, tuple(ports), managed)
 
 
 def _join_switches(ip: IPRoute, topologies: Sequence[Topology], ports: Sequence[dict[int, str]], prefix: str) -> None:
@@ -208,6 +221,25 @@ def _join_switches(ip: IPRoute, topologies: Sequence[Topology], ports: Sequence[
         for end, name in zip((near, far), names, strict=True):
             _start_switch_end(ip, name)
             ports[end.switch][end.port] = name
+
+
+def _manage(ip: IPRoute, name: str, namespace: str, server: int) -> str:
+    """A link of its own between this machine and a server; the address of this end."""
+    network = MANAGEMENT_NETWORK[server * 4]
+    near, far = network + 1, network + 2
+    ip.link("add", ifname=name, kind="veth", peer={"ifname": "mgmt", "net_ns_fd": namespace})
+    index = ip.link_lookup(ifname=name)[0]
+    ip.addr("add", index=index, address=str(near), prefixlen=30)
+    ip.link("set", index=index, state="up")
+
+    def start_far_end() -> None:
+        with IPRoute() as inner:
+            index = inner.link_lookup(ifname="mgmt")[0]
+            inner.addr("add", index=index, address=str(far), prefixlen=30)
+            inner.link("set", index=index, state="up")
+
+    inside(namespace, start_far_end)
+    return str(near)
 
 
 def _start_switch_end(ip: IPRoute, name: str) -> None:
