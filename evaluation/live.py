@@ -8,6 +8,8 @@ the payload, which is zeros.
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import socket
 import tempfile
 import time
@@ -28,6 +30,7 @@ from evaluation.trace import SAMPLE_PATH, Request, load_trace, with_poisson_arri
 from evaluation.workload import Workload, select
 from host_agent.client import AgentClient, OpenFlow
 from host_agent.flow import FlowSpec
+from soft_switch.realtime.serving import NICENESS
 from topologies import namespaces
 from topologies.namespaces import Realised
 from topologies.processes import Process, mfs
@@ -156,6 +159,9 @@ def run_live(
         EvaluationError: a run stalls.
         TopologyError: no root, or something cannot be set up.
     """
+    with contextlib.suppress(OSError):
+        # Hosts and agents, which are children of this process, are to be no worse off than the switch.
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     topology = tor(CLUSTER.servers, CLUSTER.nics_per_server, settings.rate_bps)
     requests = with_poisson_arrivals(work.requests, request_rate, seed)
     with (
@@ -218,7 +224,7 @@ def _one_run(
     say: Callable[[str], None],
 ) -> LiveResult:
     places = {host.id: Place(realised.namespaces[host.server], str(host.ipv4)) for host in topology.hosts}
-    with LiveNetwork(places, settings.stretch, stamper) as network:
+    with LiveNetwork(places, settings.stretch, stamper, random.getrandbits(31)) as network:
         network.warm_up(WARM_CONNECTIONS)
         serving = Serving(settings.scenario.serving, network, requests, work.slo_ns, work.placements)
         serving.start()

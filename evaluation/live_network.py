@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import os
 import select
 import socket
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from pyroute2 import netns
@@ -25,15 +27,18 @@ from pyroute2 import netns
 from evaluation.errors import EvaluationError
 from host_agent.flow import FlowSpec
 
-RECEIVE_BUFFER_BYTES = 64 * 1024
-"""Bounds what a connection has under way: a queue of the switch holds several."""
+RECEIVE_BUFFER_BYTES = 128 * 1024
+"""Bounds what a connection has under way to about 16 packets, as in the model: a queue of the switch holds ten such."""
 _SOMETHING = bytes(256 * 1024)
 _ROOM = memoryview(bytearray(256 * 1024))
 _CONNECT_S = 10.0
 
 
 class Stamper(Protocol):
-    """Who is told what connections carry, so that their packets are stamped. Times are on CLOCK_MONOTONIC."""
+    """Who is told what connections carry, so that their packets are stamped. Times are on CLOCK_MONOTONIC.
+
+    Each host has a thread of its own that calls it, for it may have to wait for the host's agent.
+    """
 
     def open(self, host: int, connection: socket.socket, spec: FlowSpec, number: int, deadline_ns: int) -> None:
         """From now on ``connection``, of ``host``, carries the flow; what it carried before is over."""
@@ -88,22 +93,36 @@ class LiveNetwork:
         worst_delay_ns: the greatest delay, in real time, with which a timed call was made: how busy the process was.
     """
 
-    def __init__(self, places: Mapping[int, Place], stretch: float = 1.0, stamper: Stamper | None = None) -> None:
-        """``places`` of the hosts by number. The model's time begins now."""
+    def __init__(
+        self,
+        places: Mapping[int, Place],
+        stretch: float = 1.0,
+        stamper: Stamper | None = None,
+        first_batch: int = 0,
+    ) -> None:
+        """``places`` of the hosts by number. The model's time begins now.
+
+        ``first_batch`` is added to the model's batches: switches remember those of an earlier run.
+        """
         self.connections = self.flows = 0
         self.worst_delay_ns = 0
         self._places = places
         self._stretch = stretch
         self._stamper: Stamper = stamper or NoStamps()
+        self._first_batch = first_batch
         self._start_ns = time.monotonic_ns()
+        self._told: SimpleQueue[tuple[Future[None], _Connection | None]] = SimpleQueue()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._scheduled = itertools.count()
         self._numbers = itertools.count()
-        self._idle: dict[tuple[int, int], deque[_Connection]] = defaultdict(deque)
+        self._idle: dict[tuple[int, int], list[_Connection]] = defaultdict(list)
         self._by_descriptor: dict[int, _Connection] = {}
         self._poll = select.epoll()
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._poll.close)
+        self._stack.callback(os.close, self._wakeup)
+        self._poll.register(self._wakeup, select.EPOLLIN)
         self._threads: dict[int, ThreadPoolExecutor] = {}
         self._listeners: dict[int, socket.socket] = {}
         try:
@@ -150,17 +169,19 @@ class LiveNetwork:
             self.call_at(now_ns, on_complete, now_ns)
             return
         idle = self._idle[source_host, spec.destination]
-        connection = idle.popleft() if idle else self._connect(source_host, spec.destination)
+        # The one that was used last: its window is the widest.
+        connection = idle.pop() if idle else self._connect(source_host, spec.destination)
         self.flows += 1
         number = next(self._numbers) & 0xFFFF
-        self._stamper.open(source_host, connection.sender, spec, number, self.real_ns(spec.deadline_ns))
+        told = replace(spec, batch=spec.batch + self._first_batch)
         connection.flow = _Flow(spec.total_bytes, spec.total_bytes, on_complete)
-        self._send(connection)
+        deadline_ns = self.real_ns(spec.deadline_ns)
+        self._tell(source_host, connection, self._stamper.open, connection.sender, told, number, deadline_ns)
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
         """Tell the hosts' stampers."""
         for host in hosts:
-            self._stamper.advance(host, batch, layer)
+            self._tell(host, None, self._stamper.advance, batch + self._first_batch, layer)
 
     def prune(self, requests: Collection[int]) -> None:
         """Nothing is given up here."""
@@ -192,8 +213,30 @@ class LiveNetwork:
             if select.select([self._poll], [], [], timeout)[0]:
                 self._move()
 
+    def _tell(self, host: int, sending: _Connection | None, function: Callable[..., None], *args: Any) -> None:
+        """Call the stamper in the host's thread; ``sending`` sends after that."""
+        future = self._threads[host].submit(function, host, *args)
+        future.add_done_callback(lambda done: self._note(done, sending))
+
+    def _note(self, done: Future[None], sending: _Connection | None) -> None:
+        self._told.put((done, sending))
+        os.eventfd_write(self._wakeup, 1)
+
+    def _go_on(self) -> None:
+        os.eventfd_read(self._wakeup)
+        with contextlib.suppress(Empty):
+            while True:
+                done, connection = self._told.get_nowait()
+                # Raises what went wrong.
+                done.result()
+                if connection is not None:
+                    self._send(connection)
+
     def _move(self) -> None:
         for descriptor, events in self._poll.poll(0):
+            if descriptor == self._wakeup:
+                self._go_on()
+                continue
             connection = self._by_descriptor[descriptor]
             if connection.flow is None:
                 continue

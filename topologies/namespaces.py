@@ -250,6 +250,8 @@ def _start_switch_end(ip: IPRoute, name: str) -> None:
 
 
 def _quiet_namespace() -> None:
+    # As operators set it where connections are kept and used now and then.
+    _write_sysctl("ipv4/tcp_slow_start_after_idle", 0)
     for name in ("all", "default"):
         _write_sysctl(f"ipv6/conf/{name}/accept_dad", 0)
         _write_sysctl(f"ipv6/conf/{name}/accept_ra", 0)
