@@ -220,6 +220,11 @@ def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4
     help="The highest is primary.",
 )
 @click.option("--policy", "policy_name", type=click.Choice(["mfs", "static", "fifo"]), default="mfs", show_default=True)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A TOML file with the switch's ports and hosts, instead of the following options.",
+)
 @click.option("--topology", "topology_name", default="tor", show_default=True, help="See: mfs topology list.")
 @click.option("--node", help="Which switch of the topology this is, where it has several.")
 @click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Servers in all.")
@@ -239,6 +244,7 @@ def ctrl(
     device_id: int,
     election_id: int,
     policy_name: str,
+    config: Path | None,
     topology_name: str,
     node: str | None,
     servers: int,
@@ -249,7 +255,9 @@ def ctrl(
     policy_listen: str | None,
 ) -> None:
     """Run the controller of one switch: write its entries, then tune them."""
+    from mfs_ctrl import config as configuration
     from mfs_ctrl import policy
+    from mfs_ctrl.desired import SwitchParameters
     from mfs_ctrl.policy_server import serving
     from mfs_ctrl.service import run_controller
     from topologies import catalogue
@@ -259,11 +267,18 @@ def ctrl(
         "static": policy.static,
         "fifo": policy.fifo,
     }
+    if config is None:
+        topology = catalogue.switch(topology_name, node, servers, nics, round(rate * 1e9))
+        parameters = SwitchParameters()
+    else:
+        described = configuration.read(config)
+        topology, parameters = described.topology, described.parameters
     with serving(policy_listen, click.echo) as on_policy:
         run_controller(
             address,
             device_id,
-            topology=catalogue.switch(topology_name, node, servers, nics, round(rate * 1e9)),
+            topology=topology,
+            parameters=parameters,
             policy=policies[policy_name](),
             election_id=election_id,
             interval_s=interval,

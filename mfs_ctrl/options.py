@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import click
 
-_FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
+from mfs_ctrl.rates import bits_per_second
 
 
 class Positive(click.FloatRange):
@@ -34,9 +33,8 @@ class BitRate(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
         """See :meth:`click.ParamType.convert`."""
         if isinstance(value, int):
             return value
-        matched = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMG]?)", value)
-        rate = 0 if matched is None else round(float(matched[1]) * _FACTORS[matched[2]])
-        if not 1 <= rate <= 10**12:
+        rate = bits_per_second(value)
+        if rate is None:
             self.fail(f"{value!r} is not a rate of 1 b/s to 1000G; write bits per second, e.g. 20M.", param, ctx)
         return rate
 

@@ -19,13 +19,26 @@ LINK_MTU = PAYLOAD_MTU + STAMP_BYTES
 
 
 @dataclass(frozen=True, slots=True)
+class Addresses:
+    """Of one network interface: MAC address, 6 bytes, and IP addresses."""
+
+    mac: bytes
+    ipv4: IPv4Address
+    ipv6: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
-    """One network interface of one server, and the switch port it is connected to."""
+    """One network interface of one server, and the switch port it is connected to.
+
+    ``addresses`` are its own where they are not those of the address plan, which the properties describe.
+    """
 
     id: int
     server: int
     nic: int
     port: int
+    addresses: Addresses | None = None
 
     @property
     def name(self) -> str:
@@ -34,18 +47,18 @@ class Host:
 
     @property
     def mac(self) -> bytes:
-        """A locally administered MAC address, 6 bytes."""
-        return bytes((0x02, 0, 0, 0, self.server + 1, self.nic + 1))
+        """Its MAC address, 6 bytes; by the plan a locally administered one."""
+        return self.addresses.mac if self.addresses else bytes((0x02, 0, 0, 0, self.server + 1, self.nic + 1))
 
     @property
     def ipv4(self) -> IPv4Address:
-        """10.0.SERVER.NIC, both from 1."""
-        return IPv4Address(f"10.0.{self.server + 1}.{self.nic + 1}")
+        """Its address; by the plan 10.0.SERVER.NIC, both from 1."""
+        return self.addresses.ipv4 if self.addresses else IPv4Address(f"10.0.{self.server + 1}.{self.nic + 1}")
 
     @property
-    def ipv6(self) -> IPv6Address:
-        """fd00::SERVER:NIC, both from 1."""
-        return IPv6Address(f"fd00::{self.server + 1:x}:{self.nic + 1:x}")
+    def ipv6(self) -> IPv6Address | None:
+        """Its address, if it has one; by the plan fd00::SERVER:NIC, both from 1."""
+        return self.addresses.ipv6 if self.addresses else IPv6Address(f"fd00::{self.server + 1:x}:{self.nic + 1:x}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +237,7 @@ def neighbours(topologies: Sequence[Topology]) -> tuple[Neighbour, ...]:
         for other, _ in everyone
         if other.server != host.server and other.nic == host.nic
         for own, address in ((host.ipv4, other.ipv4), (host.ipv6, other.ipv6))
+        if own is not None and address is not None
     )
 
 
