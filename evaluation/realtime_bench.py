@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import NICENESS
 from soft_switch.traffic_manager import wire_bytes
 from topologies import namespaces
-from topologies.processes import Process, mfs
+from topologies.processes import Process, free_address, mfs
 from topologies.topology import Host, Topology, tor
 
 PREFIX = "mfsbench"
@@ -69,7 +68,7 @@ def main(ports: int, rate: int, load: float, size: int, seconds: float) -> None:
         namespaces.standing([topology], PREFIX) as realised,
         contextlib.ExitStack() as stack,
     ):
-        address = _free_address()
+        address = free_address()
         options = ("--address", address, *realised.switch_options(topology))
         switch = stack.enter_context(Process([*mfs(), "switch", *options], lambda out: "ports: " in out))
         servers = ("--servers", str(ports), "--nics", "1", "--rate", f"{rate / 1e9:f}")
@@ -132,9 +131,9 @@ def measure(
     return [_result(sent[index - 1], arrivals[index], window, wire, nominal_ns) for index in range(count)]
 
 
-def packet(source: Host, target: Host, topology: Topology, size: int) -> bytes:
+def packet(source: Host, target: Host, topology: Topology, size: int, stage: Stage = Stage.P2D) -> bytes:
     """A stamped UDP packet of ``size`` bytes, in a frame for the switch."""
-    stamp = Stamp(Stage.P2D, batch=source.id + 1, flow=1, slack_us=1_000_000, remaining=units_of(size))
+    stamp = Stamp(stage, batch=source.id + 1, flow=1, slack_us=1_000_000, remaining=units_of(size))
     ethernet = topology.switch_mac + source.mac + ETHERTYPE_MFS.to_bytes(2, "big")
     payload = size - IP_UDP_BYTES
     return (
@@ -174,12 +173,6 @@ def _collect(of_socket: PacketSocket, arrivals: list[int]) -> None:
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _free_address() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -230,6 +231,7 @@ def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4
 @click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Servers in all.")
 @click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces of each server.")
 @click.option("--rate", type=Positive(0.001, 10_000), default=100.0, show_default=True, help="Gb/s of a port.")
+@click.option("--dscp", is_flag=True, help="Write levels into the DSCP of what leaves, for links that order by it.")
 @click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between steps.")
 @click.option(
     "--slack-factor",
@@ -250,6 +252,7 @@ def ctrl(
     servers: int,
     nics: int,
     rate: float,
+    dscp: bool,
     interval: float,
     slack_factor: float,
     policy_listen: str | None,
@@ -273,6 +276,8 @@ def ctrl(
     else:
         described = configuration.read(config)
         topology, parameters = described.topology, described.parameters
+    if dscp:
+        parameters = replace(parameters, dscp_ports=frozenset(topology.ports))
     with serving(policy_listen, click.echo) as on_policy:
         run_controller(
             address,

@@ -69,6 +69,16 @@ def list_topologies() -> None:
         click.echo(f"{name:12} {state:5} {named.about}")
 
 
+@topology.command()
+@click.argument("interface")
+@click.option("--rate", type=BitRate(), required=True, help="Bits per second on the wire.")
+def link(interface: str, rate: int) -> None:
+    """Make INTERFACE, behind a port of bmv2, a link of a rate, with a class for each level (by DSCP)."""
+    from topologies import port_classes
+
+    port_classes.put_link(interface, rate)
+
+
 @click.command()
 @click.option("--prefix", help="Only namespaces and interfaces whose names begin with this and a dash.")
 def clean(prefix: str | None) -> None:

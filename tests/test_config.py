@@ -64,7 +64,7 @@ def test_a_file_becomes_a_topology_and_parameters() -> None:
     entities = base_entities(made.topology, made.parameters, initial_biases(made.topology))
     rows = [entity for entity in entities if isinstance(entity, TableEntry)]
     routes = {
-        int(row.match[0][1].value): row.action
+        int(row.match[0][1].value): row.target
         for row in rows
         if row.table == "ipv4_route" and isinstance(row.match[0][1], Lpm)
     }

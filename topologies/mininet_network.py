@@ -14,7 +14,7 @@ from typing import Any
 
 from topologies import catalogue
 from topologies.errors import TopologyError
-from topologies.processes import ROOT, Process, mfs
+from topologies.processes import ROOT, Process, listening, mfs
 from topologies.topology import LINK_MTU, PAYLOAD_MTU, Topology, cables, neighbours
 
 SYSTEM_PACKAGES = "/usr/lib/python3/dist-packages"
@@ -119,8 +119,11 @@ class MFSHost(Host):  # type: ignore[misc]
 class P4RuntimeSwitch(Switch):  # type: ignore[misc]
     """A switch process with a P4Runtime server; ``command`` of subclasses says which.
 
-    ``rates`` are the ports' rates in bits per second, ``control`` the arguments by which ``mfs ctrl`` knows the switch.
+    ``rates`` are the ports' rates in bits per second, ``control`` the arguments by which ``mfs ctrl`` knows the switch,
+    and ``control_options`` those that all switches of a kind need.
     """
+
+    control_options: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -181,7 +184,9 @@ class EmbeddedSwitch(P4RuntimeSwitch):
 
 
 class Bmv2Switch(P4RuntimeSwitch):
-    """``simple_switch_grpc`` with eight priority queues. Its ports have no rate."""
+    """``simple_switch_grpc`` with eight priority queues; the kernel is the link behind its ports."""
+
+    control_options = ("--dscp",)
 
     def command(self, ports: Mapping[int, str]) -> list[str]:
         """See :meth:`P4RuntimeSwitch.command`.
@@ -198,9 +203,16 @@ class Bmv2Switch(P4RuntimeSwitch):
         thrift = ["--thrift-port", str(9090 + self.device_id)]
         return [program, "--device-id", str(self.device_id), "--no-p4", *thrift, *options, "--", *own]
 
-    def ready(self, output: str) -> bool:
+    def ready(self, output: str) -> bool:  # noqa: ARG002
         """See :meth:`P4RuntimeSwitch.ready`."""
-        return "Server listening on" in output
+        return listening(self.address)
+
+    def start(self, controllers: Sequence[Node]) -> None:
+        """See :meth:`P4RuntimeSwitch.start`; then a link with a class for each level behind each port."""
+        super().start(controllers)
+        for port, interface in self.intfs.items():
+            if port in self.rates:
+                self.pexec([*mfs(), "topology", "link", str(interface), "--rate", str(self.rates[port])])
 
 
 class MFSController(Controller):  # type: ignore[misc]
@@ -220,6 +232,7 @@ class MFSController(Controller):  # type: ignore[misc]
     def control(self, switch: P4RuntimeSwitch) -> None:
         """Run a controller for ``switch``, until its entries are written."""
         identity = ["--address", switch.address, "--device-id", str(switch.device_id), "--policy", self.policy]
+        identity += switch.control_options
         self._processes.append(Process([*mfs(), "ctrl", *identity, *switch.control], lambda out: "in force" in out))
 
     def stop(self, *args: Any, **params: Any) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -111,6 +112,21 @@ def mfs() -> list[str]:
     if found is None:
         raise TopologyError("there is no command mfs; run make demo once, or pip install 'mfs-switch[net]'")
     return [found]
+
+
+def free_address() -> str:
+    """An address on the loopback interface at which nobody listens yet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def listening(address: str) -> bool:
+    """Whether somebody listens at ``address``, as HOST:PORT: bmv2 does not say when it does."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def _end_with_parent() -> None:

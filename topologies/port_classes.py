@@ -1,0 +1,92 @@
+"""A link behind a port that has none: HTB with a class for each level, for switches that do not queue by bits.
+
+bmv2 limits each queue, in packets, so that a port with two busy levels sends twice its rate. Behind its ports the kernel
+can be the link: HTB shapes the interface to the link's rate, and eight classes order what the switch sends. They know a
+packet's level by its DSCP, which the switch writes (``dscp_ports`` of its parameters), under a stamp or without one.
+"""
+
+from __future__ import annotations
+
+from pyroute2 import IPRoute, NetlinkError
+
+from host_agent.arbiter import GUARANTEED_SHARE
+from host_agent.load import WIRE_OVERHEAD_BYTES
+from host_agent.stamp import ETHERTYPE_MFS, LEVELS, STAMP_BYTES, TOP_LEVEL
+from topologies.errors import TopologyError
+
+QUEUE_PACKETS = 64
+_HANDLE = 0x10000
+_LINK = _HANDLE | 0xFF
+_ETHERTYPE_IPV4, _ETHERTYPE_IPV6 = 0x0800, 0x86DD
+_CLASS_BITS_IPV4, _CLASS_BITS_IPV6 = 0xE0, 0x0E00
+"""Class selector bits: of IPv4's second byte, and of the first two of IPv6."""
+_BURST_BYTES = 3_200
+
+
+def put_link(interface: str, rate_bps: int, queue_packets: int = QUEUE_PACKETS, by_level: bool = True) -> None:
+    """Make ``interface``, one of this namespace's, a link of ``rate_bps`` bits per second on the wire.
+
+    Each level has a queue of ``queue_packets``; without ``by_level`` there is one queue for all.
+
+    Raises:
+        TopologyError: there is no such interface, it has a qdisc already, or the kernel has no HTB or u32.
+    """
+    try:
+        _put_link(interface, rate_bps, queue_packets, by_level)
+    except NetlinkError as error:
+        raise TopologyError(f"no classes on {interface}: {error.args[-1]}") from None
+
+
+def _put_link(interface: str, rate_bps: int, queue_packets: int, by_level: bool) -> None:
+    with IPRoute() as ip:
+        index = _index(ip, interface)
+        rate = rate_bps // 8
+        common = {"ceil": rate, "cburst": _BURST_BYTES, "burst": _BURST_BYTES, "overhead": WIRE_OVERHEAD_BYTES}
+        ip.tc("add", "htb", index, _HANDLE, default=1)
+        ip.tc("add-class", "htb", index, _LINK, parent=_HANDLE, rate=rate, **common)
+        for level in range(LEVELS if by_level else 1):
+            least = max(1_000, int(rate * GUARANTEED_SHARE)) if by_level else rate
+            share = {"rate": least, "quantum": _BURST_BYTES, "prio": TOP_LEVEL - level, **common}
+            ip.tc("add-class", "htb", index, _HANDLE | (level + 1), parent=_LINK, **share)
+            ip.tc("add", "pfifo", index, (level + 2) << 16, parent=_HANDLE | (level + 1), limit=queue_packets)
+        if by_level:
+            for level in range(1, LEVELS):
+                _classify(ip, index, level)
+
+
+def remove_link(interface: str) -> None:
+    """Undo :func:`put_link`."""
+    with IPRoute() as ip:
+        ip.tc("del", "htb", _index(ip, interface), _HANDLE)
+
+
+def _index(ip: IPRoute, interface: str) -> int:
+    found = ip.link_lookup(ifname=interface)
+    if not found:
+        raise TopologyError(f"there is no network interface {interface!r} here; see: ip link")
+    return int(found[0])
+
+
+def _classify(ip: IPRoute, index: int, level: int) -> None:
+    # u32 counts from the end of the Ethernet header: a stamped packet's IP header follows the stamp.
+    v4, v6 = level << 5, level << 9
+    for preference, protocol, at in (
+        (1, _ETHERTYPE_IPV4, 0),
+        (2, _ETHERTYPE_IPV6, 0),
+        (3, ETHERTYPE_MFS, STAMP_BYTES),
+        (4, ETHERTYPE_MFS, STAMP_BYTES),
+    ):
+        ipv4 = preference in (1, 3)
+        version = "0x40/0xf0" if ipv4 else "0x60/0xf0"
+        keys = [f"{version}+{at}"]
+        keys.append(f"{v4:#x}/{_CLASS_BITS_IPV4:#x}+{at + 1}" if ipv4 else f"{v6:#x}/{_CLASS_BITS_IPV6:#x}+{at}")
+        ip.tc(
+            "add-filter",
+            "u32",
+            index,
+            parent=_HANDLE,
+            prio=preference,
+            protocol=protocol,
+            target=_HANDLE | (level + 1),
+            keys=keys,
+        )
