@@ -1,7 +1,7 @@
 """A link behind a port that has none: HTB with a class for each level, for switches that do not queue by bits.
 
-bmv2 limits each queue, in packets, so that a port with two busy levels sends twice its rate. Behind its ports the kernel
-can be the link: HTB shapes the interface to the link's rate, and eight classes order what the switch sends. They know a
+bmv2 limits each queue, in packets, so that a port with two busy levels sends twice its rate. Behind its ports the
+kernel can be the link: HTB shapes the interface to its rate, and eight classes order what the switch sends. They know a
 packet's level by its DSCP, which the switch writes (``dscp_ports`` of its parameters), under a stamp or without one.
 """
 
@@ -18,8 +18,6 @@ QUEUE_PACKETS = 64
 _HANDLE = 0x10000
 _LINK = _HANDLE | 0xFF
 _ETHERTYPE_IPV4, _ETHERTYPE_IPV6 = 0x0800, 0x86DD
-_CLASS_BITS_IPV4, _CLASS_BITS_IPV6 = 0xE0, 0x0E00
-"""Class selector bits: of IPv4's second byte, and of the first two of IPv6."""
 _BURST_BYTES = 3_200
 
 
@@ -68,25 +66,16 @@ def _index(ip: IPRoute, interface: str) -> int:
 
 
 def _classify(ip: IPRoute, index: int, level: int) -> None:
-    # u32 counts from the end of the Ethernet header: a stamped packet's IP header follows the stamp.
-    v4, v6 = level << 5, level << 9
-    for preference, protocol, at in (
-        (1, _ETHERTYPE_IPV4, 0),
-        (2, _ETHERTYPE_IPV6, 0),
-        (3, ETHERTYPE_MFS, STAMP_BYTES),
-        (4, ETHERTYPE_MFS, STAMP_BYTES),
-    ):
-        ipv4 = preference in (1, 3)
-        version = "0x40/0xf0" if ipv4 else "0x60/0xf0"
-        keys = [f"{version}+{at}"]
-        keys.append(f"{v4:#x}/{_CLASS_BITS_IPV4:#x}+{at + 1}" if ipv4 else f"{v6:#x}/{_CLASS_BITS_IPV6:#x}+{at}")
-        ip.tc(
-            "add-filter",
-            "u32",
-            index,
-            parent=_HANDLE,
-            prio=preference,
-            protocol=protocol,
-            target=_HANDLE | (level + 1),
-            keys=keys,
-        )
+    # The version and the class selector, in the first two bytes of the IP header. u32 counts from the end of the
+    # Ethernet header, and a stamped packet's IP header follows the stamp.
+    v4, v6 = f"{0x4000 | level << 5:#x}/0xf0e0", f"{0x6000 | level << 9:#x}/0xfe00"
+    filters = (
+        (_ETHERTYPE_IPV4, v4, 0),
+        (_ETHERTYPE_IPV6, v6, 0),
+        (ETHERTYPE_MFS, v4, STAMP_BYTES),
+        (ETHERTYPE_MFS, v6, STAMP_BYTES),
+    )
+    for preference, (protocol, key, at) in enumerate(filters, 1):
+        keys = [f"{key}+{at}"]
+        words = {"prio": preference, "protocol": protocol, "target": _HANDLE | (level + 1), "keys": keys}
+        ip.tc("add-filter", "u32", index, parent=_HANDLE, **words)
