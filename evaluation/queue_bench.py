@@ -88,7 +88,7 @@ def main(rate: int, load: float, seconds: float) -> None:
             lost = [f"{flow.lost:.1%}" for flow in (high, low)]
             table.add_row(way.name, *(f"{value:.2f}" for value in (*rates, sum(rates))), *lost)
     click.echo(f"each flow offers {load * rate / 1e6:g} Mb/s to a port of {rate / 1e6:g} Mb/s")
-    Console().print(table)
+    Console(width=100).print(table)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from mfs_ctrl.desired import SwitchParameters
+from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.errors import ConfigError, DesiredStateError
 from mfs_ctrl.rates import bits_per_second
 from topologies.topology import SWITCH_MAC, Addresses, Host, Topology, Uplink
@@ -95,7 +95,12 @@ def parse(document: Mapping[str, Any]) -> SwitchConfig:
         uplinks=tuple(entry.uplink() for entry in uplinks),
         remote_hosts=tuple(entry.remote(len(hosts) + number) for number, entry in enumerate(remote)),
     )
-    return SwitchConfig(topology, _parameters(_table(document, "parameters")))
+    parameters = _parameters(_table(document, "parameters"))
+    try:
+        base_entities(topology, parameters, initial_biases(topology))
+    except DesiredStateError as error:
+        raise ConfigError(str(error)) from None
+    return SwitchConfig(topology, parameters)
 
 
 @dataclass(frozen=True, slots=True)

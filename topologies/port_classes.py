@@ -14,28 +14,29 @@ from host_agent.load import WIRE_OVERHEAD_BYTES
 from host_agent.stamp import ETHERTYPE_MFS, LEVELS, STAMP_BYTES, TOP_LEVEL
 from topologies.errors import TopologyError
 
-QUEUE_PACKETS = 64
+QUEUE_BYTES = 256 * 1024
+"""As the controller expects of a switch: ``queue_bytes`` of its parameters."""
 _HANDLE = 0x10000
 _LINK = _HANDLE | 0xFF
 _ETHERTYPE_IPV4, _ETHERTYPE_IPV6 = 0x0800, 0x86DD
 _BURST_BYTES = 3_200
 
 
-def put_link(interface: str, rate_bps: int, queue_packets: int = QUEUE_PACKETS, by_level: bool = True) -> None:
+def put_link(interface: str, rate_bps: int, queue_bytes: int = QUEUE_BYTES, by_level: bool = True) -> None:
     """Make ``interface``, one of this namespace's, a link of ``rate_bps`` bits per second on the wire.
 
-    Each level has a queue of ``queue_packets``; without ``by_level`` there is one queue for all.
+    Each level has a queue of ``queue_bytes``; without ``by_level`` there is one queue for all.
 
     Raises:
         TopologyError: there is no such interface, it has a qdisc already, or the kernel has no HTB or u32.
     """
     try:
-        _put_link(interface, rate_bps, queue_packets, by_level)
+        _put_link(interface, rate_bps, queue_bytes, by_level)
     except NetlinkError as error:
         raise TopologyError(f"no classes on {interface}: {error.args[-1]}") from None
 
 
-def _put_link(interface: str, rate_bps: int, queue_packets: int, by_level: bool) -> None:
+def _put_link(interface: str, rate_bps: int, queue_bytes: int, by_level: bool) -> None:
     with IPRoute() as ip:
         index = _index(ip, interface)
         rate = rate_bps // 8
@@ -46,7 +47,7 @@ def _put_link(interface: str, rate_bps: int, queue_packets: int, by_level: bool)
             least = max(1_000, int(rate * GUARANTEED_SHARE)) if by_level else rate
             share = {"rate": least, "quantum": _BURST_BYTES, "prio": TOP_LEVEL - level, **common}
             ip.tc("add-class", "htb", index, _HANDLE | (level + 1), parent=_LINK, **share)
-            ip.tc("add", "pfifo", index, (level + 2) << 16, parent=_HANDLE | (level + 1), limit=queue_packets)
+            ip.tc("add", "bfifo", index, (level + 2) << 16, parent=_HANDLE | (level + 1), limit=queue_bytes)
         if by_level:
             for level in range(1, LEVELS):
                 _classify(ip, index, level)
