@@ -13,6 +13,7 @@ from host_agent.arbiter import GUARANTEED_SHARE
 from host_agent.load import WIRE_OVERHEAD_BYTES
 from host_agent.stamp import ETHERTYPE_MFS, LEVELS, STAMP_BYTES, TOP_LEVEL
 from topologies.errors import TopologyError
+from topologies.topology import LINK_MTU
 
 QUEUE_BYTES = 256 * 1024
 """As the controller expects of a switch: ``queue_bytes`` of its parameters."""
@@ -25,7 +26,7 @@ _BURST_BYTES = 3_200
 def put_link(interface: str, rate_bps: int, queue_bytes: int = QUEUE_BYTES, by_level: bool = True) -> None:
     """Make ``interface``, one of this namespace's, a link of ``rate_bps`` bits per second on the wire.
 
-    Each level has a queue of ``queue_bytes``; without ``by_level`` there is one queue for all.
+    Each level has a queue of ``queue_bytes`` of full packets; without ``by_level`` there is one queue for all.
 
     Raises:
         TopologyError: there is no such interface, it has a qdisc already, or the kernel has no HTB or u32.
@@ -40,6 +41,7 @@ def _put_link(interface: str, rate_bps: int, queue_bytes: int, by_level: bool) -
     with IPRoute() as ip:
         index = _index(ip, interface)
         rate = rate_bps // 8
+        packets = max(1, queue_bytes // LINK_MTU)
         common = {"ceil": rate, "cburst": _BURST_BYTES, "burst": _BURST_BYTES, "overhead": WIRE_OVERHEAD_BYTES}
         ip.tc("add", "htb", index, _HANDLE, default=1)
         ip.tc("add-class", "htb", index, _LINK, parent=_HANDLE, rate=rate, **common)
@@ -47,7 +49,7 @@ def _put_link(interface: str, rate_bps: int, queue_bytes: int, by_level: bool) -
             least = max(1_000, int(rate * GUARANTEED_SHARE)) if by_level else rate
             share = {"rate": least, "quantum": _BURST_BYTES, "prio": TOP_LEVEL - level, **common}
             ip.tc("add-class", "htb", index, _HANDLE | (level + 1), parent=_LINK, **share)
-            ip.tc("add", "bfifo", index, (level + 2) << 16, parent=_HANDLE | (level + 1), limit=queue_bytes)
+            ip.tc("add", "pfifo", index, (level + 2) << 16, parent=_HANDLE | (level + 1), limit=packets)
         if by_level:
             for level in range(1, LEVELS):
                 _classify(ip, index, level)
