@@ -34,7 +34,7 @@ from soft_switch.realtime.serving import NICENESS
 from topologies import namespaces
 from topologies.namespaces import Realised
 from topologies.processes import Process, mfs
-from topologies.topology import Topology, tor
+from topologies.topology import Host, Topology, tor
 
 PREFIX = "mfslive"
 CLUSTER = Cluster(8, 1, 4, units=((0, 1), (2, 3), (4, 5)), decode_servers=(6,))
@@ -56,11 +56,13 @@ class LiveSettings:
         rate_bps: of each link.
         stretch: real time over the model's.
         stamps: whether host agents run; without, packets are not stamped, and all policies are alike.
+        cluster: servers of one interface each, and what they do.
     """
 
     rate_bps: int = 20_000_000
     stretch: float = 5.0
     stamps: bool = True
+    cluster: Cluster = CLUSTER
 
     @property
     def scenario(self) -> Scenario:
@@ -69,10 +71,15 @@ class LiveSettings:
         Raises:
             EvaluationError: rate and stretch together leave less than a byte of what 100 Gb/s carry.
         """
-        scale = round(CLUSTER.nic_bits_per_second / (self.rate_bps * self.stretch))
+        scale = round(self.cluster.nic_bits_per_second / (self.rate_bps * self.stretch))
         if scale < 1:
             raise EvaluationError(f"{self.rate_bps} b/s for {self.stretch:g} times as long is more than is modelled")
-        return Scenario("live", CLUSTER, (), scale=scale, layers_per_step=LAYERS_PER_STEP)
+        return Scenario("live", self.cluster, (), scale=scale, layers_per_step=LAYERS_PER_STEP)
+
+    @property
+    def topology(self) -> Topology:
+        """The cluster's servers around one switch."""
+        return tor(self.cluster.servers, self.cluster.nics_per_server, self.rate_bps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +140,7 @@ def prepared(settings: LiveSettings, count: int, trace: Path | None = None) -> W
     scenario = settings.scenario
     requested = load_trace(trace or SAMPLE_PATH)
     requests = select(scenario, requested, count)
-    placements = place(requests, len(CLUSTER.units), requested[: scenario.warm_requests])
+    placements = place(requests, len(settings.cluster.units), requested[: scenario.warm_requests])
     alone = low_load_records(scenario.serving, requests, placements, alone_on_the_rack(scenario))
     return Workload(tuple(requests), placements, objectives(alone))
 
@@ -165,7 +172,7 @@ def run_live(
         for policy in policies:
             with rack.controlled(policy) as controller, rack.stamping() as stamper:
                 say(f"{policy}: {controller.output().strip().splitlines()[-1]}")
-                results.append(_one_run(policy, work, requests, rack, stamper, say))
+                results.append(serve(policy, work, requests, rack, stamper, say))
         for line in rack.switch.finish().splitlines()[2:-1]:
             say(f"the switch: {line}")
     return results
@@ -194,12 +201,13 @@ class LiveRack:
         settings = self.settings
         control = [
             *("--address", self.address, "--policy", policy, "--slack-factor", f"{settings.stretch:g}"),
-            *("--servers", str(CLUSTER.servers), "--nics", str(CLUSTER.nics_per_server)),
+            *("--servers", str(settings.cluster.servers), "--nics", str(settings.cluster.nics_per_server)),
             *("--rate", f"{settings.rate_bps / 1e9:f}", "--policy-listen", f"0.0.0.0:{self.policy_port}"),
             *("--interval", f"{settings.stretch:g}"),
         ]
-        # Unlike what moves packets it may wait.
-        command = ["nice", "-n", str(-NICENESS), *mfs(), "ctrl", *control, *options]
+        # Unlike what moves packets it may wait, as long as others of no precedence.
+        polite = ["nice", "-n", str(max(0, -os.getpriority(os.PRIO_PROCESS, 0)))]
+        command = [*polite, *mfs(), "ctrl", *control, *options]
         return Process(command, lambda out: "in force" in out)
 
     @contextlib.contextmanager
@@ -209,20 +217,26 @@ class LiveRack:
             yield NoStamps()
             return
         with contextlib.ExitStack() as stack:
-            clients: dict[int, AgentClient] = {}
-            for host in self.topology.hosts:
-                path = self.folder / f"{host.name}.sock"
-                policy = f"http://{self.realised.management[host.server]}:{self.policy_port}"
-                options = [
-                    *("--interface", self.realised.interfaces[host.id], "--rate", f"{self.settings.rate_bps / 1e9:f}"),
-                    *("--policy", policy, "--interval", "0.5"),
-                    *("--socket", str(path), "--state-dir", str(self.folder / host.name)),
-                ]
-                command = [*mfs(), "agent", "run", *options]
-                namespace = self.realised.namespaces[host.server]
-                stack.enter_context(Process(command, lambda out: "serving " in out, namespace))
-                clients[host.id] = stack.enter_context(AgentClient(str(path)))
+            agents = {host.id: self._agent(host) for host in self.topology.hosts}
+            for process in agents.values():
+                stack.callback(process.stop)
+            clients = {}
+            for host, process in agents.items():
+                process.wait_ready()
+                clients[host] = stack.enter_context(AgentClient(str(self._socket(host))))
             yield AgentStamper(clients)
+
+    def _agent(self, host: Host) -> Process:
+        options = [
+            *("--interface", self.realised.interfaces[host.id], "--rate", f"{self.settings.rate_bps / 1e9:f}"),
+            *("--policy", f"http://{self.realised.management[host.server]}:{self.policy_port}", "--interval", "0.5"),
+            *("--socket", str(self._socket(host.id)), "--state-dir", str(self.folder / host.name)),
+        ]
+        command = [*mfs(), "agent", "run", *options]
+        return Process(command, lambda out: "serving " in out, self.realised.namespaces[host.server])
+
+    def _socket(self, host: int) -> Path:
+        return self.folder / f"{host}.sock"
 
     def network(self, stamper: Stamper) -> LiveNetwork:
         """Connections between the namespaces; a context manager."""
@@ -237,7 +251,7 @@ def live_rack(settings: LiveSettings, prefix: str = PREFIX) -> Iterator[LiveRack
     Raises:
         TopologyError: no root, or something cannot be set up.
     """
-    topology = tor(CLUSTER.servers, CLUSTER.nics_per_server, settings.rate_bps)
+    topology = settings.topology
     with (
         namespaces.unwinding_on_sigterm(),
         tempfile.TemporaryDirectory(prefix="mfs-live-") as folder,
@@ -249,7 +263,7 @@ def live_rack(settings: LiveSettings, prefix: str = PREFIX) -> Iterator[LiveRack
             yield LiveRack(settings, topology, realised, switch, address, free_port(), Path(folder))
 
 
-def _one_run(
+def serve(
     policy: str,
     work: Workload,
     requests: Sequence[Request],
@@ -257,6 +271,12 @@ def _one_run(
     stamper: Stamper,
     say: Callable[[str], None],
 ) -> LiveResult:
+    """Serve ``requests`` on a rack whose controller has put ``policy`` into force.
+
+    Raises:
+        EvaluationError: the run stalls.
+        AgentError: as for :func:`run_live`.
+    """
     with rack.network(stamper) as network:
         network.warm_up(WARM_CONNECTIONS)
         serving = Serving(rack.settings.scenario.serving, network, requests, work.slo_ns, work.placements)
