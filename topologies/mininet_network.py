@@ -6,8 +6,10 @@ and Mininet alone, and the switch and the controller are processes of ``mfs``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -199,8 +201,12 @@ class Bmv2Switch(P4RuntimeSwitch):
         return [program, "--device-id", str(self.device_id), "--no-p4", *thrift, *options, "--", *own]
 
     def ready(self, output: str) -> bool:
-        """See :meth:`P4RuntimeSwitch.ready`."""
-        return "Server listening on" in output
+        """See :meth:`P4RuntimeSwitch.ready`. Its own words stay in a buffer for long."""
+        del output
+        host, _, port = self.address.rpartition(":")
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return True
+        return False
 
 
 class MFSController(Controller):  # type: ignore[misc]
