@@ -34,16 +34,15 @@ from soft_switch.realtime.serving import NICENESS
 from topologies import namespaces
 from topologies.namespaces import Realised
 from topologies.processes import Process, mfs
-from topologies.topology import Topology, tor
+from topologies.topology import Host, Topology, tor
 
-POLICIES = ("fifo", "static", "mfs")
 PREFIX = "mfslive"
 CLUSTER = Cluster(8, 1, 4, units=((0, 1), (2, 3), (4, 5)), decode_servers=(6,))
 """As in the scenario ``incast``, with one interface each; the eighth server runs on without work."""
 LAYERS_PER_STEP = 8
 MESSAGE_BYTES = 16 * 1024
 """Where a level may rise: of real bytes, each of which stands for some thousands."""
-WARM_CONNECTIONS = 2
+WARM_CONNECTIONS = 6
 STALLED_S = 60.0
 """A run in which no request ends for so long does not end."""
 SAY_EVERY_S = 5.0
@@ -57,11 +56,13 @@ class LiveSettings:
         rate_bps: of each link.
         stretch: real time over the model's.
         stamps: whether host agents run; without, packets are not stamped, and all policies are alike.
+        cluster: servers of one interface each, and what they do.
     """
 
     rate_bps: int = 20_000_000
     stretch: float = 5.0
     stamps: bool = True
+    cluster: Cluster = CLUSTER
 
     @property
     def scenario(self) -> Scenario:
@@ -70,10 +71,15 @@ class LiveSettings:
         Raises:
             EvaluationError: rate and stretch together leave less than a byte of what 100 Gb/s carry.
         """
-        scale = round(CLUSTER.nic_bits_per_second / (self.rate_bps * self.stretch))
+        scale = round(self.cluster.nic_bits_per_second / (self.rate_bps * self.stretch))
         if scale < 1:
             raise EvaluationError(f"{self.rate_bps} b/s for {self.stretch:g} times as long is more than is modelled")
-        return Scenario("live", CLUSTER, (), scale=scale, layers_per_step=LAYERS_PER_STEP)
+        return Scenario("live", self.cluster, (), scale=scale, layers_per_step=LAYERS_PER_STEP)
+
+    @property
+    def topology(self) -> Topology:
+        """The cluster's servers around one switch."""
+        return tor(self.cluster.servers, self.cluster.nics_per_server, self.rate_bps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,6 @@ class LiveResult:
         flows, connections: how many there were.
         elapsed_s: real time of the run.
         worst_delay_s: how late this process was at worst, in real time: what is much less than a TTFT does not matter.
-        switch, controller: their last words.
     """
 
     policy: str
@@ -94,8 +99,6 @@ class LiveResult:
     connections: int
     elapsed_s: float
     worst_delay_s: float
-    switch: str
-    controller: str
 
 
 class AgentStamper:
@@ -137,7 +140,7 @@ def prepared(settings: LiveSettings, count: int, trace: Path | None = None) -> W
     scenario = settings.scenario
     requested = load_trace(trace or SAMPLE_PATH)
     requests = select(scenario, requested, count)
-    placements = place(requests, len(CLUSTER.units), requested[: scenario.warm_requests])
+    placements = place(requests, len(settings.cluster.units), requested[: scenario.warm_requests])
     alone = low_load_records(scenario.serving, requests, placements, alone_on_the_rack(scenario))
     return Workload(tuple(requests), placements, objectives(alone))
 
@@ -150,7 +153,7 @@ def run_live(
     settings: LiveSettings,
     say: Callable[[str], None],
     prefix: str = PREFIX,
-) -> Iterator[LiveResult]:
+) -> list[LiveResult]:
     """Serve ``work`` under each policy, one after the other on the same switch, at the same arrival times.
 
     ``request_rate`` is in requests per second of the model's time.
@@ -158,92 +161,133 @@ def run_live(
     Raises:
         EvaluationError: a run stalls.
         TopologyError: no root, or something cannot be set up.
+        AgentError: a host's agent is gone, or refuses a flow.
     """
+    requests = with_poisson_arrivals(work.requests, request_rate, seed)
     with contextlib.suppress(OSError):
         # Hosts and agents, which are children of this process, are to be no worse off than the switch.
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-    topology = tor(CLUSTER.servers, CLUSTER.nics_per_server, settings.rate_bps)
-    requests = with_poisson_arrivals(work.requests, request_rate, seed)
+    with live_rack(settings, prefix) as rack:
+        results = []
+        for policy in policies:
+            with rack.controlled(policy) as controller, rack.stamping() as stamper:
+                say(f"{policy}: {controller.output().strip().splitlines()[-1]}")
+                results.append(serve(policy, work, requests, rack, stamper, say))
+        for line in rack.switch.finish().splitlines()[2:-1]:
+            say(f"the switch: {line}")
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRack:
+    """Namespaces and the switch between them.
+
+    Attributes:
+        address: where the switch serves P4Runtime.
+        policy_port: where the controller serves the policy to host agents.
+        folder: for sockets and state of the agents.
+    """
+
+    settings: LiveSettings
+    topology: Topology
+    realised: Realised
+    switch: Process
+    address: str
+    policy_port: int
+    folder: Path
+
+    def controlled(self, policy: str, *options: str) -> Process:
+        """A controller that puts ``policy`` into force; a context manager."""
+        settings = self.settings
+        control = [
+            *("--address", self.address, "--policy", policy, "--slack-factor", f"{settings.stretch:g}"),
+            *("--servers", str(settings.cluster.servers), "--nics", str(settings.cluster.nics_per_server)),
+            *("--rate", f"{settings.rate_bps / 1e9:f}", "--policy-listen", f"0.0.0.0:{self.policy_port}"),
+            *("--interval", f"{settings.stretch:g}"),
+        ]
+        # Unlike what moves packets it may wait, as long as others of no precedence.
+        polite = ["nice", "-n", str(max(0, -os.getpriority(os.PRIO_PROCESS, 0)))]
+        command = [*polite, *mfs(), "ctrl", *control, *options]
+        return Process(command, lambda out: "in force" in out)
+
+    @contextlib.contextmanager
+    def stamping(self) -> Iterator[Stamper]:
+        """A host agent in each namespace, and a way to tell them of flows."""
+        if not self.settings.stamps:
+            yield NoStamps()
+            return
+        with contextlib.ExitStack() as stack:
+            agents = {host.id: self._agent(host) for host in self.topology.hosts}
+            for process in agents.values():
+                stack.callback(process.stop)
+            clients = {}
+            for host, process in agents.items():
+                process.wait_ready()
+                clients[host] = stack.enter_context(AgentClient(str(self._socket(host))))
+            yield AgentStamper(clients)
+
+    def _agent(self, host: Host) -> Process:
+        options = [
+            *("--interface", self.realised.interfaces[host.id], "--rate", f"{self.settings.rate_bps / 1e9:f}"),
+            *("--policy", f"http://{self.realised.management[host.server]}:{self.policy_port}", "--interval", "0.5"),
+            *("--socket", str(self._socket(host.id)), "--state-dir", str(self.folder / host.name)),
+        ]
+        command = [*mfs(), "agent", "run", *options]
+        return Process(command, lambda out: "serving " in out, self.realised.namespaces[host.server])
+
+    def _socket(self, host: int) -> Path:
+        return self.folder / f"{host}.sock"
+
+    def network(self, stamper: Stamper) -> LiveNetwork:
+        """Connections between the namespaces; a context manager."""
+        places = {host.id: Place(self.realised.namespaces[host.server], str(host.ipv4)) for host in self.topology.hosts}
+        return LiveNetwork(places, self.settings.stretch, stamper, random.getrandbits(31))
+
+
+@contextlib.contextmanager
+def live_rack(settings: LiveSettings, prefix: str = PREFIX) -> Iterator[LiveRack]:
+    """Namespaces for the cluster's servers and the embedded switch, without entries as yet. For the main thread.
+
+    Raises:
+        TopologyError: no root, or something cannot be set up.
+    """
+    topology = settings.topology
     with (
         namespaces.unwinding_on_sigterm(),
         tempfile.TemporaryDirectory(prefix="mfs-live-") as folder,
         namespaces.standing([topology], prefix, management=True) as realised,
     ):
-        address, policy_port = f"127.0.0.1:{free_port()}", free_port()
+        address = f"127.0.0.1:{free_port()}"
         options = ["--empty", "--address", address, *realised.switch_options(topology)]
         with Process([*mfs(), "switch", *options], lambda out: "ports: " in out) as switch:
-            for policy in policies:
-                control = [
-                    *("--address", address, "--policy", policy, "--slack-factor", f"{settings.stretch:g}"),
-                    *("--servers", str(CLUSTER.servers), "--nics", str(CLUSTER.nics_per_server)),
-                    *("--rate", f"{settings.rate_bps / 1e9:f}", "--policy-listen", f"0.0.0.0:{policy_port}"),
-                ]
-                with (
-                    Process([*mfs(), "ctrl", *control], lambda out: "in force" in out) as controller,
-                    stamping(settings, topology, realised, policy_port, Path(folder)) as stamper,
-                ):
-                    say(f"{policy}: {_last_line(controller.output())}")
-                    yield _one_run(
-                        policy, work, requests, settings, topology, realised, stamper, switch, controller, say
-                    )
+            yield LiveRack(settings, topology, realised, switch, address, free_port(), Path(folder))
 
 
-@contextlib.contextmanager
-def stamping(
-    settings: LiveSettings, topology: Topology, realised: Realised, policy_port: int, folder: Path
-) -> Iterator[Stamper]:
-    """A host agent in each namespace, and a way to tell them of flows."""
-    if not settings.stamps:
-        yield NoStamps()
-        return
-    with contextlib.ExitStack() as stack:
-        clients: dict[int, AgentClient] = {}
-        for host in topology.hosts:
-            path = folder / f"{host.name}.sock"
-            options = [
-                *("--interface", realised.interfaces[host.id], "--rate", f"{settings.rate_bps / 1e9:f}"),
-                *("--policy", f"http://{realised.management[host.server]}:{policy_port}", "--interval", "0.5"),
-                *("--socket", str(path), "--state-dir", str(folder / host.name)),
-            ]
-            command = [*mfs(), "agent", "run", *options]
-            stack.enter_context(Process(command, lambda out: "serving " in out, realised.namespaces[host.server]))
-            clients[host.id] = stack.enter_context(AgentClient(str(path)))
-        yield AgentStamper(clients)
-
-
-def _one_run(
+def serve(
     policy: str,
     work: Workload,
     requests: Sequence[Request],
-    settings: LiveSettings,
-    topology: Topology,
-    realised: Realised,
+    rack: LiveRack,
     stamper: Stamper,
-    switch: Process,
-    controller: Process,
     say: Callable[[str], None],
 ) -> LiveResult:
-    places = {host.id: Place(realised.namespaces[host.server], str(host.ipv4)) for host in topology.hosts}
-    with LiveNetwork(places, settings.stretch, stamper, random.getrandbits(31)) as network:
+    """Serve ``requests`` on a rack whose controller has put ``policy`` into force.
+
+    Raises:
+        EvaluationError: the run stalls.
+        AgentError: as for :func:`run_live`.
+    """
+    with rack.network(stamper) as network:
         network.warm_up(WARM_CONNECTIONS)
-        serving = Serving(settings.scenario.serving, network, requests, work.slo_ns, work.placements)
+        serving = Serving(rack.settings.scenario.serving, network, requests, work.slo_ns, work.placements)
         serving.start()
         began = time.monotonic()
-        progress = _Progress(serving, len(requests), policy, began, say)
-        network.run(progress.over)
+        network.run(_Progress(serving, len(requests), policy, began, say).over)
         elapsed_s = time.monotonic() - began
     warm = round(WARM_UP_SHARE * len(serving.records))
     counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
-    return LiveResult(
-        policy,
-        summarise(counted, serving.batches),
-        network.flows,
-        network.connections,
-        elapsed_s,
-        network.worst_delay_ns / 1e9,
-        _last_line(switch.output()),
-        _last_line(controller.output()),
-    )
+    summary = summarise(counted, serving.batches)
+    return LiveResult(policy, summary, network.flows, network.connections, elapsed_s, network.worst_delay_ns / 1e9)
 
 
 class _Progress:
@@ -283,7 +327,3 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
-
-
-def _last_line(output: str) -> str:
-    return (output.strip().splitlines() or [""])[-1]

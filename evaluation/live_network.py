@@ -14,11 +14,13 @@ import itertools
 import os
 import select
 import socket
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -32,6 +34,7 @@ RECEIVE_BUFFER_BYTES = 128 * 1024
 _SOMETHING = bytes(256 * 1024)
 _ROOM = memoryview(bytearray(256 * 1024))
 _CONNECT_S = 10.0
+_CONNECTORS = 8
 
 
 class Stamper(Protocol):
@@ -111,7 +114,7 @@ class LiveNetwork:
         self._stamper: Stamper = stamper or NoStamps()
         self._first_batch = first_batch
         self._start_ns = time.monotonic_ns()
-        self._told: SimpleQueue[tuple[Future[None], _Connection | None]] = SimpleQueue()
+        self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._scheduled = itertools.count()
@@ -124,6 +127,7 @@ class LiveNetwork:
         self._stack.callback(os.close, self._wakeup)
         self._poll.register(self._wakeup, select.EPOLLIN)
         self._threads: dict[int, ThreadPoolExecutor] = {}
+        self._connecting: dict[int, threading.Lock] = {host: threading.Lock() for host in places}
         self._listeners: dict[int, socket.socket] = {}
         try:
             for host, place in places.items():
@@ -135,6 +139,8 @@ class LiveNetwork:
                 self._listeners[host].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
                 self._listeners[host].bind((place.address, 0))
                 self._listeners[host].listen(1024)
+                self._listeners[host].settimeout(_CONNECT_S)
+            self._connectors = self._stack.enter_context(ThreadPoolExecutor(_CONNECTORS))
         except BaseException:
             self._stack.close()
             raise
@@ -162,26 +168,30 @@ class LiveNetwork:
         """Send a flow over a connection that is free, or a new one; within a host it is complete at once.
 
         Raises:
-            EvaluationError: a host that is not there, or no connection can be made.
+            EvaluationError: a host that is not there; in :meth:`run`, no connection can be made.
         """
         if source_host == spec.destination:
             now_ns = self.now_ns
             self.call_at(now_ns, on_complete, now_ns)
             return
-        idle = self._idle[source_host, spec.destination]
-        # The one that was used last: its window is the widest.
-        connection = idle.pop() if idle else self._connect(source_host, spec.destination)
+        if source_host not in self._places or spec.destination not in self._places:
+            raise EvaluationError(
+                f"no flow from host {source_host} to {spec.destination}: the hosts are {sorted(self._places)}"
+            )
         self.flows += 1
-        number = next(self._numbers) & 0xFFFF
-        told = replace(spec, batch=spec.batch + self._first_batch)
-        connection.flow = _Flow(spec.total_bytes, spec.total_bytes, on_complete)
-        deadline_ns = self.real_ns(spec.deadline_ns)
-        self._tell(source_host, connection, self._stamper.open, connection.sender, told, number, deadline_ns)
+        if idle := self._idle[source_host, spec.destination]:
+            # The one that was used last: its window is the widest.
+            self._carry(idle.pop(), spec, on_complete)
+            return
+        # Its first packets are not stamped, and may have to wait.
+        self._connectors.submit(self._connect, source_host, spec.destination).add_done_callback(
+            lambda made: self._post(lambda: self._carry(self._register(made.result()), spec, on_complete))
+        )
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
         """Tell the hosts' stampers."""
         for host in hosts:
-            self._tell(host, None, self._stamper.advance, batch + self._first_batch, layer)
+            self._tell(host, partial(self._stamper.advance, host, batch + self._first_batch, layer))
 
     def prune(self, requests: Collection[int]) -> None:
         """Nothing is given up here."""
@@ -194,7 +204,7 @@ class LiveNetwork:
         """
         for source, destination in itertools.permutations(self._places, 2):
             for _ in range(each):
-                self._idle[source, destination].append(self._connect(source, destination))
+                self._idle[source, destination].append(self._register(self._connect(source, destination)))
         self._start_ns = time.monotonic_ns()
 
     def run(self, until: Callable[[], bool]) -> None:
@@ -213,24 +223,39 @@ class LiveNetwork:
             if select.select([self._poll], [], [], timeout)[0]:
                 self._move()
 
-    def _tell(self, host: int, sending: _Connection | None, function: Callable[..., None], *args: Any) -> None:
-        """Call the stamper in the host's thread; ``sending`` sends after that."""
-        future = self._threads[host].submit(function, host, *args)
-        future.add_done_callback(lambda done: self._note(done, sending))
+    def _carry(self, connection: _Connection, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
+        connection.flow = _Flow(spec.total_bytes, spec.total_bytes, on_complete)
+        told = replace(spec, batch=spec.batch + self._first_batch)
+        number = next(self._numbers) & 0xFFFF
+        deadline_ns = self.real_ns(spec.deadline_ns)
+        self._tell(
+            connection.source,
+            lambda: self._stamper.open(connection.source, connection.sender, told, number, deadline_ns),
+            lambda: self._send(connection),
+        )
 
-    def _note(self, done: Future[None], sending: _Connection | None) -> None:
-        self._told.put((done, sending))
+    def _tell(self, host: int, function: Callable[[], None], then: Callable[[], None] = lambda: None) -> None:
+        """Call ``function`` in the host's thread, and ``then``, in the loop, after it."""
+
+        def done(future: Future[None]) -> None:
+            def go_on() -> None:
+                future.result()
+                then()
+
+            self._post(go_on)
+
+        self._threads[host].submit(function).add_done_callback(done)
+
+    def _post(self, function: Callable[[], None]) -> None:
+        """Have the loop call ``function``; from any thread."""
+        self._posted.put(function)
         os.eventfd_write(self._wakeup, 1)
 
     def _go_on(self) -> None:
         os.eventfd_read(self._wakeup)
         with contextlib.suppress(Empty):
             while True:
-                done, connection = self._told.get_nowait()
-                # Raises what went wrong.
-                done.result()
-                if connection is not None:
-                    self._send(connection)
+                self._posted.get_nowait()()
 
     def _move(self) -> None:
         for descriptor, events in self._poll.poll(0):
@@ -271,22 +296,25 @@ class LiveNetwork:
         return self._threads[host].submit(socket.socket, socket.AF_INET, socket.SOCK_STREAM).result()
 
     def _connect(self, source: int, destination: int) -> _Connection:
-        if source not in self._places or destination not in self._places:
-            raise EvaluationError(f"no flow from host {source} to {destination}: the hosts are {sorted(self._places)}")
+        """A connection, in whatever thread."""
         listener = self._listeners[destination]
-        sender = self._stack.enter_context(self._open(source))
-        sender.settimeout(_CONNECT_S)
-        listener.settimeout(_CONNECT_S)
+        sender = self._open(source)
         try:
-            sender.connect(listener.getsockname())
-            receiver, _ = listener.accept()
+            # One after the other, so that the one accepted is the one made.
+            with self._connecting[destination]:
+                sender.settimeout(_CONNECT_S)
+                sender.connect(listener.getsockname())
+                receiver, _ = listener.accept()
         except OSError as error:
+            sender.close()
             raise EvaluationError(
                 f"no connection from {self._places[source].address} to {self._places[destination].address}: {error}"
             ) from error
-        self._stack.enter_context(receiver)
-        connection = _Connection(source, destination, sender, receiver)
-        for end, events in ((sender, 0), (receiver, select.EPOLLIN)):
+        return _Connection(source, destination, sender, receiver)
+
+    def _register(self, connection: _Connection) -> _Connection:
+        for end, events in ((connection.sender, 0), (connection.receiver, select.EPOLLIN)):
+            self._stack.enter_context(end)
             end.setblocking(False)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._by_descriptor[end.fileno()] = connection

@@ -1,6 +1,6 @@
 """What two flows of different level get of one port: ``python -m evaluation.queue_bench``, as root.
 
-Two hosts send to a third, each at ``load`` times the rate of a port, one at a high level and one at a low. A link of
+Two hosts send to a third, one at a high level and one at a low one, together more than its port can carry. A link of
 that rate with strict priority gives the high one all it asks for, and the low one the rest. The embedded switch is
 measured, and bmv2 (``simple_switch_grpc`` on the PATH) alone, with its own rate limit, and with a link behind its port.
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import struct
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -40,6 +40,10 @@ HIGH, LOW = Stage.COLLECTIVE, Stage.P2D
 """Their levels under the policy ``static``: 6 and 2."""
 SENDERS, RECEIVER = (0, 1), 2
 _THRIFT_PORT = 9290
+_TIME = struct.Struct("!Q")
+
+Loads = tuple[float, float]
+"""By the high flow and by the low one, as shares of the port's rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,37 +74,49 @@ WAYS = (
 
 @click.command()
 @click.option("--rate", type=BitRate(), default="20M", show_default=True, help="Of a port, bits/s on the wire.")
-@click.option("--load", type=Positive(0.01, 2), default=0.75, show_default=True, help="Of each flow, of the rate.")
+@click.option(
+    "--high", type=Positive(0.01, 2), default=0.75, show_default=True, help="Load by the high flow, of the rate."
+)
+@click.option(
+    "--low", type=Positive(0.01, 2), default=0.75, show_default=True, help="Load by the low flow, of the rate."
+)
 @click.option("--seconds", type=Positive(0.2, 600), default=5.0, show_default=True)
-def main(rate: int, load: float, seconds: float) -> None:
+def main(rate: int, high: float, low: float, seconds: float) -> None:
     """Show what two flows of different level get of one port."""
     ways = [way for way in WAYS if not way.bmv2 or shutil.which(BMV2)]
     if len(ways) < len(WAYS):
         click.echo(f"there is no {BMV2} on the PATH: the embedded switch alone", err=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
-    for heading in ("high, Mb/s", "low, Mb/s", "both", "high lost", "low lost"):
+    for heading in ("high, Mb/s", "low, Mb/s", "both", "high lost", "low lost", "high waits, ms: p50", "p99"):
         table.add_column(heading, justify="right", no_wrap=True)
     with namespaces.unwinding_on_sigterm():
         for way in ways:
             click.echo(f"measuring: {way.name}", err=True)
-            high, low = measured(way, tor(3, 1, rate), load, seconds)
-            rates = [flow.rate_bps / 1e6 for flow in (high, low)]
-            lost = [f"{flow.lost:.1%}" for flow in (high, low)]
-            table.add_row(way.name, *(f"{value:.2f}" for value in (*rates, sum(rates))), *lost)
-    click.echo(f"each flow offers {load * rate / 1e6:g} Mb/s to a port of {rate / 1e6:g} Mb/s")
+            flows = measured(way, tor(3, 1, rate), (high, low), seconds)
+            rates = [flow.rate_bps / 1e6 for flow in flows]
+            cells = [f"{value:.2f}" for value in (*rates, sum(rates))] + [f"{flow.lost:.1%}" for flow in flows]
+            waits = [flows[0].delay_ns(share) / 1e6 for share in (0.5, 0.99)]
+            table.add_row(way.name, *cells, *(f"{wait:.1f}" for wait in waits))
+    offered = [f"{load * rate / 1e6:g}" for load in (high, low)]
+    click.echo(f"offered: {offered[0]} (high) and {offered[1]} Mb/s (low), to a port of {rate / 1e6:g} Mb/s")
     Console(width=100).print(table)
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What became of one flow: bits per second that arrived, on the wire, and the share that did not."""
+    """What became of one flow: bits per second that arrived, on the wire, the share that did not, delays ascending."""
 
     rate_bps: float
     lost: float
+    delays_ns: tuple[int, ...]
+
+    def delay_ns(self, share: float) -> int:
+        """The quantile ``share`` of the time from sending to arrival; 0 if nothing arrived."""
+        return self.delays_ns[min(len(self.delays_ns) - 1, int(share * len(self.delays_ns)))] if self.delays_ns else 0
 
 
-def measured(way: Way, topology: Topology, load: float, seconds: float) -> tuple[Flow, Flow]:
+def measured(way: Way, topology: Topology, loads: Loads, seconds: float) -> tuple[Flow, Flow]:
     """The high flow and the low one.
 
     Raises:
@@ -125,7 +141,7 @@ def measured(way: Way, topology: Topology, load: float, seconds: float) -> tuple
             _limit_queues(target, packets_per_s)
         if way.link:
             port_classes.put_link(ports[target], topology.rate_bps, by_level=way.link == "levels")
-        return _played(realised, topology, load, seconds)
+        return _played(realised, topology, loads, seconds)
 
 
 @contextlib.contextmanager
@@ -149,7 +165,7 @@ def _frame_bytes(topology: Topology) -> int:
     return len(packet(topology.hosts[0], topology.hosts[1], topology, BYTES))
 
 
-def _played(realised: namespaces.Realised, topology: Topology, load: float, seconds: float) -> tuple[Flow, Flow]:
+def _played(realised: namespaces.Realised, topology: Topology, loads: Loads, seconds: float) -> tuple[Flow, Flow]:
     with contextlib.ExitStack() as stack:
 
         def opened(index: int) -> PacketSocket:
@@ -161,43 +177,44 @@ def _played(realised: namespaces.Realised, topology: Topology, load: float, seco
         receiver = opened(RECEIVER)
         hosts = topology.hosts
         frames = [
-            packet(hosts[index], hosts[RECEIVER], topology, BYTES, stage)
+            bytearray(packet(hosts[index], hosts[RECEIVER], topology, BYTES, stage))
             for index, stage in zip(SENDERS, (HIGH, LOW), strict=True)
         ]
-        wire = wire_bytes(len(frames[0]))
-        interval_ns = wire * 8e9 / (topology.rate_bps * load)
-        sources = [hosts[index].ipv4.packed for index in SENDERS]
-        sent, arrived = [0, 0], Counter[bytes]()
-        window = [Counter[bytes](), Counter[bytes]()]
-        start_ns = time.monotonic_ns()
-        settled_ns, end_ns = start_ns + round(SETTLING_S * 1e9), start_ns + round((SETTLING_S + seconds) * 1e9)
-        begun, chance = False, Random(1)
-        while (now_ns := time.monotonic_ns()) < end_ns:
-            if not begun and now_ns >= settled_ns:
-                begun, settled_ns, window[0] = True, now_ns, arrived.copy()
-            due = int((now_ns - start_ns) / interval_ns)
+        wire_bits = wire_bytes(len(frames[0])) * 8
+        intervals_ns = [wire_bits * 1e9 / (topology.rate_bps * load) for load in loads]
+        arrivals: dict[bytes, list[tuple[int, int]]] = {hosts[index].ipv4.packed: [] for index in SENDERS}
+        sent = [0] * len(senders)
+        chance = Random(1)
+        start_ns = time.time_ns()
+        from_ns, to_ns = (start_ns + round(after_s * 1e9) for after_s in (SETTLING_S, SETTLING_S + seconds))
+        while (now_ns := time.time_ns()) < to_ns:
             # In an order by chance, packet by packet: whoever comes first to a full queue finds the room in it.
-            while late := [index for index in range(len(senders)) if sent[index] < due]:
+            while late := [
+                index for index in range(len(senders)) if sent[index] * intervals_ns[index] < now_ns - start_ns
+            ]:
                 index = chance.choice(late)
-                senders[index].send(frames[index])
+                _TIME.pack_into(frames[index], len(frames[index]) - _TIME.size, time.time_ns())
+                senders[index].send(bytes(frames[index]))
                 sent[index] += 1
-            _collect(receiver, arrived, sources)
+            _collect(receiver, arrivals)
             time.sleep(SLEEP_S)
-        window[1], elapsed_s = arrived.copy(), (time.monotonic_ns() - settled_ns) / 1e9
-        time.sleep(1)
-        _collect(receiver, arrived, sources)
-        high, low = (
-            Flow((window[1][source] - window[0][source]) * wire * 8 / elapsed_s, 1 - arrived[source] / sent[index])
-            for index, source in enumerate(sources)
-        )
-        return high, low
+        for _ in range(20):
+            time.sleep(SETTLING_S / 20)
+            _collect(receiver, arrivals)
+        flows = []
+        for count, found in zip(sent, arrivals.values(), strict=True):
+            inside = [(arrived_ns, delay_ns) for arrived_ns, delay_ns in found if from_ns <= arrived_ns < to_ns]
+            delays = tuple(sorted(delay_ns for _, delay_ns in inside))
+            flows.append(Flow(len(inside) * wire_bits / seconds, 1 - len(found) / count, delays))
+        return flows[0], flows[1]
 
 
-def _collect(receiver: PacketSocket, arrived: Counter[bytes], sources: Sequence[bytes]) -> None:
+def _collect(receiver: PacketSocket, arrivals: dict[bytes, list[tuple[int, int]]]) -> None:
     while (frame := receiver.take()) is not None:
-        for source in sources:
+        for source, found in arrivals.items():
             if source in frame[14:80]:
-                arrived[source] += 1
+                (sent_ns,) = _TIME.unpack_from(frame, len(frame) - _TIME.size)
+                found.append((receiver.arrival_ns, receiver.arrival_ns - sent_ns))
 
 
 if __name__ == "__main__":

@@ -56,11 +56,11 @@ def agent() -> None:
 @click.option("--link-mtu", type=click.IntRange(576, 65_535), help="Of the link, the shim's 24 bytes included.")
 @click.option("--no-order", is_flag=True, help="Leave the interface's queueing as it is.")
 @click.option(
-    "--xdp",
-    type=click.Choice(["auto", "native", "generic", "off"]),
+    "--ingress",
+    type=click.Choice(["auto", "xdp", "filter", "off"]),
     default="auto",
     show_default=True,
-    help="How stamps are taken off what comes in.",
+    help="Where stamps are taken off what comes in: in the driver, above it, nowhere.",
 )
 @click.option(
     "--segmentation",
@@ -89,7 +89,7 @@ def run(
     rate: float | None,
     link_mtu: int | None,
     no_order: bool,
-    xdp: str,
+    ingress: str,
     segmentation: str,
     keep_checksum: bool,
     interval: float,
@@ -102,7 +102,7 @@ def run(
 
     rate_bps = None if rate is None else round(rate * 1e9)
     run_agent(
-        Options(interface, rate_bps, link_mtu, not no_order, xdp, segmentation, keep_checksum),
+        Options(interface, rate_bps, link_mtu, not no_order, ingress, segmentation, keep_checksum),
         ServiceOptions(policy_url, socket, mode, group, state_dir, interval, grace, statistics),
         click.echo,
     )

@@ -57,16 +57,14 @@ def live(
 
     settings = LiveSettings(rate, stretch, not no_stamps)
     work = prepared(settings, requests, trace)
-    results = list(run_live(policies, work, request_rate, seed, settings, click.echo, prefix))
+    results = run_live(policies, work, request_rate, seed, settings, click.echo, prefix)
     click.echo("policy  in SLO  TTFT mean    p50    p99  collective   flows  late by  took")
     for result in results:
         found = result.summary
-        milliseconds = [
-            f"{seconds * 1000:6.0f}"
-            for seconds in (found.ttft_mean_s, found.ttft_p50_s, found.ttft_p99_s, found.collective_mean_s)
-        ]
+        times = (found.ttft_mean_s, found.ttft_p50_s, found.ttft_p99_s, found.collective_mean_s)
+        mean, median, tail, collective = (f"{seconds * 1000:6.0f}" for seconds in times)
         click.echo(
-            f"{result.policy:6}  {found.slo_attainment:6.0%}     {milliseconds[0]} {milliseconds[1]} {milliseconds[2]}"
-            f"      {milliseconds[3]}  {result.flows:6}  {result.worst_delay_s * 1000:4.0f} ms  {result.elapsed_s:3.0f} s"
+            f"{result.policy:6}  {found.slo_attainment:6.0%}     {mean} {median} {tail}      {collective}"
+            f"  {result.flows:6}  {result.worst_delay_s * 1000:4.0f} ms  {result.elapsed_s:3.0f} s"
         )
     click.echo(f"times in milliseconds of the model's time, 1 of which is {stretch:g} of real time")

@@ -85,7 +85,7 @@ def test_the_kernel_takes_a_bounded_number_of_rules() -> None:
 
 def test_the_committed_object_belongs_to_its_source() -> None:
     assert CONSTANTS.read_text("utf-8") == constants_header()
-    assert load().programs.keys() == {"egress", "ingress"}
+    assert load().programs.keys() == {"egress", "xdp_ingress", "tc_ingress"}
 
 
 def test_a_stale_or_broken_object_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

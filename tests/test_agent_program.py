@@ -25,6 +25,7 @@ BIAS = bias_code(100e9)
 RULES = policy.mfs().rules
 SECOND = 1_000_000
 CONTEXT_BYTES = 192
+REDIRECT, NEXT_FILTER = 7, 0xFFFFFFFF
 PRIORITY_OFFSET = 32
 UDP_FLOW = Tuple("udp", "10.0.0.1", 7, "10.0.0.2", 8)
 TCP_FLOW = Tuple("tcp", "10.0.0.1", 7, "10.0.0.2", 8)
@@ -157,17 +158,30 @@ def test_progress_own_or_received_shows_in_later_stamps_and_never_goes_back(host
     for layer in (7, 3):
         told = Stamp(Stage.NONE, batch=9, current_layer=layer).pack()
         raw = bytes(frame(20))
-        verdict, left, _ = host.programs.ingress.run(raw[:12] + b"\x88\xb5" + told + raw[14:], b"")
+        verdict, left, _ = host.programs.xdp_ingress.run(raw[:12] + b"\x88\xb5" + told + raw[14:], b"")
         assert (verdict, left) == (2, raw)
         assert host.send(frame())[0].current_layer == 7
     counters = host.table.counters()
     assert (counters.removed, counters.learnt) == (2, 1)
 
 
+def test_the_filter_takes_the_stamp_off_in_two_passes(host: Host) -> None:
+    raw = bytes(frame(20))
+    stamped = raw[:12] + b"\x88\xb5" + Stamp(Stage.NONE, batch=9, current_layer=4).pack() + raw[14:]
+    verdict, once, _ = host.programs.tc_ingress.run(stamped, bytes(CONTEXT_BYTES))
+    assert verdict == REDIRECT
+    assert host.table.current_layer(9) == 4
+    assert host.programs.tc_ingress.run(once, bytes(CONTEXT_BYTES))[:2] == (NEXT_FILTER, raw)
+    assert host.programs.tc_ingress.run(raw, bytes(CONTEXT_BYTES))[:2] == (NEXT_FILTER, raw)
+    other = raw[:12] + b"\x88\xb5" + b"\x23" + stamped[15:]
+    assert host.programs.tc_ingress.run(other, bytes(CONTEXT_BYTES))[:2] == (NEXT_FILTER, other)
+    assert (host.table.counters().removed, host.table.counters().malformed) == (1, 1)
+
+
 def test_answers_to_stamped_packets_are_stamped_with_their_batch(host: Host) -> None:
     raw = bytes(Ether() / IP(src="10.0.0.2", dst="10.0.0.1") / UDP(sport=8, dport=7) / b"data")
     told = Stamp(Stage.P2D, batch=77, flow=4, current_layer=5).pack()
-    host.programs.ingress.run(raw[:12] + b"\x88\xb5" + told + raw[14:], b"")
+    host.programs.xdp_ingress.run(raw[:12] + b"\x88\xb5" + told + raw[14:], b"")
     stamp, level = host.send(frame())
     assert (stamp.stage, stamp.batch, stamp.flow, stamp.current_layer, level) == (Stage.NONE, 77, 4, 5, TOP_LEVEL)
 
@@ -181,7 +195,7 @@ def test_what_is_nobodys_or_malformed_or_too_long_is_left_alone(host: Host) -> N
     host.table.close(flow)
     assert host.programs.egress.run(raw, bytes(CONTEXT_BYTES))[1] == raw
     other = raw[:12] + b"\x88\xb5" + b"\x23" + Stamp(batch=9, current_layer=3).pack()[1:] + raw[14:]
-    assert host.programs.ingress.run(other, b"")[:2] == (2, other)
+    assert host.programs.xdp_ingress.run(other, b"")[:2] == (2, other)
     assert (host.table.counters().too_long, host.table.counters().malformed) == (1, 1)
     assert host.table.current_layer(9) == 0
 

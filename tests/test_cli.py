@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from host_agent.ebpf.policy import PolicySource
 from mfs_ctrl import cli
 from mfs_ctrl import policy as policies
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, policy_rows
@@ -29,7 +30,7 @@ def test_help_names_the_commands() -> None:
     done = finished("--help")
     assert done.returncode == 0
     commands = done.stdout.partition("Commands:")[2].split("\n")
-    assert {"demo", "switch", "ctrl"} <= {line.split()[0] for line in commands if line.strip()}
+    assert {"agent", "demo", "switch", "ctrl"} <= {line.split()[0] for line in commands if line.strip()}
     assert "Traceback" not in done.stderr
 
 
@@ -37,8 +38,13 @@ def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: 
     with started("switch", "--address", address) as switch:
         assert address in switch.line()
         options = ("--servers", "2", "--nics", "2", "--rate", "10", "--interval", "0.05")
-        with started("ctrl", "--address", address, *options) as controller:
+        with started("ctrl", "--address", address, *options, "--policy-listen", "127.0.0.1:0") as controller:
+            policy_url = controller.line().split()[-1].removesuffix("/policy")
             assert "policy mfs in force" in controller.line()
+            # Host agents get the same rules.
+            document = PolicySource(policy_url).fetch()
+            assert document is not None
+            assert document.rules == policies.mfs().rules
             # Another controller sees what is there, while the first goes on.
             session = Session(address, election_id=1 << 64)
             session.connect()
@@ -103,13 +109,16 @@ def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         ("ctrl", "--election-id", str(1 << 128)),
         ("ctrl", "--device-id", str(1 << 64)),
         ("ctrl", "--policy", "lifo"),
+        ("agent run", "--rate", "0"),
+        ("agent run", "--mode", "0999"),
+        ("agent run", "--ingress", "fast"),
         ("switch", "--device-id", "0"),
     ],
 )
 def test_absurd_options_are_named(
     mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], command: str, option: str, value: str
 ) -> None:
-    assert mfs(command, option, value) == 2
+    assert mfs(*command.split(), option, value) == 2
     message = capsys.readouterr().err
     assert f"Invalid value for '{option}'" in message
     assert "Traceback" not in message
@@ -118,9 +127,11 @@ def test_absurd_options_are_named(
 def test_an_extra_that_is_not_installed_is_named(
     mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("evaluation.demo", "mfs_ctrl.service"):
+    for name in ("evaluation.demo", "host_agent.daemon.hooks", "mfs_ctrl.service"):
         monkeypatch.setitem(sys.modules, name, None)
     assert mfs("demo") == 1
     assert "pip install 'mfs-switch[eval]'" in capsys.readouterr().err
+    assert mfs("agent", "detach", "--interface", "lo") == 1
+    assert "pip install 'mfs-switch[net]'" in capsys.readouterr().err
     assert mfs("ctrl") == 1
     assert "pip install 'mfs-switch[ctrl]'" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def test_mininets_own_command_takes_the_topologies() -> None:
 
 def test_a_switch_that_does_not_start_is_named_with_its_last_words() -> None:
     with pytest.raises(TopologyError, match=r"mfs switch --address did not start: error: '127.0.0.1:1x' is not"):
-        Process([*mfs(), "switch", "--address", "127.0.0.1:1x"], lambda _: False)
+        Process([*mfs(), "switch", "--address", "127.0.0.1:1x"], lambda _: False).wait_ready()
 
 
 def test_commands_of_hosts_name_each_neighbour_once() -> None:

@@ -154,7 +154,7 @@ class P4RuntimeSwitch(Switch):  # type: ignore[misc]
         for interface in ports.values():
             self.cmd(f"ip link set dev {interface} mtu {LINK_MTU}")
             self.cmd(f"sysctl -qw net.ipv6.conf.{interface}.disable_ipv6=1")
-        self._process = Process(self.command(ports), self.ready)
+        self._process = Process(self.command(ports), self.ready).wait_ready()
         for controller in controllers:
             if isinstance(controller, MFSController):
                 controller.control(self)
@@ -204,7 +204,7 @@ class Bmv2Switch(P4RuntimeSwitch):
         return [program, "--device-id", str(self.device_id), "--no-p4", *thrift, *options, "--", *own]
 
     def ready(self, output: str) -> bool:  # noqa: ARG002
-        """See :meth:`P4RuntimeSwitch.ready`."""
+        """See :meth:`P4RuntimeSwitch.ready`. Its own words stay in a buffer for long."""
         return listening(self.address)
 
     def start(self, controllers: Sequence[Node]) -> None:
@@ -233,7 +233,8 @@ class MFSController(Controller):  # type: ignore[misc]
         """Run a controller for ``switch``, until its entries are written."""
         identity = ["--address", switch.address, "--device-id", str(switch.device_id), "--policy", self.policy]
         identity += switch.control_options
-        self._processes.append(Process([*mfs(), "ctrl", *identity, *switch.control], lambda out: "in force" in out))
+        process = Process([*mfs(), "ctrl", *identity, *switch.control], lambda out: "in force" in out)
+        self._processes.append(process.wait_ready())
 
     def stop(self, *args: Any, **params: Any) -> None:
         """End all of them."""

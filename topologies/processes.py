@@ -25,14 +25,12 @@ _LIBC = ctypes.CDLL(None)
 
 
 class Process:
-    """A child that was started and is ready.
-
-    Raises:
-        TopologyError: it ended, or said nothing of the kind in time; with its last words.
-    """
+    """A child that was started; :meth:`wait_ready` waits for it. Started by a thread, it ends with that thread."""
 
     def __init__(self, command: Sequence[str], ready: Callable[[str], bool], namespace: str | None = None) -> None:
-        """Run ``command``, in ``namespace`` if one is named, and wait until it is ``ready``, by what it has said."""
+        """Run ``command``, in ``namespace`` if one is named; it is ``ready`` by what it has said."""
+        self._command = command
+        self._ready = ready
         self._log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
         # Of a session of its own: Ctrl-C at Mininet's prompt is not for the switch.
@@ -44,13 +42,21 @@ class Process:
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )
+
+    def wait_ready(self) -> Process:
+        """This process, once it is ready.
+
+        Raises:
+            TopologyError: it ended, or said nothing of the kind in time; with its last words. It is stopped then.
+        """
         deadline = time.monotonic() + START_S
-        while not ready(self.output()):
+        while not self._ready(self.output()):
             if self._child.poll() is not None or time.monotonic() > deadline:
                 words = self.output().strip().splitlines() or ["it said nothing"]
                 self.stop()
-                raise TopologyError(f"{' '.join(command[:3])} did not start: {words[-1]}")
-            time.sleep(0.05)
+                raise TopologyError(f"{' '.join(self._command[:3])} did not start: {words[-1]}")
+            time.sleep(0.02)
+        return self
 
     def output(self) -> str:
         """All that it said."""
@@ -93,7 +99,7 @@ class Process:
                 self._child.wait()
 
     def __enter__(self) -> Process:
-        return self
+        return self.wait_ready()
 
     def __exit__(self, *_: object) -> None:
         self.stop()

@@ -16,7 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from host_agent.daemon import classes, room
 from host_agent.daemon.netlink import features, gone_is_fine, link, refused, set_features
 from host_agent.daemon.state import Before, StateFile
-from host_agent.ebpf.bpf import EGRESS, INGRESS, Program, Programs
+from host_agent.ebpf.bpf import EGRESS, TC_INGRESS, XDP_INGRESS, Map, Program, Programs
 from host_agent.ebpf.errors import InterfaceError, KernelError
 from host_agent.ebpf.flows import FlowTable
 from host_agent.ebpf.layout import CLASS_MAJOR, Config
@@ -24,11 +24,12 @@ from host_agent.ebpf.object import load
 from host_agent.stamp import STAMP_BYTES
 
 ETHERNET_BYTES = 14
-PREFERENCE = 49_000
-"""After the filters of others: those should see packets as the host sends them."""
+EGRESS_PREFERENCE = 49_000
+INGRESS_PREFERENCE = 1
+"""The first filter on ingress, the last on egress: those of others should see packets without stamps."""
 _CLSACT_INGRESS, _CLSACT_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
-_XDP_FLAGS = {"generic": 1 << 1, "native": 1 << 2}
-_ONLY_IF_NONE = 1 << 0
+_XDP_ONLY_IF_NONE = 1 << 0
+_XDP_IN_DRIVER = 1 << 2
 _REMOVE = -1
 
 _SEGMENTATION = (
@@ -40,7 +41,7 @@ _SEGMENTATION = (
 )
 _CHECKSUM = ("tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6")
 
-XDP_MODES = ("auto", "native", "generic", "off")
+INGRESS_HOOKS = ("auto", "xdp", "filter", "off")
 SEGMENTATIONS = ("kernel", "each", "interface")
 
 Say = Callable[[str], None]
@@ -56,8 +57,8 @@ class Options:
         link_mtu: longest payload of an Ethernet frame that the link takes, in bytes, shim included; None: the
             interface's MTU. Where it leaves no room for the shim, routes get a smaller MTU.
         order: whether the eight classes are put on the interface.
-        xdp: how stamps are taken off what comes in: ``native`` in the driver, ``generic`` above it, ``auto`` the first
-            of both that works, ``off`` not at all.
+        ingress: where stamps are taken off what comes in: ``xdp`` in the driver, ``filter`` above it, ``auto`` the
+            first of both that the driver does well, ``off`` nowhere.
         segmentation: who cuts the packets that TCP makes. ``kernel``: the kernel, after the stamp, so that the segments
             of a packet share it. ``each``: TCP itself, so that each segment has a stamp of its own. ``interface``: the
             interface, after the stamp; few can.
@@ -68,16 +69,24 @@ class Options:
     rate_bps: int | None = None
     link_mtu: int | None = None
     order: bool = True
-    xdp: str = "auto"
+    ingress: str = "auto"
     segmentation: str = "kernel"
     keep_checksum: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """An interface in use: its programs, its flows, the link's rate in bits/s, and whether it was taken over."""
+    """An interface in use.
 
-    programs: Programs
+    Attributes:
+        egress, ingress: the programs on it; no ingress program where stamps are left on.
+        table: its flows.
+        rate_bps: of the link, in bits on the wire per second.
+        taken_over: whether the programs were there already.
+    """
+
+    egress: Program
+    ingress: Program | None
     table: FlowTable
     rate_bps: int
     taken_over: bool
@@ -90,6 +99,13 @@ def link_rate_bps(interface: str) -> int | None:
     except (OSError, ValueError):
         return None
     return megabits * 1_000_000 if megabits > 0 else None
+
+
+def unwanted_features(options: Options) -> tuple[str, ...]:
+    """The offloads, as ``ethtool -k`` names them, that few interfaces can do behind a shim."""
+    if options.segmentation == "interface":
+        return ()
+    return _SEGMENTATION if options.keep_checksum else _SEGMENTATION + _CHECKSUM
 
 
 def attach(options: Options, state: StateFile, say: Say) -> Attached:
@@ -108,10 +124,12 @@ def attach(options: Options, state: StateFile, say: Say) -> Attached:
         programs = Programs.load(load())
         left = state.read()
         if left is not None:
-            held = _running(route, found, left, options, programs)
-            if held is not None:
+            running = _running(route, found, left, options, programs)
+            if running is not None:
+                egress, ingress = running
+                table = FlowTable.of_maps(_maps_of(egress, ingress))
                 programs.close()
-                return Attached(held, FlowTable.of_maps(held.maps), rate_bps, taken_over=True)
+                return Attached(egress, ingress, table, rate_bps, taken_over=True)
             restore(left)
             found = link(route, options.interface)
         # As yet there is nothing to take back.
@@ -120,25 +138,40 @@ def attach(options: Options, state: StateFile, say: Say) -> Attached:
             config = _prepare(route, found, options, rate_bps, before, state, say)
             table = FlowTable(programs.maps, config)
             table.set_policy((), 0)
-            _hook(route, found["index"], options, programs, before, state)
+            _hook(route, found, options, programs, before, state)
         except Exception:
             restore(before)
             state.remove()
             programs.close()
             raise
-        return Attached(programs, table, rate_bps, taken_over=False)
+        ingress = {"xdp": programs.xdp_ingress, "filter": programs.tc_ingress}.get(before.hook)
+        return Attached(programs.egress, ingress, table, rate_bps, taken_over=False)
 
 
-def _running(route: IPRoute, found: Any, left: Before, options: Options, ours: Programs) -> Programs | None:
+def _running(
+    route: IPRoute, found: Any, left: Before, options: Options, ours: Programs
+) -> tuple[Program, Program | None] | None:
     """The programs that an agent with the same options left on the interface, if they are ours and all there."""
-    hooked = has_filter(route, found["index"]) and (not left.xdp or bool(_xdp(found)))
-    if left.options != asdict(options) or not left.ingress or not hooked:
+    index = found["index"]
+    hooked = {
+        "xdp": _xdp(found) == left.ingress,
+        "filter": INGRESS_PREFERENCE in _preferences(route, index, _CLSACT_INGRESS),
+        "off": True,
+    }
+    if left.options != asdict(options) or not has_filter(route, index) or not hooked[left.hook]:
         return None
     try:
-        held = Programs.of_ids(left.egress, left.ingress)
+        egress = Program.of_id(left.egress)
+        ingress = Program.of_id(left.ingress) if left.ingress else None
     except KernelError:
         return None
-    return held if held.same_as(ours) else None
+    same = {program.info().tag for program in (egress, ingress) if program is not None} <= ours.tags
+    return (egress, ingress) if same else None
+
+
+def _maps_of(*programs: Program | None) -> dict[str, Map]:
+    numbers = {number for program in programs if program is not None for number in program.info().maps}
+    return {held.spec.name: held for held in map(Map.of_id, numbers)}
 
 
 def _prepare(
@@ -152,13 +185,11 @@ def _prepare(
         if kind := classes.root_qdisc(route, index):
             raise InterfaceError(f"{name} has a root qdisc already ({kind}); remove it, or use --no-order")
         before.order = True
-    if options.xdp != "off" and _xdp(found):
-        raise InterfaceError(f"{name} has an XDP program already; remove it, or use --xdp off")
+    if options.ingress == "xdp" and _xdp(found):
+        raise InterfaceError(f"{name} has an XDP program already; remove it, or use --ingress filter")
     if options.segmentation == "each":
         before.gso_max_segs = int(found.get_attr("IFLA_GSO_MAX_SEGS"))
-    unwanted: tuple[str, ...] = () if options.segmentation == "interface" else _SEGMENTATION
-    unwanted += () if options.keep_checksum or options.segmentation == "interface" else _CHECKSUM
-    before.features = features(name, unwanted)
+    before.features = features(name, unwanted_features(options))
     payload = link_mtu - STAMP_BYTES
     if mtu > payload:
         before.routes, special = room.routes_of(route, index)
@@ -171,6 +202,10 @@ def _prepare(
         if before.mtu6 is not None:
             room.set_mtu6(name, min(before.mtu6, payload))
     set_features(name, before.features, on=False)
+    if stuck := features(name, before.features):
+        raise InterfaceError(
+            f"{name} keeps {', '.join(stuck)} on, and may not know the shim; see --segmentation interface"
+        )
     share = options.segmentation != "each"
     if not share:
         with refused(f"setting gso_max_segs of {name}"):
@@ -181,31 +216,44 @@ def _prepare(
     return Config(0, link_mtu + ETHERNET_BYTES, CLASS_MAJOR if options.order else 0, share)
 
 
-def _hook(route: IPRoute, index: int, options: Options, programs: Programs, before: Before, state: StateFile) -> None:
-    name = options.interface
-    before.egress, before.ingress = (program.info().number for program in (programs.egress, programs.ingress))
-    if options.xdp != "off":
-        before.xdp = _hook_xdp(route, index, options.xdp, programs.ingress, name)
-    state.write(before)
+def _hook(route: IPRoute, found: Any, options: Options, programs: Programs, before: Before, state: StateFile) -> None:
+    name, index = options.interface, found["index"]
     with refused(f"no clsact qdisc on {name} (CONFIG_NET_SCH_INGRESS)"):
         if not before.clsact:
             route.tc("add", "clsact", index)
-    with refused(f"no eBPF filter on {name} (CONFIG_NET_CLS_BPF)"):
-        words = {"fd": programs.egress.descriptor, "name": EGRESS, "classid": 1, "direct_action": True}
-        route.tc("add-filter", "bpf", index, 1, parent=_CLSACT_EGRESS, prio=PREFERENCE, **words)
+    hook = options.ingress
+    if hook in ("auto", "xdp") and _hook_xdp(route, found, programs.xdp_ingress, hook == "xdp"):
+        before.hook, before.ingress = "xdp", programs.xdp_ingress.info().number
+        state.write(before)
+    elif hook in ("auto", "filter"):
+        before.hook, before.ingress = "filter", programs.tc_ingress.info().number
+        state.write(before)
+        _hook_filter(route, index, programs.tc_ingress, TC_INGRESS, _CLSACT_INGRESS, INGRESS_PREFERENCE)
+    before.egress = programs.egress.info().number
+    state.write(before)
+    _hook_filter(route, index, programs.egress, EGRESS, _CLSACT_EGRESS, EGRESS_PREFERENCE)
 
 
-def _hook_xdp(route: IPRoute, index: int, mode: str, program: Program, name: str) -> int:
-    """Attach the ingress program; the flag of the mode that it is in."""
-    if mode == "auto":
-        try:
-            _set_xdp(route, index, program.descriptor, _XDP_FLAGS["native"] | _ONLY_IF_NONE)
-            return _XDP_FLAGS["native"]
-        except NetlinkError:
-            mode = "generic"
-    with refused(f"no XDP program on {name}, {mode} (--xdp generic works above any driver)"):
-        _set_xdp(route, index, program.descriptor, _XDP_FLAGS[mode] | _ONLY_IF_NONE)
-    return _XDP_FLAGS[mode]
+def _hook_filter(route: IPRoute, index: int, program: Program, name: str, hook: int, preference: int) -> None:
+    words = {"fd": program.descriptor, "name": name, "classid": 1, "direct_action": True}
+    with refused(f"no eBPF filter of preference {preference} (CONFIG_NET_CLS_BPF)"):
+        route.tc("add-filter", "bpf", index, 1, parent=hook, prio=preference, **words)
+
+
+def _hook_xdp(route: IPRoute, found: Any, program: Program, asked: bool) -> bool:
+    """Put the program on the driver's hook; whether it is there. Unless ``asked``, not where that is no good."""
+    information = found.get_attr("IFLA_LINKINFO")
+    kind = information.get_attr("IFLA_INFO_KIND") if information is not None else None
+    # A veth pair copies each packet for XDP.
+    if not asked and (kind == "veth" or _xdp(found)):
+        return False
+    try:
+        _set_xdp(route, found["index"], program.descriptor, _XDP_IN_DRIVER | _XDP_ONLY_IF_NONE)
+    except NetlinkError as error:
+        if asked:
+            raise InterfaceError(f"no XDP in the driver: {error.args[-1]}; --ingress filter does without") from None
+        return False
+    return True
 
 
 def _set_xdp(route: IPRoute, index: int, descriptor: int, flags: int) -> None:
@@ -227,7 +275,7 @@ def _preferences(route: IPRoute, index: int, hook: int) -> set[int]:
 
 def has_filter(route: IPRoute, index: int) -> bool:
     """Whether our filter is on the interface's egress hook."""
-    return PREFERENCE in _preferences(route, index, _CLSACT_EGRESS)
+    return EGRESS_PREFERENCE in _preferences(route, index, _CLSACT_EGRESS)
 
 
 def restore(before: Before) -> None:
@@ -239,11 +287,14 @@ def restore(before: Before) -> None:
         except InterfaceError:
             return
         index = found["index"]
-        if before.xdp and _xdp(found):
+        if before.hook == "xdp" and _xdp(found) == before.ingress:
             with gone_is_fine():
-                _set_xdp(route, index, _REMOVE, before.xdp)
+                _set_xdp(route, index, _REMOVE, _XDP_IN_DRIVER)
         with gone_is_fine():
-            route.tc("del-filter", "bpf", index, 1, parent=_CLSACT_EGRESS, prio=PREFERENCE)
+            route.tc("del-filter", "bpf", index, 1, parent=_CLSACT_EGRESS, prio=EGRESS_PREFERENCE)
+        if before.hook == "filter":
+            with gone_is_fine():
+                route.tc("del-filter", "bpf", index, 1, parent=_CLSACT_INGRESS, prio=INGRESS_PREFERENCE)
         if not before.clsact:
             with gone_is_fine():
                 route.tc("del", "clsact", index)
@@ -284,17 +335,18 @@ def detach(interface: str, directory: Path) -> bool:
 
 def _guessed(route: IPRoute, found: Any) -> Before | None:
     """What there is of ours on the interface, when nothing says what was there before."""
+    index = found["index"]
     left = Before(found.get_attr("IFLA_IFNAME"), {}, clsact=True)
     if number := _xdp(found):
         program = Program.of_id(number)
-        if program.info().name == INGRESS:
-            left.xdp = _XDP_FLAGS[
-                "generic" if found.get_attr("IFLA_XDP").get_attr("IFLA_XDP_SKB_PROG_ID") else "native"
-            ]
+        if program.info().name == XDP_INGRESS:
+            left.hook, left.ingress = "xdp", number
         program.close()
-    if not has_filter(route, found["index"]):
-        return left if left.xdp else None
-    others = _preferences(route, found["index"], _CLSACT_INGRESS) | _preferences(route, found["index"], _CLSACT_EGRESS)
-    left.clsact = others != {PREFERENCE}
-    left.order = classes.root_qdisc(route, found["index"]) == "htb"
+    if not has_filter(route, index):
+        return left if left.ingress else None
+    on_ingress, on_egress = (_preferences(route, index, hook) for hook in (_CLSACT_INGRESS, _CLSACT_EGRESS))
+    left.clsact = on_egress != {EGRESS_PREFERENCE} or not on_ingress <= {INGRESS_PREFERENCE}
+    if left.hook == "off" and INGRESS_PREFERENCE in on_ingress:
+        left.hook = "filter"
+    left.order = classes.root_qdisc(route, index) == "htb"
     return left

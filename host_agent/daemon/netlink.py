@@ -8,6 +8,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.ethtool.ethtool import Ethtool
+from pyroute2.ethtool.ioctl import NotSupportedError
 from pyroute2.netlink.exceptions import NetlinkError
 
 from host_agent.ebpf.errors import InterfaceError
@@ -49,28 +50,28 @@ def link(route: IPRoute, interface: str) -> Any:
 
 def features(interface: str, names: Iterable[str]) -> list[str]:
     """Those of the offloads ``names`` (as ``ethtool -k`` has them) that are on and can be turned off."""
-    tool = Ethtool()
     try:
-        held = tool.get_features(interface).features
-    except (NetlinkError, OSError):
+        with contextlib.closing(Ethtool()) as tool:
+            held = tool.get_features(interface).features
+    except (NetlinkError, OSError, NotSupportedError):
         return []
-    finally:
-        tool.close()
     return [name for name in names if name in held and held[name].enable and held[name].available]
 
 
 def set_features(interface: str, names: Iterable[str], on: bool) -> None:
-    """Turn the offloads ``names`` on or off.
+    """Ask for the offloads ``names`` to be on or off. Some may have to wait until others are on.
 
     Raises:
         InterfaceError: the interface refuses it.
     """
-    tool = Ethtool()
-    with refused(f"turning offloads of {interface} {'on' if on else 'off'}"):
+    what = f"turning offloads of {interface} {'on' if on else 'off'}"
+    with refused(what), contextlib.closing(Ethtool()) as tool:
+        wanted = tool.get_features(interface)
+        for name in names:
+            wanted.features[name].enable = on
         try:
-            wanted = tool.get_features(interface)
-            for name in names:
-                wanted.features[name].enable = on
             tool.set_features(interface, wanted)
-        finally:
-            tool.close()
+        except NotSupportedError as error:
+            # Without words, it is no refusal: the kernel says that not all are as asked for yet (ETHTOOL_F_WISH).
+            if error.args:
+                raise InterfaceError(f"{what}: not supported") from None

@@ -164,8 +164,8 @@ class Service:
                 self._say(str(error))
 
     def _status(self) -> dict[str, Any]:
-        programs = self._attached.programs
-        infos = {"egress": programs.egress.info(), "ingress": programs.ingress.info()}
+        programs = {"egress": self._attached.egress, "ingress": self._attached.ingress}
+        infos = {name: program.info() for name, program in programs.items() if program is not None}
         return {
             "interface": self._options.interface,
             "rate_bps": self._attached.rate_bps,
@@ -205,7 +205,6 @@ def run_agent(options: Options, service: ServiceOptions, say: Say) -> None:
             if before is not None:
                 restore(before)
             state.remove()
-            attached.programs.close()
     say(f"{options.interface}: detached")
 
 

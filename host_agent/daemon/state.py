@@ -20,9 +20,9 @@ class Before:
 
     Attributes:
         options: those that the agent was started with.
-        egress, ingress: ids of the programs; 0 before they are there.
+        egress, ingress: ids of the programs; 0 for one that is not there.
         clsact: whether the qdisc was there already.
-        xdp: the flag of the mode in which the XDP program is attached; 0: it is not.
+        hook: the one of the ingress program: ``xdp``, ``filter`` or, without one, ``off``.
         order: whether the classes are put on the interface.
         gso_max_segs: of the interface; None: left alone.
         features: offloads that were turned off.
@@ -34,7 +34,7 @@ class Before:
     egress: int = 0
     ingress: int = 0
     clsact: bool = False
-    xdp: int = 0
+    hook: str = "off"
     order: bool = False
     gso_max_segs: int | None = None
     features: list[str] = field(default_factory=list)
@@ -51,11 +51,15 @@ class StateFile:
         Raises:
             InterfaceError: another agent has the interface, or the file cannot be written.
         """
-        namespace = os.stat("/proc/self/ns/net").st_ino
+        namespace = os.stat("/proc/thread-self/ns/net").st_ino
         self._path = directory / f"{interface.replace(os.sep, '_')}-{namespace}.json"
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115
+        except PermissionError:
+            raise InterfaceError(
+                f"cannot keep the state of {interface} in {directory}: not permitted; run as root"
+            ) from None
         except OSError as error:
             raise InterfaceError(f"cannot keep the state of {interface}: {error}") from None
         try:

@@ -32,8 +32,9 @@ _MAP_INFO = struct.Struct("<I4x4I16s")
 _MAPS_MAX = 32
 
 EGRESS = "mfs_egress"
-INGRESS = "mfs_ingress"
-"""Names of the programs in the kernel."""
+XDP_INGRESS = "mfs_xdp_ingress"
+TC_INGRESS = "mfs_tc_ingress"
+"""Names of the programs in the kernel, 15 letters at most."""
 SCHED_CLS = 3
 XDP = 6
 _XDP_HAS_FRAGS = 1 << 5
@@ -294,11 +295,12 @@ class Program:
 
 
 class Programs:
-    """Both programs, with the maps they share."""
+    """The programs, with the maps they share. Of the two for what comes in, an interface needs one."""
 
-    def __init__(self, egress: Program, ingress: Program, maps: dict[str, Map]) -> None:
+    def __init__(self, egress: Program, xdp_ingress: Program, tc_ingress: Program, maps: dict[str, Map]) -> None:
         self.egress = egress
-        self.ingress = ingress
+        self.xdp_ingress = xdp_ingress
+        self.tc_ingress = tc_ingress
         self.maps = maps
 
     @classmethod
@@ -309,28 +311,21 @@ class Programs:
             KernelError: the kernel refuses a map or a program.
         """
         maps = {spec.name: Map(spec) for spec in loaded.maps}
-        egress = Program.load(EGRESS, SCHED_CLS, loaded.programs["egress"], maps)
-        return cls(egress, Program.load(INGRESS, XDP, loaded.programs["ingress"], maps), maps)
+        return cls(
+            Program.load(EGRESS, SCHED_CLS, loaded.programs["egress"], maps),
+            Program.load(XDP_INGRESS, XDP, loaded.programs["xdp_ingress"], maps),
+            Program.load(TC_INGRESS, SCHED_CLS, loaded.programs["tc_ingress"], maps),
+            maps,
+        )
 
-    @classmethod
-    def of_ids(cls, egress: int, ingress: int) -> Programs:
-        """Those that are in the kernel already, by their ids.
-
-        Raises:
-            KernelError: not permitted, or one is there no more.
-        """
-        programs = Program.of_id(egress), Program.of_id(ingress)
-        held = [Map.of_id(number) for number in {*programs[0].info().maps, *programs[1].info().maps}]
-        return cls(*programs, {each.spec.name: each for each in held})
-
-    def same_as(self, other: Programs) -> bool:
-        """Whether these have the instructions of the ``other`` ones."""
-        pairs = (self.egress, other.egress), (self.ingress, other.ingress)
-        return all(ours.info().tag == theirs.info().tag for ours, theirs in pairs)
+    @property
+    def tags(self) -> set[bytes]:
+        """What tells whether a program in the kernel is one of these."""
+        return {program.info().tag for program in (self.egress, self.xdp_ingress, self.tc_ingress)}
 
     def close(self) -> None:
-        """Let go of everything."""
-        for program in (self.egress, self.ingress):
+        """Let go of everything; what is attached stays."""
+        for program in (self.egress, self.xdp_ingress, self.tc_ingress):
             program.close()
         for held in self.maps.values():
             held.close()

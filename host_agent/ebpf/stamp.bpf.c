@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stamps, levels and progress in the kernel: the egress hook (tc clsact) and the ingress hook (XDP) of an interface.
+// Stamps, levels and progress in the kernel: the hooks of an interface: egress (tc clsact), ingress (XDP, or clsact).
 //
 // Sizes, offsets and numbers come from constants.h, which is generated from host_agent (python -m host_agent.ebpf.build).
 #include <linux/bpf.h>
@@ -28,12 +28,16 @@ static u64 (*cgroup_id)(void *) = (void *)BPF_FUNC_skb_cgroup_id;
 static long (*load_bytes)(const void *, u32, void *, u32) = (void *)BPF_FUNC_skb_load_bytes;
 static long (*store_bytes)(void *, u32, const void *, u32, u64) = (void *)BPF_FUNC_skb_store_bytes;
 static long (*change_head)(void *, u32, u64) = (void *)BPF_FUNC_skb_change_head;
+static long (*pull_data)(void *, u32) = (void *)BPF_FUNC_skb_pull_data;
+static long (*adjust_room)(void *, s32, u32, u64) = (void *)BPF_FUNC_skb_adjust_room;
+static long (*redirect)(u32, u64) = (void *)BPF_FUNC_redirect;
 static long (*adjust_head)(void *, int) = (void *)BPF_FUNC_xdp_adjust_head;
 
 #define ETHERNET_BYTES 14
 #define TYPE_OFFSET 12
 #define TYPE_IPV4 0x0800
 #define TYPE_IPV6 0x86DD
+#define FRONT_BYTES_MAX 82 // Ethernet, stamp, IPv6, ports
 #define TCP 6
 #define UDP 17
 
@@ -549,43 +553,51 @@ INLINE void learn(u32 batch, u32 layer, struct counters *counters)
     }
 }
 
-SECTION("ingress") int mfs_ingress(struct xdp_md *context)
+// What a frame that came in tells: progress, and who is to be answered. Its stamp's next_type, in network order; 0 for a
+// frame without a stamp that we understand.
+INLINE u16 received(const void *start, const void *end, struct counters *counters)
 {
-    void *start = (void *)(long)context->data;
-    void *end = (void *)(long)context->data_end;
-    struct counters *counters;
+    const struct shimmed *front = start;
+    const struct stamp *stamp = &front->stamp;
     struct tuple tuple = {};
-    u8 addresses[TYPE_OFFSET];
-    const struct stamp *stamp = start + ETHERNET_BYTES;
-    u16 type, next_type;
-    u32 zero = 0, batch, stage;
+    u32 batch, stage;
 
-    if ((void *)(stamp + 1) > end)
-        return XDP_PASS;
-    type = *(const u16 *)(start + TYPE_OFFSET);
-    if (type != NETWORK16(ETHERTYPE_MFS))
-        return XDP_PASS;
-    counters = map_lookup(&counted, &zero);
-    if (!counters)
-        return XDP_PASS;
+    if ((const void *)(front + 1) > end || front->type != NETWORK16(ETHERTYPE_MFS))
+        return 0;
     stage = stamp->version_stage & 0xF;
     if (stamp->version_stage >> 4 != VERSION || stage > STAGE_MAX) {
         counters->malformed += 1;
-        return XDP_PASS;
+        return 0;
     }
     batch = NETWORK32(stamp->batch);
-    next_type = stamp->next_type;
     if (batch)
         learn(batch, stamp->current_layer, counters);
-    if (stage && reversed(stamp + 1, end, NETWORK16(next_type), &tuple)) {
+    if (stage && reversed(front + 1, end, NETWORK16(stamp->next_type), &tuple)) {
         const struct peer *known = map_lookup(&peers, &tuple);
         struct peer peer = {batch, NETWORK16(stamp->flow), stamp->target_layer, 0};
 
         if (!known || known->batch != peer.batch || known->number != peer.number)
             map_update(&peers, &tuple, &peer, BPF_ANY);
     }
+    return stamp->next_type;
+}
+
+// On the driver's hook.
+SECTION("xdp_ingress") int mfs_xdp_ingress(struct xdp_md *context)
+{
+    void *start = (void *)(long)context->data;
+    void *end = (void *)(long)context->data_end;
+    struct counters *counters;
+    u8 addresses[TYPE_OFFSET];
+    u32 zero = 0;
+    u16 next_type;
+
+    counters = map_lookup(&counted, &zero);
+    if (!counters || start + ETHERNET_BYTES > end)
+        return XDP_PASS;
     __builtin_memcpy(addresses, start, sizeof(addresses));
-    if (adjust_head(context, STAMP_BYTES))
+    next_type = received(start, end, counters);
+    if (!next_type || adjust_head(context, STAMP_BYTES))
         return XDP_PASS;
     start = (void *)(long)context->data;
     end = (void *)(long)context->data_end;
@@ -595,4 +607,38 @@ SECTION("ingress") int mfs_ingress(struct xdp_md *context)
     *(u16 *)(start + TYPE_OFFSET) = next_type;
     counters->removed += 1;
     return XDP_PASS;
+}
+
+// On the ingress hook of tc, for drivers that have no hook of their own, in two passes: the kernel cuts room out of IP
+// packets alone, so the first pass says that it is one, and has the kernel receive it again. Filters of others follow.
+_Static_assert(VERSION != 4 && VERSION != 6, "a stamp must not look like an IP header");
+
+SECTION("tc_ingress") int mfs_tc_ingress(struct __sk_buff *skb)
+{
+    u32 type = NETWORK16((u16)skb->protocol), zero = 0, most = FRONT_BYTES_MAX;
+    struct counters *counters;
+    u16 next_type;
+
+    if (type == TYPE_IPV4 || type == TYPE_IPV6) {
+        u8 first = 0;
+
+        if (load_bytes(skb, ETHERNET_BYTES, &first, sizeof(first)) || first >> 4 != VERSION)
+            return TC_ACT_UNSPEC;
+        if (adjust_room(skb, -STAMP_BYTES, BPF_ADJ_ROOM_MAC, skb->gso_size ? BPF_F_ADJ_ROOM_FIXED_GSO : 0))
+            return TC_ACT_SHOT;
+        return TC_ACT_UNSPEC;
+    }
+    if (type != ETHERTYPE_MFS)
+        return TC_ACT_UNSPEC;
+    counters = map_lookup(&counted, &zero);
+    if (!counters)
+        return TC_ACT_UNSPEC;
+    pull_data(skb, skb->len < most ? skb->len : most);
+    next_type = received((void *)(long)skb->data, (void *)(long)skb->data_end, counters);
+    if (next_type != NETWORK16(TYPE_IPV4) && next_type != NETWORK16(TYPE_IPV6))
+        return TC_ACT_UNSPEC;
+    if (store_bytes(skb, TYPE_OFFSET, &next_type, sizeof(next_type), BPF_F_RECOMPUTE_CSUM))
+        return TC_ACT_UNSPEC;
+    counters->removed += 1;
+    return redirect(skb->ifindex, BPF_F_INGRESS);
 }
