@@ -88,7 +88,7 @@ def main(rate: int, high: float, low: float, seconds: float) -> None:
         click.echo(f"there is no {BMV2} on the PATH: the embedded switch alone", err=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
-    for heading in ("high, Mb/s", "low, Mb/s", "both", "high lost", "low lost", "high waits, ms: p50", "p99"):
+    for heading in ("high, Mb/s", "low, Mb/s", "both", "high lost", "low lost", "high p50, ms", "p99, ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     with namespaces.unwinding_on_sigterm():
         for way in ways:
@@ -100,7 +100,7 @@ def main(rate: int, high: float, low: float, seconds: float) -> None:
             table.add_row(way.name, *cells, *(f"{wait:.1f}" for wait in waits))
     offered = [f"{load * rate / 1e6:g}" for load in (high, low)]
     click.echo(f"offered: {offered[0]} (high) and {offered[1]} Mb/s (low), to a port of {rate / 1e6:g} Mb/s")
-    Console(width=100).print(table)
+    Console(width=120).print(table)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from host_agent.stamp import ETHERTYPE_MFS, LEVELS, STAMP_BYTES, TOP_LEVEL
 from topologies.errors import TopologyError
 from topologies.topology import LINK_MTU
 
-QUEUE_BYTES = 256 * 1024
-"""As the controller expects of a switch: ``queue_bytes`` of its parameters."""
+QUEUE_BYTES = 48 * 1024
+"""Of each level. The classes of an interface share the send buffer of the switch's packet socket, by default some 90
+packets: a low class that could fill it would stop the switch from sending anything else."""
 _HANDLE = 0x10000
 _LINK = _HANDLE | 0xFF
 _ETHERTYPE_IPV4, _ETHERTYPE_IPV6 = 0x0800, 0x86DD
