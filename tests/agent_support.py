@@ -27,7 +27,7 @@ from host_agent.stamp import ETHERTYPE_MFS, STAMP_BYTES, Stamp
 
 T = TypeVar("T")
 COMMAND = (sys.executable, "-c", "from mfs_ctrl.cli import main; main()")
-SECONDS = 20
+SECONDS = 60
 INTERFACE = "v0"
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 _PACKET_OUTGOING = 4

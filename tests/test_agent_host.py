@@ -73,7 +73,7 @@ def test_tcp_is_stamped_in_the_kernel_and_arrives_intact(
         near, far = connected(sender, receiver)
         capture = sender.capture()
         with near, far, agent.client() as client:
-            client.open(near, batch=77, stage=Stage.P2D, slack_us=50_000, total_bytes=len(data), target_layer=4)
+            client.open(near, batch=77, stage=Stage.P2D, slack_us=HOUR_US, total_bytes=len(data), target_layer=4)
             assert transferred(near, far, data) == data
             status = client.status()
         found = [(stamp, rest) for stamp, rest in capture.stamps() if stamp.stage is Stage.P2D]
@@ -87,10 +87,10 @@ def test_tcp_is_stamped_in_the_kernel_and_arrives_intact(
     remaining = [stamp.remaining for stamp, _ in found]
     if segmentation == "each":
         assert len(set(remaining)) > len(data) // 1500
-    assert 0 < first.slack_us <= 50_000
+    assert HOUR_US - 60_000_000 < first.slack_us <= HOUR_US
     [flow] = status["flows"]
     expected = decide(RULES, level_key(Stage.P2D, 4, first.slack_us, first.remaining, bias_code(RATE_BPS)))
-    assert flow["level"] >= expected
+    assert flow["level"] == expected
     assert status["counters"]["level_packets"][expected] > 0
     # The acknowledgements come back stamped too.
     assert status["counters"]["removed"] > 0
@@ -163,10 +163,11 @@ def test_a_higher_level_leaves_first(hosts: tuple[Host, Host], folder: Path) -> 
                     near.send(bytes(1 << 14))
 
         def pull(index: int) -> None:
-            while not until.is_set():
-                got[index] += len(pairs[index][1].recv(1 << 16))
-                if sum(got) > 6_000_000:
-                    until.set()
+            with contextlib.suppress(OSError):
+                while not until.is_set():
+                    got[index] += len(pairs[index][1].recv(1 << 16))
+                    if sum(got) > 6_000_000:
+                        until.set()
 
         threads = [threading.Thread(target=push, args=(near,)) for near, _ in pairs]
         threads += [threading.Thread(target=pull, args=(index,)) for index in range(2)]
@@ -280,7 +281,7 @@ def test_a_killed_agents_programs_go_on_and_the_next_takes_them_over(hosts: tupl
         capture.close()
         with pytest.raises(AgentGoneError):
             client.status()
-        with running(sender, folder, "--grace", "0.5") as again, again.client() as watcher:
+        with running(sender, folder, "--grace", "60") as again, again.client() as watcher:
             assert "taken over" in again.said
             # Nothing of the first packets is forgotten.
             flow.update(slack_us=50_000)

@@ -40,14 +40,10 @@ def free_port() -> int:
     ],
 )
 def test_hosts_ping_each_other_under_the_controller(switch: type[mininet_network.P4RuntimeSwitch]) -> None:
-    network = mininet_network.network("tor", servers=2, switch=switch, p4runtime_port=free_port())
-    try:
-        network.start()
+    with mininet_network.running("tor", servers=2, switch=switch, p4runtime_port=free_port()) as network:
         assert network.pingAll(timeout="3") == 0
         target = str(tor(2, 1).hosts[1].ipv6)
         assert " 1 received" in network.get("h1").cmd(f"ping -c 1 -W 3 {target}")
-    finally:
-        network.stop()
 
 
 # When it fails, mn kills processes by name, removes links by name and logs in /tmp: it gets a world of its own.

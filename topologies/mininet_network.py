@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from topologies import catalogue
@@ -275,6 +275,21 @@ def network(
         controller=lambda node, **params: MFSController(node, policy=policy, **params),
         waitConnected=False,
     )
+
+
+@contextlib.contextmanager
+def running(*args: Any, **params: Any) -> Iterator[Any]:
+    """:func:`network` with these arguments, started, and stopped however it ends.
+
+    Raises:
+        TopologyError: as :func:`network`; or something did not start.
+    """
+    made = network(*args, **params)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
 
 
 def _node_of(node: str, names: Sequence[str]) -> list[str]:

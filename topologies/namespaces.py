@@ -23,6 +23,7 @@ from typing import TypeVar
 from pyroute2 import IPRoute, NetlinkError, netns
 
 from soft_switch.realtime import offloads
+from topologies.catalogue import CATALOGUE, switches
 from topologies.errors import TopologyError
 from topologies.topology import LINK_MTU, PAYLOAD_MTU, Host, Neighbour, Topology, cables, neighbours
 
@@ -129,13 +130,8 @@ def clean(prefix: str = DEFAULT_PREFIX) -> list[str]:
     """
     _check_prefix(prefix)
     _check_rights()
-    removed = []
     # With one end a veth pair goes at once; with a namespace alone, some time later.
-    with IPRoute() as ip:
-        for name in _links(prefix):
-            with contextlib.suppress(NetlinkError, IndexError):
-                ip.link("del", index=ip.link_lookup(ifname=name)[0])
-                removed.append(name)
+    removed = _remove_links(_links(prefix))
     for name in _namespaces(prefix):
         netns.remove(name)
         removed.append(name)
@@ -157,6 +153,18 @@ def clean_all() -> list[str]:
     """
     _check_rights()
     return [name for prefix in prefixes() for name in clean(prefix)]
+
+
+def clean_mininet() -> list[str]:
+    """Remove links that a killed Mininet left of the catalogue's switches, such as ``leaf1-eth3``; their names.
+
+    Raises:
+        TopologyError: no root.
+    """
+    _check_rights()
+    nodes = "|".join(node for name in CATALOGUE for node in switches(name))
+    left = [name for name in _interfaces() if re.fullmatch(rf"({nodes})-eth\d+", name)]
+    return _remove_links(left)
 
 
 def inside(namespace: str, function: Callable[[], T]) -> T:
@@ -285,6 +293,17 @@ def _namespaces(prefix: str) -> list[str]:
 
 def _links(prefix: str) -> list[str]:
     return [name for name in _interfaces() if name.startswith(f"{prefix}-")]
+
+
+def _remove_links(names: Sequence[str]) -> list[str]:
+    removed = []
+    with IPRoute() as ip:
+        for name in names:
+            # The other end of one that is gone is gone too.
+            with contextlib.suppress(NetlinkError, IndexError):
+                ip.link("del", index=ip.link_lookup(ifname=name)[0])
+                removed.append(name)
+    return removed
 
 
 def _interfaces() -> list[str]:
