@@ -31,7 +31,7 @@ from soft_switch.network import HostPort, Link
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from soft_switch.traffic_manager import QueueConfig
-from topologies.topology import Topology
+from topologies.topology import Topology, cables
 
 ORDERS = ("both", "hosts", "switch")
 
@@ -247,7 +247,7 @@ def _parameters(cluster: Cluster | None, topology: Topology, settings: RunSettin
 def _network(
     tors: Sequence[Topology], cluster: Cluster | None, settings: RunSettings, clock: VirtualClock
 ) -> PacketNetwork:
-    first, *others = tors
+    first = tors[0]
     ports = [{host.id: host.port for host in tor.hosts} for tor in tors]
     switches = [Switch() for _ in tors]
     addresses = {host.id: (host.mac, host.ipv4.packed) for tor in tors for host in tor.hosts}
@@ -273,10 +273,11 @@ def _network(
         agents=dict.fromkeys(settings.cheating_hosts, CheatingAgent),
         interface=interface,
     )
-    for other, switch, of_hosts in zip(others, switches[1:], ports[1:], strict=True):
+    for switch, of_hosts in zip(switches[1:], ports[1:], strict=True):
         network.add_switch(switch, of_hosts)
-        for near, far in zip(first.uplinks, other.uplinks, strict=True):
-            network.connect(switches[0], near.port, switch, far.port, Link(near.rate_bps, first.propagation_ns))
+    for near, far in cables(tors):
+        link = Link(tors[near.switch].rates[near.port], first.propagation_ns)
+        network.connect(switches[near.switch], near.port, switches[far.switch], far.port, link)
     return network
 
 

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
+from mfs_ctrl import topology_commands
 from mfs_ctrl.agent_cli import agent
+from mfs_ctrl.live_command import live
+from mfs_ctrl.options import BitRate, PortAtInterface, Positive
 
-EXTRAS = {"agent": "net", "demo": "eval", "ablate": "eval", "switch": "ctrl", "ctrl": "ctrl"}
+EXTRAS = {
+    "agent": "net",
+    "demo": "eval",
+    "ablate": "eval",
+    "switch": "ctrl",
+    "ctrl": "ctrl",
+    "live": "eval,net",
+    "topology": "net",
+    "clean": "net",
+}
 """Which extra of the distribution each subcommand needs."""
 
 DEFAULT_ADDRESS = "127.0.0.1:9559"
 """The port that IANA assigned to P4Runtime."""
-
-
-class Positive(click.FloatRange):
-    """A number from ``least`` up to ``most``; unlike click's own range it refuses what is not a number."""
-
-    def __init__(self, least: float, most: float) -> None:
-        super().__init__(min=least, max=most)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See :meth:`click.ParamType.convert`."""
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{value} is not a number.", param, ctx)
-        return number
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -155,36 +152,62 @@ def ablate(
 @click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="Where to serve P4Runtime.")
 @click.option("--device-id", type=click.IntRange(1, 2**64 - 1), default=1, show_default=True)
 @click.option("--empty", is_flag=True, help="Start without a program; a controller pushes one.")
-def switch(address: str, device_id: int, empty: bool) -> None:
+@click.option(
+    "-i",
+    "--interface",
+    "interfaces",
+    type=PortAtInterface(),
+    multiple=True,
+    help="Put a port on a network interface, e.g. 1@veth1, or 1@veth1@40M with a rate of its own; may be repeated.",
+)
+@click.option(
+    "--rate",
+    type=BitRate(),
+    default="20M",
+    show_default=True,
+    help="Bits per second of each port on an interface, preamble, FCS and gap included.",
+)
+def switch(
+    address: str, device_id: int, empty: bool, interfaces: tuple[tuple[int, str, int | None], ...], rate: int
+) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
-    It holds the MFS program unless --empty is given. Its ports carry no traffic yet: it is for controllers and shells.
+    It holds the MFS program unless --empty is given. Without -i it has no ports, and is for controllers and shells.
     Ctrl-C or SIGTERM ends it.
     """
-    # Blocked before the server's threads are made, which inherit it, so that the signals wait for sigwait below.
-    ending = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    try:
-        _serve_until(ending, address, device_id, empty)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _serve_until(ending: set[signal.Signals], address: str, device_id: int, empty: bool) -> None:
     from p4src import artifact
-    from soft_switch.p4runtime.server import serve
-    from soft_switch.switch import Switch
 
     if not empty:
         artifact.load()
     name = artifact.BUILD / "mfs_v1model"
     config, p4info = (None, None) if empty else (name.with_suffix(".json"), name.with_suffix(".p4info.txtpb"))
-    server = serve(
-        Switch(), device_config=config, p4info=p4info, device_id=device_id, address=address, announce=click.echo
-    )
-    signal.sigwait(ending)
-    server.stop(0)
+    if interfaces:
+        from soft_switch.realtime.serving import PortSpec, run_on_interfaces
+
+        ports = [PortSpec(number, interface, own or rate) for number, interface, own in interfaces]
+        run_on_interfaces(
+            ports, device_config=config, p4info=p4info, device_id=device_id, address=address, say=click.echo
+        )
+    else:
+        _serve_until_signalled(address, device_id, config, p4info)
     click.echo("stopped")
+
+
+def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4info: Path | None) -> None:
+    from soft_switch.p4runtime.server import serve
+    from soft_switch.switch import Switch
+
+    # Blocked before the server's threads are made, which inherit it, so that the signals wait for sigwait below.
+    ending = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    try:
+        server = serve(
+            Switch(), device_config=config, p4info=p4info, device_id=device_id, address=address, announce=click.echo
+        )
+        signal.sigwait(ending)
+        server.stop(0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @mfs.command()
@@ -198,34 +221,69 @@ def _serve_until(ending: set[signal.Signals], address: str, device_id: int, empt
     help="The highest is primary.",
 )
 @click.option("--policy", "policy_name", type=click.Choice(["mfs", "static", "fifo"]), default="mfs", show_default=True)
-@click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Servers behind the ToR.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A TOML file with the switch's ports and hosts, instead of the following options.",
+)
+@click.option("--topology", "topology_name", default="tor", show_default=True, help="See: mfs topology list.")
+@click.option("--node", help="Which switch of the topology this is, where it has several.")
+@click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Servers in all.")
 @click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces of each server.")
 @click.option("--rate", type=Positive(0.001, 10_000), default=100.0, show_default=True, help="Gb/s of a port.")
+@click.option("--dscp", is_flag=True, help="Write levels into the DSCP of what leaves, for links that order by it.")
 @click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between steps.")
+@click.option(
+    "--slack-factor",
+    type=Positive(0.001, 1000),
+    default=1.0,
+    show_default=True,
+    help="Multiply the mfs policy's thresholds of slack: for objectives so many times longer than tenths of seconds.",
+)
 @click.option("--policy-listen", metavar="HOST:PORT", help="Serve the policy in force to host agents here, over HTTP.")
 def ctrl(
     address: str,
     device_id: int,
     election_id: int,
     policy_name: str,
+    config: Path | None,
+    topology_name: str,
+    node: str | None,
     servers: int,
     nics: int,
     rate: float,
+    dscp: bool,
     interval: float,
+    slack_factor: float,
     policy_listen: str | None,
 ) -> None:
     """Run the controller of one switch: write its entries, then tune them."""
+    from mfs_ctrl import config as configuration
     from mfs_ctrl import policy
+    from mfs_ctrl.desired import SwitchParameters
     from mfs_ctrl.policy_server import serving
     from mfs_ctrl.service import run_controller
-    from topologies.topology import tor
+    from topologies import catalogue
 
-    policies = {"mfs": policy.mfs, "static": policy.static, "fifo": policy.fifo}
+    policies = {
+        "mfs": lambda: policy.mfs(policy.slower(policy.Thresholds(), slack_factor)),
+        "static": policy.static,
+        "fifo": policy.fifo,
+    }
+    if config is None:
+        topology = catalogue.switch(topology_name, node, servers, nics, round(rate * 1e9))
+        parameters = SwitchParameters()
+    else:
+        described = configuration.read(config)
+        topology, parameters = described.topology, described.parameters
+    if dscp:
+        parameters = replace(parameters, dscp_ports=frozenset(topology.ports))
     with serving(policy_listen, click.echo) as on_policy:
         run_controller(
             address,
             device_id,
-            topology=tor(servers, nics, round(rate * 1e9)),
+            topology=topology,
+            parameters=parameters,
             policy=policies[policy_name](),
             election_id=election_id,
             interval_s=interval,
@@ -235,6 +293,8 @@ def ctrl(
 
 
 mfs.add_command(agent)
+mfs.add_command(live)
+topology_commands.register(mfs)
 
 
 def foreseen() -> tuple[type[Exception], ...]:
@@ -245,8 +305,9 @@ def foreseen() -> tuple[type[Exception], ...]:
     from mfs_ctrl.errors import ControlError
     from p4src.artifact import ArtifactError
     from soft_switch.errors import SwitchError
+    from topologies.errors import TopologyError
 
-    return EvaluationError, AgentError, HostError, ControlError, ArtifactError, SwitchError
+    return EvaluationError, AgentError, HostError, ControlError, ArtifactError, SwitchError, TopologyError
 
 
 def reporting_errors(command: click.Command) -> None:

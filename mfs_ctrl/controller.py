@@ -42,7 +42,8 @@ class Controller:
     """Keeps one switch at the state that topology, policy and parameters ask for, and tunes it.
 
     A policy without thresholds is not tuned; the biases of ports are kept at the measured load under every policy.
-    As long as another controller is primary, ticks do nothing, and the first after that has changed takes over.
+    As long as another controller is primary, ticks do nothing; the first after it has gone, or we have become primary,
+    takes over: what the switch holds is read, and what differs is written. ``taken_over`` says how much that was.
 
     ``tune_thresholds=False`` keeps thresholds as they are, ``tune_bias=False`` biases.
     """
@@ -76,11 +77,17 @@ class Controller:
         self._load_before_ns = 0
         self._evidence_before: Cells = {}
         self._motion = AT_REST
+        self.taken_over = WriteReport()
 
     @property
     def biases(self) -> dict[int, int]:
         """The bias code of each port, as wanted."""
         return {port: state.bias for port, state in self._ports.items()}
+
+    @property
+    def primary(self) -> bool:
+        """Whether this controller has taken over the switch."""
+        return self._writer is not None
 
     def start(self, now_ns: int = 0) -> WriteReport | None:
         """Connect, give the switch its program if it lacks it, and write what differs; None while not primary.
@@ -92,7 +99,7 @@ class Controller:
         """
         self._writer = None
         self.session.connect()
-        return self._take_over(now_ns) if self.session.primary else None
+        return self._take_over(now_ns) if self.session.claim() else None
 
     def tick(self, now_ns: int) -> TickRecord | None:
         """One step: read counters, decide, write differences. None while another controller is primary.
@@ -100,7 +107,7 @@ class Controller:
         Raises:
             SessionError: the switch cannot be reached or refuses something; call :meth:`start` to recover.
         """
-        if not self.session.connected or not self.session.primary:
+        if not self.session.claim():
             self._writer = None
             # Of a session that is lost, this raises the reason.
             self.session.stream_errors()
@@ -143,7 +150,7 @@ class Controller:
     def _take_over(self, now_ns: int) -> WriteReport:
         self._index, _ = self.session.ensure_pipeline(self._artifact)
         self._writer = Writer(self.session, self._index)
-        report = self._reconcile()
+        self.taken_over = report = self._reconcile()
         self._load_before, self._load_before_ns = self._read_load(), now_ns
         self._evidence_before = self._read_evidence()
         self._tell()

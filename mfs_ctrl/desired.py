@@ -51,6 +51,7 @@ class SwitchParameters:
         ecn_frames: for each level, how many full frames' time at the rate of hosts' links a packet may queue before it
             is marked; None never marks.
         stamp_unaware_ports: ports behind which nobody knows the shim, where it is removed.
+        dscp_ports: ports behind which others order by DSCP: packets leave with the class selector of their level.
         queue_bytes: byte limit of each level's queue, and ``guaranteed_share`` of the port's rate that the level always
             gets: together they say after which idle gap a lower queue has drained, so that a flow may rise; with a
             share of 0 after none.
@@ -66,6 +67,7 @@ class SwitchParameters:
     police_burst_us: int = 10_000
     ecn_frames: tuple[int | None, ...] = (None,) * LEVELS
     stamp_unaware_ports: frozenset[int] = frozenset()
+    dscp_ports: frozenset[int] = frozenset()
     queue_bytes: int = 256 * 1024
     guaranteed_share: float = float(GUARANTEED_SHARE)
 
@@ -119,12 +121,18 @@ def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapp
         entities += _path(group, [_forward(uplink.port, topology, uplink.peer_mac) for uplink in topology.uplinks])
         for host in topology.remote_hosts:
             entities += _routes(host, group)
+    for downlink in topology.downlinks:
+        entities += _path(downlink.port, (_forward(downlink.port, topology, downlink.peer_mac),))
+        for host in downlink.hosts:
+            entities += _routes(host, downlink.port)
     rates = topology.rates
     for port in topology.ports:
         entities.append(_edge_row(port, parameters))
         entities.append(_keyed("port_bias", "egress_port", port, ActionCall("set_bias", (biases[port],))))
         if port in parameters.stamp_unaware_ports:
             entities.append(_keyed("last_hop", "egress_port", port, ActionCall("remove_stamp")))
+        if port in parameters.dscp_ports:
+            entities.append(_keyed("dscp", "egress_port", port, ActionCall("write_dscp")))
         if port not in parameters.untrusted_ports and parameters.police_floor < LEVELS:
             entities.append(_police_meter(port, rates[port], parameters))
     for level, frames in enumerate(parameters.ecn_frames):
@@ -179,10 +187,10 @@ def _forward(port: int, topology: Topology, neighbour_mac: bytes) -> ActionCall:
 
 def _routes(host: Host, group: int) -> tuple[Entity, ...]:
     to_group = ActionCall("set_next_hop_group", (group,))
-    return (
-        TableEntry("ipv4_route", (("dst_addr", Lpm(int(host.ipv4), 32)),), to_group),
-        TableEntry("ipv6_route", (("dst_addr", Lpm(int(host.ipv6), 128)),), to_group),
-    )
+    routes = [TableEntry("ipv4_route", (("dst_addr", Lpm(int(host.ipv4), 32)),), to_group)]
+    if host.ipv6 is not None:
+        routes.append(TableEntry("ipv6_route", (("dst_addr", Lpm(int(host.ipv6), 128)),), to_group))
+    return tuple(routes)
 
 
 def _edge_row(port: int, parameters: SwitchParameters) -> TableEntry:
@@ -209,7 +217,7 @@ def _check_ports(topology: Topology, parameters: SwitchParameters, biases: Mappi
         raise DesiredStateError("two links of the topology are on one switch port; each needs a port of its own")
     if topology.remote_hosts and not topology.uplinks:
         raise DesiredStateError("the topology has hosts of other racks, but no uplink that leads there")
-    for name in ("untrusted_ports", "stamp_unaware_ports", "police_shares"):
+    for name in ("untrusted_ports", "stamp_unaware_ports", "dscp_ports", "police_shares"):
         if stray := set(getattr(parameters, name)) - ports:
             raise DesiredStateError(f"{name} names ports {sorted(stray)}; the topology has {sorted(ports)}")
     if missing := ports - biases.keys():

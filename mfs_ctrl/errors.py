@@ -18,6 +18,10 @@ class DesiredStateError(ControlError):
     """Topology, policy and parameters do not go together, or do not fit the switch's tables."""
 
 
+class ConfigError(ControlError):
+    """A file that describes a switch cannot be used; the message names the place in it."""
+
+
 class SessionError(ControlError):
     """Base of what goes wrong between controller and switch; the message names the switch's address."""
 

@@ -6,6 +6,7 @@ first rule that matches wins, on the hosts by order, in the switch by priority.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -69,6 +70,19 @@ class Thresholds:
             raise ValueError(f"near_rli {self.near_rli} and tight_slack {self.tight_slack} are codes of 0..{CODE_MAX}")
         if not 0 <= self.last_slacks[0] <= self.last_slacks[1] <= CODE_MAX:
             raise ValueError(f"last_slacks {self.last_slacks} must rise within 0..{CODE_MAX}")
+
+
+def slower(thresholds: Thresholds, factor: float) -> Thresholds:
+    """The same for objectives that are ``factor`` times as long: codes of slack rise by 8 an octave, urgency stays.
+
+    Raises:
+        ValueError: the factor is not positive, or codes leave their range.
+    """
+    if factor <= 0:
+        raise ValueError(f"a factor of slack is above 0, not {factor:g}")
+    step = round(CODE_STEPS * math.log2(factor))
+    first, second = thresholds.last_slacks
+    return replace(thresholds, tight_slack=thresholds.tight_slack + step, last_slacks=(first + step, second + step))
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,12 @@ def _one_tick(controller: Controller, in_touch: bool, say: Say) -> bool:
         if not in_touch:
             report = controller.start(now_ns)
             say(f"connected again{'' if report is None else f', {report.updates} entries written'}")
+        was_primary = controller.primary
         record = controller.tick(now_ns)
+        if controller.primary and not was_primary:
+            say(f"primary now, {controller.taken_over.updates} entries written")
+        elif was_primary and not controller.primary:
+            say("backup now: another controller is primary")
         for complaint in controller.session.stream_errors():
             say(f"the switch complains: {complaint}")
     except SessionError as error:

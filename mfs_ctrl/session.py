@@ -30,6 +30,7 @@ from p4src.artifact import Artifact
 
 UPDATES_PER_WRITE = 100
 """The refusals of a batch travel in gRPC metadata, of which a client accepts 8 KiB."""
+HIGHEST_ELECTION_ID = (1 << 128) - 1
 INSERT: int = p4runtime_pb2.Update.INSERT
 MODIFY: int = p4runtime_pb2.Update.MODIFY
 DELETE: int = p4runtime_pb2.Update.DELETE
@@ -47,9 +48,12 @@ class Update:
 
 
 class Session:
-    """A connection to the switch at ``address`` (host:port) under one election id; the highest is primary.
+    """A connection to the switch at ``address`` (host:port); of several, the one of the highest election id is primary.
 
     Not connected until :meth:`connect`; may connect again after :meth:`close` or a loss. ``ssl`` as for the shell.
+
+    Attributes:
+        election_id: in use now: the one given, or a higher one after :meth:`claim`.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Session:
             raise SessionError(f"an election id is a number of 1..2^128-1, not {election_id}")
         self.address = address
         self.device_id = device_id
-        self.election_id = election_id
+        self.election_id = self._own_id = election_id
         self.timeout_s = timeout_s
         self._ssl = ssl
         self._client: StreamClient | None = None
@@ -87,7 +91,27 @@ class Session:
             SessionError: the switch refuses the election id or the device id.
         """
         self.close()
+        self.election_id = self._own_id
         self._client = StreamClient(self.address, self.device_id, self.election_id, self.timeout_s, self._ssl)
+        return self.primary
+
+    def claim(self) -> bool:
+        """Become primary if there is none, which the switch tells when it has gone; returns whether we are primary.
+
+        A switch remembers the highest election id that it has seen, and takes no lower one for primary (P4Runtime
+        specification, "Client Arbitration"). So the bid is that one plus our own: several bids differ, and the highest
+        wins.
+
+        Raises:
+            SessionError: the switch does not answer, or refuses.
+        """
+        if not self.connected:
+            return False
+        client = self._live()
+        if client.arbitration.status.code == code_pb2.NOT_FOUND:
+            seen = client.arbitration.election_id
+            self.election_id = min((seen.high << 64 | seen.low) + self._own_id, HIGHEST_ELECTION_ID)
+            client.bid(self.election_id)
         return self.primary
 
     def close(self) -> None:

@@ -56,6 +56,17 @@ class StreamClient(P4RuntimeClient):  # type: ignore[misc]
         self.receiver.start()
         self.handshake()
 
+    def bid(self, election_id: int) -> None:
+        """Take part in the arbitration with another election id from now on.
+
+        Raises:
+            SwitchUnreachableError: the switch does not answer.
+            SessionError: it refuses the id, and has ended the session.
+        """
+        self.election_id = (election_id >> 64, election_id & (1 << 64) - 1)
+        self._answered.clear()
+        self.handshake()
+
     def handshake(self) -> None:
         """Say our election id and wait for the answer."""
         request = p4runtime_pb2.StreamMessageRequest()

@@ -86,11 +86,13 @@ control MfsIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
 control MfsEgress(inout headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard) {
     Observe() observe;
     Mark() mark;
+    ClassSelector() class_selector;
     LastHop() last_hop;
 
     apply {
         observe.apply(standard.egress_port, standard.deq_timedelta, hdr, meta);
         mark.apply(standard.deq_timedelta, hdr, meta);
+        class_selector.apply(standard.egress_port, hdr, meta);
         last_hop.apply(standard.egress_port, hdr, meta);
     }
 }

@@ -1,7 +1,8 @@
 """The device that P4Runtime clients see: its program, who may write to it, and its notifications.
 
-Everything that touches state holds the switch's lock, so a batch is applied between two packets, and writes of a
-previous primary are over before a new one is announced.
+Requests take turns, so reads never see half a batch, and writes of a previous primary are over before a new one is
+announced. Packets do not wait for a whole request: each update is applied between two packets, and reads go on while
+packets pass, since these change no entry. So counts are those of the moments at which each was read, as on any switch.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Device:
         self.digests_waiting = threading.Event()
         self._clock = clock
         self._epoch_clock = epoch_clock
+        # Taken before the switch's lock where both are, and held by all who change what follows.
+        self._turn = threading.RLock()
         self._arbiter: Arbiter[ClientStream] = Arbiter()
         self._streams: set[ClientStream] = set()
         # Reads and writes go to `_current`; it is not `_running` between VERIFY_AND_SAVE and COMMIT.
@@ -109,7 +112,7 @@ class Device:
 
     def open_stream(self) -> ClientStream:
         """Admit a stream; RESOURCE_EXHAUSTED beyond MAX_STREAMS of them."""
-        with self.switch.lock:
+        with self._turn, self.switch.lock:
             if len(self._streams) >= MAX_STREAMS:
                 raise RequestError(RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open, which is the most served")
             stream = ClientStream()
@@ -118,7 +121,7 @@ class Device:
 
     def close_stream(self, stream: ClientStream) -> None:
         """The client is gone; if it was primary, there is none until a client claims it with an id as high."""
-        with self.switch.lock:
+        with self._turn, self.switch.lock:
             self._streams.discard(stream)
             self._announce(self._arbiter.leave(stream))
 
@@ -138,7 +141,7 @@ class Device:
             stream.send(response)
 
     def _arbitrate(self, stream: ClientStream, message: p4runtime_pb2.MasterArbitrationUpdate) -> None:
-        with self.switch.lock:
+        with self._turn, self.switch.lock:
             if stream in self._arbiter.clients and message.device_id != self.device_id:
                 raise RequestError(FAILED_PRECONDITION, "a stream cannot change its device; open another stream")
             self.check_device(message.device_id)
@@ -236,21 +239,21 @@ class Device:
         """Carry out a batch; one result per update. RequestError when the request as a whole is refused."""
         self.check_device(request.device_id)
         self.check_role(request.role, request.role_id)
-        with self.switch.lock:
+        with self._turn:
             self._check_primary(request)
             program = self._program()
             if request.atomicity != p4runtime_pb2.WriteRequest.CONTINUE_ON_ERROR:
                 name = p4runtime_pb2.WriteRequest.Atomicity.Name(request.atomicity)
                 raise unimplemented(f"atomicity {name} is not supported; use CONTINUE_ON_ERROR (the default)")
-            return entities.write_batch(program, request.updates)
+            return entities.write_batch(program, request.updates, self.switch.lock)
 
     def read(
         self, request: p4runtime_pb2.ReadRequest
     ) -> tuple[list[p4runtime_pb2.ReadResponse], list[RequestError | None]]:
-        """What the requests select, as of one moment, in responses to be sent; and one result per request."""
+        """What the requests select, in responses to be sent; and one result per request."""
         self.check_device(request.device_id)
         self.check_role(request.role)
-        with self.switch.lock:
+        with self._turn:
             return entities.read_batch(self._program(), request.entities)
 
     # Pipeline config.
@@ -259,7 +262,7 @@ class Device:
         """Verify, save or commit a pipeline config; on any error the pipeline that runs is untouched."""
         self.check_device(request.device_id)
         self.check_role(request.role, request.role_id)
-        with self.switch.lock:
+        with self._turn:
             self._check_primary(request)
         if request.action == SetConfig.COMMIT:
             self._commit_saved(request)
@@ -276,7 +279,7 @@ class Device:
         program = load_program(request.config)
         if request.action == SetConfig.VERIFY:
             return
-        with self.switch.lock:
+        with self._turn:
             self._check_primary(request)
             self._current = program
             if request.action == SetConfig.VERIFY_AND_COMMIT:
@@ -285,14 +288,14 @@ class Device:
     def load(self, config: p4runtime_pb2.ForwardingPipelineConfig) -> None:
         """Run a program without a client's request, as when a switch starts with one."""
         program = load_program(config)
-        with self.switch.lock:
+        with self._turn:
             self._current = program
             self._run(program)
 
     def _commit_saved(self, request: SetConfig) -> None:
         if request.HasField("config"):
             raise invalid("COMMIT realises the saved config; leave `config` unset")
-        with self.switch.lock:
+        with self._turn:
             self._check_primary(request)
             if self._current is None or self._current is self._running:
                 raise not_found("no config is saved; use VERIFY_AND_SAVE first")
@@ -300,14 +303,15 @@ class Device:
 
     def _run(self, program: LoadedProgram) -> None:
         program.pipeline.on_digest = self._digest
-        self.switch.install(program.pipeline)
-        self._running = program
+        with self.switch.lock:
+            self.switch.install(program.pipeline)
+            self._running = program
 
     def get_config(self, request: GetConfig) -> p4runtime_pb2.GetForwardingPipelineConfigResponse:
         """The config that reads and writes refer to; `config` is unset when there is none."""
         self.check_device(request.device_id)
         response = p4runtime_pb2.GetForwardingPipelineConfigResponse()
-        with self.switch.lock:
+        with self._turn:
             if self._current is None:
                 return response
             config = self._current.config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from p4.v1 import p4runtime_pb2
@@ -58,9 +59,18 @@ def _kind(entity: p4runtime_pb2.Entity) -> str:
     return str(kind)
 
 
-def write_batch(program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update]) -> list[RequestError | None]:
-    """Carry out every update, in order, whether or not others fail; one result for each, None where it succeeded."""
-    return [_write_one(program, update) for update in updates]
+def write_batch(
+    program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update], lock: AbstractContextManager[object]
+) -> list[RequestError | None]:
+    """Carry out every update, in order, whether or not others fail; one result for each, None where it succeeded.
+
+    ``lock`` is held for each, and given back in between.
+    """
+    results = []
+    for update in updates:
+        with lock:
+            results.append(_write_one(program, update))
+    return results
 
 
 def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update) -> RequestError | None:

@@ -1,0 +1,188 @@
+"""A packet socket on one interface, received from by a ring in shared memory: packet(7), linux/if_packet.h.
+
+With the ring (TPACKET_V2) a frame costs no system call, and the kernel says of each whether its checksum is missing and
+which VLAN tag it took off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import socket
+import struct
+
+from soft_switch.realtime import offloads
+from soft_switch.realtime.errors import InterfaceError
+
+RING_FRAMES = 1024
+"""Frames that wait for the switch at most; more are lost in the kernel, and counted."""
+ETHERNET_HEADER_BYTES = 14
+VLAN_TAG_BYTES = 4
+
+_SOL_PACKET = 263
+_ADD_MEMBERSHIP, _RX_RING, _STATISTICS, _VERSION, _QDISC_BYPASS, _IGNORE_OUTGOING = 1, 5, 6, 10, 20, 23
+_TPACKET_V2 = 1
+_PROMISCUOUS = 1
+_ETH_P_ALL = 0x0003
+_SIOCGIFMTU, _SIOCGIFFLAGS, _IFF_UP = 0x8921, 0x8913, 1
+_FOR_USER, _CHECKSUM_MISSING, _VLAN, _VLAN_TYPE = 1, 8, 0x10, 0x40
+_ANY_VLAN_OR_CHECKSUM = _VLAN | _CHECKSUM_MISSING
+_BLOCK_BYTES = 1 << 16
+_SLOT_OVERHEAD = 128
+# tp_status, tp_len, tp_snaplen, tp_mac, tp_net, tp_sec, tp_nsec, tp_vlan_tci, tp_vlan_tpid
+_HEADER = struct.Struct("=IIIHHIIHH")
+_FRAME = struct.Struct("=IIIH")
+_STATUS = struct.Struct("=I")
+
+
+class PacketSocket:
+    """All frames that ``interface`` receives, and a way to send some. Not safe for use by several threads at once.
+
+    Attributes:
+        mtu: the interface's, bytes.
+        unfinished: frames dropped because their checksum was left to hardware that is not there.
+        oversized: frames dropped because they are longer than the interface's MTU allows: segments put together.
+        unsent: frames that the interface did not take, as when it is down.
+        arrival_ns: when the kernel received the last frame that was taken, nanoseconds since 1970.
+    """
+
+    def __init__(self, interface: str, frames: int = RING_FRAMES) -> None:
+        """Open ``interface`` of this thread's network namespace, turn its offloads off, and begin to receive.
+
+        Raises:
+            InterfaceError: there is no such interface, another switch has it, or the process lacks CAP_NET_RAW or
+                CAP_NET_ADMIN.
+        """
+        self.interface = interface
+        self.unfinished = self.oversized = self.unsent = 0
+        self.arrival_ns = 0
+        self._lost = 0
+        self._offset = self._last = self._slot = 0
+        self._memory: mmap.mmap | None = None
+        try:
+            index = socket.if_nametoindex(interface)
+        except OSError:
+            raise InterfaceError(f"there is no network interface {interface!r} here; see: ip link") from None
+        self._claim = _claim(interface)
+        try:
+            # Protocol 0 receives nothing until the ring stands.
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        except PermissionError:
+            self._claim.close()
+            raise InterfaceError(
+                f"opening interface {interface} takes root, or the capabilities CAP_NET_RAW and CAP_NET_ADMIN"
+            ) from None
+        self._before: dict[str, int] = {}
+        try:
+            self._before = offloads.turn_off(interface)
+            self.mtu = self._query(_SIOCGIFMTU)
+            self._longest = self.mtu + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES
+            self._ring = self._memory = self._open_ring(frames)
+            self._socket.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+            self._socket.setsockopt(_SOL_PACKET, _QDISC_BYPASS, 1)
+            self._socket.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("iHH8s", index, _PROMISCUOUS, 0, b""))
+            self._socket.setblocking(False)
+            self._socket.bind((interface, _ETH_P_ALL))
+        except OSError as error:
+            self.close()
+            raise InterfaceError(f"cannot receive from interface {interface}: {error.strerror}") from error
+        except InterfaceError:
+            self.close()
+            raise
+        self._send = self._socket.send
+
+    @property
+    def up(self) -> bool:
+        """Whether the interface is up; False also when it is gone."""
+        try:
+            return bool(self._query(_SIOCGIFFLAGS) & _IFF_UP)
+        except OSError:
+            return False
+
+    def fileno(self) -> int:
+        """For a selector: readable when frames wait."""
+        return self._socket.fileno()
+
+    def take(self) -> bytes | None:
+        """The next whole frame that was received; None when none waits."""
+        memory = self._ring
+        while True:
+            offset = self._offset
+            status, length, held, start = _FRAME.unpack_from(memory, offset)
+            if not status & _FOR_USER:
+                return None
+            start += offset
+            frame = memory[start : start + held]
+            *_, seconds, nanoseconds, tag, tag_type = _HEADER.unpack_from(memory, offset)
+            self.arrival_ns = seconds * 1_000_000_000 + nanoseconds
+            _STATUS.pack_into(memory, offset, 0)
+            self._offset = offset + self._slot if offset < self._last else 0
+            if length > self._longest or length != held:
+                self.oversized += 1
+                continue
+            if status & _ANY_VLAN_OR_CHECKSUM:
+                if status & _CHECKSUM_MISSING:
+                    self.unfinished += 1
+                    continue
+                kind = tag_type if status & _VLAN_TYPE else 0x8100
+                return frame[:12] + struct.pack("!HH", kind, tag) + frame[12:]
+            return frame
+
+    def send(self, frame: bytes) -> bool:
+        """Hand a frame to the interface at once; False, and counted, when it does not take it."""
+        try:
+            self._send(frame)
+        except OSError:
+            self.unsent += 1
+            return False
+        return True
+
+    def error(self) -> int:
+        """The error number that is pending (ENETDOWN when the interface went down or away), 0 for none; clears it."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def lost(self) -> int:
+        """Frames that the kernel has dropped so far because the ring was full."""
+        with contextlib.suppress(OSError):
+            _, dropped = struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 8))
+            self._lost += dropped
+        return self._lost
+
+    def close(self) -> None:
+        """Stop receiving, and give the interface its offloads back; a second call does nothing."""
+        if self._memory is not None:
+            self._memory.close()
+        self._socket.close()
+        offloads.restore(self.interface, self._before)
+        self._before = {}
+        self._claim.close()
+
+    def _open_ring(self, frames: int) -> mmap.mmap:
+        self._slot = max(2048, 1 << (self._longest + _SLOT_OVERHEAD - 1).bit_length())
+        block = max(_BLOCK_BYTES, self._slot)
+        blocks = -(-frames * self._slot // block)
+        count = blocks * (block // self._slot)
+        self._socket.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V2)
+        self._socket.setsockopt(_SOL_PACKET, _RX_RING, struct.pack("IIII", block, blocks, self._slot, count))
+        self._last = (count - 1) * self._slot
+        return mmap.mmap(self._socket.fileno(), blocks * block)
+
+    def _query(self, request: int) -> int:
+        answer = fcntl.ioctl(self._socket, request, struct.pack("16si20x", self.interface.encode(), 0))
+        number: int = struct.unpack_from("i" if request == _SIOCGIFMTU else "h", answer, 16)[0]
+        return number
+
+
+def _claim(interface: str) -> socket.socket:
+    """Hold the interface: with two switches on it, each frame would go on twice.
+
+    Names of this kind (unix(7), "abstract") belong to a network namespace, as interfaces do, and end with their holder.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0mfs-switch/{interface}")
+    except OSError:
+        claim.close()
+        raise InterfaceError(f"another switch runs on interface {interface}; end that one first") from None
+    return claim

@@ -1,0 +1,66 @@
+"""The serving model over real sockets: host agents stamp, the embedded switch ranks and counts, requests are served."""
+
+from __future__ import annotations
+
+from evaluation.cluster import Cluster
+from evaluation.live import LiveSettings, live_rack, prepared, serve
+from evaluation.trace import with_poisson_arrivals
+from host_agent.flow import FlowSpec
+from host_agent.stamp import Stage
+from mfs_ctrl.counters import COMPLETION, PORT_LEVEL, Observation, cells_of_ports, observe
+from mfs_ctrl.session import Session
+from tests.agent_support import linked
+from tests.controller_support import INDEX
+from tests.realtime_support import fresh_prefix, real_kernel
+
+SETTINGS = LiveSettings(rate_bps=20_000_000, stretch=1.0, cluster=Cluster(3, 1, 4, ((0,), (1,)), (2,)))
+FLOWS = 4
+
+
+def observed(address: str) -> Observation:
+    session = Session(address, election_id=1)
+    session.connect()
+    try:
+        wanted = {COMPLETION: None, PORT_LEVEL: cells_of_ports(SETTINGS.topology.ports)}
+        return observe({}, session.read_counters(INDEX, wanted))
+    finally:
+        session.close()
+
+
+@real_kernel
+def test_flows_are_stamped_ranked_counted_and_requests_served() -> None:
+    with linked():
+        # Skips where agents cannot run.
+        pass
+    work = prepared(SETTINGS, 5)
+    with (
+        live_rack(SETTINGS, fresh_prefix()) as rack,
+        rack.controlled("mfs", "--election-id", "9"),
+        rack.stamping() as stamper,
+    ):
+        with rack.network(stamper) as network:
+            completed: list[int] = []
+            for stage in (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D):
+                for number in range(FLOWS):
+                    spec = FlowSpec(
+                        destination=(number + 1) % 3,
+                        batch=1,
+                        stage=stage,
+                        deadline_ns=network.now_ns + 60_000_000_000,
+                        total_bytes=20_000,
+                        target_layer=32 if stage == Stage.P2D else 0,
+                    )
+                    network.start_flow(number % 3, spec, completed.append)
+            network.run(lambda: len(completed) == 3 * FLOWS)
+        seen = observed(rack.address)
+        for stage in (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D):
+            # The last packet of a flow that was sent again may be counted twice.
+            assert seen.completed(stage) >= FLOWS
+            assert seen.late_share(stage) == 0
+        levels = {cell.level for cell, count in seen.port_level.items() if count.packets}
+        # Reuse and collectives that a GPU waits for, last-stage flows with time, acknowledgements.
+        assert {1, 4, 7} <= levels
+        result = serve("mfs", work, with_poisson_arrivals(work.requests, 20, 1), rack, stamper, lambda _: None)
+        assert result.summary.requests == 4
+        assert result.flows > 0
+        assert observed(rack.address).completed(Stage.P2D) > seen.completed(Stage.P2D)
