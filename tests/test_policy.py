@@ -281,3 +281,15 @@ def test_absurd_boundaries_are_refused(make: object, bounds: list[int]) -> None:
     assert callable(make)
     with pytest.raises(ValueError, match=r"boundaries \[.*\] must rise within 1\.\.255, at most 6"):
         make(bounds)
+
+
+def test_thresholds_for_longer_objectives_shift_slack_and_leave_urgency() -> None:
+    thresholds = policy.Thresholds()
+    twice = policy.slower(thresholds, 2)
+    assert (twice.mlu, twice.near_rli) == (thresholds.mlu, thresholds.near_rli)
+    # A code is an eighth of an octave.
+    assert twice.tight_slack == thresholds.tight_slack + 8
+    assert twice.last_slacks == tuple(code + 8 for code in thresholds.last_slacks)
+    assert policy.slower(twice, 0.5) == thresholds
+    with pytest.raises(ValueError, match="above 0"):
+        policy.slower(thresholds, 0)
