@@ -31,9 +31,9 @@ from evaluation.workload import Workload, select
 from host_agent.client import AgentClient, OpenFlow
 from host_agent.flow import FlowSpec
 from soft_switch.realtime.serving import NICENESS
-from topologies import namespaces
+from topologies import bmv2, namespaces, port_classes
 from topologies.namespaces import Realised
-from topologies.processes import Process, mfs
+from topologies.processes import Process, listening, mfs
 from topologies.topology import Host, Topology, tor
 
 PREFIX = "mfslive"
@@ -57,12 +57,14 @@ class LiveSettings:
         stretch: real time over the model's.
         stamps: whether host agents run; without, packets are not stamped, and all policies are alike.
         cluster: servers of one interface each, and what they do.
+        bmv2: whether the switch is ``simple_switch_grpc``, with the kernel's links behind its ports.
     """
 
     rate_bps: int = 20_000_000
     stretch: float = 5.0
     stamps: bool = True
     cluster: Cluster = CLUSTER
+    bmv2: bool = False
 
     @property
     def scenario(self) -> Scenario:
@@ -173,7 +175,8 @@ def run_live(
             with rack.controlled(policy) as controller, rack.stamping() as stamper:
                 say(f"{policy}: {controller.output().strip().splitlines()[-1]}")
                 results.append(serve(policy, work, requests, rack, stamper, say))
-        for line in rack.switch.finish().splitlines()[2:-1]:
+        said = rack.switch.finish().splitlines()
+        for line in () if settings.bmv2 else said[2:-1]:
             say(f"the switch: {line}")
     return results
 
@@ -204,6 +207,7 @@ class LiveRack:
             *("--servers", str(settings.cluster.servers), "--nics", str(settings.cluster.nics_per_server)),
             *("--rate", f"{settings.rate_bps / 1e9:f}", "--policy-listen", f"0.0.0.0:{self.policy_port}"),
             *("--interval", f"{settings.stretch:g}"),
+            *(("--dscp",) if settings.bmv2 else ()),
         ]
         # Unlike what moves packets it may wait, as long as others of no precedence.
         polite = ["nice", "-n", str(max(0, -os.getpriority(os.PRIO_PROCESS, 0)))]
@@ -258,9 +262,23 @@ def live_rack(settings: LiveSettings, prefix: str = PREFIX) -> Iterator[LiveRack
         namespaces.standing([topology], prefix, management=True) as realised,
     ):
         address = f"127.0.0.1:{free_port()}"
-        options = ["--empty", "--address", address, *realised.switch_options(topology)]
-        with Process([*mfs(), "switch", *options], lambda out: "ports: " in out) as switch:
+        with _switch(settings, realised, address) as switch:
             yield LiveRack(settings, topology, realised, switch, address, free_port(), Path(folder))
+
+
+@contextlib.contextmanager
+def _switch(settings: LiveSettings, realised: Realised, address: str) -> Iterator[Process]:
+    topology = settings.topology
+    if not settings.bmv2:
+        options = ["--empty", "--address", address, *realised.switch_options(topology)]
+        with Process([*mfs(), "switch", *options], lambda out: "ports: " in out) as process:
+            yield process
+        return
+    command = bmv2.command(address, realised.ports[0], device_id=1, thrift_port=free_port())
+    with Process(command, lambda _: listening(address)) as process:
+        for port, interface in realised.ports[0].items():
+            port_classes.put_link(interface, topology.rates[port])
+        yield process
 
 
 def serve(

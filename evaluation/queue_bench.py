@@ -28,12 +28,11 @@ from mfs_ctrl.cli import reporting_errors
 from mfs_ctrl.options import BitRate, Positive
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.traffic_manager import wire_bytes
-from topologies import namespaces, port_classes
+from topologies import bmv2, namespaces, port_classes
 from topologies.processes import Process, free_address, listening, mfs
 from topologies.topology import Topology, tor
 
 PREFIX = "mfsqueue"
-BMV2 = "simple_switch_grpc"
 SETTLING_S = 1.0
 BYTES = 1500
 HIGH, LOW = Stage.COLLECTIVE, Stage.P2D
@@ -83,9 +82,9 @@ WAYS = (
 @click.option("--seconds", type=Positive(0.2, 600), default=5.0, show_default=True)
 def main(rate: int, high: float, low: float, seconds: float) -> None:
     """Show what two flows of different level get of one port."""
-    ways = [way for way in WAYS if not way.bmv2 or shutil.which(BMV2)]
+    ways = [way for way in WAYS if not way.bmv2 or shutil.which(bmv2.PROGRAM)]
     if len(ways) < len(WAYS):
-        click.echo(f"there is no {BMV2} on the PATH: the embedded switch alone", err=True)
+        click.echo(f"there is no {bmv2.PROGRAM} on the PATH: the embedded switch alone", err=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for heading in ("high, Mb/s", "low, Mb/s", "both", "high lost", "low lost", "high p50, ms", "p99, ms"):
@@ -146,10 +145,8 @@ def measured(way: Way, topology: Topology, loads: Loads, seconds: float) -> tupl
 
 @contextlib.contextmanager
 def _bmv2(address: str, ports: Mapping[int, str]) -> Iterator[Process]:
-    interfaces = [word for port, name in ports.items() for word in ("-i", f"{port}@{name}")]
-    options = ["--no-p4", "--device-id", "1", "--thrift-port", str(_THRIFT_PORT), *interfaces]
-    own = ["--grpc-server-addr", address, "--priority-queues", "8"]
-    with Process([BMV2, *options, "--", *own], lambda _: listening(address)) as process:
+    command = bmv2.command(address, ports, device_id=1, thrift_port=_THRIFT_PORT)
+    with Process(command, lambda _: listening(address)) as process:
         yield process
 
 

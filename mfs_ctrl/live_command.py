@@ -36,6 +36,7 @@ from mfs_ctrl.options import BitRate, Positive
     "--trace", type=click.Path(path_type=Path, dir_okay=False), help="Another Mooncake trace than the one at hand."
 )
 @click.option("--no-stamps", is_flag=True, help="Without host agents: nothing is stamped, nothing is ordered.")
+@click.option("--bmv2", is_flag=True, help="On bmv2 (simple_switch_grpc on the PATH), not on the embedded switch.")
 @click.option("--prefix", default="mfslive", show_default=True, help="Of namespaces and interfaces.")
 def live(
     policies: tuple[str, ...],
@@ -46,6 +47,7 @@ def live(
     seed: int,
     trace: Path | None,
     no_stamps: bool,
+    bmv2: bool,
     prefix: str,
 ) -> None:
     """Serve requests over real sockets, in real time (Linux, root).
@@ -55,7 +57,7 @@ def live(
     """
     from evaluation.live import LiveSettings, prepared, run_live
 
-    settings = LiveSettings(rate, stretch, not no_stamps)
+    settings = LiveSettings(rate, stretch, not no_stamps, bmv2=bmv2)
     work = prepared(settings, requests, trace)
     results = run_live(policies, work, request_rate, seed, settings, click.echo, prefix)
     click.echo("policy  in SLO  TTFT mean    p50    p99  collective   flows  late by  took")

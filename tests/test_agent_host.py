@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.client import AgentClient, AgentError, AgentGoneError
-from host_agent.daemon.hooks import Options
+from host_agent.daemon.hooks import Options, clean
 from host_agent.daemon.service import ServiceOptions, run_agent
 from host_agent.document import PolicyDocument
 from host_agent.level import bias_code, decide, level_key
@@ -313,6 +313,11 @@ def test_everything_is_taken_back_on_sigterm_and_by_detach(hosts: tuple[Host, Ho
     assert agent.detach().stdout == f"{INTERFACE}: detached\n"
     assert sender.settings() == before
     assert "nothing of an agent" in agent.detach().stdout
+    agent = Agent(sender, folder)
+    assert sender.inside(lambda: clean(folder / "state")) == [], "a running one is left alone"
+    agent.kill()
+    assert sender.inside(lambda: clean(folder / "state")) == [INTERFACE]
+    assert sender.settings() == before
     # Even without the state file, programs and classes go.
     agent = Agent(sender, folder)
     agent.kill()

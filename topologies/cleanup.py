@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from importlib import import_module
 
-CLEANERS: tuple[str, ...] = ("topologies.namespaces:clean_all", "topologies.namespaces:clean_mininet")
+CLEANERS: tuple[str, ...] = (
+    "topologies.namespaces:clean_all",
+    "topologies.namespaces:clean_mininet",
+    "host_agent.daemon.hooks:clean",
+)
 """``module:function`` of each, in the order in which they are called. A function takes nothing, removes what its part
 has left, and returns the names of what was there. One whose module is not installed has left nothing."""
 

@@ -6,13 +6,13 @@ and Mininet alone, and the switch and the controller are processes of ``mfs``.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from topologies import catalogue
+from topologies import bmv2, catalogue
 from topologies.errors import TopologyError
 from topologies.processes import ROOT, Process, listening, mfs
 from topologies.topology import LINK_MTU, PAYLOAD_MTU, Topology, cables, neighbours
@@ -194,14 +194,7 @@ class Bmv2Switch(P4RuntimeSwitch):
         Raises:
             TopologyError: it is not installed.
         """
-        program = shutil.which("simple_switch_grpc")
-        if program is None:
-            raise TopologyError("there is no simple_switch_grpc on the PATH; install bmv2, or take --switch mfs")
-        options = [word for port, interface in ports.items() for word in ("-i", f"{port}@{interface}")]
-        own = ["--grpc-server-addr", self.address, "--priority-queues", "8"]
-        # Its Thrift server, of no use here, must not meet that of another switch.
-        thrift = ["--thrift-port", str(9090 + self.device_id)]
-        return [program, "--device-id", str(self.device_id), "--no-p4", *thrift, *options, "--", *own]
+        return bmv2.command(self.address, ports, self.device_id, 9090 + self.device_id)
 
     def ready(self, output: str) -> bool:  # noqa: ARG002
         """See :meth:`P4RuntimeSwitch.ready`. Its own words stay in a buffer for long."""

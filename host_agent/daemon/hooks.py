@@ -6,6 +6,7 @@ Before the first change, what there was is in the state file (:mod:`host_agent.d
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from host_agent.daemon import classes, room
 from host_agent.daemon.netlink import features, gone_is_fine, link, refused, set_features
-from host_agent.daemon.state import Before, StateFile
+from host_agent.daemon.state import DIRECTORY, Before, StateFile, interfaces
 from host_agent.ebpf.bpf import EGRESS, TC_INGRESS, XDP_INGRESS, Map, Program, Programs
 from host_agent.ebpf.errors import InterfaceError, KernelError
 from host_agent.ebpf.flows import FlowTable
@@ -331,6 +332,20 @@ def detach(interface: str, directory: Path) -> bool:
             return True
         finally:
             state.close()
+
+
+def clean(directory: Path = DIRECTORY) -> list[str]:
+    """Take back what killed agents left on interfaces of this network namespace; running ones are left alone.
+
+    Returns:
+        the interfaces.
+    """
+    cleaned = []
+    for interface in interfaces(directory):
+        with suppress(InterfaceError):
+            if detach(interface, directory):
+                cleaned.append(interface)
+    return cleaned
 
 
 def _guessed(route: IPRoute, found: Any) -> Before | None:

@@ -42,8 +42,18 @@ class Before:
     mtu6: int | None = None
 
 
+def interfaces(directory: Path) -> list[str]:
+    """The interfaces of this network namespace that have a state file in ``directory``."""
+    return sorted(path.name.removesuffix(_ending()) for path in directory.glob(f"*{_ending()}"))
+
+
+def _ending() -> str:
+    """Of the file names of this network namespace: an interface's name may come again in another one."""
+    return f"-{os.stat('/proc/thread-self/ns/net').st_ino}.json"
+
+
 class StateFile:
-    """The state file of one interface; names may come again in another network namespace."""
+    """The state file of one interface."""
 
     def __init__(self, directory: Path, interface: str) -> None:
         """Take it.
@@ -51,8 +61,7 @@ class StateFile:
         Raises:
             InterfaceError: another agent has the interface, or the file cannot be written.
         """
-        namespace = os.stat("/proc/thread-self/ns/net").st_ino
-        self._path = directory / f"{interface.replace(os.sep, '_')}-{namespace}.json"
+        self._path = directory / f"{interface.replace(os.sep, '_')}{_ending()}"
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115
