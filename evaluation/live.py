@@ -33,7 +33,7 @@ from host_agent.flow import FlowSpec
 from soft_switch.realtime.serving import NICENESS
 from topologies import bmv2, namespaces, port_classes
 from topologies.namespaces import Realised
-from topologies.processes import Process, listening, mfs
+from topologies.processes import Process, free_port, listening, mfs
 from topologies.topology import Host, Topology, tor
 
 PREFIX = "mfslive"
@@ -337,11 +337,3 @@ class _Progress:
             self._said = now
             self._say(f"{self._policy}: {finished} of {self._count} requests after {now - self._began:.0f} s")
         return not self._serving.unfinished
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

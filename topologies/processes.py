@@ -120,11 +120,16 @@ def mfs() -> list[str]:
     return [found]
 
 
-def free_address() -> str:
-    """An address on the loopback interface at which nobody listens yet."""
+def free_port() -> int:
+    """A TCP port of the loopback interface at which nobody listens yet."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
+        return int(free.getsockname()[1])
+
+
+def free_address() -> str:
+    """The same, as an address."""
+    return f"127.0.0.1:{free_port()}"
 
 
 def listening(address: str) -> bool:
