@@ -38,6 +38,8 @@ BYTES = 1500
 HIGH, LOW = Stage.COLLECTIVE, Stage.P2D
 """Their levels under the policy ``static``: 6 and 2."""
 SENDERS, RECEIVER = (0, 1), 2
+ONE_QUEUE_BYTES = 256 * 1024
+"""More than bmv2's socket holds back, so that it is bmv2 that drops, by level."""
 _THRIFT_PORT = 9290
 _TIME = struct.Struct("!Q")
 
@@ -139,7 +141,10 @@ def measured(way: Way, topology: Topology, loads: Loads, seconds: float) -> tupl
             packets_per_s = topology.rate_bps // (8 * wire_bytes(_frame_bytes(topology)))
             _limit_queues(target, packets_per_s)
         if way.link:
-            port_classes.put_link(ports[target], topology.rate_bps, by_level=way.link == "levels")
+            if way.link == "levels":
+                port_classes.put_link(ports[target], topology.rate_bps)
+            else:
+                port_classes.put_link(ports[target], topology.rate_bps, ONE_QUEUE_BYTES, by_level=False)
         return _played(realised, topology, loads, seconds)
 
 
