@@ -205,7 +205,7 @@ class LiveRack:
         control = [
             *("--address", self.address, "--policy", policy, "--slack-factor", f"{settings.stretch:g}"),
             *("--servers", str(settings.cluster.servers), "--nics", str(settings.cluster.nics_per_server)),
-            *("--rate", f"{settings.rate_bps / 1e9:f}", "--policy-listen", f"0.0.0.0:{self.policy_port}"),
+            *("--rate", str(settings.rate_bps), "--policy-listen", f"0.0.0.0:{self.policy_port}"),
             *("--interval", f"{settings.stretch:g}"),
             *(("--dscp",) if settings.bmv2 else ()),
         ]
@@ -232,7 +232,7 @@ class LiveRack:
 
     def _agent(self, host: Host) -> Process:
         options = [
-            *("--interface", self.realised.interfaces[host.id], "--rate", f"{self.settings.rate_bps / 1e9:f}"),
+            *("--interface", self.realised.interfaces[host.id], "--rate", str(self.settings.rate_bps)),
             *("--policy", f"http://{self.realised.management[host.server]}:{self.policy_port}", "--interval", "0.5"),
             *("--socket", str(self._socket(host.id)), "--state-dir", str(self.folder / host.name)),
         ]

@@ -132,7 +132,7 @@ def measured(way: Way, topology: Topology, loads: Loads, seconds: float) -> tupl
         else:
             options = ("--address", address, *realised.switch_options(topology))
             stack.enter_context(Process([*mfs(), "switch", *options], lambda out: "ports: " in out))
-        shape = ["--servers", "3", "--nics", "1", "--rate", f"{topology.rate_bps / 1e9:g}"]
+        shape = ["--servers", "3", "--nics", "1", "--rate", str(topology.rate_bps)]
         controller = [*mfs(), "ctrl", "--address", address, "--policy", "static", *shape]
         controller += ["--dscp"] if way.link == "levels" else []
         stack.enter_context(Process(controller, lambda out: "in force" in out))

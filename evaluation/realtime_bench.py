@@ -71,7 +71,7 @@ def main(ports: int, rate: int, load: float, size: int, seconds: float) -> None:
         address = free_address()
         options = ("--address", address, *realised.switch_options(topology))
         switch = stack.enter_context(Process([*mfs(), "switch", *options], lambda out: "ports: " in out))
-        servers = ("--servers", str(ports), "--nics", "1", "--rate", f"{rate / 1e9:f}")
+        servers = ("--servers", str(ports), "--nics", "1", "--rate", str(rate))
         stack.enter_context(Process([*mfs(), "ctrl", "--address", address, *servers], lambda out: "in force" in out))
         before_s = _cpu_s(switch.pid)
         results = measure(topology, realised, size, load, seconds)

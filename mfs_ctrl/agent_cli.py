@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from mfs_ctrl.options import BitRate
+
 DEFAULT_SOCKET = Path("/run/mfs/agent.sock")
 DEFAULT_STATE = Path("/run/mfs")
 
@@ -52,7 +54,7 @@ def agent() -> None:
 )
 @click.option("--group", help="Of the socket, for instance the serving engine's.")
 @_state
-@click.option("--rate", type=click.FloatRange(0.001, 10_000), help="Gb/s of the link; by default what it says.")
+@click.option("--rate", type=BitRate(), help="Bits per second of the link, e.g. 100G; by default what it says.")
 @click.option("--link-mtu", type=click.IntRange(576, 65_535), help="Of the link, the shim's 24 bytes included.")
 @click.option("--no-order", is_flag=True, help="Leave the interface's queueing as it is.")
 @click.option(
@@ -86,7 +88,7 @@ def run(
     mode: int,
     group: str | None,
     state_dir: Path,
-    rate: float | None,
+    rate: int | None,
     link_mtu: int | None,
     no_order: bool,
     ingress: str,
@@ -100,9 +102,8 @@ def run(
     from host_agent.daemon.hooks import Options
     from host_agent.daemon.service import ServiceOptions, run_agent
 
-    rate_bps = None if rate is None else round(rate * 1e9)
     run_agent(
-        Options(interface, rate_bps, link_mtu, not no_order, ingress, segmentation, keep_checksum),
+        Options(interface, rate, link_mtu, not no_order, ingress, segmentation, keep_checksum),
         ServiceOptions(policy_url, socket, mode, group, state_dir, interval, grace, statistics),
         click.echo,
     )

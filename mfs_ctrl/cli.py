@@ -224,13 +224,13 @@ def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A TOML file with the switch's ports and hosts, instead of the following options.",
+    help="A TOML file with the switch's ports and hosts, instead of topology, node, servers, nics and rate.",
 )
 @click.option("--topology", "topology_name", default="tor", show_default=True, help="See: mfs topology list.")
 @click.option("--node", help="Which switch of the topology this is, where it has several.")
 @click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Servers in all.")
 @click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces of each server.")
-@click.option("--rate", type=Positive(0.001, 10_000), default=100.0, show_default=True, help="Gb/s of a port.")
+@click.option("--rate", type=BitRate(), default="100G", show_default=True, help="Bits per second of a port.")
 @click.option("--dscp", is_flag=True, help="Write levels into the DSCP of what leaves, for links that order by it.")
 @click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between steps.")
 @click.option(
@@ -251,7 +251,7 @@ def ctrl(
     node: str | None,
     servers: int,
     nics: int,
-    rate: float,
+    rate: int,
     dscp: bool,
     interval: float,
     slack_factor: float,
@@ -271,7 +271,7 @@ def ctrl(
         "fifo": policy.fifo,
     }
     if config is None:
-        topology = catalogue.switch(topology_name, node, servers, nics, round(rate * 1e9))
+        topology = catalogue.switch(topology_name, node, servers, nics, rate)
         parameters = SwitchParameters()
     else:
         described = configuration.read(config)

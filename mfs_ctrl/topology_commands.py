@@ -39,7 +39,7 @@ def up(name: str, servers: int, nics: int, rate: int, prefix: str | None) -> Non
     switches = catalogue.switches(name, servers, nics, rate)
     realised = namespaces.up(list(switches.values()), prefix or catalogue.CATALOGUE[name].prefix)
     click.echo(f"namespaces: {', '.join(realised.namespaces.values())}")
-    shape = f"--topology {name} --servers {servers} --nics {nics} --rate {rate / 1e9:g}"
+    shape = f"--topology {name} --servers {servers} --nics {nics} --rate {rate}"
     for number, (node, of_switch) in enumerate(switches.items()):
         address = f"127.0.0.1:{9559 + number}"
         click.echo(f"\n# {node}")

@@ -145,7 +145,7 @@ def test_progress_that_the_receiver_knows_ranks_the_sender_anew(hosts: tuple[Hos
 def test_a_higher_level_leaves_first(hosts: tuple[Host, Host], folder: Path) -> None:
     sender, receiver = hosts
     with ExitStack() as stack:
-        agent = stack.enter_context(running(sender, folder, "--rate", "0.05"))
+        agent = stack.enter_context(running(sender, folder, "--rate", "50M"))
         stack.enter_context(running(receiver, folder))
         client = stack.enter_context(agent.client())
         pairs = [connected(sender, receiver) for _ in range(2)]

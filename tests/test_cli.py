@@ -37,7 +37,7 @@ def test_help_names_the_commands() -> None:
 def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: str) -> None:
     with started("switch", "--address", address) as switch:
         assert address in switch.line()
-        options = ("--servers", "2", "--nics", "2", "--rate", "10", "--interval", "0.05")
+        options = ("--servers", "2", "--nics", "2", "--rate", "10G", "--interval", "0.05")
         with started("ctrl", "--address", address, *options, "--policy-listen", "127.0.0.1:0") as controller:
             policy_url = controller.line().split()[-1].removesuffix("/policy")
             assert "policy mfs in force" in controller.line()

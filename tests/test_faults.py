@@ -72,7 +72,7 @@ class Rack:
         return Process([*mfs(), "switch", *options], lambda out: "ports: " in out)
 
     def controller(self, *options: str) -> Process:
-        shape = ["--servers", "3", "--nics", "1", "--rate", "0.02", "--policy", "fifo", "--interval", "0.1"]
+        shape = ["--servers", "3", "--nics", "1", "--rate", "20M", "--policy", "fifo", "--interval", "0.1"]
         command = [*mfs(), "ctrl", "--address", self.address, *shape, *options]
         return Process(command, lambda out: "connected to" in out)
 

@@ -51,7 +51,7 @@ class NamedTopology(Topo):  # type: ignore[misc]
             TopologyError: there is no such topology, or it cannot be of that size.
         """
         found = catalogue.switches(name, servers, nics, rate)
-        command = ["--topology", name, "--servers", str(servers), "--nics", str(nics), "--rate", f"{rate / 1e9:f}"]
+        command = ["--topology", name, "--servers", str(servers), "--nics", str(nics), "--rate", str(rate)]
         names = list(found)
         for number, (node, topology) in enumerate(found.items()):
             self.addSwitch(
