@@ -148,6 +148,14 @@ def edf(boundaries: Sequence[int]) -> Policy:
     return Policy("edf", (UNSTAGED_FIRST, GIVE_UP, *rules))
 
 
+def edf_explicit(boundaries: Sequence[int]) -> Policy:
+    """EDF for flows with a deadline of their own, that is P2D; the others share what is left, as they have none."""
+    bands = _bands(boundaries, TOP_LEVEL, 2)
+    last = (LevelRule(Stage.P2D, level, slack_code=band) for level, band in bands)
+    others = (LevelRule(stage, 1) for stage in ORDERED if stage is not Stage.P2D)
+    return Policy("edf-explicit", (UNSTAGED_FIRST, GIVE_UP, *last, *others))
+
+
 def karuna(boundaries: Sequence[int]) -> Policy:
     """Karuna-like: flows with a deadline of their own, that is P2D, get no more than they need, others go by SJF.
 
@@ -167,6 +175,16 @@ def karuna(boundaries: Sequence[int]) -> Policy:
             *(LevelRule(stage, level, remaining_code=band) for stage in early for level, band in bands),
         ),
     )
+
+
+def karuna_paced(boundaries: Sequence[int]) -> Policy:
+    """Karuna where senders pace: deadline flows go first, at the least rate that meets the deadline; others by SJF.
+
+    The rate is the sender's doing, not a level's. ``boundaries`` as in :func:`karuna`.
+    """
+    waiting = karuna(boundaries)
+    rules = (rule for rule in waiting.rules if rule == GIVE_UP or rule.stage is not Stage.P2D)
+    return Policy("karuna-paced", (*rules, LevelRule(Stage.P2D, TOP_LEVEL)))
 
 
 def without_red(base: Policy) -> Policy:

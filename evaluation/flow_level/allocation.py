@@ -346,7 +346,7 @@ def _fill(demands: Floats, begin: int, end: int, free: float, least: float) -> t
         if now_content == end - begin:
             left = max(0.0, free - taken)
             return most + left, left if left > least else 0.0
-        if now_content == content:
+        if now_content <= content:  # fewer by rounding alone
             return part, 0.0
         content = now_content
         part = (free - taken) / (end - begin - content)
