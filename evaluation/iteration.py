@@ -302,23 +302,30 @@ class Iteration:
             self._end_step()
 
     def _collective(self, step: int) -> Iterator[tuple[int, FlowSpec]]:
+        total = self._collective_bytes(step)
+        if not total:
+            return
         cluster = self._config.cluster
         servers = cluster.units[self.unit]
-        total = self._collective_bytes(step)
-        pairs = [(a, b) for a in servers for b in servers if a != b] if total else []
-        for source, destination in pairs:
-            for nic in range(cluster.nics_per_server):
-                yield (
-                    cluster.host(source, nic),
-                    FlowSpec(
-                        destination=cluster.host(destination, nic),
-                        batch=self.batch,
-                        stage=Stage.COLLECTIVE,
-                        deadline_ns=self._red_ns,
-                        total_bytes=self._scaled(total),
-                        target_layer=step * self._config.layers_per_step,
-                    ),
-                )
+        count = self._scaled(total)
+        layer = step * self._config.layers_per_step
+        # What a host is sent is the same from everybody.
+        specs = {
+            host: FlowSpec(
+                destination=host,
+                batch=self.batch,
+                stage=Stage.COLLECTIVE,
+                deadline_ns=self._red_ns,
+                total_bytes=count,
+                target_layer=layer,
+            )
+            for host in self._hosts
+        }
+        for source in servers:
+            for destination in servers:
+                if source != destination:
+                    for nic in range(cluster.nics_per_server):
+                        yield cluster.host(source, nic), specs[cluster.host(destination, nic)]
 
     def _exchanged(self, now_ns: int) -> None:
         self._collecting -= 1
@@ -355,9 +362,10 @@ class Iteration:
 
     def _hand_over_all(self) -> None:
         for chunk in self.chunks:
+            on_complete = partial(self._on_flow_of, chunk.job)
             for source, spec in self._new_kv(chunk, self._step):
                 chunk.job.flows += 1
-                self._network.start_flow(source, spec, partial(self._on_flow_of, chunk.job))
+                self._network.start_flow(source, spec, on_complete)
 
     def _new_kv(self, chunk: Chunk, step: int) -> Iterator[tuple[int, FlowSpec]]:
         """The KV of this chunk and step to the decode server, from each NIC that has a part along its rail."""
@@ -365,13 +373,14 @@ class Iteration:
         interfaces = self._kv_interfaces(job)
         total = chunk.tokens * self._layers_of(step) * self._kv_bytes
         beyond = (chunk.tokens * (layers - self._layers_done(step)) + chunk.tokens_after * layers) * self._kv_bytes
+        # What an interface of the decode server is sent is the same from everybody on its rail.
+        specs: dict[int, FlowSpec] = {}
         for interface in interfaces:
             server, nic = divmod(self._hosts[interface], cluster.nics_per_server)
             if server == job.decode_server:
                 continue  # it is there already
-            yield (
-                self._hosts[interface],
-                FlowSpec(
+            if nic not in specs:
+                specs[nic] = FlowSpec(
                     destination=cluster.host(job.decode_server, nic),
                     batch=self.batch,
                     stage=Stage.P2D,
@@ -380,8 +389,8 @@ class Iteration:
                     target_layer=layers,  # RLI 0 says that the batch is computed
                     beyond_bytes=beyond // len(interfaces) // self._config.scale,
                     request=job.request.index,
-                ),
-            )
+                )
+            yield self._hosts[interface], specs[nic]
 
     def _on_flow_of(self, job: Job, now_ns: int) -> None:
         job.flows -= 1

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from evaluation.coordination import ports
 from evaluation.errors import ClusterError
+from evaluation.flow_level.allocation import MAX_HOPS, NONE, Ints
 from evaluation.scenario import Scenario
 
 
@@ -26,8 +29,11 @@ class Fabric(Protocol):
         """Of each link, one way."""
         ...
 
-    def path(self, source: int, destination: int, draw: int) -> tuple[int, ...]:
-        """The links from one host to another, the sender's NIC first. ``draw``, not negative, chooses among equals."""
+    def paths(self, sources: Ints, destinations: Ints, draws: Ints) -> Ints:
+        """The links from hosts to other hosts, a row each: the sender's NIC first, and :data:`NONE` after the last.
+
+        ``draws``, not negative, choose among equals.
+        """
         ...
 
 
@@ -54,14 +60,16 @@ class Racks:
         """See :class:`Fabric`."""
         return (self.rate_bps,) * (2 * self.hosts + 2 * self.uplinks)
 
-    def path(self, source: int, destination: int, draw: int) -> tuple[int, ...]:
+    def paths(self, sources: Ints, destinations: Ints, draws: Ints) -> Ints:
         """See :class:`Fabric`."""
-        up, down = ports(source, destination)
-        border = self.second_rack_from
-        if border is None or (source < border) == (destination < border):
-            return up, down
-        first = 2 * self.hosts + (self.uplinks if source >= border else 0)
-        return up, first + draw % self.uplinks, down
+        up, down = ports(sources, destinations)
+        rows = _rows(up, down)
+        if self.second_rack_from is not None:
+            here, there = (hosts >= self.second_rack_from for hosts in (sources, destinations))
+            uplink = 2 * self.hosts + self.uplinks * here + draws % self.uplinks
+            rows[:, 1] = np.where(here == there, down, uplink)
+            rows[:, 2] = np.where(here == there, NONE, down)
+        return rows
 
 
 def racks_of(scenario: Scenario) -> Racks:
@@ -134,22 +142,36 @@ class FatTree:
         tier = self.edges * self.uplinks, self.pods * self.edges_per_pod * self.uplinks
         return (self.rate_bps,) * (2 * (hosts + sum(tier)))
 
-    def path(self, source: int, destination: int, draw: int) -> tuple[int, ...]:
+    def paths(self, sources: Ints, destinations: Ints, draws: Ints) -> Ints:
         """See :class:`Fabric`."""
-        up, down = ports(source, destination)
+        up, down = ports(sources, destinations)
+        rows = _rows(up, down)
         hosts_per_edge = self.servers_per_edge * self.nics_per_server
-        here, there = source // hosts_per_edge, destination // hosts_per_edge
-        if here == there:
-            return up, down
-        draw, aggregation = divmod(draw, self.uplinks)
+        here, there = sources // hosts_per_edge, destinations // hosts_per_edge
+        draws, aggregation = np.divmod(draws, self.uplinks)
+        core = draws % self.edges_per_pod
         edge_links = 2 * self.servers * self.nics_per_server
+        core_links = edge_links + 2 * self.edges * self.uplinks
         edge_up = edge_links + 2 * (here * self.uplinks + aggregation)
         edge_down = edge_links + 2 * (there * self.uplinks + aggregation) + 1
         pod, other_pod = here // self.edges_per_pod, there // self.edges_per_pod
-        if pod == other_pod:
-            return up, edge_up, edge_down, down
-        core = draw % self.edges_per_pod
-        core_links = edge_links + 2 * self.edges * self.uplinks
         core_up = core_links + 2 * ((pod * self.uplinks + aggregation) * self.edges_per_pod + core)
         core_down = core_links + 2 * ((other_pod * self.uplinks + aggregation) * self.edges_per_pod + core) + 1
-        return up, edge_up, core_up, core_down, edge_down, down
+        over_edge = here != there
+        within_pod = over_edge & (pod == other_pod)
+        over_core = pod != other_pod
+        for where, links in (
+            (within_pod, (edge_up, edge_down, down)),
+            (over_core, (edge_up, core_up, core_down, edge_down, down)),
+        ):
+            for position, link in enumerate(links, 1):
+                rows[where, position] = link[where]
+        return rows
+
+
+def _rows(up: Ints, down: Ints) -> Ints:
+    """Paths by one switch."""
+    rows = np.full((len(up), MAX_HOPS), NONE)
+    rows[:, 0] = up
+    rows[:, 1] = down
+    return rows

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import heapq
 import math
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from host_agent.load import LOAD_LIMIT, NS_PER_S, WIRE_OVERHEAD_BYTES
 from host_agent.stamp import Stage
 
 WIRE_PACKET_BYTES = FRAME_BYTES + WIRE_OVERHEAD_BYTES
+HEADER_BYTES = WIRE_PACKET_BYTES - SEGMENT_BYTES
 LOAD_STEPS = 256
 """Loads are told apart in so many steps."""
 LOAD_MEMORY_NS = 90_000_000
@@ -37,9 +36,6 @@ SWITCHES = {"share": ranking.SHARE, "obey": ranking.OBEY, "rank": ranking.RANK}
 DEFAULT_LEVEL = 1
 """Of all flows at places that do not rank."""
 FIRST_ROOM = 1024
-
-_HASHED = Struct("!6I")
-_UINT32 = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +90,25 @@ class FlowNetwork:
         self._rates_bps = np.array(fabric.rates_bps, np.float64)
         if len(self._rates_bps) == 0 or self._rates_bps.min() <= 0:
             raise ServingError("a network needs links, and their rates must be above 0")
+        self._ns_per_byte = 8 * NS_PER_S / self._rates_bps
         self._state = allocation.shares(self._rates_bps / (8 * NS_PER_S), FIRST_ROOM)
         self._marks = ranking.marks(FIRST_ROOM)
         self._room(FIRST_ROOM)
         self._free = list(range(FIRST_ROOM - 1, -1, -1))
-        self._on_complete: list[Callable[[int], None] | None] = [None] * FIRST_ROOM
-        self._latency_ns = [0] * FIRST_ROOM
+        self._on_complete: list[Callable[[int], None]] = [_nothing] * FIRST_ROOM
+        self._latency_ns = np.zeros(FIRST_ROOM, np.int64)
         self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._scheduled = 0
         self._new: list[tuple[int, int, FlowSpec]] = []
-        self._to_rank: set[int] = set()
+        self._to_rank: list[Ints] = []
         self._rank_all = False
         self._ticking = False
         self._decided: dict[int, int] = {}
-        # By batch: its row of progress, its own hosts, its flows.
+        # By batch: its row of progress, its own hosts.
         self._rows: dict[int, int] = {}
         self._own: dict[int, frozenset[int]] = {}
-        self._flows_of: dict[int, set[int]] = defaultdict(set)
         self._progress = np.zeros((3, 1024), np.int64)
         self._pruned: frozenset[int] = frozenset()
-        self._flows_of_request: dict[int, set[int]] = defaultdict(set)
-        self._identity: list[tuple[int, int | None]] = [(0, None)] * FIRST_ROOM
         self._ranks = self._settings.hosts_rank or self._settings.switches != "share"
         self._by_progress = self._ranks and any(rule.rli != ANY for rule in rules)
         self._moving = self._ranks and any(
@@ -163,18 +157,19 @@ class FlowNetwork:
             ranking.SWITCHES: settings.switch_delay_ns,
         }
         at_once = [who for who, delay in knowing.items() if delay == 0]
-        self._learn(at_once, row, batch, layer)
+        self._learn(at_once, row, layer)
         for who, delay in knowing.items():
             if delay:
-                self.call_at(self.now_ns + delay, self._learn, [who], row, batch, layer)
+                self.call_at(self.now_ns + delay, self._learn, [who], row, layer)
 
     def prune(self, requests: Collection[int]) -> None:
         """These requests, and no others, are given up: their flows count as late."""
         before, self._pruned = self._pruned, frozenset(requests)
-        for request in before ^ self._pruned:
-            for flow in self._flows_of_request.get(request, ()):
-                self._marks.pruned[flow] = request in self._pruned
-                self._to_rank.add(flow)
+        if before != self._pruned and self._ranks:
+            active = self._active()
+            requests = self._marks.request[active]
+            self._marks.pruned[active] = np.isin(requests, list(self._pruned))
+            self._to_rank.append(active[np.isin(requests, list(before ^ self._pruned))])
 
     def run(self, until_ns: int | None = None) -> None:
         """Run all events (up to and including ``until_ns``)."""
@@ -227,62 +222,74 @@ class FlowNetwork:
 
     def _open(self) -> None:
         new, self._new = self._new, []
-        settings, known = self._settings, self._marks
-        paths = np.full((len(new), MAX_HOPS), NONE)
-        sizes = np.empty(len(new))
         flows = np.array([flow for flow, _, _ in new])
-        ranked = self._ranks
-        for index, (flow, source, spec) in enumerate(new):
-            path, latency_ns = self._path(source, spec)
-            paths[index, : len(path)] = path
-            total = spec.total_bytes
-            wire = total + -(-total // SEGMENT_BYTES) * (WIRE_PACKET_BYTES - SEGMENT_BYTES)
-            sizes[index] = wire
-            self._latency_ns[flow] = latency_ns(total)
-            if ranked:
-                known.stage[flow] = spec.stage
-                known.deadline_ns[flow] = spec.deadline_ns
-                known.beyond[flow] = spec.beyond_bytes
-                known.target[flow] = spec.target_layer
-                known.payload[flow] = total / wire
-                known.pruned[flow] = spec.request in self._pruned
-                self._identity[flow] = spec.batch, spec.request
-                if spec.request is not None:
-                    self._flows_of_request[spec.request].add(flow)
-                if self._by_progress:
-                    known.batch[flow] = self._row(spec.batch)
-                    own = self._own.get(spec.batch)
-                    known.foreign[flow] = spec.stage == Stage.KV_REUSE if own is None else source not in own
-                    self._flows_of[spec.batch].add(flow)
-        if ranked:
-            spans = flows[:, None] * MAX_HOPS + np.arange(MAX_HOPS)
-            known.key[spans] = NONE
-            self._to_rank.update(flows.tolist())
-        allocation.add(self._state, flows, paths, np.full_like(paths, DEFAULT_LEVEL), sizes, float(self.now_ns))
+        sources = np.array([source for _, source, _ in new])
+        # A collective's flows, a request's from several NICs: few specifications are for many flows.
+        positions: dict[int, int] = {}
+        distinct: list[FlowSpec] = []
+        which = np.empty(len(new), np.int64)
+        for index, (_, _, spec) in enumerate(new):
+            position = positions.get(id(spec))
+            if position is None:
+                position = positions[id(spec)] = len(distinct)
+                distinct.append(spec)
+            which[index] = position
+        fields = np.array(
+            [
+                (
+                    spec.destination,
+                    spec.stage,
+                    spec.deadline_ns,
+                    spec.total_bytes,
+                    spec.beyond_bytes,
+                    spec.target_layer,
+                    spec.batch,
+                    NONE if spec.request is None else spec.request,
+                    self._row(spec.batch) if self._by_progress else 0,
+                )
+                for spec in distinct
+            ]
+        )[which].T
+        destinations, stages, deadlines, totals, beyond, targets, batches, requests, rows = fields
+        # Other requests, or batches, take other connections, and so perhaps other paths.
+        whose = np.where(requests == NONE, batches, requests)
+        draws = _hashed(sources, destinations, stages, targets, whose)
+        paths = self._fabric.paths(sources, destinations, draws)
+        wire = totals + -(-totals // SEGMENT_BYTES) * HEADER_BYTES
+        # Every further link forwards a packet when it has it whole.
+        ns_per_byte = np.where(paths >= 0, self._ns_per_byte[paths], 0.0)[:, 1:].sum(axis=1)
+        packets = np.minimum(totals, SEGMENT_BYTES) + HEADER_BYTES
+        self._latency_ns[flows] = (
+            np.ceil(packets * ns_per_byte) + (paths >= 0).sum(axis=1) * self._fabric.propagation_ns
+        )
+        if self._ranks:
+            known = self._marks
+            known.stage[flows] = stages
+            known.deadline_ns[flows] = deadlines
+            known.beyond[flows] = beyond
+            known.target[flows] = targets
+            known.payload[flows] = totals / wire
+            known.request[flows] = requests
+            known.pruned[flows] = np.isin(requests, list(self._pruned)) if self._pruned else False
+            known.batch[flows] = rows
+            known.key[flows[:, None] * MAX_HOPS + np.arange(MAX_HOPS)] = NONE
+            if self._by_progress and self._settings.progress_delay_ns:
+                known.foreign[flows] = [
+                    source not in self._own.get(spec.batch, frozenset()) if spec.stage == Stage.KV_REUSE else False
+                    for _, source, spec in new
+                ]
+            self._to_rank.append(flows)
+        allocation.add(
+            self._state, flows, paths, np.full_like(paths, DEFAULT_LEVEL), wire.astype(np.float64), float(self.now_ns)
+        )
         if self._moving and not self._ticking:
             self._ticking = True
-            self.call_at((self.now_ns // settings.rerank_ns + 1) * settings.rerank_ns, self._tick)
-
-    def _path(self, source: int, spec: FlowSpec) -> tuple[tuple[int, ...], Callable[[int], int]]:
-        # Of a request, or of a batch: other requests take other connections, and so perhaps other paths.
-        whose = spec.batch if spec.request is None else spec.request
-        hashed = _HASHED.pack(
-            source, spec.destination, spec.stage, spec.target_layer, whose & _UINT32, spec.request is None
-        )
-        path = self._fabric.path(source, spec.destination, zlib.crc32(hashed))
-        propagation_ns = len(path) * self._fabric.propagation_ns
-        # Every further link forwards a packet when it has it whole.
-        ns_per_byte = sum(8 * NS_PER_S / self._rates_bps[link] for link in path[1:])
-
-        def latency_ns(total: int) -> int:
-            packet = min(total, SEGMENT_BYTES) + WIRE_PACKET_BYTES - SEGMENT_BYTES
-            return propagation_ns + math.ceil(packet * float(ns_per_byte))
-
-        return path, latency_ns
+            interval_ns = self._settings.rerank_ns
+            self.call_at((self.now_ns // interval_ns + 1) * interval_ns, self._tick)
 
     def _rank(self) -> None:
         settings, state, known = self._settings, self._state, self._marks
-        flows = self._active() if self._rank_all else np.fromiter(self._to_rank, np.int64, len(self._to_rank))
+        flows = self._active() if self._rank_all else np.unique(np.concatenate(self._to_rank))
         self._rank_all = False
         self._to_rank.clear()
         count = ranking.changed_keys(
@@ -299,16 +306,17 @@ class FlowNetwork:
         )
         if count:
             keys = self._keys[:count]
-            decided = self._decided
-            levels = np.empty(count, np.int64)
-            for index, key in enumerate(keys.tolist()):
-                level = decided.get(key)
-                if level is None:
-                    level = decided[key] = decide(self._rules, ranking.unpacked(key))
-                levels[index] = level
+            distinct, inverse = np.unique(keys, return_inverse=True)
+            levels = np.array([self._level_of(key) for key in distinct.tolist()])[inverse]
             ranking.apply_levels(state, known, self._hops[:count], keys, levels)
         if settings.paced_share is not None:
             ranking.pace(state, known, flows, self.now_ns, int(Stage.P2D), settings.paced_share)
+
+    def _level_of(self, key: int) -> int:
+        level = self._decided.get(key)
+        if level is None:
+            level = self._decided[key] = decide(self._rules, ranking.unpacked(key))
+        return level
 
     def _tick(self) -> None:
         flows = self._active()
@@ -338,18 +346,12 @@ class FlowNetwork:
     def _finish(self) -> None:
         count = allocation.finished(self._state, float(self.now_ns), self._ended)
         by_latency: dict[int, list[Callable[[int], None]]] = defaultdict(list)
-        for flow in self._ended[:count].tolist():
-            on_complete = self._on_complete[flow]
-            assert on_complete is not None
-            by_latency[self._latency_ns[flow]].append(on_complete)
-            self._free.append(flow)
-            if self._ranks:
-                self._to_rank.discard(flow)
-                batch, request = self._identity[flow]
-                if self._by_progress:
-                    _drop(self._flows_of, batch, flow)
-                if request is not None:
-                    _drop(self._flows_of_request, request, flow)
+        ended = self._ended[:count]
+        flows = ended.tolist()
+        on_complete = self._on_complete
+        for flow, latency_ns in zip(flows, self._latency_ns[ended].tolist(), strict=True):
+            by_latency[latency_ns].append(on_complete[flow])
+        self._free.extend(flows)
         for latency_ns, callbacks in by_latency.items():
             self.call_at(self.now_ns + latency_ns, self._completed, callbacks)
 
@@ -357,10 +359,11 @@ class FlowNetwork:
         for on_complete in callbacks:
             on_complete(self.now_ns)
 
-    def _learn(self, who: Iterable[int], row: int, batch: int, layer: int) -> None:
+    def _learn(self, who: Iterable[int], row: int, layer: int) -> None:
         for one in who:
             self._progress[one, row] = max(self._progress[one, row], layer)
-        self._to_rank.update(self._flows_of.get(batch, ()))
+        active = self._active()
+        self._to_rank.append(active[self._marks.batch[active] == row])
 
     def _row(self, batch: int) -> int:
         row = self._rows.get(batch)
@@ -376,9 +379,8 @@ class FlowNetwork:
         self._state = allocation.grown(self._state, room)
         self._marks = ranking.grown(self._marks, room)
         self._room(room)
-        self._on_complete.extend([None] * old)
-        self._latency_ns.extend([0] * old)
-        self._identity.extend([(0, None)] * old)
+        self._on_complete.extend([_nothing] * old)
+        self._latency_ns = np.concatenate([self._latency_ns, np.zeros_like(self._latency_ns)])
         self._free.extend(range(room - 1, old - 1, -1))
 
     def _room(self, flows: int) -> None:
@@ -387,8 +389,16 @@ class FlowNetwork:
         self._ended = np.empty(flows, np.int64)
 
 
-def _drop(groups: dict[int, set[int]], group: int, flow: int) -> None:
-    members = groups[group]
-    members.discard(flow)
-    if not members:
-        del groups[group]
+def _nothing(now_ns: int) -> None:
+    """In place of a callback that nobody waits for any more."""
+
+
+def _hashed(*values: Ints) -> Ints:
+    """A hash of each row of ``values``, not negative: splitmix64's finalizer over them, one after the other."""
+    mixed = np.zeros(len(values[0]), np.uint64)
+    for value in values:
+        mixed = (mixed ^ value.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ mixed >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ mixed >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(1)).astype(np.int64)

@@ -42,6 +42,7 @@ class Marks(NamedTuple):
         beyond: bytes of its request still to come after it.
         target: the layer that consumes it.
         batch: row of its batch in the table of progress.
+        request: the request that alone needs it; :data:`~.allocation.NONE` if a whole batch does.
         foreign: whether its sender is not one of the batch's own hosts.
         pruned: whether its request is given up.
         payload: payload bytes per wire byte.
@@ -53,6 +54,7 @@ class Marks(NamedTuple):
     beyond: Ints
     target: Ints
     batch: Ints
+    request: Ints
     foreign: Flags
     pruned: Flags
     payload: Floats
@@ -67,6 +69,7 @@ def marks(flows: int) -> Marks:
         beyond=np.zeros(flows, np.int64),
         target=np.zeros(flows, np.int64),
         batch=np.zeros(flows, np.int64),
+        request=np.full(flows, NONE),
         foreign=np.zeros(flows, np.bool_),
         pruned=np.zeros(flows, np.bool_),
         payload=np.ones(flows),
