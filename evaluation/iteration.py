@@ -20,6 +20,7 @@ from evaluation.llm import (
     compute_ns,
     kv_bytes_per_token_layer,
     prefill_flops_per_layer,
+    sequence_gather_bytes_per_server_pair,
 )
 from evaluation.network_interface import FlowSpec, Network
 from host_agent.stamp import Stage
@@ -47,6 +48,9 @@ class ServingConfig:
             experts, and serving engines give a layer's KV to their connector right after attention.
         kv_on_one_gpu: a request's KV lives on one GPU of its unit (attention is data-parallel), so it is fetched and
             handed over through one NIC, in turn by the request's index; else all NICs of the unit have equal shares.
+        kv_nics: through how many NICs a request's KV is fetched and handed over, those of the GPUs that share its
+            attention (tensor parallelism within a server); 0: all of the unit. They take turns by the request's index.
+        sequence_parallel: sequences are spread over the unit's servers, so keys and values are gathered in each layer.
         laxity_deadlines: flows have the deadlines of a clairvoyant, see :mod:`evaluation.laxity`.
         hopeless_last: requests that cannot be in time any more are computed after all others (:mod:`.hopeless`).
     """
@@ -60,6 +64,8 @@ class ServingConfig:
     collective_factor: float = 1.0
     hand_over_early: bool = False
     kv_on_one_gpu: bool = False
+    kv_nics: int = 0
+    sequence_parallel: bool = False
     laxity_deadlines: bool = False
     hopeless_last: bool = False
 
@@ -73,6 +79,9 @@ class ServingConfig:
                 raise ServingError(f"{name} must be at least 1, it is {value}")
         if self.model.layers > MOST_LAYERS:
             raise ServingError(f"{self.model.name} has {self.model.layers} layers; stamps can tell {MOST_LAYERS}")
+        unit_nics = min(len(unit) for unit in self.cluster.units) * self.cluster.nics_per_server
+        if self.kv_nics < 0 or (self.kv_nics and unit_nics % self.kv_nics):
+            raise ServingError(f"kv_nics must divide a unit's {unit_nics} NICs, it is {self.kv_nics}")
         if self.collective_factor < 0:
             raise ServingError(f"collective_factor must not be negative, it is {self.collective_factor}")
 
@@ -151,6 +160,7 @@ class Iteration:
             prefill_flops_per_layer(config.model, chunk.tokens, chunk.context) for chunk in chunks
         )
         self._kv_bytes = kv_bytes_per_token_layer(config.model)
+        self._attended = self._tokens + sum(chunk.context for chunk in chunks)
         self._fetching = [0] * self._steps
         self._collecting = 0
         self._step = 0
@@ -252,7 +262,9 @@ class Iteration:
     def _kv_interfaces(self, job: Job) -> Sequence[int]:
         """Which of the unit's NICs a job's KV comes in and leaves by, as positions in ``self._hosts``."""
         count = len(self._hosts)
-        return (job.request.index % count,) if self._config.kv_on_one_gpu else range(count)
+        size = 1 if self._config.kv_on_one_gpu else self._config.kv_nics or count
+        first = job.request.index % (count // size) * size
+        return range(first, first + size)
 
     def _fetched(self, step: int, now_ns: int) -> None:
         self._fetching[step] -= 1
@@ -288,6 +300,8 @@ class Iteration:
         if servers == 1:
             return 0
         per_pair = all_to_all_bytes_per_server_pair(config.model, self._tokens, servers)
+        if config.sequence_parallel:
+            per_pair += sequence_gather_bytes_per_server_pair(config.model, self._attended, servers)
         return int(per_pair * self._layers_of(step) * config.collective_factor) // config.cluster.nics_per_server
 
     def _exchange(self) -> None:

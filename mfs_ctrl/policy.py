@@ -6,11 +6,12 @@ first rule that matches wins, on the hosts by order, in the switch by priority.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from host_agent.level import CODE_MAX, CODE_STEPS, URGENCY_ONE, Interval, LevelRule
+from host_agent.level import ANY, CODE_MAX, CODE_STEPS, URGENCY_ONE, Interval, LevelRule
 from host_agent.stamp import LEVELS, SCAVENGER, TOP_LEVEL, Stage
 
 IN_TIME = (0, 0)
@@ -105,6 +106,30 @@ def mfs(thresholds: Thresholds | None = None) -> Policy:
         LevelRule(Stage.COLLECTIVE, COLLECTIVE_LOOSE),
     ]
     return Policy("mfs", tuple(rules), at)
+
+
+def paper(top: float = 0.5, ratio: float = 4.0, near_rli: int = 2) -> Policy:
+    """MFS by the letter of the paper (section 4): last-stage flows by MLU alone, early ones by RLI alone.
+
+    Thresholds of MLU are geometric, ``Q_i = top * ratio**-i`` (the paper's U and E): above Q_0 a last-stage flow goes
+    first, whether its request is computed or not; below it stand three more bands. ``near_rli``: as in
+    :class:`Thresholds`. Nothing is given up but what is late.
+    """
+    codes = [max(1, min(CODE_MAX, round(URGENCY_ONE + CODE_STEPS * math.log2(top * ratio**-i)))) for i in range(3)]
+    levels = (TOP_LEVEL, LAST_TIGHT, LAST_SOON)
+    last = (LevelRule(Stage.P2D, level, urgency=(code, CODE_MAX)) for level, code in zip(levels, codes, strict=True))
+    early = (Stage.COLLECTIVE, Stage.KV_REUSE)
+    bands = ((REUSE_TIGHT, (0, 0)), (REUSE_SOON, (0, near_rli)), (REUSE_LATER, ANY))
+    return Policy(
+        "paper",
+        (
+            UNSTAGED_FIRST,
+            GIVE_UP,
+            *last,
+            LevelRule(Stage.P2D, LAST_LATER),
+            *(LevelRule(stage, level, rli=rli) for stage in early for level, rli in bands),
+        ),
+    )
 
 
 def static() -> Policy:

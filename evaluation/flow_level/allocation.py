@@ -63,6 +63,7 @@ class Shares(NamedTuple):
         heap: flows by ``finish``, the earliest first.
         place: of each flow, where in the heap it is.
         some_hops, some_demands: room for the hops of one link.
+        starts, filled: of each level, where its hops are there.
         counts: see the constants.
     """
 
@@ -87,6 +88,8 @@ class Shares(NamedTuple):
     place: Ints
     some_hops: Ints
     some_demands: Floats
+    starts: Ints
+    filled: Ints
     counts: Ints
 
 
@@ -115,6 +118,8 @@ def shares(capacity: Floats, flows: int) -> Shares:
         place=np.full(flows, NONE),
         some_hops=np.zeros(flows, np.int64),
         some_demands=np.zeros(flows),
+        starts=np.zeros(LEVELS, np.int64),
+        filled=np.zeros(LEVELS, np.int64),
         counts=np.zeros(7, np.int64),
     )
 
@@ -122,7 +127,7 @@ def shares(capacity: Floats, flows: int) -> Shares:
 def grown(state: Shares, flows: int) -> Shares:
     """The same with room for ``flows`` flows, more than before; ``state`` is not to be used any more."""
     wider = shares(state.capacity, flows)
-    per_link = {"first", "waiting", "queue", "counts"}
+    per_link = {"first", "waiting", "queue", "starts", "filled", "counts"}
     for name, new in wider._asdict().items():
         old = getattr(state, name)
         if name in per_link:
@@ -301,39 +306,46 @@ def _least_but(state: Shares, flow: int, without: int) -> float:
 def _serve(state: Shares, link: int, damped: bool) -> None:
     """The offers of ``link``, made anew."""
     # The hops by level, each level's together: a counting sort.
-    size = np.zeros(LEVELS + 1, np.int64)
+    start, filled = state.starts, state.filled
+    start[:] = 0
     hop = state.first[link]
     while hop >= 0:
-        size[state.level[hop]] += 1
+        start[state.level[hop]] += 1
         hop = state.after[hop]
-    start = np.zeros(LEVELS + 1, np.int64)
+    begin = 0
     for level in range(LEVELS - 1, -1, -1):
-        start[level] = start[level + 1] + size[level + 1]
-    filled = start.copy()
+        size = start[level]
+        start[level] = filled[level] = begin
+        begin += size
     hop = state.first[link]
     while hop >= 0:
-        at = filled[state.level[hop]]
-        filled[state.level[hop]] += 1
-        state.some_hops[at] = hop
-        state.some_demands[at] = _least_but(state, hop // MAX_HOPS, hop)
+        level = state.level[hop]
+        state.some_hops[filled[level]] = hop
+        filled[level] += 1
         hop = state.after[hop]
-    free = state.capacity[link]
+    capacity = state.capacity[link]
+    free = capacity
     for level in range(LEVELS - 1, -1, -1):
-        if size[level]:
-            begin, end = start[level], start[level] + size[level]
-            offer, free = _fill(state.some_demands, begin, end, free, TOLERANCE * state.capacity[link])
+        begin, end = start[level], filled[level]
+        if begin == end:
+            continue
+        offer = 0.0
+        if free > 0.0:
             for at in range(begin, end):
-                _make_offer(state, state.some_hops[at], offer, state.capacity[link], damped)
+                hop = state.some_hops[at]
+                state.some_demands[at] = _least_but(state, hop // MAX_HOPS, hop)
+            offer, free = _fill(state.some_demands, begin, end, free, TOLERANCE * capacity)
+        for at in range(begin, end):
+            _make_offer(state, state.some_hops[at], offer, capacity, damped)
 
 
 @compiled
 def _fill(demands: Floats, begin: int, end: int, free: float, least: float) -> tuple[float, float]:
     """Progressive filling of ``free`` among demands: the equal part, and what is left over (0 unless all have enough).
 
-    Where all have enough, the part is what one of them could rise to. What is not above ``least`` counts as nothing.
+    ``free`` is above 0. Where all have enough, the part is what one of them could rise to. What is left and not above
+    ``least`` counts as nothing.
     """
-    if free <= 0.0:
-        return 0.0, 0.0
     part = free / (end - begin)
     content = 0
     while True:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from evaluation.errors import ServingError
 from evaluation.flow_level.fabric import Fabric
-from evaluation.flow_level.network import WIRE_PACKET_BYTES, FlowNetwork
+from evaluation.flow_level.network import HEADER_BYTES, FlowNetwork
 from evaluation.flow_level.variants import Variant
 from evaluation.ideal_network import IdealNetwork
 from evaluation.iteration import BatchRecord
-from evaluation.metrics import RequestRecord, after_warm_up, summarise
+from evaluation.metrics import RequestRecord, after_warm_up, percentile, slo_attainment, summarise
 from evaluation.objectives import SLO_FACTOR, low_load_records, objectives
 from evaluation.placement import Placement
 from evaluation.policies import CEILING, policy_for, serving_for
@@ -37,6 +37,12 @@ class FlowRun(Served):
     variant: str
     requests: int
     """Requests that count: those after the warm-up."""
+    attainment_short: float
+    """Attainment of the half of them with the shorter objectives."""
+    attainment_long: float
+    """Attainment of the half with the longer objectives."""
+    overrun_p99: float
+    """99th percentile of TTFT over objective: how long what is late is kept waiting."""
     flows: int
     """Flows started."""
     rounds: int
@@ -88,7 +94,7 @@ def play(
     if variant.policy == CEILING:
         network = alone_on(fabric)
     else:
-        chosen = policy_for(variant.policy, scenario, work, requests[:SURVEYED])
+        chosen = variant.rules or policy_for(variant.policy, scenario, work, requests[:SURVEYED])
         network = FlowNetwork(fabric, chosen.rules, variant.settings)
     serving = Serving(serving_for(variant.policy, scenario), network, requests, work.slo_ns, work.placements)
     serving.start()
@@ -97,6 +103,7 @@ def play(
         raise ServingError(f"{serving.unfinished} requests of {len(requests)} do not end; are there paths for them?")
     records = after_warm_up(serving.records, warm)
     summary = summarise(records, serving.batches)
+    by_objective = sorted(records, key=objective_ns)
     flows = sum(network.flows_by_stage.values()) if isinstance(network, IdealNetwork) else network.flows
     return Played(
         FlowRun(
@@ -106,6 +113,9 @@ def play(
             request_rate=request_rate,
             seed=seed,
             requests=summary.requests,
+            attainment_short=slo_attainment(by_objective[: len(records) // 2]),
+            attainment_long=slo_attainment(by_objective[len(records) // 2 :]),
+            overrun_p99=percentile([1000 * one.ttft_ns // objective_ns(one) for one in records], 0.99) / 1000,
             slo_attainment=summary.slo_attainment,
             ttft_mean_s=summary.ttft_mean_s,
             ttft_p50_s=summary.ttft_p50_s,
@@ -123,11 +133,20 @@ def play(
     )
 
 
+def objective_ns(record: RequestRecord) -> int:
+    """The TTFT that a request may take."""
+    return record.deadline_ns - record.arrival_ns
+
+
 def alone_on(fabric: Fabric) -> IdealNetwork:
-    """The network in which each flow has its path for itself: the fabric's slowest rate, one switch on the way."""
+    """The network in which each flow has its path for itself: the fabric's slowest rate, one switch on the way.
+
+    But for the flows of one collective from one host, which share its NIC whatever the order.
+    """
     return IdealNetwork(
         min(fabric.rates_bps),
         latency_ns=2 * fabric.propagation_ns,
         packet_bytes=SEGMENT_BYTES,
-        header_bytes=WIRE_PACKET_BYTES - SEGMENT_BYTES,
+        header_bytes=HEADER_BYTES,
+        whole_collectives=True,
     )

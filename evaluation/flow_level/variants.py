@@ -11,8 +11,12 @@ from evaluation.errors import EvaluationError
 from evaluation.flow_level.network import FlowSettings
 from evaluation.policies import CEILING, EDF_EXPLICIT, KARUNA, KARUNA_PACED, LLF, STATIC_REUSE, WITHOUT_RED
 from evaluation.variants import FLOOR, FULL, STALE_NS
+from mfs_ctrl import policy
+from mfs_ctrl.policy import Policy
 
 PACED_SHARE = 0.9
+NEAR_RLI = 4
+"""As many layers as a step has, so that the next step is near."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +28,22 @@ class Variant:
         policy: as in :func:`~evaluation.policies.policy_for`, or the ceiling.
         why: what it stands for, in one line.
         settings: who ranks, and what they know.
+        rules: the policy itself, where it is none that has a name.
     """
 
     name: str
     policy: str
     why: str
     settings: FlowSettings = field(default_factory=FlowSettings)
+    rules: Policy | None = None
+
+
+_HOSTS = FlowSettings(switches="share", progress_delay_ns=STALE_NS, switch_delay_ns=None)
+_MARKS = FlowSettings(switches="obey", progress_delay_ns=STALE_NS, switch_delay_ns=None)
+
+
+def _paper(name: str, why: str, settings: FlowSettings = _HOSTS, top: float = 0.5, ratio: float = 4.0) -> Variant:
+    return Variant(name, "paper", why, settings, policy.paper(top, ratio, NEAR_RLI))
 
 
 VARIANTS = {
@@ -54,13 +68,23 @@ VARIANTS = {
             "mfs-hosts",
             "mfs",
             "hosts alone rank; remote senders hear of progress late",
-            FlowSettings(switches="share", progress_delay_ns=STALE_NS, switch_delay_ns=None),
+            _HOSTS,
         ),
         Variant(
             "mfs-marks",
             "mfs",
             "the same, and switches go by the level that the sender marked (DSCP)",
-            FlowSettings(switches="obey", progress_delay_ns=STALE_NS, switch_delay_ns=None),
+            _MARKS,
+        ),
+        _paper("paper-hosts", "MFS by the letter of the paper (U = 0.5, E = 4): hosts alone, remote ones hear late"),
+        _paper("paper-marks", "the same, and switches go by the level that the sender marked", _MARKS),
+        _paper("paper-u-1", "the paper's rules with U = 1", top=1.0),
+        _paper("paper-u-0.25", "the paper's rules with U = 0.25", top=0.25),
+        _paper("paper-e-2", "the paper's rules with E = 2", ratio=2.0),
+        _paper("paper-e-8", "the paper's rules with E = 8", ratio=8.0),
+        Variant("load-low", "mfs", "load of ports taken for half of what it is", FlowSettings(load_error=0.5)),
+        Variant(
+            "load-high", "mfs", "load of ports taken for one and a half times what it is", FlowSettings(load_error=1.5)
         ),
         Variant("switch-only", "mfs", "switches alone rank", FlowSettings(hosts_rank=False)),
         Variant(
