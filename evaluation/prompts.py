@@ -83,6 +83,17 @@ def prompts(kind: PromptClass, count: int, seed: int) -> list[Request]:
     return found
 
 
+def openers(kind: PromptClass) -> list[Request]:
+    """A prompt for each prefix of ``kind`` that holds the whole of it: served before others, it makes them reusable."""
+    blocks = kind.longest // BLOCK_TOKENS
+    return [
+        Request(
+            prefix, 0, blocks * BLOCK_TOKENS, 1, tuple(range(prefix * PREFIX_BLOCKS, prefix * PREFIX_BLOCKS + blocks))
+        )
+        for prefix in range(kind.prefixes)
+    ]
+
+
 def _shared_blocks(
     kind: PromptClass, lengths: NDArray[np.int64], whole: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.int64]:

@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
-EXTRAS = {"demo": "eval", "ablate": "eval", "switch": "ctrl", "ctrl": "ctrl"}
+from mfs_ctrl import sweep_commands
+
+EXTRAS = {"demo": "eval", "ablate": "eval", "sweep": "eval", "report": "eval", "switch": "ctrl", "ctrl": "ctrl"}
 """Which extra of the distribution each subcommand needs."""
 
 DEFAULT_ADDRESS = "127.0.0.1:9559"
@@ -147,6 +149,10 @@ def ablate(
 
     chosen_loads = [float(load) for load in loads]
     run_ablation(out, scenarios, variants, chosen_loads, rates, seeds, first_seed, requests, scale, jobs)
+
+
+mfs.add_command(sweep_commands.sweep)
+mfs.add_command(sweep_commands.report)
 
 
 @mfs.command()

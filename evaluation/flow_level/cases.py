@@ -19,7 +19,7 @@ from evaluation.llm import (
     QWEN3_CODER,
     ModelShape,
 )
-from evaluation.prompts import AGENT_LIKE, CONVERSATION_LIKE, PromptClass, prompts
+from evaluation.prompts import AGENT_LIKE, CONVERSATION_LIKE, PromptClass, openers, prompts
 from evaluation.router import route
 from evaluation.scenario import Scenario
 from evaluation.trace import SAMPLE_PATH, Request, load_trace
@@ -138,7 +138,7 @@ def with_slo_factor(work: Workload, factor: float) -> Workload:
 def _requests(case: Case, count: int, trace: Path | None) -> tuple[Sequence[Request], Sequence[Request]]:
     if case.prompts is not None:
         drawn = prompts(case.prompts, SERVED_BEFORE + count, PROMPT_SEED)
-        return drawn[:SERVED_BEFORE], drawn[SERVED_BEFORE:]
+        return [*openers(case.prompts), *drawn[:SERVED_BEFORE]], drawn[SERVED_BEFORE:]
     path = trace or SAMPLE_PATH
     read = load_trace(path, SERVED_BEFORE + count)
     if len(read) < count:
