@@ -42,24 +42,26 @@ def route(
     if units < 1:
         raise ServingError(f"requests need at least one prefill unit to be routed to, there are {units}")
     caches = PrefixCache(units, cache_blocks)
+    _place(served_before, caches, units, fetch_weight)
+    # What was served before holds nobody up.
+    return _place(requests, caches, units, fetch_weight)
+
+
+def _place(requests: Iterable[Request], caches: PrefixCache, units: int, fetch_weight: float) -> dict[int, Placement]:
     backlog = [0.0] * units
     mean_work = 0.0
     placements: dict[int, Placement] = {}
-    for number, (counted, request) in enumerate(
-        [*((0, one) for one in served_before), *((1, one) for one in requests)]
-    ):
+    for number, request in enumerate(requests, 1):
         reuses = caches.reuses(request)
         costs = [
             backlog[unit] + request.prompt_tokens - reuse.tokens + fetch_weight * reuse.remote_tokens
             for unit, reuse in enumerate(reuses)
         ]
         unit = costs.index(min(costs))
-        reuse = reuses[unit]
-        work = request.prompt_tokens - reuse.tokens
-        mean_work += (work - mean_work) / min(number + 1, WINDOW)
+        work = request.prompt_tokens - reuses[unit].tokens
+        mean_work += (work - mean_work) / min(number, WINDOW)
         backlog[unit] += work
         backlog = [max(0.0, waiting - mean_work / units) for waiting in backlog]
         caches.insert(unit, request.blocks)
-        if counted:
-            placements[request.index] = Placement(unit, reuse)
+        placements[request.index] = Placement(unit, reuses[unit])
     return placements
