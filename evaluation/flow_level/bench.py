@@ -63,7 +63,7 @@ def _play(variant: str, servers: int, count: int) -> Speed:
     work = Workload(tuple(requests), placements, slo_ns)
     run = play(scenario, case.fabric(servers), work, variant_named(variant), RATE_PER_GPU * gpus, 1, count // 3).run
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Speed(gpus, count, run.flows, run.wall_s, 2 * run.flows / run.wall_s, memory_mb)
+    return Speed(gpus, count, run.flows, run.cpu_s, 2 * run.flows / run.cpu_s, memory_mb)
 
 
 @click.command()
@@ -73,7 +73,7 @@ def _play(variant: str, servers: int, count: int) -> Speed:
 def bench(out: Path | None, variant: str, sizes: tuple[int, ...]) -> None:
     """Measure how many flow events a second one core handles, and how that changes with the size."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("GPUs", "requests", "flows", "seconds", "events/s", "MB"):
+    for heading in ("GPUs", "requests", "flows", "core seconds", "events/s", "MB"):
         table.add_column(heading, justify="right")
     speeds = []
     for speed in measure(variant, sizes):
