@@ -102,8 +102,7 @@ def play(
     if serving.unfinished:
         raise ServingError(f"{serving.unfinished} requests of {len(requests)} do not end; are there paths for them?")
     records = after_warm_up(serving.records, warm)
-    first_ns = min((record.arrival_ns for record in records), default=0)
-    summary = summarise(records, [batch for batch in serving.batches if batch.start_ns >= first_ns])
+    summary = summarise(records, serving.batches)
     by_objective = sorted(records, key=objective_ns)
     flows = sum(network.flows_by_stage.values()) if isinstance(network, IdealNetwork) else network.flows
     return Played(
