@@ -174,6 +174,20 @@ def test_a_flow_of_a_lower_level_stands_while_a_higher_one_fills_the_link() -> N
     assert network.state.left[1] == pytest.approx(60)
 
 
+@settings(max_examples=60, deadline=None)
+@given(capacities, some_flows)
+def test_where_links_serve_in_order_the_older_of_a_level_goes_first(capacity: list[int], flows: list[Flow]) -> None:
+    network = Network(capacity)
+    network.state.in_order[:] = True
+    for number, (path, level) in enumerate(flows):
+        network.add(number, path, level)
+        network.rates()
+    # As if each had a level of its own.
+    ranks = [(path, level * len(flows) - number) for number, (path, level) in enumerate(flows)]
+    wanted = progressive_filling(network.capacity, ranks)
+    assert network.rates() == pytest.approx(dict(enumerate(map(float, wanted))), abs=CLOSE)
+
+
 def test_a_cap_leaves_the_rest_to_lower_levels() -> None:
     network = Network([10])
     network.add(0, (0,), 7)

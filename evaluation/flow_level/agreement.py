@@ -71,9 +71,15 @@ class Line:
 
 
 def compare(
-    scenario: Scenario, variants: Sequence[str], rates: Sequence[float], seeds: Sequence[int], rows: Path, count: int
+    scenario: Scenario,
+    variants: Sequence[str],
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    rows: Path,
+    count: int,
+    deep: bool = False,
 ) -> Iterable[Line]:
-    """A line per rate and variant, as they are found."""
+    """A line per rate and variant, as they are found. ``deep``: switches hold whole flows, as scaled ones do."""
     known = (
         RowFile(rows, REQUESTS, SCALE).rows if count == REQUESTS and scenario.scale == SCALE and rows.exists() else {}
     )
@@ -96,7 +102,10 @@ def compare(
                     run(scenario, work, variant.policy, rate, seed, variant.settings) if key in missing else known[key]
                 )
                 warm = round(WARM_UP_SHARE * count)
-                flows.append(play(scenario, fabric, flow_work, FLOW_VARIANTS[name], rate, seed, warm).run)
+                flow_variant = FLOW_VARIANTS[name]
+                if deep:
+                    flow_variant = replace(flow_variant, settings=replace(flow_variant.settings, deep_queues=True))
+                flows.append(play(scenario, fabric, flow_work, flow_variant, rate, seed, warm).run)
             yield Line(scenario.name, rate, name, _means(packets), _means(flows))
 
 
@@ -116,6 +125,7 @@ def _means(runs: Sequence[Served]) -> tuple[float, float, float]:
 @click.option("--first-seed", type=click.IntRange(min=0), default=11, show_default=True)
 @click.option("--requests", type=click.IntRange(min=1), default=REQUESTS, show_default=True)
 @click.option("--scale", type=click.IntRange(min=1), default=SCALE, show_default=True)
+@click.option("--deep/--shallow", help="Fluids in switches go in order of arrival within a level, or share.")
 @click.option("--rows", type=click.Path(path_type=Path, dir_okay=False), default=Path("docs/ablation/ablation.csv"))
 def agreement(
     names: tuple[str, ...],
@@ -125,6 +135,7 @@ def agreement(
     first_seed: int,
     requests: int,
     scale: int,
+    deep: bool,
     rows: Path,
 ) -> None:
     """Print attainment (per cent), mean TTFT and mean collective (ms) of both engines."""
@@ -136,7 +147,7 @@ def agreement(
     for name in names:
         scenario = replace(scenario_named(name), scale=scale)
         chosen = rates or (LOW_RATE, scenario.request_rates[0], scenario.request_rates[-1])
-        for line in compare(scenario, variants, chosen, range(first_seed, first_seed + seeds), rows, requests):
+        for line in compare(scenario, variants, chosen, range(first_seed, first_seed + seeds), rows, requests, deep):
             click.echo("| " + " | ".join(line.cells()) + " |")
             sys.stdout.flush()
 

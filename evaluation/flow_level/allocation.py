@@ -45,7 +45,9 @@ class Shares(NamedTuple):
 
     Attributes:
         capacity: of each link.
-        first: of each link, its first hop; :data:`NONE` without any.
+        in_order: of each link, whether it serves flows of a level one after the other, the oldest first, as a queue
+            that holds whole flows does.
+        first: of each link, its newest hop; :data:`NONE` without any.
         waiting: of each link, whether it waits to be served.
         queue: the links that wait, as a ring.
         link: of each hop.
@@ -68,6 +70,7 @@ class Shares(NamedTuple):
     """
 
     capacity: Floats
+    in_order: Flags
     first: Ints
     waiting: Flags
     queue: Ints
@@ -98,6 +101,7 @@ def shares(capacity: Floats, flows: int) -> Shares:
     links, hops = len(capacity), flows * MAX_HOPS
     return Shares(
         capacity=np.asarray(capacity, np.float64),
+        in_order=np.zeros(links, np.bool_),
         first=np.full(links, NONE),
         waiting=np.zeros(links, np.bool_),
         queue=np.zeros(max(1, links), np.int64),
@@ -127,7 +131,7 @@ def shares(capacity: Floats, flows: int) -> Shares:
 def grown(state: Shares, flows: int) -> Shares:
     """The same with room for ``flows`` flows, more than before; ``state`` is not to be used any more."""
     wider = shares(state.capacity, flows)
-    per_link = {"first", "waiting", "queue", "starts", "filled", "counts"}
+    per_link = {"in_order", "first", "waiting", "queue", "starts", "filled", "counts"}
     for name, new in wider._asdict().items():
         old = getattr(state, name)
         if name in per_link:
@@ -328,6 +332,14 @@ def _serve(state: Shares, link: int, damped: bool) -> None:
     for level in range(LEVELS - 1, -1, -1):
         begin, end = start[level], filled[level]
         if begin == end:
+            continue
+        if state.in_order[link]:
+            for at in range(end - 1, begin - 1, -1):
+                hop = state.some_hops[at]
+                _make_offer(state, hop, free, capacity, damped)
+                free -= min(free, _least_but(state, hop // MAX_HOPS, hop))
+                if free <= TOLERANCE * capacity:
+                    free = 0.0
             continue
         offer = 0.0
         if free > 0.0:

@@ -17,7 +17,12 @@ from evaluation.scenario import Scenario
 
 
 class Fabric(Protocol):
-    """Links, and the paths that flows take."""
+    """Links, and the paths that flows take. The NIC of host h sends over link 2 h and receives over link 2 h + 1."""
+
+    @property
+    def hosts(self) -> int:
+        """How many there are."""
+        ...
 
     @property
     def rates_bps(self) -> tuple[int, ...]:
@@ -121,6 +126,11 @@ class FatTree:
             )
 
     @property
+    def hosts(self) -> int:
+        """See :class:`Fabric`."""
+        return self.servers * self.nics_per_server
+
+    @property
     def uplinks(self) -> int:
         """Of an edge switch; also the number of aggregation switches in a pod."""
         return self.servers_per_edge * self.nics_per_server // self.oversubscription
@@ -138,9 +148,8 @@ class FatTree:
     @property
     def rates_bps(self) -> tuple[int, ...]:
         """See :class:`Fabric`. Links of hosts, of edge switches, of aggregation switches; each up and down."""
-        hosts = self.servers * self.nics_per_server
         tier = self.edges * self.uplinks, self.pods * self.edges_per_pod * self.uplinks
-        return (self.rate_bps,) * (2 * (hosts + sum(tier)))
+        return (self.rate_bps,) * (2 * (self.hosts + sum(tier)))
 
     def paths(self, sources: Ints, destinations: Ints, draws: Ints) -> Ints:
         """See :class:`Fabric`."""
@@ -150,7 +159,7 @@ class FatTree:
         here, there = sources // hosts_per_edge, destinations // hosts_per_edge
         draws, aggregation = np.divmod(draws, self.uplinks)
         core = draws % self.edges_per_pod
-        edge_links = 2 * self.servers * self.nics_per_server
+        edge_links = 2 * self.hosts
         core_links = edge_links + 2 * self.edges * self.uplinks
         edge_up = edge_links + 2 * (here * self.uplinks + aggregation)
         edge_down = edge_links + 2 * (there * self.uplinks + aggregation) + 1

@@ -48,6 +48,8 @@ class FlowSettings:
             gave them ("obey": a mark such as DSCP), or share alike ("share").
         progress_delay_ns: after this time hosts that are not a batch's own hear of its progress.
         switch_delay_ns: after this time switches do; None: they know what the stamps of a flow's sender tell, no more.
+        deep_queues: switches serve flows of a level one after the other, as queues do that hold whole flows; else their
+            flows share alike.
         rerank_ns: time between rankings of all flows.
         load_error: the load that urgencies are reckoned with is the true one times this.
         paced_share: None, or: last-stage flows are sent at the least rate that brings their request there after this
@@ -58,6 +60,7 @@ class FlowSettings:
     switches: str = "rank"
     progress_delay_ns: int = 0
     switch_delay_ns: int | None = 0
+    deep_queues: bool = False
     rerank_ns: int = 1_000_000
     load_error: float = 1.0
     paced_share: float | None = None
@@ -92,6 +95,9 @@ class FlowNetwork:
             raise ServingError("a network needs links, and their rates must be above 0")
         self._ns_per_byte = 8 * NS_PER_S / self._rates_bps
         self._state = allocation.shares(self._rates_bps / (8 * NS_PER_S), FIRST_ROOM)
+        # The links of hosts' NICs have even numbers, before all links between switches.
+        self._state.in_order[:] = self._settings.deep_queues
+        self._state.in_order[: 2 * fabric.hosts : 2] = False
         self._marks = ranking.marks(FIRST_ROOM)
         self._room(FIRST_ROOM)
         self._free = list(range(FIRST_ROOM - 1, -1, -1))
