@@ -17,7 +17,7 @@ from evaluation.scenario import SCENARIOS
 TESTBED = replace(SCENARIOS["testbed"], scale=8000)
 REQUESTS = 50
 HIGH = 28.0
-SHARED = ("fifo", "sjf")
+SHARED = ("fifo",)
 CLASSES = ("static", "mfs")
 
 
@@ -42,7 +42,7 @@ def test_ttft_at_low_load(variant: str) -> None:
     assert line.flows[1] == pytest.approx(line.packets[1], rel=0.1)
 
 
-@pytest.mark.parametrize("variant", SHARED)
+@pytest.mark.parametrize("variant", [*SHARED, *CLASSES])
 def test_ttft_at_high_load(variant: str) -> None:
     line = lines()[HIGH, variant]
     assert line.flows[1] == pytest.approx(line.packets[1], rel=0.15)

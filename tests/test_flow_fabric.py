@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from evaluation.errors import ClusterError
 from evaluation.flow_level.allocation import NONE
+from evaluation.flow_level.deep_queues import BufferedRacks
 from evaluation.flow_level.fabric import Fabric, FatTree, Racks, racks_of
 from evaluation.scenario import SCENARIOS
 
@@ -83,3 +84,17 @@ def test_racks_are_those_of_the_packet_level() -> None:
     assert not there & back
     assert len(path(two, 0, 3, 1)) == 2
     assert max(there | back) == len(two.rates_bps) - 1
+
+
+@pytest.mark.parametrize("name", ["testbed", "uplink-4"])
+def test_by_way_of_a_buffer_a_flow_meets_the_links_that_it_would_meet_without(name: str) -> None:
+    racks = racks_of(SCENARIOS[name])
+    buffered = BufferedRacks(racks)
+    buffer = buffered.hosts - 1
+    rates = buffered.rates_bps
+    whole = [rates[link] for link in path(buffered, 1, 9, 5)]
+    first, second = path(buffered, 1, buffer, 5), path(buffered, buffer, 9, 5)
+    assert first[0] == path(buffered, 1, 9, 5)[0]
+    assert second[1:] == path(buffered, 1, 9, 5)[1:]
+    # The buffer itself holds nobody up.
+    assert min(rates[first[1]], rates[second[0]]) > 100 * max(whole)

@@ -17,8 +17,10 @@ import click
 from evaluation.ablation import REQUESTS, SCALE
 from evaluation.ablation_rows import RowFile
 from evaluation.experiment import WARM_UP_SHARE, run
+from evaluation.flow_level.deep_queues import BufferedRacks, DeepQueues
 from evaluation.flow_level.experiment import flow_workload, play
-from evaluation.flow_level.fabric import racks_of
+from evaluation.flow_level.fabric import Fabric, racks_of
+from evaluation.flow_level.network import FlowNetwork
 from evaluation.flow_level.variants import VARIANTS as FLOW_VARIANTS
 from evaluation.results import Served
 from evaluation.scenario import SCENARIOS, Scenario, scenario_named
@@ -77,7 +79,7 @@ def compare(
     seeds: Sequence[int],
     rows: Path,
     count: int,
-    deep: bool = False,
+    deep: bool = True,
 ) -> Iterable[Line]:
     """A line per rate and variant, as they are found. ``deep``: switches hold whole flows, as scaled ones do."""
     known = (
@@ -85,11 +87,13 @@ def compare(
     )
     trace = load_trace(SAMPLE_PATH)
     requests = select(scenario, trace, count)
-    fabric = racks_of(scenario)
+    racks = racks_of(scenario)
+    fabric: Fabric = BufferedRacks(racks) if deep else racks
+    kind = DeepQueues if deep else FlowNetwork
     wanted = [(scenario.name, rate, name, seed) for rate in rates for name in variants for seed in seeds]
     # Objectives by packets take as long as a run; without any run to make they are not needed.
     work = workload(scenario, trace, count)
-    flow_work = flow_workload(scenario, fabric, requests, work.placements)
+    flow_work = flow_workload(scenario, fabric, requests, work.placements, kind=kind)
     missing = [key for key in wanted if key not in known]
     for rate in rates:
         for name in variants:
@@ -102,10 +106,7 @@ def compare(
                     run(scenario, work, variant.policy, rate, seed, variant.settings) if key in missing else known[key]
                 )
                 warm = round(WARM_UP_SHARE * count)
-                flow_variant = FLOW_VARIANTS[name]
-                if deep:
-                    flow_variant = replace(flow_variant, settings=replace(flow_variant.settings, deep_queues=True))
-                flows.append(play(scenario, fabric, flow_work, flow_variant, rate, seed, warm).run)
+                flows.append(play(scenario, fabric, flow_work, FLOW_VARIANTS[name], rate, seed, warm, kind).run)
             yield Line(scenario.name, rate, name, _means(packets), _means(flows))
 
 
@@ -125,7 +126,7 @@ def _means(runs: Sequence[Served]) -> tuple[float, float, float]:
 @click.option("--first-seed", type=click.IntRange(min=0), default=11, show_default=True)
 @click.option("--requests", type=click.IntRange(min=1), default=REQUESTS, show_default=True)
 @click.option("--scale", type=click.IntRange(min=1), default=SCALE, show_default=True)
-@click.option("--deep/--shallow", help="Fluids in switches go in order of arrival within a level, or share.")
+@click.option("--deep/--shallow", default=True, help="Whether fluids wait in switches too, as scaled packets do.")
 @click.option("--rows", type=click.Path(path_type=Path, dir_okay=False), default=Path("docs/ablation/ablation.csv"))
 def agreement(
     names: tuple[str, ...],

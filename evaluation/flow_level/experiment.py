@@ -68,9 +68,10 @@ def flow_workload(
     requests: Sequence[Request],
     placements: Mapping[int, Placement],
     slo_factor: float = SLO_FACTOR,
+    kind: type[FlowNetwork] = FlowNetwork,
 ) -> Workload:
     """The workload of ``requests`` where ``placements`` says; low-load TTFTs are measured on ``fabric``."""
-    records = low_load_records(scenario.serving, requests, placements, FlowNetwork(fabric, policy.fifo().rules))
+    records = low_load_records(scenario.serving, requests, placements, kind(fabric, policy.fifo().rules))
     return Workload(tuple(requests), dict(placements), objectives(records, slo_factor))
 
 
@@ -82,8 +83,11 @@ def play(
     request_rate: float,
     seed: int,
     warm: int,
+    kind: type[FlowNetwork] = FlowNetwork,
 ) -> Played:
     """Play ``work`` at ``request_rate`` requests per second; the first ``warm`` to arrive do not count.
+
+    ``kind``: of network; the ceiling has its own.
 
     Raises:
         ServingError: the run stalls.
@@ -95,7 +99,7 @@ def play(
         network = alone_on(fabric)
     else:
         chosen = variant.rules or policy_for(variant.policy, scenario, work, requests[:SURVEYED])
-        network = FlowNetwork(fabric, chosen.rules, variant.settings)
+        network = kind(fabric, chosen.rules, variant.settings)
     serving = Serving(serving_for(variant.policy, scenario), network, requests, work.slo_ns, work.placements)
     serving.start()
     network.run()
