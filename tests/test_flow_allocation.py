@@ -119,11 +119,10 @@ def test_where_places_disagree_links_stay_within_capacity_and_full_ones_hold_flo
         levels[index, 0] = host
     add(state, np.arange(len(flows)), rows, levels, np.full(len(flows), 1e9), 0.0)
     settle(state, 0.0)
-    if state.counts[UNSETTLED]:
-        return
     load = {link: sum(state.rate[i] for i, (path, *_) in enumerate(flows) if link in path) for link in range(LINKS)}
     assert all(load[link] <= capacity[link] + CLOSE for link in range(LINKS))
-    for index, (path, *_) in enumerate(flows):
+    # Rarely do they find no common shares; then flows fit, and no more is promised.
+    for index, (path, *_) in enumerate(() if state.counts[UNSETTLED] else flows):
         assert any(_holds_back(state, flows, load, capacity, index, link) for link in path)
 
 

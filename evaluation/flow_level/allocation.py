@@ -238,9 +238,11 @@ def settle(state: Shares, now: float) -> int:
         if served > 2 * patience:
             state.counts[UNSETTLED] += 1
             while state.counts[QUEUED]:
-                state.waiting[state.queue[state.counts[QUEUE_FIRST]]] = False
+                link = state.queue[state.counts[QUEUE_FIRST]]
+                state.waiting[link] = False
                 state.counts[QUEUE_FIRST] = (state.counts[QUEUE_FIRST] + 1) % len(state.queue)
                 state.counts[QUEUED] -= 1
+                _fit(state, link)
     state.counts[SERVED] += served
     for index in range(state.counts[TOUCHED]):
         flow = state.touched[index]
@@ -349,6 +351,23 @@ def _serve(state: Shares, link: int, damped: bool) -> None:
             offer, free = _fill(state.some_demands, begin, end, free, TOLERANCE * capacity)
         for at in range(begin, end):
             _make_offer(state, state.some_hops[at], offer, capacity, damped)
+
+
+@compiled
+def _fit(state: Shares, link: int) -> None:
+    """Where no common shares were found: all flows of ``link`` give way in proportion, so that they fit."""
+    total = 0.0
+    hop = state.first[link]
+    while hop >= 0:
+        total += min(state.offer[hop], _least_but(state, hop // MAX_HOPS, hop))
+        hop = state.after[hop]
+    if total > state.capacity[link]:
+        hop = state.first[link]
+        while hop >= 0:
+            rate = min(state.offer[hop], _least_but(state, hop // MAX_HOPS, hop))
+            state.offer[hop] = rate * state.capacity[link] / total
+            _touch(state, hop // MAX_HOPS)
+            hop = state.after[hop]
 
 
 @compiled

@@ -47,8 +47,8 @@ class Case:
             along their inner width need (nothing is sent once for a server, and shared there).
         prompts: the kind of prompts; None: those of the Mooncake conversation trace.
         sequence_parallel: whether sequences are spread over the servers of the unit; all NICs then carry KV.
-        rates_per_gpu: requests per second and GPU (decode GPUs included) at which fair sharing attains about 60, 40
-            and 20 %.
+        rates_per_gpu: requests per second and GPU (decode GPUs included), from where nearly all are in time to where
+            few are.
     """
 
     name: str
@@ -89,20 +89,21 @@ class Case:
 
 
 _MODELS = (
-    ("mixtral-8x22b", MIXTRAL_8X22B, 4),
-    ("grok-2", GROK_2, 4),
-    ("dbrx", DBRX, 2),
-    ("qwen3-coder", QWEN3_CODER, 1),
+    ("mixtral-8x22b", MIXTRAL_8X22B, 4, ((0.45, 0.55, 0.65), (0.9, 1.2, 1.5))),
+    ("grok-2", GROK_2, 4, ((0.15, 0.2, 0.25), (0.35, 0.5, 0.65))),
+    ("dbrx", DBRX, 2, ((0.5, 0.65, 0.8), (1.0, 1.4, 1.8))),
+    ("qwen3-coder", QWEN3_CODER, 1, ((0.4, 0.5, 0.65), (1.0, 1.3, 1.6))),
 )
+"""Name, shape, tensor parallelism, and the rates of either kind of prompts."""
 CASES = {
     case.name: case
     for case in (
         *(
-            Case(f"{name}-{kind.name}", model, 4, tensor_parallel, kind)
-            for name, model, tensor_parallel in _MODELS
-            for kind in (CONVERSATION_LIKE, AGENT_LIKE)
+            Case(f"{name}-{kind.name}", model, 4, tensor_parallel, kind, rates_per_gpu=own_rates)
+            for name, model, tensor_parallel, rates in _MODELS
+            for kind, own_rates in zip((CONVERSATION_LIKE, AGENT_LIKE), rates, strict=True)
         ),
-        Case("llama3-8b-mooncake", LLAMA3_8B, 2, 4, None, sequence_parallel=True),
+        Case("llama3-8b-mooncake", LLAMA3_8B, 2, 4, None, sequence_parallel=True, rates_per_gpu=(0.2, 0.3, 0.45)),
     )
 }
 
