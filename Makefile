@@ -28,6 +28,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m evaluation.bench --out bench.json
+	$(BIN)/python -m evaluation.flow_level.bench --out bench-flows.json
 
 # Recompile the P4 program; needs p4c-bm2-ss on the PATH.
 p4: $(STAMP)
@@ -45,4 +46,4 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) out bench.json
+	rm -rf $(VENV) out bench.json bench-flows.json

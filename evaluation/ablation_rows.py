@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import ValidationError, field_validator
+from pydantic import field_validator
 
-from evaluation.errors import EvaluationError
+from evaluation.csv_rows import CsvRows
 from evaluation.results import Measured, Run
 
 Key = tuple[str, float, str, int]
@@ -56,7 +52,7 @@ def row_of(run: Run, variant: str, load: float | None, requests_per_run: int, sc
     )
 
 
-class RowFile:
+class RowFile(CsvRows[Row]):
     """The rows at ``path``, those that are there included; a last line that was cut off is dropped.
 
     Raises:
@@ -65,55 +61,14 @@ class RowFile:
     """
 
     def __init__(self, path: Path, requests_per_run: int, scale: int) -> None:
-        self.rows: dict[Key, Row] = {}
-        self._path = path
-        text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        for row in self._parse(whole):
-            if row.requests_per_run != requests_per_run:
-                raise self._refusal(f"its runs have {row.requests_per_run} requests, not {requests_per_run}")
-            if row.scale != scale:
-                raise self._refusal(f"its runs have scale {row.scale:,}, not {scale:,}")
-            self.rows.setdefault(row.key, row)
-        self._write(self.rows.values())
+        self._requests_per_run = requests_per_run
+        self._scale = scale
+        super().__init__(path, Row, COLUMNS)
 
-    def append(self, row: Row) -> None:
-        """Add one run, at once."""
-        self.rows[row.key] = row
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_lines([row]))
-
-    def sort(self) -> None:
-        """Write all rows anew by key, so that the file does not tell in which order runs ended."""
-        self._write(sorted(self.rows.values(), key=lambda row: row.key))
-
-    def _parse(self, text: str) -> list[Row]:
-        if not text:
-            return []
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise self._refusal("its columns are others")
-        try:
-            return [Row.model_validate(values) for values in reader]
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise self._refusal(f"line {reader.line_num}: {where}: {first['msg']}") from None
-
-    def _refusal(self, reason: str) -> EvaluationError:
-        return EvaluationError(
-            f"cannot go on from {self._path}: {reason}; remove it or choose another folder with --out"
-        )
-
-    def _write(self, rows: Iterable[Row]) -> None:
-        new = self._path.with_name(self._path.name + ".new")
-        header = ",".join(COLUMNS) + "\n"
-        new.write_text(header + _lines(rows), "utf-8", newline="")
-        # At no time is there a file with fewer rows.
-        os.replace(new, self._path)
-
-
-def _lines(rows: Iterable[Row]) -> str:
-    text = io.StringIO(newline="")
-    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(row.model_dump() for row in rows)
-    return text.getvalue()
+    def check(self, row: Row) -> str | None:
+        """Whether it is of the same runs."""
+        if row.requests_per_run != self._requests_per_run:
+            return f"its runs have {row.requests_per_run} requests, not {self._requests_per_run}"
+        if row.scale != self._scale:
+            return f"its runs have scale {row.scale:,}, not {self._scale:,}"
+        return None

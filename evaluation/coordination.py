@@ -9,15 +9,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.iteration import Iteration, ServingConfig
 from evaluation.network_interface import FlowSpec, Network, PassingNetwork
 from host_agent.level import PAYLOAD_SHARE
 from mfs_ctrl.coordinator import BatchLoad, Port, RequestLoad, prune
 
+Hosts = TypeVar("Hosts", int, NDArray[np.int64])
 
-def ports(source: int, destination: int) -> tuple[Port, Port]:
-    """The egress ports on the way from a host to another: the sender's interface, and the switch's to the receiver."""
+
+def ports(source: Hosts, destination: Hosts) -> tuple[Hosts, Hosts]:
+    """The egress ports on the way from a host to another: the sender's interface, and the switch's to the receiver.
+
+    Of one pair, or of arrays of them.
+    """
     return 2 * source, 2 * destination + 1
 
 

@@ -9,7 +9,7 @@ from evaluation.bystanders import bystanders
 from evaluation.coordination import Coordination
 from evaluation.errors import ServingError
 from evaluation.ideal_network import IdealNetwork
-from evaluation.metrics import RequestRecord, summarise
+from evaluation.metrics import RequestRecord, after_warm_up, summarise
 from evaluation.network_interface import Network
 from evaluation.packet_network import PacketNetwork
 from evaluation.policies import CEILING, policy_for, serving_for
@@ -115,8 +115,7 @@ def _occupancy(switches: Iterable[Switch], now_ns: int) -> Occupancy:
 
 def _counted(records: Sequence[RequestRecord]) -> list[RequestRecord]:
     """In order of arrival, without those of the warm-up."""
-    warm = round(WARM_UP_SHARE * len(records))
-    return sorted(records, key=lambda record: record.arrival_ns)[warm:]
+    return after_warm_up(records, round(WARM_UP_SHARE * len(records)))
 
 
 def _result(

@@ -21,10 +21,17 @@ class IdealNetwork:
         packet_bytes: payload of a packet, if packets are to be reckoned with: each then costs ``header_bytes`` more
             on the wire, and the first one is stored and forwarded once, at a switch. None: bytes are a fluid.
         header_bytes: wire bytes of a packet beyond its payload.
+        whole_collectives: a batch's flows of one collective leave a host one after the other, as they must, whoever
+            else is there; else each has the host's link for itself, as if it were the only one.
     """
 
     def __init__(
-        self, bits_per_second: int, latency_ns: int = 0, packet_bytes: int | None = None, header_bytes: int = 0
+        self,
+        bits_per_second: int,
+        latency_ns: int = 0,
+        packet_bytes: int | None = None,
+        header_bytes: int = 0,
+        whole_collectives: bool = False,
     ) -> None:
         if bits_per_second < 1 or latency_ns < 0 or header_bytes < 0 or (packet_bytes is not None and packet_bytes < 1):
             raise ServingError("an ideal network needs a rate and a packet size above 0, and no negative latency")
@@ -35,6 +42,9 @@ class IdealNetwork:
         self._latency_ns = latency_ns
         self._packet_bytes = packet_bytes
         self._header_bytes = header_bytes
+        self._whole_collectives = whole_collectives
+        # By host and batch: when the flows of its collective so far are sent.
+        self._sent_ns: dict[tuple[int, int], int] = {}
         self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._scheduled = 0
 
@@ -47,10 +57,14 @@ class IdealNetwork:
 
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
         """Complete the flow after :meth:`flow_ns`."""
-        del source_host
         self.bytes_by_stage[spec.stage] += spec.total_bytes
         self.flows_by_stage[spec.stage] += 1
-        done_ns = self.now_ns + self.flow_ns(spec.total_bytes)
+        began_ns = self.now_ns
+        if self._whole_collectives and spec.stage == Stage.COLLECTIVE:
+            key = source_host, spec.batch
+            began_ns = max(began_ns, self._sent_ns.get(key, 0))
+            self._sent_ns[key] = began_ns + self.flow_ns(spec.total_bytes) - self._latency_ns
+        done_ns = began_ns + self.flow_ns(spec.total_bytes)
         self.call_at(done_ns, on_complete, done_ns)
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:

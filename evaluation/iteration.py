@@ -20,6 +20,7 @@ from evaluation.llm import (
     compute_ns,
     kv_bytes_per_token_layer,
     prefill_flops_per_layer,
+    sequence_gather_bytes_per_server_pair,
 )
 from evaluation.network_interface import FlowSpec, Network
 from host_agent.stamp import Stage
@@ -47,6 +48,9 @@ class ServingConfig:
             experts, and serving engines give a layer's KV to their connector right after attention.
         kv_on_one_gpu: a request's KV lives on one GPU of its unit (attention is data-parallel), so it is fetched and
             handed over through one NIC, in turn by the request's index; else all NICs of the unit have equal shares.
+        kv_nics: through how many NICs a request's KV is fetched and handed over, those of the GPUs that share its
+            attention (tensor parallelism within a server); 0: all of the unit. They take turns by the request's index.
+        sequence_parallel: sequences are spread over the unit's servers, so keys and values are gathered in each layer.
         laxity_deadlines: flows have the deadlines of a clairvoyant, see :mod:`evaluation.laxity`.
         hopeless_last: requests that cannot be in time any more are computed after all others (:mod:`.hopeless`).
     """
@@ -60,6 +64,8 @@ class ServingConfig:
     collective_factor: float = 1.0
     hand_over_early: bool = False
     kv_on_one_gpu: bool = False
+    kv_nics: int = 0
+    sequence_parallel: bool = False
     laxity_deadlines: bool = False
     hopeless_last: bool = False
 
@@ -73,6 +79,9 @@ class ServingConfig:
                 raise ServingError(f"{name} must be at least 1, it is {value}")
         if self.model.layers > MOST_LAYERS:
             raise ServingError(f"{self.model.name} has {self.model.layers} layers; stamps can tell {MOST_LAYERS}")
+        unit_nics = min(len(unit) for unit in self.cluster.units) * self.cluster.nics_per_server
+        if self.kv_nics < 0 or (self.kv_nics and unit_nics % self.kv_nics):
+            raise ServingError(f"kv_nics must divide a unit's {unit_nics} NICs, it is {self.kv_nics}")
         if self.collective_factor < 0:
             raise ServingError(f"collective_factor must not be negative, it is {self.collective_factor}")
 
@@ -151,6 +160,7 @@ class Iteration:
             prefill_flops_per_layer(config.model, chunk.tokens, chunk.context) for chunk in chunks
         )
         self._kv_bytes = kv_bytes_per_token_layer(config.model)
+        self._attended = self._tokens + sum(chunk.context for chunk in chunks)
         self._fetching = [0] * self._steps
         self._collecting = 0
         self._step = 0
@@ -252,7 +262,9 @@ class Iteration:
     def _kv_interfaces(self, job: Job) -> Sequence[int]:
         """Which of the unit's NICs a job's KV comes in and leaves by, as positions in ``self._hosts``."""
         count = len(self._hosts)
-        return (job.request.index % count,) if self._config.kv_on_one_gpu else range(count)
+        size = 1 if self._config.kv_on_one_gpu else self._config.kv_nics or count
+        first = job.request.index % (count // size) * size
+        return range(first, first + size)
 
     def _fetched(self, step: int, now_ns: int) -> None:
         self._fetching[step] -= 1
@@ -288,6 +300,8 @@ class Iteration:
         if servers == 1:
             return 0
         per_pair = all_to_all_bytes_per_server_pair(config.model, self._tokens, servers)
+        if config.sequence_parallel:
+            per_pair += sequence_gather_bytes_per_server_pair(config.model, self._attended, servers)
         return int(per_pair * self._layers_of(step) * config.collective_factor) // config.cluster.nics_per_server
 
     def _exchange(self) -> None:
@@ -302,23 +316,30 @@ class Iteration:
             self._end_step()
 
     def _collective(self, step: int) -> Iterator[tuple[int, FlowSpec]]:
+        total = self._collective_bytes(step)
+        if not total:
+            return
         cluster = self._config.cluster
         servers = cluster.units[self.unit]
-        total = self._collective_bytes(step)
-        pairs = [(a, b) for a in servers for b in servers if a != b] if total else []
-        for source, destination in pairs:
-            for nic in range(cluster.nics_per_server):
-                yield (
-                    cluster.host(source, nic),
-                    FlowSpec(
-                        destination=cluster.host(destination, nic),
-                        batch=self.batch,
-                        stage=Stage.COLLECTIVE,
-                        deadline_ns=self._red_ns,
-                        total_bytes=self._scaled(total),
-                        target_layer=step * self._config.layers_per_step,
-                    ),
-                )
+        count = self._scaled(total)
+        layer = step * self._config.layers_per_step
+        # What a host is sent is the same from everybody.
+        specs = {
+            host: FlowSpec(
+                destination=host,
+                batch=self.batch,
+                stage=Stage.COLLECTIVE,
+                deadline_ns=self._red_ns,
+                total_bytes=count,
+                target_layer=layer,
+            )
+            for host in self._hosts
+        }
+        for source in servers:
+            for destination in servers:
+                if source != destination:
+                    for nic in range(cluster.nics_per_server):
+                        yield cluster.host(source, nic), specs[cluster.host(destination, nic)]
 
     def _exchanged(self, now_ns: int) -> None:
         self._collecting -= 1
@@ -355,9 +376,10 @@ class Iteration:
 
     def _hand_over_all(self) -> None:
         for chunk in self.chunks:
+            on_complete = partial(self._on_flow_of, chunk.job)
             for source, spec in self._new_kv(chunk, self._step):
                 chunk.job.flows += 1
-                self._network.start_flow(source, spec, partial(self._on_flow_of, chunk.job))
+                self._network.start_flow(source, spec, on_complete)
 
     def _new_kv(self, chunk: Chunk, step: int) -> Iterator[tuple[int, FlowSpec]]:
         """The KV of this chunk and step to the decode server, from each NIC that has a part along its rail."""
@@ -365,13 +387,14 @@ class Iteration:
         interfaces = self._kv_interfaces(job)
         total = chunk.tokens * self._layers_of(step) * self._kv_bytes
         beyond = (chunk.tokens * (layers - self._layers_done(step)) + chunk.tokens_after * layers) * self._kv_bytes
+        # What an interface of the decode server is sent is the same from everybody on its rail.
+        specs: dict[int, FlowSpec] = {}
         for interface in interfaces:
             server, nic = divmod(self._hosts[interface], cluster.nics_per_server)
             if server == job.decode_server:
                 continue  # it is there already
-            yield (
-                self._hosts[interface],
-                FlowSpec(
+            if nic not in specs:
+                specs[nic] = FlowSpec(
                     destination=cluster.host(job.decode_server, nic),
                     batch=self.batch,
                     stage=Stage.P2D,
@@ -380,8 +403,8 @@ class Iteration:
                     target_layer=layers,  # RLI 0 says that the batch is computed
                     beyond_bytes=beyond // len(interfaces) // self._config.scale,
                     request=job.request.index,
-                ),
-            )
+                )
+            yield self._hosts[interface], specs[nic]
 
     def _on_flow_of(self, job: Job, now_ns: int) -> None:
         job.flows -= 1

@@ -28,6 +28,7 @@ class ModelShape:
         experts_per_token: experts that compute each token.
         vocab: size of the vocabulary.
         bytes_per_element: of the KV cache and of activations on the wire (2 for BF16, 1 for FP8).
+        shared_intermediate: inner width of a feed-forward part that computes every token beside its experts; 0: none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelShape:
     experts_per_token: int
     vocab: int
     bytes_per_element: int = 2
+    shared_intermediate: int = 0
 
     def with_bytes_per_element(self, count: int) -> ModelShape:
         """The same model whose KV cache and activations take ``count`` bytes an element."""
@@ -79,6 +81,7 @@ MIXTRAL_8X7B = ModelShape("Mixtral-8x7B", 32, 4096, 32, 8, 128, 14336, 8, 2, 320
 MIXTRAL_8X22B = ModelShape("Mixtral-8x22B", 56, 6144, 48, 8, 128, 16384, 8, 2, 32768)
 DBRX = ModelShape("DBRX", 40, 6144, 48, 8, 128, 10752, 16, 4, 100352)
 QWEN3_CODER = ModelShape("Qwen3-Coder-480B-A35B", 62, 6144, 96, 8, 128, 2560, 160, 8, 151936)
+GROK_2 = ModelShape("Grok-2", 64, 8192, 64, 8, 128, 16384, 8, 2, 131072, shared_intermediate=32768)
 LLAMA3_8B = ModelShape("Llama3-8B", 32, 4096, 32, 8, 128, 14336, 1, 1, 128256)
 
 # Dense tensor-core rates (half of the "with sparsity" figure) from NVIDIA's A100, H100 (SXM5) and HGX B200 data sheets,
@@ -95,7 +98,7 @@ def parameters(shape: ModelShape) -> int:
     """All weights: attention, experts, router, embedding and output head; norms and biases left out."""
     attention = shape.hidden * shape.head_dim * 2 * (shape.heads + shape.kv_heads)
     router = shape.hidden * shape.experts if shape.experts > 1 else 0
-    feed_forward = shape.experts * 3 * shape.hidden * shape.intermediate
+    feed_forward = 3 * shape.hidden * (shape.experts * shape.intermediate + shape.shared_intermediate)
     return shape.layers * (attention + router + feed_forward) + 2 * shape.vocab * shape.hidden
 
 
@@ -120,9 +123,10 @@ def attention_flops_per_layer(shape: ModelShape, tokens: int, context: int) -> i
 
 
 def expert_flops_per_layer(shape: ModelShape, tokens: int) -> int:
-    """Operations of the experts that ``tokens`` tokens are routed to, and of the router."""
+    """Operations of the experts that ``tokens`` tokens are routed to, of the shared part, and of the router."""
     router = 2 * tokens * shape.hidden * shape.experts if shape.experts > 1 else 0
-    return 2 * tokens * shape.experts_per_token * 3 * shape.hidden * shape.intermediate + router
+    width = shape.experts_per_token * shape.intermediate + shape.shared_intermediate
+    return 2 * tokens * 3 * shape.hidden * width + router
 
 
 def prefill_flops_per_layer(shape: ModelShape, tokens: int, context: int) -> int:
@@ -161,3 +165,12 @@ def cross_server_fraction(servers: int) -> float:
 def all_to_all_bytes_per_server_pair(shape: ModelShape, tokens: int, servers: int) -> int:
     """Bytes per layer from one server to one other (dispatch and combine together), spread evenly."""
     return all_to_all_bytes_per_layer(shape, tokens) // (servers * servers)
+
+
+def sequence_gather_bytes_per_server_pair(shape: ModelShape, tokens: int, servers: int) -> int:
+    """Bytes per layer from one server to one other where a sequence of ``tokens`` tokens is spread over ``servers``.
+
+    In attention every rank needs the keys and values of all tokens, and has those of its own (ring attention, or an
+    all-gather). A server takes them over the network once; within it they go over NVLink.
+    """
+    return tokens * kv_bytes_per_token_layer(shape) // servers

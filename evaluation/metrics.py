@@ -98,6 +98,11 @@ class Summary:
     queued_share: float
 
 
+def after_warm_up(records: Iterable[RequestRecord], warm: int) -> list[RequestRecord]:
+    """In order of arrival, without the first ``warm``, which find an empty cluster."""
+    return sorted(records, key=lambda record: record.arrival_ns)[warm:]
+
+
 def percentile(values: Iterable[int], share: float) -> int:
     """The smallest of ``values`` that at least ``share`` of them do not exceed (nearest rank); 0 without values."""
     ordered = sorted(values)

@@ -103,6 +103,19 @@ def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]]) -> str:
     return _svg(figure)
 
 
+def sweep(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """SLO attainment against the request rate per GPU, a line per variant."""
+    figure, axes = _figure("requests per second and GPU", "SLO attainment")
+    styles = ("-", "--", ":", "-.")
+    for index, (variant, points) in enumerate(curves.items()):
+        rates, shares = zip(*points, strict=True)
+        axes.plot(rates, shares, styles[index // 10 % len(styles)], marker="o", markersize=3, label=variant)
+    axes.set_ylim(0, 1.02)
+    if curves:
+        axes.legend(fontsize=7)
+    return _svg(figure)
+
+
 def recovery(firsts: Mapping[str, Sequence[int]], best: int) -> str:
     """Q_1, an urgency code, after each tick of the controller, a line per start; ``best`` is drawn across."""
     figure, axes = _figure("ticks of the controller", "Q_1, eighths of an octave of MLU")

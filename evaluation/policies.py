@@ -25,6 +25,9 @@ FOLDS = {f"mfs-{levels}-levels": levels for levels in (2, 4)}
 WITHOUT_RED = "mfs-without-red"
 STATIC_REUSE = "static-reuse"
 KARUNA = "karuna"
+KARUNA_PACED = "karuna-paced"
+"""Karuna with rates; for senders that pace."""
+EDF_EXPLICIT = "edf-explicit"
 LLF = "llf"
 """Clairvoyant least laxity first: flows have laxity deadlines, and go by them as in EDF."""
 CEILING = "ceiling"
@@ -32,6 +35,8 @@ CEILING = "ceiling"
 BANDS = LEVELS - 1
 """Levels that SJF and EDF divide flows into: all but the scavenger."""
 KARUNA_BANDS = KARUNA_HIGHEST - KARUNA_LOWEST + 1
+EXPLICIT_BANDS = LEVELS - 2
+"""Levels of P2D where EDF is for flows with deadlines of their own; below are the others, and the scavenger."""
 
 
 class _SurveyNetwork(IdealNetwork):
@@ -42,13 +47,17 @@ class _SurveyNetwork(IdealNetwork):
         self.remaining_codes: list[int] = []
         self.early_remaining_codes: list[int] = []
         self.slack_codes: list[int] = []
+        self.last_slack_codes: list[int] = []
 
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
         remaining_code = log2_code(units_of(spec.total_bytes + spec.beyond_bytes))
         self.remaining_codes.append(remaining_code)
         if spec.stage != Stage.P2D:
             self.early_remaining_codes.append(remaining_code)
-        self.slack_codes.append(log2_code(max(0, (spec.deadline_ns - self.now_ns) // 1000)))
+        slack_code = log2_code(max(0, (spec.deadline_ns - self.now_ns) // 1000))
+        self.slack_codes.append(slack_code)
+        if spec.stage == Stage.P2D:
+            self.last_slack_codes.append(slack_code)
         super().start_flow(source_host, spec, on_complete)
 
 
@@ -75,6 +84,8 @@ def policy_for(name: str, scenario: Scenario, work: Workload, requests: Iterable
     banded: dict[str, Callable[[_SurveyNetwork], Policy]] = {
         "sjf": lambda seen: policy.sjf(_quantiles(seen.remaining_codes)),
         "edf": lambda seen: policy.edf(_quantiles(seen.slack_codes)),
+        EDF_EXPLICIT: lambda seen: policy.edf_explicit(_quantiles(seen.last_slack_codes, EXPLICIT_BANDS)),
+        KARUNA_PACED: lambda seen: policy.karuna_paced(_quantiles(seen.early_remaining_codes, KARUNA_BANDS)),
         KARUNA: lambda seen: policy.karuna(_quantiles(seen.early_remaining_codes, KARUNA_BANDS)),
         LLF: lambda seen: replace(policy.edf(_quantiles(seen.slack_codes)), name=LLF),
     }

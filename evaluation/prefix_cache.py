@@ -60,12 +60,15 @@ class PrefixCache:
         Of two other units with equally long prefixes the one with the lower number is taken. The last token of a prompt
         is always computed, since its result is wanted.
         """
-        lengths = [self.prefix_blocks(other, request.blocks) for other in range(len(self._blocks))]
-        most = request.prompt_tokens - 1
-        local = min(lengths[unit] * BLOCK_TOKENS, most)
-        longest = max(lengths)
-        remote = min(longest * BLOCK_TOKENS, most) - local
-        return Reuse(local, remote, lengths.index(longest) if remote else None)
+        return _reuse(self._lengths(request), unit, request)
+
+    def reuses(self, request: Request) -> list[Reuse]:
+        """:meth:`reuse` of each unit."""
+        lengths = self._lengths(request)
+        return [_reuse(lengths, unit, request) for unit in range(len(self._blocks))]
+
+    def _lengths(self, request: Request) -> list[int]:
+        return [self.prefix_blocks(unit, request.blocks) for unit in range(len(self._blocks))]
 
     def insert(self, unit: int, blocks: Iterable[int]) -> None:
         """Note that ``unit`` holds the KV of ``blocks`` and used it just now; the least recently used ones give way.
@@ -84,3 +87,11 @@ class PrefixCache:
         """Fill the caches as if the units had served ``requests`` before, one after the other in turn."""
         for position, request in enumerate(requests):
             self.insert(position % len(self._blocks), request.blocks)
+
+
+def _reuse(lengths: Sequence[int], unit: int, request: Request) -> Reuse:
+    most = request.prompt_tokens - 1
+    local = min(lengths[unit] * BLOCK_TOKENS, most)
+    longest = max(lengths)
+    remote = min(longest * BLOCK_TOKENS, most) - local
+    return Reuse(local, remote, lengths.index(longest) if remote else None)

@@ -38,8 +38,8 @@ class TunerPoint(_Model):
     """Largest load of any port by traffic that goes before last-stage flows."""
 
 
-class Measured(_Model):
-    """What was run, and what was measured in it: the part that a report and a table of many runs have in common."""
+class Served(_Model):
+    """What was run, and what became of its requests: the part that both engines have in common."""
 
     scenario: str
     policy: str
@@ -57,6 +57,11 @@ class Measured(_Model):
     """Mean time from the arrival of a request's last KV byte to its deadline; late requests count as negative."""
     network_share: float
     """Share of TTFT that requests spent waiting for the network."""
+
+
+class Measured(Served):
+    """A run of packets: the part that a report and a table of many runs have in common."""
+
     packets: int
     """Packets through the compiled program."""
     packets_lost: int

@@ -34,7 +34,8 @@ class Scenario:
         propagation_ns: one way, of every link.
         uplinks: links between two racks, each as fast as a NIC; decode servers are then in the second rack, and the
             rest in the first. 0: all are in one rack.
-        hand_over_early, collective_factor, kv_on_one_gpu: see :class:`~evaluation.iteration.ServingConfig`.
+        hand_over_early, collective_factor, kv_on_one_gpu, kv_nics, sequence_parallel: see
+            :class:`~evaluation.iteration.ServingConfig`.
         hot_prefixes: see :func:`~evaluation.placement.place`.
     """
 
@@ -52,6 +53,8 @@ class Scenario:
     hand_over_early: bool = True
     collective_factor: float = 1.0
     kv_on_one_gpu: bool = False
+    kv_nics: int = 0
+    sequence_parallel: bool = False
     hot_prefixes: HotPrefixes | None = None
     uplinks: int = 0
 
@@ -67,6 +70,8 @@ class Scenario:
             collective_factor=self.collective_factor,
             hand_over_early=self.hand_over_early,
             kv_on_one_gpu=self.kv_on_one_gpu,
+            kv_nics=self.kv_nics,
+            sequence_parallel=self.sequence_parallel,
         )
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from mfs_ctrl import topology_commands
+from mfs_ctrl import sweep_commands, topology_commands
 from mfs_ctrl.agent_cli import agent
 from mfs_ctrl.live_command import live
 from mfs_ctrl.options import BitRate, PortAtInterface, Positive
@@ -19,6 +19,8 @@ EXTRAS = {
     "agent": "net",
     "demo": "eval",
     "ablate": "eval",
+    "sweep": "eval",
+    "report": "eval",
     "switch": "ctrl",
     "ctrl": "ctrl",
     "live": "eval,net",
@@ -146,6 +148,10 @@ def ablate(
 
     chosen_loads = [float(load) for load in loads]
     run_ablation(out, scenarios, variants, chosen_loads, rates, seeds, first_seed, requests, scale, jobs)
+
+
+mfs.add_command(sweep_commands.sweep)
+mfs.add_command(sweep_commands.report)
 
 
 @mfs.command()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from host_agent.level import CODE_MAX, CODE_STEPS, URGENCY_ONE, Interval, LevelRule
+from host_agent.level import ANY, CODE_MAX, CODE_STEPS, URGENCY_ONE, Interval, LevelRule
 from host_agent.stamp import LEVELS, SCAVENGER, TOP_LEVEL, Stage
 
 IN_TIME = (0, 0)
@@ -121,6 +121,30 @@ def mfs(thresholds: Thresholds | None = None) -> Policy:
     return Policy("mfs", tuple(rules), at)
 
 
+def paper(top: float = 0.5, ratio: float = 4.0, near_rli: int = 2) -> Policy:
+    """MFS by the letter of the paper (section 4): last-stage flows by MLU alone, early ones by RLI alone.
+
+    Thresholds of MLU are geometric, ``Q_i = top * ratio**-i`` (the paper's U and E): above Q_0 a last-stage flow goes
+    first, whether its request is computed or not; below it stand three more bands. ``near_rli``: as in
+    :class:`Thresholds`. Nothing is given up but what is late.
+    """
+    codes = [max(1, min(CODE_MAX, round(URGENCY_ONE + CODE_STEPS * math.log2(top * ratio**-i)))) for i in range(3)]
+    levels = (TOP_LEVEL, LAST_TIGHT, LAST_SOON)
+    last = (LevelRule(Stage.P2D, level, urgency=(code, CODE_MAX)) for level, code in zip(levels, codes, strict=True))
+    early = (Stage.COLLECTIVE, Stage.KV_REUSE)
+    bands = ((REUSE_TIGHT, (0, 0)), (REUSE_SOON, (0, near_rli)), (REUSE_LATER, ANY))
+    return Policy(
+        "paper",
+        (
+            UNSTAGED_FIRST,
+            GIVE_UP,
+            *last,
+            LevelRule(Stage.P2D, LAST_LATER),
+            *(LevelRule(stage, level, rli=rli) for stage in early for level, rli in bands),
+        ),
+    )
+
+
 def static() -> Policy:
     """One class a stage: collectives over reuse over P2D, what three traffic classes give an operator."""
     return _classes("static", (Stage.COLLECTIVE, Stage.KV_REUSE, Stage.P2D))
@@ -162,6 +186,14 @@ def edf(boundaries: Sequence[int]) -> Policy:
     return Policy("edf", (UNSTAGED_FIRST, GIVE_UP, *rules))
 
 
+def edf_explicit(boundaries: Sequence[int]) -> Policy:
+    """EDF for flows with a deadline of their own, that is P2D; the others share what is left, as they have none."""
+    bands = _bands(boundaries, TOP_LEVEL, 2)
+    last = (LevelRule(Stage.P2D, level, slack_code=band) for level, band in bands)
+    others = (LevelRule(stage, 1) for stage in ORDERED if stage is not Stage.P2D)
+    return Policy("edf-explicit", (UNSTAGED_FIRST, GIVE_UP, *last, *others))
+
+
 def karuna(boundaries: Sequence[int]) -> Policy:
     """Karuna-like: flows with a deadline of their own, that is P2D, get no more than they need, others go by SJF.
 
@@ -181,6 +213,16 @@ def karuna(boundaries: Sequence[int]) -> Policy:
             *(LevelRule(stage, level, remaining_code=band) for stage in early for level, band in bands),
         ),
     )
+
+
+def karuna_paced(boundaries: Sequence[int]) -> Policy:
+    """Karuna where senders pace: deadline flows go first, at the least rate that meets the deadline; others by SJF.
+
+    The rate is the sender's doing, not a level's. ``boundaries`` as in :func:`karuna`.
+    """
+    waiting = karuna(boundaries)
+    rules = (rule for rule in waiting.rules if rule == GIVE_UP or rule.stage is not Stage.P2D)
+    return Policy("karuna-paced", (*rules, LevelRule(Stage.P2D, TOP_LEVEL)))
 
 
 def without_red(base: Policy) -> Policy:

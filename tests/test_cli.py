@@ -30,7 +30,9 @@ def test_help_names_the_commands() -> None:
     done = finished("--help")
     assert done.returncode == 0
     commands = done.stdout.partition("Commands:")[2].split("\n")
-    assert {"agent", "demo", "switch", "ctrl"} <= {line.split()[0] for line in commands if line.strip()}
+    assert {"agent", "demo", "switch", "ctrl", "sweep", "report"} <= {
+        line.split()[0] for line in commands if line.strip()
+    }
     assert "Traceback" not in done.stderr
 
 
@@ -113,6 +115,10 @@ def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         ("agent run", "--mode", "0999"),
         ("agent run", "--ingress", "fast"),
         ("switch", "--device-id", "0"),
+        ("sweep", "--servers", "0"),
+        ("sweep", "--requests", "2"),
+        ("sweep", "--oversubscription", "0"),
+        ("sweep", "--rate-per-gpu", "0"),
     ],
 )
 def test_absurd_options_are_named(

@@ -16,6 +16,7 @@ from evaluation.errors import ModelError
         (llm.MIXTRAL_8X7B, 46.7),
         (llm.MIXTRAL_8X22B, 140.6),
         (llm.DBRX, 132),
+        (llm.GROK_2, 269.5),
         (llm.QWEN3_CODER, 480),
         (llm.LLAMA3_8B, 8.03),
     ],
@@ -85,3 +86,10 @@ def test_pairs_of_servers_add_up_to_what_crosses(servers: int) -> None:
 def test_an_efficiency_is_a_share() -> None:
     with pytest.raises(ModelError, match="efficiency"):
         llm.H100.with_efficiency(0)
+
+
+def test_a_sequence_over_servers_gathers_the_keys_and_values_of_the_others() -> None:
+    per_token = llm.kv_bytes_per_token_layer(llm.LLAMA3_8B)
+    assert llm.sequence_gather_bytes_per_server_pair(llm.LLAMA3_8B, 8192, 2) == 4096 * per_token
+    # All that a server takes in is what it has not itself.
+    assert 3 * llm.sequence_gather_bytes_per_server_pair(llm.LLAMA3_8B, 8192, 4) == 3 / 4 * 8192 * per_token

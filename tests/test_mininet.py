@@ -51,8 +51,11 @@ CONFINED = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "-
 SCRIPT = """
 mount --bind "$1" /mnt
 mount -t tmpfs tmpfs /tmp
+# Commands of the virtual environment know it by its path, which may be below /tmp.
+mkdir -p "$1"
+mount --bind /mnt "$1"
 ip link set lo up
-cd /mnt
+cd "$1"
 exec mn --custom topologies/mininet_topologies.py --topo tor,servers=2 --switch mfs --controller mfs --test pingall
 """
 

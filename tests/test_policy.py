@@ -31,6 +31,9 @@ policies = st.one_of(
     st.builds(policy.sjf, boundaries),
     st.builds(policy.edf, boundaries),
     st.builds(policy.karuna, st.lists(st.integers(1, CODE_MAX), unique=True, max_size=4).map(sorted)),
+    st.builds(policy.karuna_paced, st.lists(st.integers(1, CODE_MAX), unique=True, max_size=4).map(sorted)),
+    st.builds(policy.edf_explicit, st.lists(st.integers(1, CODE_MAX), unique=True, max_size=5).map(sorted)),
+    st.builds(policy.paper, st.floats(0.1, 2), st.floats(1.5, 10), codes),
     st.builds(policy.folded, st.builds(policy.mfs, thresholds), st.integers(1, LEVELS)),
     st.builds(policy.without_red, st.builds(policy.mfs, thresholds)),
     st.sampled_from([policy.static(), policy.fifo(), policy.mfs()]),
@@ -293,3 +296,35 @@ def test_thresholds_for_longer_objectives_shift_slack_and_leave_urgency() -> Non
     assert policy.slower(twice, 0.5) == thresholds
     with pytest.raises(ValueError, match="above 0"):
         policy.slower(thresholds, 0)
+
+
+@pytest.mark.parametrize("stage", [Stage.KV_REUSE, Stage.COLLECTIVE])
+def test_explicit_edf_knows_no_difference_between_flows_without_deadlines(stage: Stage) -> None:
+    rules = policy.edf_explicit([100, 150]).rules
+    levels = {decide(rules, key) for key in cells(rules) if key.stage == stage}
+    last = {decide(rules, key) for key in cells(rules) if key.stage == Stage.P2D and not key.late}
+    assert levels == {1}
+    assert last == {7, 6, 5}
+
+
+def test_the_papers_thresholds_are_geometric() -> None:
+    rules = policy.paper(top=0.5, ratio=4.0).rules
+
+    def level(urgency: int) -> int:
+        return decide(rules, LevelKey(Stage.P2D, 0, 0, urgency, 100, 100))
+
+    # MLU 1/2 is 8 codes below MLU 1, a factor 4 another 16.
+    found = [level(urgency) for urgency in (120, 119, 104, 103, 88, 87)]
+    assert found == [TOP_LEVEL, policy.LAST_TIGHT, policy.LAST_TIGHT, policy.LAST_SOON, policy.LAST_SOON, 1]
+    # Early stages go by RLI alone, below the top and above the rest.
+    early = [decide(rules, LevelKey(Stage.COLLECTIVE, 0, rli, 0, 200, 100)) for rli in (0, 2, 3)]
+    assert early == [6, 5, 4]
+
+
+def test_paced_karuna_puts_flows_with_deadlines_first() -> None:
+    rules = policy.karuna_paced([100]).rules
+    for key in cells(rules):
+        if key.stage == Stage.P2D:
+            assert decide(rules, key) == (SCAVENGER if key.late else TOP_LEVEL)
+        elif key.stage != Stage.NONE:
+            assert SCAVENGER < decide(rules, key) < TOP_LEVEL

@@ -16,9 +16,11 @@ from evaluation.errors import ClusterError, ServingError
 from evaluation.ideal_network import IdealNetwork
 from evaluation.iteration import BatchRecord
 from evaluation.metrics import RequestRecord, percentile, summarise
+from evaluation.network_interface import FlowSpec
 from evaluation.placement import Placement, place
 from evaluation.prefix_cache import PrefixCache, Reuse
 from evaluation.trace import SAMPLE_PATH, Request, block_count, load_trace, with_poisson_arrivals
+from host_agent.stamp import Stage
 
 SECOND = 10**9
 
@@ -120,6 +122,17 @@ def test_ideal_network_times() -> None:
         fluid.call_at(5, seen.append, 4)
     with pytest.raises(ServingError, match="rate"):
         IdealNetwork(0)
+
+
+def test_a_whole_collective_leaves_a_host_flow_by_flow() -> None:
+    network = IdealNetwork(8_000, whole_collectives=True)  # a byte a millisecond
+    ended: list[int] = []
+    for source, batch, stage in ((0, 1, Stage.COLLECTIVE), (0, 1, Stage.COLLECTIVE), (0, 2, Stage.COLLECTIVE)):
+        network.start_flow(source, FlowSpec(5, batch, stage, 0, 10), ended.append)
+    network.start_flow(0, FlowSpec(5, 1, Stage.P2D, 0, 10), ended.append)
+    network.run()
+    # The second of the batch waits for the first; another batch and another stage do not.
+    assert sorted(end // 1_000_000 for end in ended) == [10, 10, 10, 20]
 
 
 def test_form_batch_leaves_the_rest_at_the_head() -> None:

@@ -1,0 +1,157 @@
+"""Both engines on the same requests: ``python -m evaluation.flow_level.agreement`` prints what each says, as a table.
+
+Packet-level runs are taken from the rows of an ablation; those that are not there are played. Both have the same
+arrivals, placements and rules, and objectives from low-load TTFTs of their own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import click
+
+from evaluation.ablation import REQUESTS, SCALE
+from evaluation.ablation_rows import RowFile
+from evaluation.experiment import WARM_UP_SHARE, run
+from evaluation.flow_level.deep_queues import BufferedRacks, DeepQueues
+from evaluation.flow_level.experiment import flow_workload, play
+from evaluation.flow_level.fabric import Fabric, racks_of
+from evaluation.flow_level.network import FlowNetwork
+from evaluation.flow_level.variants import VARIANTS as FLOW_VARIANTS
+from evaluation.results import Served
+from evaluation.scenario import SCENARIOS, Scenario, scenario_named
+from evaluation.trace import SAMPLE_PATH, load_trace
+from evaluation.variants import variant_named
+from evaluation.workload import select, workload
+from mfs_ctrl.cli import reporting_errors
+
+COMPARED = (
+    "fifo",
+    "static",
+    "static-reuse",
+    "sjf",
+    "edf",
+    "karuna",
+    "llf",
+    "mfs",
+    "hosts-only",
+    "switch-only",
+    "ceiling",
+)
+LOW_RATE = 2.0
+"""Requests per second at which requests hardly ever meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Means over seeds of both engines: attainment, mean TTFT (seconds), mean collective (seconds)."""
+
+    scenario: str
+    rate: float
+    variant: str
+    packets: tuple[float, float, float]
+    flows: tuple[float, float, float]
+
+    def cells(self) -> list[str]:
+        """The line of the table."""
+        (share, ttft, collective), (flow_share, flow_ttft, flow_collective) = self.packets, self.flows
+        return [
+            f"`{self.scenario}`",
+            f"{self.rate:g}",
+            f"`{self.variant}`",
+            f"{100 * share:.0f}",
+            f"{100 * flow_share:.0f}",
+            f"{1000 * ttft:.0f}",
+            f"{1000 * flow_ttft:.0f}",
+            f"{1000 * collective:.1f}",
+            f"{1000 * flow_collective:.1f}",
+        ]
+
+
+def compare(
+    scenario: Scenario,
+    variants: Sequence[str],
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    rows: Path,
+    count: int,
+    deep: bool = True,
+) -> Iterable[Line]:
+    """A line per rate and variant, as they are found. ``deep``: switches hold whole flows, as scaled ones do."""
+    known = (
+        RowFile(rows, REQUESTS, SCALE).rows if count == REQUESTS and scenario.scale == SCALE and rows.exists() else {}
+    )
+    trace = load_trace(SAMPLE_PATH)
+    requests = select(scenario, trace, count)
+    racks = racks_of(scenario)
+    fabric: Fabric = BufferedRacks(racks) if deep else racks
+    kind = DeepQueues if deep else FlowNetwork
+    wanted = [(scenario.name, rate, name, seed) for rate in rates for name in variants for seed in seeds]
+    # Objectives by packets take as long as a run; without any run to make they are not needed.
+    work = workload(scenario, trace, count)
+    flow_work = flow_workload(scenario, fabric, requests, work.placements, kind=kind)
+    missing = [key for key in wanted if key not in known]
+    for rate in rates:
+        for name in variants:
+            variant = variant_named(name)
+            packets: list[Served] = []
+            flows: list[Served] = []
+            for seed in seeds:
+                key = scenario.name, rate, name, seed
+                packets.append(
+                    run(scenario, work, variant.policy, rate, seed, variant.settings) if key in missing else known[key]
+                )
+                warm = round(WARM_UP_SHARE * count)
+                flows.append(play(scenario, fabric, flow_work, FLOW_VARIANTS[name], rate, seed, warm, kind).run)
+            yield Line(scenario.name, rate, name, _means(packets), _means(flows))
+
+
+def _means(runs: Sequence[Served]) -> tuple[float, float, float]:
+    return (
+        fmean(one.slo_attainment for one in runs),
+        fmean(one.ttft_mean_s for one in runs),
+        fmean(one.collective_completion_mean_s for one in runs),
+    )
+
+
+@click.command()
+@click.option("--scenario", "names", multiple=True, default=("testbed",), type=click.Choice(tuple(SCENARIOS)))
+@click.option("--variant", "variants", multiple=True, default=COMPARED, type=click.Choice(COMPARED))
+@click.option("--rate", "rates", multiple=True, type=float, help="Requests per second; by default low, and two loads.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--first-seed", type=click.IntRange(min=0), default=11, show_default=True)
+@click.option("--requests", type=click.IntRange(min=1), default=REQUESTS, show_default=True)
+@click.option("--scale", type=click.IntRange(min=1), default=SCALE, show_default=True)
+@click.option("--deep/--shallow", default=True, help="Whether fluids wait in switches too, as scaled packets do.")
+@click.option("--rows", type=click.Path(path_type=Path, dir_okay=False), default=Path("docs/ablation/ablation.csv"))
+def agreement(
+    names: tuple[str, ...],
+    variants: tuple[str, ...],
+    rates: tuple[float, ...],
+    seeds: int,
+    first_seed: int,
+    requests: int,
+    scale: int,
+    deep: bool,
+    rows: Path,
+) -> None:
+    """Print attainment (per cent), mean TTFT and mean collective (ms) of both engines."""
+    click.echo(
+        "| scenario | requests/s | variant | in SLO, packets | flows "
+        "| TTFT, packets | flows | collective, packets | flows |"
+    )
+    click.echo("|---|---|---|---|---|---|---|---|---|")
+    for name in names:
+        scenario = replace(scenario_named(name), scale=scale)
+        chosen = rates or (LOW_RATE, scenario.request_rates[0], scenario.request_rates[-1])
+        for line in compare(scenario, variants, chosen, range(first_seed, first_seed + seeds), rows, requests, deep):
+            click.echo("| " + " | ".join(line.cells()) + " |")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    reporting_errors(agreement)

@@ -1,0 +1,16 @@
+"""Functions that run as machine code. Numba compiles them at their first call and keeps the result on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+import numba
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """``function``, compiled for the types that it is called with. It may use numbers, arrays and tuples of arrays."""
+    return cast(Callable[P, R], numba.njit(cache=True)(function))

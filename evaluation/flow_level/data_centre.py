@@ -1,0 +1,35 @@
+"""Clusters of the size of a data centre: prefill units and decode servers, one to one, on a fat-tree."""
+
+from __future__ import annotations
+
+from evaluation.cluster import Cluster
+from evaluation.errors import ClusterError
+
+GPUS_PER_SERVER = 8
+NICS_PER_SERVER = 8
+NIC_BITS_PER_SECOND = 200_000_000_000
+
+
+def data_centre(servers: int, servers_per_unit: int) -> Cluster:
+    """``servers`` servers, half of them in prefill units of ``servers_per_unit``, half decoding, in turn.
+
+    With as many servers to an edge switch as to a unit, a unit has a switch of its own, and so have the decode servers
+    beside it.
+
+    Raises:
+        ClusterError: fewer servers than a unit and as many for decoding need.
+    """
+    units = servers // (2 * servers_per_unit) if servers_per_unit > 0 else 0
+    if units < 1:
+        raise ClusterError(f"{servers} servers are too few: a unit has {servers_per_unit}, and as many decode")
+    starts = [2 * servers_per_unit * unit for unit in range(units)]
+    return Cluster(
+        servers=2 * servers_per_unit * units,
+        nics_per_server=NICS_PER_SERVER,
+        gpus_per_server=GPUS_PER_SERVER,
+        units=tuple(tuple(range(start, start + servers_per_unit)) for start in starts),
+        decode_servers=tuple(
+            server for start in starts for server in range(start + servers_per_unit, start + 2 * servers_per_unit)
+        ),
+        nic_bits_per_second=NIC_BITS_PER_SECOND,
+    )

@@ -1,0 +1,206 @@
+"""``mfs sweep``: a grid of cases, fabrics, rates, variants and seeds, over all cores or a cluster; never twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar
+
+import joblib
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from evaluation.errors import EvaluationError
+from evaluation.flow_level.cases import (
+    REQUESTS,
+    SERVERS,
+    WARM_SHARE,
+    case_named,
+    case_workload,
+    with_slo_factor,
+)
+from evaluation.flow_level.experiment import play
+from evaluation.flow_level.sweep_rows import Row, rows_at
+from evaluation.flow_level.variants import variant_named
+from evaluation.objectives import SLO_FACTOR
+from evaluation.workload import Workload
+from evaluation.writing import check_writable, writing
+
+T = TypeVar("T")
+FILE = "sweep.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What is run: every combination.
+
+    Attributes:
+        cases: by name.
+        variants: by name.
+        seeds: of the arrivals.
+        rates_per_gpu: requests per second and GPU; empty: those of each case.
+        oversubscriptions: of edge switches.
+        slo_factors: objectives are low-load TTFTs times these.
+        servers: of the fabric.
+        requests: of a run, those of the warm-up included.
+        trace: a Mooncake trace, for cases that play one; None: the one that comes along.
+    """
+
+    cases: tuple[str, ...]
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rates_per_gpu: tuple[float, ...] = ()
+    oversubscriptions: tuple[int, ...] = (1,)
+    slo_factors: tuple[float, ...] = (SLO_FACTOR,)
+    servers: int = SERVERS
+    requests: int = REQUESTS
+    trace: Path | None = None
+
+    def points(self) -> Iterator[Point]:
+        """All points, those of a case together."""
+        for name in self.cases:
+            case = case_named(name)
+            for rate, over, factor, variant, seed in product(
+                self.rates_per_gpu or case.rates_per_gpu,
+                self.oversubscriptions,
+                self.slo_factors,
+                self.variants,
+                self.seeds,
+            ):
+                case.fabric(self.servers, over)
+                variant_named(variant)
+                servers = case.scenario(self.servers).cluster.servers
+                yield Point(name, servers, self.requests, over, factor, rate, variant, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run of a grid; its fields in the order of :attr:`~.sweep_rows.Row.key`."""
+
+    case: str
+    servers: int
+    requests: int
+    oversubscription: int
+    slo_factor: float
+    rate_per_gpu: float
+    variant: str
+    seed: int
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """As that of the row that it becomes."""
+        return (
+            self.case,
+            self.servers,
+            self.requests,
+            self.oversubscription,
+            self.slo_factor,
+            self.rate_per_gpu,
+            self.variant,
+            self.seed,
+        )
+
+
+def run_sweep(
+    grid: Grid, out: Path, jobs: int | None = None, dask: str | None = None, console: Console | None = None
+) -> list[Row]:
+    """Run what is missing in ``out/sweep.csv``; each point is a line of it as soon as it ends.
+
+    ``jobs`` processes, one per core if None. ``dask``: address of a Dask scheduler whose workers take their place.
+
+    Returns:
+        all rows of the file, in its order.
+
+    Raises:
+        EvaluationError: an unknown name, a fabric or a trace that does not fit, a file of other runs, or no Dask.
+    """
+    console = console or Console()
+    points = list(dict.fromkeys(grid.points()))
+    path = out / FILE
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
+        file = rows_at(path)
+    missing = [point for point in points if point.key not in file.rows]
+    console.print(f"{len(points)} points, {len(points) - len(missing)} of them in {path} already", highlight=False)
+    if missing:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        names = list(dict.fromkeys(point.case for point in missing))
+        with _backend(dask), Progress(*columns, console=console) as progress:
+            works: dict[str, Workload] = {}
+
+            def know(found: tuple[str, Workload]) -> None:
+                works[found[0]] = found[1]
+
+            calls = [(_named_workload, (name, grid.servers, grid.requests, grid.trace)) for name in names]
+            _all("low-load TTFT of each request", calls, jobs, progress, know)
+
+            def keep(row: Row) -> None:
+                with writing(out):
+                    file.append(row)
+
+            _all("runs", [(play_point, (point, works[point.case])) for point in missing], jobs, progress, keep)
+    with writing(out):
+        file.sort()
+    return list(file.rows.values())
+
+
+def play_point(point: Point, work: Workload) -> Row:
+    """One run. ``work`` has the objectives of the default factor."""
+    case = case_named(point.case)
+    scenario = case.scenario(point.servers)
+    gpus = scenario.cluster.servers * scenario.cluster.gpus_per_server
+    played = play(
+        scenario,
+        case.fabric(point.servers, point.oversubscription),
+        with_slo_factor(work, point.slo_factor / SLO_FACTOR),
+        variant_named(point.variant),
+        point.rate_per_gpu * gpus,
+        point.seed,
+        round(WARM_SHARE * point.requests),
+    )
+    return Row(
+        **played.run.model_dump(),
+        servers=point.servers,
+        requests_per_run=point.requests,
+        oversubscription=point.oversubscription,
+        rate_per_gpu=point.rate_per_gpu,
+        slo_factor=point.slo_factor,
+    )
+
+
+def _named_workload(name: str, servers: int, requests: int, trace: Path | None) -> tuple[str, Workload]:
+    return name, case_workload(case_named(name), servers, requests, trace)
+
+
+def _all(
+    title: str,
+    calls: Sequence[tuple[Callable[..., T], tuple[object, ...]]],
+    jobs: int | None,
+    progress: Progress,
+    on_done: Callable[[T], None],
+) -> None:
+    task = progress.add_task(title, total=len(calls))
+    parallel = joblib.Parallel(n_jobs=jobs or -1, return_as="generator_unordered", batch_size=1)
+    results: Iterable[Any] = parallel(joblib.delayed(function)(*given) for function, given in calls)
+    for result in results:
+        on_done(result)
+        progress.advance(task)
+
+
+def _backend(dask: str | None) -> AbstractContextManager[Any]:
+    if dask is None:
+        return nullcontext()
+    try:
+        from distributed import Client
+    except ImportError:
+        raise EvaluationError("a Dask cluster needs the package distributed: pip install distributed") from None
+    try:
+        Client(dask, timeout=10)
+    except OSError as error:
+        raise EvaluationError(f"no Dask scheduler answers at {dask}: {error}; start one, or leave --dask out") from None
+    context: AbstractContextManager[Any] = joblib.parallel_config(backend="dask")
+    return context

@@ -1,0 +1,103 @@
+"""``mfs report``: the tables and pictures of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluation import pictures
+from evaluation.errors import EvaluationError
+from evaluation.flow_level.sweep import FILE
+from evaluation.flow_level.sweep_rows import Row, rows_at
+from evaluation.flow_level.variants import VARIANTS
+from evaluation.intervals import mean_interval
+from evaluation.writing import writing
+
+Group = tuple[str, int, int, int, float]
+"""Case, servers, requests, oversubscription, SLO factor: what a table and a picture are of."""
+
+
+def report_sweep(out: Path, console: Console | None = None) -> list[Path]:
+    """Print a table and write a picture for each case and fabric in ``out/sweep.csv``; returns the pictures.
+
+    Raises:
+        EvaluationError: there is no such file, or it is another one.
+    """
+    console = console or Console()
+    path = out / FILE
+    if not path.exists():
+        raise EvaluationError(f"there is no {path}; run mfs sweep --out {out} first")
+    with writing(out):
+        rows = list(rows_at(path).rows.values())
+        drawn = []
+        for group, found in sorted(_groups(rows).items()):
+            _print_table(group, found, console)
+            name = "-".join(str(part) for part in ("sweep", *group))
+            picture = out / f"{name}.svg"
+            picture.write_text(pictures.sweep(curves(found)), "utf-8")
+            drawn.append(picture)
+    console.print("Pictures: " + ", ".join(map(str, drawn)), highlight=False)
+    return drawn
+
+
+def curves(rows: Iterable[Row]) -> dict[str, list[tuple[float, float]]]:
+    """For each variant its attainment by rate per GPU, the mean over seeds."""
+    rows = list(rows)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for variant in [name for name in VARIANTS if any(row.variant == name for row in rows)]:
+        mine = [row for row in rows if row.variant == variant]
+        found[variant] = [
+            (rate, fmean(row.slo_attainment for row in mine if row.rate_per_gpu == rate))
+            for rate in sorted({row.rate_per_gpu for row in mine})
+        ]
+    return found
+
+
+def rate_at(curve: Sequence[tuple[float, float]], attainment: float) -> float | None:
+    """The highest rate at which a curve still attains ``attainment``, linear between its points; None if at none."""
+    best = None
+    for (rate, share), (next_rate, next_share) in pairwise(curve):
+        if share >= attainment:
+            best = rate
+            if next_share < attainment:
+                best = rate + (next_rate - rate) * (share - attainment) / (share - next_share)
+    if curve and curve[-1][1] >= attainment:
+        best = curve[-1][0]
+    return best
+
+
+def _groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
+    groups: dict[Group, list[Row]] = {}
+    for row in rows:
+        group = row.scenario, row.servers, row.requests_per_run, row.oversubscription, row.slo_factor
+        groups.setdefault(group, []).append(row)
+    return groups
+
+
+def _print_table(group: Group, rows: Sequence[Row], console: Console) -> None:
+    case, servers, requests, over, factor = group
+    title = f"{case}, {servers} servers, {over}:1, {requests} requests, objective {factor:g} x low-load TTFT"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    rates = sorted({row.rate_per_gpu for row in rows})
+    table.add_column("in SLO, %, at requests/s per GPU", no_wrap=True)
+    for rate in rates:
+        table.add_column(f"{rate:g}", justify="right")
+    table.add_column("rate at 50 %", justify="right")
+    table.add_column("90 %", justify="right")
+    for variant, curve in curves(rows).items():
+        by_rate = dict(curve)
+        cells = []
+        for rate in rates:
+            seeds = [row.slo_attainment for row in rows if (row.variant, row.rate_per_gpu) == (variant, rate)]
+            half = mean_interval(seeds).half if len(seeds) > 1 else None
+            cells.append(
+                f"{100 * by_rate[rate]:.0f}" + (f"±{100 * half:.0f}" if half is not None else "") if seeds else ""
+            )
+        goodputs = [rate_at(curve, share) for share in (0.5, 0.9)]
+        table.add_row(variant, *cells, *(f"{rate:.3f}" if rate is not None else "" for rate in goodputs))
+    console.print(table)
