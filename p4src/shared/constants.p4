@@ -33,7 +33,21 @@ typedef bit<2> discard_reason_t;
 const discard_reason_t DISCARD_NO_ROUTE = 0;
 const discard_reason_t DISCARD_MALFORMED = 1;
 const discard_reason_t DISCARD_TTL = 2;
+const discard_reason_t DISCARD_NOTHING = 3;
 #define DISCARD_REASONS 4
+
+// What becomes of the level that a flow has reached.
+typedef bit<2> ratchet_t;
+const ratchet_t RATCHET_RESTART = 0;   // the level just chosen takes its place
+const ratchet_t RATCHET_RISE = 1;      // the higher of both
+const ratchet_t RATCHET_HOLD = 2;      // it stays
+
+// Cells of the counters, as wide as their tables are long.
+typedef bit<12> port_level_t;   // egress port, level: what each level sends by each port
+// Stage, level, urgency / 16. Laxity is slack x (1 - MLU), so a bucket of urgency is one of relative laxity: a factor 4
+// of MLU each, 8 and above cannot make it, 15 is late.
+typedef bit<9> laxity_t;
+typedef bit<11> completion_t;   // stage, level, late, octave of |slack|: packets that are the last of their flow
 
 // Table and register sizes.
 #define EDGE_PORTS 512           // every 9-bit port

@@ -80,6 +80,8 @@ struct metadata_t {
     path_key_t  path;
     bit<16>     next_hop_group;
     bool        routed;
+    bool        bad_checksum;
+    discard_reason_t discard_reason;
     // Edge: what the ingress port's entry says.
     bool        trusted;
     bit<4>      police_floor;   // levels from here up are metered; 8 meters nothing
@@ -95,6 +97,8 @@ struct metadata_t {
     bit<1>      late;
     level_t     level;
     // Egress.
+    laxity_t     laxity_cell;
+    completion_t completion_cell;
     bool        last_hop;
 }
 

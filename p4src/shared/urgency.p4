@@ -11,12 +11,13 @@ control SlackCode(in int<32> slack, out bit<1> late, out code_t code) {
     bit<32> magnitude;
 
     apply {
-        if (slack > 0) {
-            late = 0;
-            magnitude = (bit<32>)slack;
-        } else {
+        // By sign and zero, not by order: Tofino compares wide fields for equality alone.
+        if (slack[31:31] == 1) {
             late = 1;
             magnitude = (bit<32>)(-slack);
+        } else {
+            late = slack == 0 ? 1w1 : 1w0;
+            magnitude = (bit<32>)slack;
         }
         log2.apply(magnitude, code);
     }
@@ -30,10 +31,10 @@ control Urgency(in code_t remaining_code, in wide_code_t bias, in bit<1> late, i
     apply {
         wide = (wide_code_t)remaining_code + bias;
         wide = wide |-| (wide_code_t)slack_code;
-        if (late == 1 || wide > (wide_code_t)CODE_MAX) {
+        if (late == 1 || wide[15:8] != 0) {
             urgency = CODE_MAX;
         } else {
-            urgency = (code_t)wide;
+            urgency = wide[7:0];
         }
     }
 }

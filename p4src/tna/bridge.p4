@@ -1,0 +1,23 @@
+// What ingress hands to egress in front of a packet: on Tofino metadata ends with the ingress pipeline.
+#ifndef MFS_TNA_BRIDGE_P4
+#define MFS_TNA_BRIDGE_P4
+
+#include "../shared/headers.p4"
+
+// Microseconds of 1,024 ns: a slice of the 48-bit nanosecond clock, which costs nothing. See docs/tofino.md.
+typedef bit<32> tick_t;
+
+header bridge_t {
+    bit<5>      _reserved;
+    level_t     level;
+    code_t      remaining_code;
+    wide_code_t bias;
+    tick_t      arrived;
+}
+
+struct bridged_headers_t {
+    bridge_t  bridge;
+    headers_t inner;
+}
+
+#endif

@@ -1,0 +1,92 @@
+// The ratchet: a flow's level only rises, and only where that cannot reorder a message; it falls to the scavenger alone.
+#ifndef MFS_TNA_RATCHET_P4
+#define MFS_TNA_RATCHET_P4
+
+#include "../shared/ratchet_rule.p4"
+#include "bridge.p4"
+
+control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in bit<32> idle_gap, inout level_t level) {
+    // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
+    @name(".ratchet_flow")
+    Register<bit<32>, bit<16>>(RATCHET_CELLS) ratchet_flow;
+    // When its last packet came in.
+    @name(".ratchet_seen")
+    Register<bit<32>, bit<16>>(RATCHET_CELLS) ratchet_seen;
+    // The level it has reached.
+    @name(".ratchet_level")
+    Register<bit<8>, bit<16>>(RATCHET_CELLS) ratchet_level;
+
+    Hash<bit<32>>(HashAlgorithm_t.CRC32) digest;
+    RatchetRule() ratchet_rule;
+
+    bit<32>   identity;
+    bit<32>   busy_since;
+    bit<16>   cell;
+    bit<8>    chosen;
+    bit<1>    known;
+    bit<1>    idle;
+    ratchet_t rule;
+
+    RegisterAction<bit<32>, bit<16>, bit<1>>(ratchet_flow) claim = {
+        void apply(inout bit<32> held, out bit<1> same) {
+            if (held == identity) {
+                same = 1;
+            } else {
+                same = 0;
+            }
+            held = identity;
+        }
+    };
+
+    // Differences of a clock that wraps: by their sign.
+    RegisterAction<bit<32>, bit<16>, bit<1>>(ratchet_seen) touch = {
+        void apply(inout bit<32> held, out bit<1> before) {
+            if ((int<32>)(held - busy_since) < 0) {
+                before = 1;
+            } else {
+                before = 0;
+            }
+            held = now;
+        }
+    };
+
+    RegisterAction<bit<8>, bit<16>, bit<8>>(ratchet_level) restart = {
+        void apply(inout bit<8> held, out bit<8> reached) {
+            held = chosen;
+            reached = held;
+        }
+    };
+
+    RegisterAction<bit<8>, bit<16>, bit<8>>(ratchet_level) rise = {
+        void apply(inout bit<8> held, out bit<8> reached) {
+            held = max(held, chosen);
+            reached = held;
+        }
+    };
+
+    RegisterAction<bit<8>, bit<16>, bit<8>>(ratchet_level) hold = {
+        void apply(inout bit<8> held, out bit<8> reached) {
+            reached = held;
+        }
+    };
+
+    apply {
+        identity = digest.get({ mfs.batch, mfs.flow, src_addr });
+        busy_since = now - idle_gap;
+        cell = identity[15:0];
+        chosen = 5w0 ++ level;
+        known = claim.execute(cell);
+        idle = touch.execute(cell);
+        ratchet_rule.apply(mfs, known == 1, idle == 1, level, rule);
+        if (rule == RATCHET_RESTART) {
+            chosen = restart.execute(cell);
+        } else if (rule == RATCHET_RISE) {
+            chosen = rise.execute(cell);
+        } else {
+            chosen = hold.execute(cell);
+        }
+        level = chosen[2:0];
+    }
+}
+
+#endif
