@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
-EXTRAS = {"demo": "eval", "ablate": "eval", "switch": "ctrl", "ctrl": "ctrl"}
+from mfs_ctrl.tofino.command import tofino
+
+EXTRAS = {"demo": "eval", "ablate": "eval", "switch": "ctrl", "ctrl": "ctrl", "tofino": "ctrl"}
 """Which extra of the distribution each subcommand needs."""
 
 DEFAULT_ADDRESS = "127.0.0.1:9559"
@@ -225,6 +227,9 @@ def ctrl(
         interval_s=interval,
         say=click.echo,
     )
+
+
+mfs.add_command(tofino)
 
 
 def foreseen() -> tuple[type[Exception], ...]:

@@ -18,6 +18,10 @@ class DesiredStateError(ControlError):
     """Topology, policy and parameters do not go together, or do not fit the switch's tables."""
 
 
+class TofinoError(ControlError):
+    """A Tofino program's files, or its switch's BF Runtime service, are not what they must be."""
+
+
 class SessionError(ControlError):
     """Base of what goes wrong between controller and switch; the message names the switch's address."""
 
