@@ -202,6 +202,19 @@ def _serve_until(ending: set[signal.Signals], address: str, device_id: int, empt
 @click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces of each server.")
 @click.option("--rate", type=Positive(0.001, 10_000), default=100.0, show_default=True, help="Gb/s of a port.")
 @click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between steps.")
+@click.option(
+    "--device-config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Give the switch this program, with --p4info; by default the one for v1model that comes along.",
+)
+@click.option("--p4info", type=click.Path(path_type=Path, dir_okay=False), help="P4Info (text) of --device-config.")
+@click.option(
+    "--port",
+    "ports",
+    type=click.IntRange(0, 511),
+    multiple=True,
+    help="Switch port of an interface, one for each in order; by default from 1 on.",
+)
 def ctrl(
     address: str,
     device_id: int,
@@ -211,21 +224,30 @@ def ctrl(
     nics: int,
     rate: float,
     interval: float,
+    device_config: Path | None,
+    p4info: Path | None,
+    ports: tuple[int, ...],
 ) -> None:
     """Run the controller of one switch: write its entries, then tune them."""
+    if (device_config is None) != (p4info is None):
+        raise click.UsageError("--device-config and --p4info go together.")
+    if ports and len(set(ports)) != servers * nics:
+        raise click.UsageError(f"--port must name {servers * nics} different ports, one for each interface.")
     from mfs_ctrl import policy
     from mfs_ctrl.service import run_controller
+    from p4src.artifact import from_files
     from topologies.topology import tor
 
     policies = {"mfs": policy.mfs, "static": policy.static, "fifo": policy.fifo}
     run_controller(
         address,
         device_id,
-        topology=tor(servers, nics, round(rate * 1e9)),
+        topology=tor(servers, nics, round(rate * 1e9), ports=ports),
         policy=policies[policy_name](),
         election_id=election_id,
         interval_s=interval,
         say=click.echo,
+        artifact=from_files(device_config, p4info) if device_config and p4info else None,
     )
 
 

@@ -59,6 +59,18 @@ def load(name: str = "mfs_v1model") -> Artifact:
     return artifact
 
 
+def from_files(device_config: Path, p4info: Path) -> Artifact:
+    """A program for another target, such as what ``mfs tofino pack`` and the compiler made.
+
+    Raises:
+        ArtifactError: a file cannot be read.
+    """
+    try:
+        return Artifact(device_config.stem, device_config.read_bytes(), p4info.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"the program cannot be read: {error}") from None
+
+
 def _manifest() -> dict[str, dict[str, str]]:
     try:
         manifest: dict[str, dict[str, str]] = json.loads(MANIFEST.read_text("utf-8"))

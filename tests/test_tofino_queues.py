@@ -323,7 +323,7 @@ def test_a_switch_that_is_not_ready_is_told_apart(service: Service, address: str
     service.programs, service.info = ("mfs",), manager("tf1")
     with BfRuntime(address) as switch, pytest.raises(TofinoError, match="no row for port 5"):
         switch.placement(5)
-    with pytest.raises(TofinoError, match="nobody serves BF Runtime at 127.0.0.1:1"):
+    with pytest.raises(TofinoError, match=r"nobody serves BF Runtime at 127\.0\.0\.1:1"):
         BfRuntime("127.0.0.1:1")
 
 
@@ -333,3 +333,19 @@ def test_the_chip_is_the_one_that_the_switch_has(service: Service, address: str)
     assert status == 0
     assert "tf2.tm.queue.sched_cfg" in out
     assert "tf1." not in out
+
+
+def test_the_same_settings_for_stratum() -> None:
+    status, out = run("--stratum", "--dev-port", "140")
+    assert status == 0
+    assert out.count("queue_configs {") == 2
+    assert out.count("queue_mapping {") == 2 * LEVELS
+    assert out.count("{") == out.count("}")
+    words = out.split()
+    queue = words[words.index("PRIO_7") - 4 :]
+    assert " ".join(queue[: queue.index("}") + 2]) == (
+        "{ queue_id: 7 priority: PRIO_7 weight: 1 minimum_guaranteed_cells: 40 pool: EGRESS_APP_POOL_0 "
+        "base_use_limit: 3236 baf: DISABLE_BAF min_rate_bytes { rate_bps: 390625000 burst_bytes: 16384 } }"
+    )
+    done = CliRunner().invoke(mfs, ["tofino", "queues", "--stratum", "--apply"])
+    assert done.exit_code == 2

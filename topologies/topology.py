@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFE))
@@ -79,14 +80,27 @@ class Topology:
         return rates
 
 
-def tor(servers: int = 8, nics: int = 2, rate_bps: int = 100_000_000_000, propagation_ns: int = 1_000) -> Topology:
+def tor(
+    servers: int = 8,
+    nics: int = 2,
+    rate_bps: int = 100_000_000_000,
+    propagation_ns: int = 1_000,
+    ports: Sequence[int] = (),
+) -> Topology:
     """One ToR with ``servers`` servers of ``nics`` interfaces each; host ``server * nics + nic`` is on port id + 1.
 
+    ``ports`` gives the port of each host instead, for switches that number theirs otherwise.
+
     Raises:
-        ValueError: fewer than one server or interface, or more than fit the address plan.
+        ValueError: fewer than one server or interface, or more than fit the address plan, or a port for each but some.
     """
     _check_size(servers, nics)
-    return Topology(_rack(range(servers), nics), rate_bps, propagation_ns)
+    hosts = _rack(range(servers), nics)
+    if ports:
+        if len(set(ports)) != len(hosts) or len(ports) != len(hosts):
+            raise ValueError(f"{len(hosts)} interfaces need as many different ports, not {list(ports)}")
+        hosts = tuple(replace(host, port=port) for host, port in zip(hosts, ports, strict=True))
+    return Topology(hosts, rate_bps, propagation_ns)
 
 
 def two_tors(

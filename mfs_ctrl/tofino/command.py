@@ -81,6 +81,7 @@ def unpack(file: Path, out: Path) -> None:
     help="Share of the port's rate that each level always gets; by default the controller's number.",
 )
 @click.option("--shape", is_flag=True, help="Slow the ports down to their rate.")
+@click.option("--stratum", is_flag=True, help="Show it as text for Stratum's chassis config, and do no more.")
 @click.option("--address", help=f"BF Runtime service to ask where queues are, such as {DEFAULT_BF_RUNTIME}.")
 @click.option("--device-id", type=click.IntRange(0, 255), default=0, show_default=True)
 @click.option("--apply", is_flag=True, help="Write, after showing. Without it nothing is changed.")
@@ -91,6 +92,7 @@ def queues(
     queue_bytes: int | None,
     guaranteed_share: float | None,
     shape: bool,
+    stratum: bool,
     address: str | None,
     device_id: int,
     apply: bool,
@@ -98,21 +100,19 @@ def queues(
     """Show, or write, what the queues of a Tofino switch must be set to.
 
     Eight queues a port: strict priority, a guaranteed share for each, a limit of the buffer for each. P4Runtime does
-    not cover them, BF Runtime does. The numbers are those with which the controller reckons.
+    not cover them, BF Runtime does, and so does Stratum's chassis config (--stratum). The numbers are those with which
+    the controller reckons.
     """
-    from mfs_ctrl.tofino.set_up import set_up_queues
+    from mfs_ctrl.tofino.set_up import parameters_with, set_up_queues, show_for_stratum
 
-    set_up_queues(
-        dict.fromkeys(dev_ports, round(rate * 1e9)),
-        chip_name,
-        queue_bytes,
-        guaranteed_share,
-        shape,
-        address,
-        device_id,
-        apply,
-        click.echo,
-    )
+    rates_bps = dict.fromkeys(dev_ports, round(rate * 1e9))
+    parameters = parameters_with(queue_bytes, guaranteed_share)
+    if stratum:
+        if address or apply or shape:
+            raise click.UsageError("--stratum goes with none of --address, --apply and --shape.")
+        show_for_stratum(rates_bps, parameters, chip_name, click.echo)
+    else:
+        set_up_queues(rates_bps, parameters, chip_name, shape, address, device_id, apply, click.echo)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -111,7 +111,7 @@ def settings(
     ``shape`` slows each port down to its rate, for links that are faster than what lies behind them.
 
     Raises:
-        TofinoError: a queue limit below what each queue has of its own, a rate that the chip cannot hold, too large a share, or no port.
+        TofinoError: no port, a queue limit below what each queue has of its own, or a rate or share beyond the chip's.
     """
     if not rates_bps:
         raise TofinoError("no port to set up; name them with --dev-port")

@@ -9,15 +9,35 @@ from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.errors import TofinoError
 from mfs_ctrl.tofino.bf_runtime import BfRuntime
 from mfs_ctrl.tofino.queues import CHIPS, Chip, buffer_cells, settings
+from mfs_ctrl.tofino.stratum import chassis_text
 
 Say = Callable[[str], None]
 
 
+def parameters_with(queue_bytes: int | None, guaranteed_share: float | None) -> SwitchParameters:
+    """The controller's own parameters, but for what is given."""
+    parameters = SwitchParameters()
+    if queue_bytes is not None:
+        parameters = replace(parameters, queue_bytes=queue_bytes)
+    if guaranteed_share is not None:
+        parameters = replace(parameters, guaranteed_share=guaranteed_share)
+    return parameters
+
+
+def show_for_stratum(rates_bps: Mapping[int, int], parameters: SwitchParameters, chip_name: str, say: Say) -> None:
+    """Show what Stratum's chassis config must say of the queues of the ports ``rates_bps``.
+
+    Raises:
+        TofinoError: parameters that the chip cannot have.
+    """
+    for line in chassis_text(settings(rates_bps, parameters, CHIPS[chip_name])):
+        say(line)
+
+
 def set_up_queues(
     rates_bps: Mapping[int, int],
+    parameters: SwitchParameters,
     chip_name: str,
-    queue_bytes: int | None,
-    guaranteed_share: float | None,
     shape: bool,
     address: str | None,
     device_id: int,
@@ -29,11 +49,6 @@ def set_up_queues(
     Raises:
         TofinoError: ``apply`` without ``address``, parameters that the chip cannot have, or a switch that refuses.
     """
-    parameters = SwitchParameters()
-    if queue_bytes is not None:
-        parameters = replace(parameters, queue_bytes=queue_bytes)
-    if guaranteed_share is not None:
-        parameters = replace(parameters, guaranteed_share=guaranteed_share)
     if address is None:
         if apply:
             raise TofinoError("there is no switch to write to; name its BF Runtime service with --address")
