@@ -5,16 +5,16 @@
 #include "headers.p4"
 
 control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
-    bool over;
+    bit<32> excess_us;
 
     @name(".mark_above")
     action mark_above(bit<32> threshold_us) {
-        over = queued_us > threshold_us;
+        excess_us = queued_us |-| threshold_us;
     }
 
     @name(".never_mark")
     action never_mark() {
-        over = false;
+        excess_us = 0;
     }
 
     // How long a packet of each level may queue before it is marked.
@@ -28,7 +28,7 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
 
     apply {
         ecn.apply();
-        if (over) {
+        if (excess_us != 0) {
             if (hdr.ipv4.isValid() && hdr.ipv4.ecn != 0) {
                 hdr.ipv4.ecn = 3;
             }

@@ -34,7 +34,7 @@ control Rmlq(in bit<9> egress_port, in headers_t hdr, inout metadata_t meta) {
     @name(".epoch")
     table epoch {
         actions = { activate; }
-        default_action = activate(0, 0xFFFFFFFF);
+        default_action = activate(0, IDLE_GAP_NEVER_US);
     }
 
     @name(".set_level")
@@ -64,10 +64,10 @@ control Rmlq(in bit<9> egress_port, in headers_t hdr, inout metadata_t meta) {
         epoch.apply();
         remaining_log2.apply(hdr.mfs.remaining, meta.remaining_code);
         slack_log2.apply(hdr.mfs.slack, meta.late, meta.slack_code);
+        mlu.apply(meta.remaining_code, meta.bias, meta.late, meta.slack_code, meta.urgency);
         if (meta.late == 1) {
             meta.slack_code = 0;    // in the key, no slack is no slack; how late it is does not rank a flow
         }
-        mlu.apply(meta.remaining_code, meta.bias, meta.late, meta.slack_code, meta.urgency);
         meta.rli = hdr.mfs.target_layer |-| hdr.mfs.current_layer;
         rmlq.apply();
     }

@@ -29,9 +29,12 @@ control Urgency(in code_t remaining_code, in wide_code_t bias, in bit<1> late, i
     wide_code_t wide;
 
     apply {
-        wide = (wide_code_t)remaining_code + bias;
-        wide = wide |-| (wide_code_t)slack_code;
-        if (late == 1 || wide[15:8] != 0) {
+        // The difference of the packet's own codes first: a switch knows them before it knows the port's bias.
+        wide = (wide_code_t)remaining_code - (wide_code_t)slack_code;
+        wide = wide + bias;
+        if (late == 0 && wide[15:15] == 1) {
+            urgency = 0;
+        } else if (late == 1 || wide[15:8] != 0) {
             urgency = CODE_MAX;
         } else {
             urgency = wide[7:0];

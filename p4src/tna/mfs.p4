@@ -51,19 +51,20 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
         if (meta.routed) {
             next_hop.apply(hdr.inner, meta, for_tm.ucast_egress_port);
         }
+        // Whether or not it can be forwarded, which is known later.
+        if (meta.discard_reason == DISCARD_NOTHING && hdr.inner.mfs.isValid()) {
+            if (hdr.inner.mfs.batch != 0) {
+                progress.apply(hdr.inner.mfs);
+            }
+            rmlq.apply(for_tm.ucast_egress_port, hdr.inner, meta);
+            if (hdr.inner.mfs.stage != STAGE_NONE) {
+                ratchet.apply(hdr.inner.mfs, meta.path.src_addr, now, meta.idle_gap_us, meta.level);
+            }
+        }
         time_to_live.apply(hdr.inner, meta);
         if (meta.discard_reason != DISCARD_NOTHING) {
             discard();
         } else {
-            if (hdr.inner.mfs.isValid()) {
-                if (hdr.inner.mfs.batch != 0) {
-                    progress.apply(hdr.inner.mfs);
-                }
-                rmlq.apply(for_tm.ucast_egress_port, hdr.inner, meta);
-                if (hdr.inner.mfs.stage != STAGE_NONE) {
-                    ratchet.apply(hdr.inner.mfs, meta.path.src_addr, now, meta.idle_gap_us, meta.level);
-                }
-            }
             if (meta.trusted) {
                 police.apply(intrinsic.ingress_port, meta);
             }

@@ -6,9 +6,10 @@
 
 control NextHop(inout headers_t hdr, inout metadata_t meta, out PortId_t egress_port) {
     Hash<bit<16>>(HashAlgorithm_t.CRC16) path_hash;
-    @name(".next_hop_members")
-    ActionProfile(NEXT_HOP_MEMBERS) next_hop_members;
+    // P4Runtime knows members and groups by one name, which is that of the members here.
     @name(".next_hop_selector")
+    ActionProfile(NEXT_HOP_MEMBERS) next_hop_members;
+    @name(".next_hop_groups")
     ActionSelector(next_hop_members, path_hash, SelectorMode_t.FAIR, NEXT_HOP_GROUP_SIZE, NEXT_HOP_GROUPS) next_hop_selector;
 
     @name(".forward")

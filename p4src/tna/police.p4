@@ -9,14 +9,22 @@ control Police(in PortId_t ingress_port, inout metadata_t meta) {
     @name(".police")
     Meter<PortId_t>(EDGE_PORTS, MeterType_t.BYTES) police;
 
+    // Eight bits wide, as the smallest container is, since whole containers are subtracted and compared.
+    bit<8> level;
+    bit<8> below_floor;
+    bit<8> lowered;
     bit<8> color;
 
     apply {
-        if ((bit<4>)meta.level >= meta.police_floor) {
+        level = 5w0 ++ meta.level;
+        below_floor = (4w0 ++ meta.police_floor) |-| level;
+        lowered = min(level, 5w0 ++ meta.police_level);
+        color = (bit<8>)MeterColor_t.GREEN;
+        if (below_floor == 0) {
             color = police.execute(ingress_port);
-            if (color == (bit<8>)MeterColor_t.RED && meta.level > meta.police_level) {
-                meta.level = meta.police_level;
-            }
+        }
+        if (color == (bit<8>)MeterColor_t.RED) {
+            meta.level = lowered[2:0];
         }
     }
 }

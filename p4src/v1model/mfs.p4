@@ -39,21 +39,22 @@ control MfsIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
         if (meta.routed) {
             next_hop.apply(hdr, meta, standard);
         }
+        // Whether or not it can be forwarded: on Tofino that is known later.
+        if (meta.discard_reason == DISCARD_NOTHING && hdr.mfs.isValid()) {
+            if (hdr.mfs.batch != 0) {
+                progress.apply(hdr.mfs);
+            }
+            rmlq.apply(standard.egress_spec, hdr, meta);
+            if (hdr.mfs.stage != STAGE_NONE) {
+                ratchet.apply(hdr.mfs, meta.path.src_addr, (bit<32>)standard.ingress_global_timestamp,
+                              meta.idle_gap_us, meta.level);
+            }
+        }
         time_to_live.apply(hdr, meta);
         if (meta.discard_reason != DISCARD_NOTHING) {
             discarded.count((bit<32>)meta.discard_reason);
             mark_to_drop(standard);
         } else {
-            if (hdr.mfs.isValid()) {
-                if (hdr.mfs.batch != 0) {
-                    progress.apply(hdr.mfs);
-                }
-                rmlq.apply(standard.egress_spec, hdr, meta);
-                if (hdr.mfs.stage != STAGE_NONE) {
-                    ratchet.apply(hdr.mfs, meta.path.src_addr, (bit<32>)standard.ingress_global_timestamp,
-                                  meta.idle_gap_us, meta.level);
-                }
-            }
             if (meta.trusted) {
                 police.apply(standard.ingress_port, meta);
             }
