@@ -1,0 +1,54 @@
+"""The program for Tofino shows the controller what the program for v1model shows it."""
+
+from __future__ import annotations
+
+import pytest
+
+from mfs_ctrl.p4info import P4InfoIndex
+from p4src.artifact import FOLDERS, ROOT, TOFINO, TOFINO_2, V1MODEL, p4info
+
+BOTH = pytest.mark.parametrize("name", [TOFINO, TOFINO_2])
+V1MODEL_INDEX = P4InfoIndex.from_text(p4info(V1MODEL))
+
+
+def index(name: str) -> P4InfoIndex:
+    return P4InfoIndex.from_text(p4info(name))
+
+
+@BOTH
+def test_every_table_that_is_written_is_the_same_in_both(name: str) -> None:
+    """Ids, match fields with their kinds and widths, sizes, and what happens on a miss."""
+    wanted = {table for table in V1MODEL_INDEX.tables.by_name.values() if not table.is_const}
+    assert wanted == {table for table in index(name).tables.by_name.values() if not table.is_const}
+
+
+@BOTH
+def test_every_action_that_is_written_is_the_same_in_both(name: str) -> None:
+    """Ids, parameters and their widths. Actions of constant tables have names with dots, and are nobody's business."""
+    wanted = {action for action in V1MODEL_INDEX.actions.by_name.values() if "." not in action.name}
+    assert wanted == {action for action in index(name).actions.by_name.values() if "." not in action.name}
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["counters", "meters", "profiles"])
+def test_every_counter_meter_and_action_profile_is_the_same_in_both(name: str, kind: str) -> None:
+    wanted, found = (getattr(one, kind).by_name for one in (V1MODEL_INDEX, index(name)))
+    assert wanted == found
+
+
+@BOTH
+def test_counters_count_the_same_units(name: str) -> None:
+    units = [
+        {counter.preamble.name: counter.spec.unit for counter in one.message.counters}
+        for one in (V1MODEL_INDEX, index(name))
+    ]
+    assert units[0] == units[1]
+
+
+def test_all_that_no_architecture_owns_is_one_file() -> None:
+    """The level logic is the same text on both: shared, and included by both."""
+    assert FOLDERS[V1MODEL][0] == FOLDERS[TOFINO][0] == "shared"
+    for shared in ("aged", "edge", "hop", "log2", "mark", "parser", "ratchet_rule", "rmlq", "route", "urgency"):
+        for folder in ("v1model", "tna"):
+            sources = [path.read_text() for path in (*(ROOT / folder).glob("*.p4"), *(ROOT / "shared").glob("*.p4"))]
+            assert any(f'{shared}.p4"' in source for source in sources), (shared, folder)
