@@ -56,7 +56,7 @@ def make_v1model(name: str) -> None:
 
 
 def make_tofino(name: str) -> None:
-    """Compile for the chip that ``name`` ends with: ``build/NAME.p4info.txtpb``, and what is loaded in ``build/NAME/``."""
+    """Compile for the chip that ``name`` ends with to ``build/NAME.p4info.txtpb``, and what is loaded to ``build/NAME/``."""
     chip = name.partition("_")[2]
     output = [
         *("-o", name, "--bf-rt-schema", f"{name}/bf-rt.json"),
@@ -112,9 +112,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
-        print(
-            f"error: {Path(error.cmd[0]).name} ended with {error.returncode}; its messages are above", file=sys.stderr
-        )
+        print(f"error: {error.cmd[0]} ended with {error.returncode}; its messages are above", file=sys.stderr)
         return 1
     left = [program.name for program in PROGRAMS if program.name not in made]
     print(f"compiled: {', '.join(made)}" + (f"; no compiler here for: {', '.join(left)}" if left else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mfs_ctrl.p4info import P4InfoIndex
-from p4src.artifact import FOLDERS, ROOT, TOFINO, TOFINO_2, V1MODEL, p4info
+from p4src.artifact import TOFINO, TOFINO_2, V1MODEL, p4info
 
 BOTH = pytest.mark.parametrize("name", [TOFINO, TOFINO_2])
 V1MODEL_INDEX = P4InfoIndex.from_text(p4info(V1MODEL))
@@ -43,12 +43,3 @@ def test_counters_count_the_same_units(name: str) -> None:
         for one in (V1MODEL_INDEX, index(name))
     ]
     assert units[0] == units[1]
-
-
-def test_all_that_no_architecture_owns_is_one_file() -> None:
-    """The level logic is the same text on both: shared, and included by both."""
-    assert FOLDERS[V1MODEL][0] == FOLDERS[TOFINO][0] == "shared"
-    for shared in ("aged", "edge", "hop", "log2", "mark", "parser", "ratchet_rule", "rmlq", "route", "urgency"):
-        for folder in ("v1model", "tna"):
-            sources = [path.read_text() for path in (*(ROOT / folder).glob("*.p4"), *(ROOT / "shared").glob("*.p4"))]
-            assert any(f'{shared}.p4"' in source for source in sources), (shared, folder)
