@@ -56,7 +56,7 @@ def make_v1model(name: str) -> None:
 
 
 def make_tofino(name: str) -> None:
-    """Compile for the chip that ``name`` ends with to ``build/NAME.p4info.txtpb``, and what is loaded to ``build/NAME/``."""
+    """Compile for the chip that ``name`` ends with: ``build/NAME.p4info.txtpb``, and in ``build/NAME/`` what is loaded."""
     chip = name.partition("_")[2]
     output = [
         *("-o", name, "--bf-rt-schema", f"{name}/bf-rt.json"),
