@@ -56,7 +56,10 @@ def make_v1model(name: str) -> None:
 
 
 def make_tofino(name: str) -> None:
-    """Compile for the chip that ``name`` ends with: ``build/NAME.p4info.txtpb``, and in ``build/NAME/`` what is loaded."""
+    """Compile for the chip that ``name`` ends with.
+
+    To ``build/NAME.p4info.txtpb``, and to the folder ``build/NAME/`` all that is loaded.
+    """
     chip = name.partition("_")[2]
     output = [
         *("-o", name, "--bf-rt-schema", f"{name}/bf-rt.json"),
