@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from host_agent.level import log2_code
 from mfs_ctrl.p4info import P4InfoIndex
 from p4src.artifact import TOFINO, TOFINO_2, V1MODEL, p4info
 
@@ -43,3 +46,16 @@ def test_counters_count_the_same_units(name: str) -> None:
         for one in (V1MODEL_INDEX, index(name))
     ]
     assert units[0] == units[1]
+
+
+TICK_NS = 1024
+"""What Tofino's program counts as a microsecond."""
+
+
+@settings(deadline=None)
+@given(slack=st.integers(1000, 10**9), share=st.floats(0, 0.5))
+def test_the_tick_moves_a_slack_code_by_one_step_at_most(slack: int, share: float) -> None:
+    """Of a packet that spent half of its slack in the queue at most; on both, parts of a unit do not count."""
+    queued_ns = int(slack * share * 1000)
+    v1model, tofino = slack - queued_ns // 1000, slack - queued_ns // TICK_NS
+    assert 0 <= log2_code(tofino) - log2_code(v1model) <= 1
