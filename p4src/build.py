@@ -90,7 +90,8 @@ def compile_programs() -> list[str]:
         raise FileNotFoundError(f"neither {names} is on the PATH; see docs/deploy.md for where to get p4c")
     (ROOT / "shared" / "log2_entries.p4").write_text(log2_entries(), "utf-8")
     BUILD.mkdir(exist_ok=True)
-    manifest = json.loads(MANIFEST.read_text("utf-8")) if MANIFEST.is_file() else {}
+    recorded = json.loads(MANIFEST.read_text("utf-8")) if MANIFEST.is_file() else {}
+    manifest = {program.name: recorded[program.name] for program in PROGRAMS if program.name in recorded}
     for program in here:
         program.make(program.name)
         manifest[program.name] = {
