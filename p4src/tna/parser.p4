@@ -15,13 +15,13 @@ parser MfsIngressParser(packet_in packet, out bridged_headers_t hdr, out metadat
         packet.advance(PORT_METADATA_SIZE);
         inner.apply(packet, hdr.inner);
         transition select(hdr.inner.ipv4.isValid()) {
-            true  : verify;
+            true  : verify_ipv4;
             false : accept;
         }
     }
 
     // Headers without options only: others are discarded in ingress, since their sum covers more than is parsed.
-    state verify {
+    state verify_ipv4 {
         sum.add(hdr.inner.ipv4);
         meta.bad_checksum = sum.verify();
         transition accept;
