@@ -28,8 +28,8 @@ const code_t CODE_MAX = 255;
 // Wide enough for remaining - slack + bias before it saturates, its sign included.
 typedef bit<16> wide_code_t;
 
-// An idle gap after which no flow rises: half of what the clock counts, for gaps are told by the sign of a difference.
-const bit<32> IDLE_GAP_NEVER_US = 0x7FFFFFFF;
+// An idle gap that counts as endless, 9 minutes: half of what Tofino's clock counts, since it tells gaps by a sign.
+const bit<32> IDLE_GAP_NEVER_US = 0x1FFFFFFF;
 
 // Why a packet went nowhere: the index into the counter `discarded`.
 typedef bit<2> discard_reason_t;

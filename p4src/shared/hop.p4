@@ -26,10 +26,14 @@ control TimeToLive(inout headers_t hdr, inout metadata_t meta) {
     apply {
         over = false;
         if (hdr.ipv4.isValid()) {
-            over = hdr.ipv4.ttl <= 1;
+            if (hdr.ipv4.ttl <= 1) {
+                over = true;
+            }
             hdr.ipv4.ttl = hdr.ipv4.ttl |-| 1;
         } else if (hdr.ipv6.isValid()) {
-            over = hdr.ipv6.hop_limit <= 1;
+            if (hdr.ipv6.hop_limit <= 1) {
+                over = true;
+            }
             hdr.ipv6.hop_limit = hdr.ipv6.hop_limit |-| 1;
         }
         if (meta.discard_reason == DISCARD_NOTHING) {

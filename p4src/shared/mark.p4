@@ -5,16 +5,17 @@
 #include "headers.p4"
 
 control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
-    bit<32> excess_us;
+    // Negative where the packet queued too long.
+    bit<32> margin_us;
 
     @name(".mark_above")
     action mark_above(bit<32> threshold_us) {
-        excess_us = queued_us |-| threshold_us;
+        margin_us = threshold_us - queued_us;
     }
 
     @name(".never_mark")
     action never_mark() {
-        excess_us = 0;
+        margin_us = 0;
     }
 
     // How long a packet of each level may queue before it is marked.
@@ -28,7 +29,7 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
 
     apply {
         ecn.apply();
-        if (excess_us != 0) {
+        if (margin_us[31:31] == 1) {
             if (hdr.ipv4.isValid() && hdr.ipv4.ecn != 0) {
                 hdr.ipv4.ecn = 3;
             }

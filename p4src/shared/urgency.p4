@@ -12,12 +12,13 @@ control SlackCode(in int<32> slack, out bit<1> late, out code_t code) {
 
     apply {
         // By sign and zero, not by order: Tofino compares wide fields for equality alone.
-        if (slack[31:31] == 1) {
+        late = 0;
+        magnitude = (bit<32>)slack;
+        if (slack == 0) {
             late = 1;
-            magnitude = (bit<32>)(-slack);
-        } else {
-            late = slack == 0 ? 1w1 : 1w0;
-            magnitude = (bit<32>)slack;
+        } else if (slack[31:31] == 1) {
+            late = 1;
+            magnitude = 0 - (bit<32>)slack;
         }
         log2.apply(magnitude, code);
     }
@@ -30,7 +31,8 @@ control Urgency(in code_t remaining_code, in wide_code_t bias, in bit<1> late, i
 
     apply {
         // The difference of the packet's own codes first: a switch knows them before it knows the port's bias.
-        wide = (wide_code_t)remaining_code - (wide_code_t)slack_code;
+        wide = (wide_code_t)remaining_code;
+        wide = wide - (wide_code_t)slack_code;
         wide = wide + bias;
         if (late == 0 && wide[15:15] == 1) {
             urgency = 0;

@@ -4,8 +4,11 @@
 
 #include "../shared/headers.p4"
 
-// Microseconds of 1,024 ns: a slice of the 48-bit nanosecond clock, which costs nothing. See docs/tofino.md.
+// Units of 256 ns: whole bytes of the 48-bit nanosecond clock, which are cut out for nothing. Four of them stand for a
+// microsecond (docs/tofino.md).
 typedef bit<32> tick_t;
+#define TICKS_OF(time_us) ((time_us) << 2)
+#define US_OF(ticks) ((ticks) >> 2)
 
 header bridge_t {
     bit<5>      _reserved;

@@ -43,7 +43,7 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
     }
 
     apply {
-        now = intrinsic.ingress_mac_tstamp[41:10];
+        now = intrinsic.ingress_mac_tstamp[39:8];
         meta.discard_reason = DISCARD_NOTHING;
         edge.apply(intrinsic.ingress_port, hdr.inner, meta);
         well_formed.apply(hdr.inner, from_parser.parser_err != 0, meta);
@@ -86,16 +86,27 @@ control MfsEgress(inout bridged_headers_t hdr, inout metadata_t meta, in egress_
     Mark() mark;
     LastHop() last_hop;
 
-    tick_t queued;
+    tick_t  elapsed;
+    bit<32> queued_us;
+
+    // An action each, for one stage does one of them.
+    action measure() {
+        elapsed = from_parser.global_tstamp[39:8] - hdr.bridge.arrived;
+    }
+
+    action convert() {
+        queued_us = US_OF(elapsed);
+    }
 
     apply {
         meta.level = hdr.bridge.level;
         meta.remaining_code = hdr.bridge.remaining_code;
         meta.bias = hdr.bridge.bias;
         // The intrinsic queueing time of Tofino has 18 bits of nanoseconds, a quarter of a millisecond: too short.
-        queued = from_parser.global_tstamp[41:10] - hdr.bridge.arrived;
-        observe.apply(intrinsic.egress_port, queued, hdr.inner, meta);
-        mark.apply(queued, hdr.inner, meta);
+        measure();
+        convert();
+        observe.apply(intrinsic.egress_port, queued_us, hdr.inner, meta);
+        mark.apply(queued_us, hdr.inner, meta);
         last_hop.apply(intrinsic.egress_port, hdr.inner, meta);
     }
 }

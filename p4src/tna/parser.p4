@@ -2,28 +2,30 @@
 #ifndef MFS_TNA_PARSER_P4
 #define MFS_TNA_PARSER_P4
 
-#include "../shared/parser.p4"
 #include "bridge.p4"
+
+// Headers without options only: others are discarded in ingress, since their sum covers more than is parsed.
+parser Ipv4Header(packet_in packet, out ipv4_t ipv4, inout metadata_t meta) {
+    Checksum() sum;
+
+    state start {
+        packet.extract(ipv4);
+        sum.add(ipv4);
+        meta.bad_checksum = sum.verify();
+        transition accept;
+    }
+}
+
+#include "../shared/parser.p4"
 
 parser MfsIngressParser(packet_in packet, out bridged_headers_t hdr, out metadata_t meta,
                         out ingress_intrinsic_metadata_t intrinsic) {
-    Checksum() sum;
     PacketParser() inner;
 
     state start {
         packet.extract(intrinsic);
         packet.advance(PORT_METADATA_SIZE);
-        inner.apply(packet, hdr.inner);
-        transition select(hdr.inner.ipv4.isValid()) {
-            true  : verify_ipv4;
-            false : accept;
-        }
-    }
-
-    // Headers without options only: others are discarded in ingress, since their sum covers more than is parsed.
-    state verify_ipv4 {
-        sum.add(hdr.inner.ipv4);
-        meta.bad_checksum = sum.verify();
+        inner.apply(packet, hdr.inner, meta);
         transition accept;
     }
 }
@@ -43,7 +45,7 @@ parser MfsEgressParser(packet_in packet, out bridged_headers_t hdr, out metadata
     state start {
         packet.extract(intrinsic);
         packet.extract(hdr.bridge);
-        inner.apply(packet, hdr.inner);
+        inner.apply(packet, hdr.inner, meta);
         transition accept;
     }
 }

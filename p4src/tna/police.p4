@@ -15,10 +15,23 @@ control Police(in PortId_t ingress_port, inout metadata_t meta) {
     bit<8> lowered;
     bit<8> color;
 
-    apply {
+    bit<8> floor;
+    bit<8> ceiling;
+
+    action widen() {
         level = 5w0 ++ meta.level;
-        below_floor = (4w0 ++ meta.police_floor) |-| level;
-        lowered = min(level, 5w0 ++ meta.police_level);
+        floor = 4w0 ++ meta.police_floor;
+        ceiling = 5w0 ++ meta.police_level;
+    }
+
+    action compare() {
+        below_floor = floor |-| level;
+        lowered = min(level, ceiling);
+    }
+
+    apply {
+        widen();
+        compare();
         color = (bit<8>)MeterColor_t.GREEN;
         if (below_floor == 0) {
             color = police.execute(ingress_port);

@@ -5,7 +5,7 @@
 #include "../shared/ratchet_rule.p4"
 #include "bridge.p4"
 
-control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in bit<32> idle_gap, inout level_t level) {
+control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in bit<32> idle_gap_us, inout level_t level) {
     // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
     @name(".ratchet_flow")
     Register<bit<32>, bit<16>>(RATCHET_CELLS) ratchet_flow;
@@ -20,7 +20,8 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in bit<32> idl
     RatchetRule() ratchet_rule;
 
     bit<32>   identity;
-    bit<32>   busy_since;
+    tick_t    idle_gap;
+    tick_t    busy_since;
     bit<16>   cell;
     bit<8>    chosen;
     bit<1>    known;
@@ -70,9 +71,19 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in bit<32> idl
         }
     };
 
+    // An action each, for one stage does one of them.
+    action convert() {
+        idle_gap = TICKS_OF(idle_gap_us);
+    }
+
+    action look_back() {
+        busy_since = now - idle_gap;
+    }
+
     apply {
         identity = digest.get({ mfs.batch, mfs.flow, src_addr });
-        busy_since = now - idle_gap;
+        convert();
+        look_back();
         cell = identity[15:0];
         chosen = 5w0 ++ level;
         known = claim.execute(cell);

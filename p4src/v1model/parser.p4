@@ -3,13 +3,23 @@
 #define MFS_V1MODEL_PARSER_P4
 
 #include <v1model.p4>
+#include "../shared/headers.p4"
+
+// The checksum has a block of its own.
+parser Ipv4Header(packet_in packet, out ipv4_t ipv4, inout metadata_t meta) {
+    state start {
+        packet.extract(ipv4);
+        transition accept;
+    }
+}
+
 #include "../shared/parser.p4"
 
 parser MfsParser(packet_in packet, out headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard) {
     PacketParser() inner;
 
     state start {
-        inner.apply(packet, hdr);
+        inner.apply(packet, hdr, meta);
         transition accept;
     }
 }
