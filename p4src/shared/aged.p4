@@ -10,10 +10,10 @@ control Aged(in bit<32> queued_us, inout mfs_t mfs, inout metadata_t meta) {
 
     apply {
         mfs.slack = mfs.slack |-| (int<32>)queued_us;
-        slack_log2.apply(mfs.slack, meta.late, meta.slack_code);
-        mlu.apply(meta.remaining_code, meta.bias, meta.late, meta.slack_code, meta.urgency);
-        meta.laxity_cell = mfs.stage[1:0] ++ meta.level ++ meta.urgency[7:4];
-        meta.completion_cell = mfs.stage[1:0] ++ meta.level ++ meta.late ++ meta.slack_code[7:3];
+        slack_log2.apply(mfs.slack, meta);
+        mlu.apply(meta);
+        meta.laxity_cell = mfs.stage[1:0] ++ meta.level[2:0] ++ meta.urgency[7:4];
+        meta.completion_cell = mfs.stage[1:0] ++ meta.level[2:0] ++ meta.late ++ meta.slack_code[7:3];
     }
 }
 

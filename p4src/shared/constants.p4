@@ -22,6 +22,8 @@ const bit<4> STAGE_MAX = 3;
 
 typedef bit<3> level_t;
 const level_t SCAVENGER = 0;
+// A level alone in its container, for Tofino compares and subtracts whole containers.
+typedef bit<8> wide_level_t;
 
 typedef bit<8> code_t;
 const code_t CODE_MAX = 255;
@@ -59,6 +61,7 @@ typedef bit<11> completion_t;   // stage, level, late, octave of |slack|: packet
 #define NEXT_HOP_GROUPS 1024
 #define NEXT_HOP_MEMBERS 2048    // members of all ECMP groups
 #define NEXT_HOP_GROUP_SIZE 64   // paths of one group
+#define LOG2_ROWS 236            // eight an octave, fewer in the first three
 #define RMLQ_ENTRIES 512         // two epochs of the largest policy
 #define PROGRESS_CELLS 65536     // batches in flight: 16 hash bits keep collisions rare
 #define RATCHET_CELLS 65536      // flows in flight

@@ -21,7 +21,7 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
     // How long a packet of each level may queue before it is marked.
     @name(".ecn")
     table ecn {
-        key = { meta.level : exact @name("level"); }
+        key = { meta.level[2:0] : exact @name("level"); }
         actions = { mark_above; never_mark; }
         default_action = never_mark;
         size = 8;

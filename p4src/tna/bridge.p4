@@ -11,11 +11,10 @@ typedef bit<32> tick_t;
 #define US_OF(ticks) ((ticks) >> 2)
 
 header bridge_t {
-    bit<5>      _reserved;
-    level_t     level;
-    code_t      remaining_code;
-    wide_code_t bias;
-    tick_t      arrived;
+    wide_level_t level;
+    code_t       remaining_code;
+    wide_code_t  bias;
+    tick_t       arrived;
 }
 
 struct bridged_headers_t {

@@ -25,12 +25,15 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
     @name(".discarded")
     Counter<bit<64>, discard_reason_t>(DISCARD_REASONS, CounterType_t.PACKETS_AND_BYTES) discarded;
 
-    WellFormed() well_formed;
     Edge() edge;
+    WellFormed() well_formed;
+    StripUntrusted() strip_untrusted;
     Route() route;
     NextHop() next_hop;
     TimeToLive() time_to_live;
     Progress() progress;
+    Codes() codes;
+    Bias() bias;
     Rmlq() rmlq;
     Ratchet() ratchet;
     Police() police;
@@ -42,38 +45,38 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
         for_deparser.drop_ctl = 1;
     }
 
+    // Nothing is nested that need not be: while a block of several stages runs, no stage does anything beside it. So
+    // codes and urgency are computed of packets without a stamp too, and not looked at.
     apply {
         now = intrinsic.ingress_mac_tstamp[39:8];
-        meta.discard_reason = DISCARD_NOTHING;
-        edge.apply(intrinsic.ingress_port, hdr.inner, meta);
+        codes.apply(hdr.inner.mfs, meta);
+        edge.apply(intrinsic.ingress_port, meta);
         well_formed.apply(hdr.inner, from_parser.parser_err != 0, meta);
+        strip_untrusted.apply(hdr.inner, meta);
         route.apply(hdr.inner, meta);
         if (meta.routed) {
             next_hop.apply(hdr.inner, meta, for_tm.ucast_egress_port);
         }
+        bias.apply(for_tm.ucast_egress_port, meta);
         // Whether or not it can be forwarded, which is known later.
-        if (meta.discard_reason == DISCARD_NOTHING && hdr.inner.mfs.isValid()) {
-            if (hdr.inner.mfs.batch != 0) {
-                progress.apply(hdr.inner.mfs);
-            }
-            rmlq.apply(for_tm.ucast_egress_port, hdr.inner, meta);
-            if (hdr.inner.mfs.stage != STAGE_NONE) {
-                ratchet.apply(hdr.inner.mfs, meta.path.src_addr, now, meta.idle_gap_us, meta.level);
-            }
+        if (meta.discard_reason == DISCARD_NOTHING && hdr.inner.mfs.isValid() && hdr.inner.mfs.batch != 0) {
+            progress.apply(hdr.inner.mfs);
         }
+        meta.rli = hdr.inner.mfs.target_layer |-| hdr.inner.mfs.current_layer;
+        if (meta.discard_reason == DISCARD_NOTHING && hdr.inner.mfs.isValid()) {
+            rmlq.apply(hdr.inner.mfs, meta);
+        }
+        ratchet.apply(hdr.inner.mfs, meta.path.src_addr, now, meta);
+        police.apply(intrinsic.ingress_port, meta);
+        for_tm.qid = (QueueId_t)meta.level;
+        hdr.bridge.setValid();
+        hdr.bridge.level = meta.level;
+        hdr.bridge.remaining_code = meta.remaining_code;
+        hdr.bridge.bias = meta.bias;
+        hdr.bridge.arrived = now;
         time_to_live.apply(hdr.inner, meta);
         if (meta.discard_reason != DISCARD_NOTHING) {
             discard();
-        } else {
-            if (meta.trusted) {
-                police.apply(intrinsic.ingress_port, meta);
-            }
-            for_tm.qid = (QueueId_t)meta.level;
-            hdr.bridge.setValid();
-            hdr.bridge.level = meta.level;
-            hdr.bridge.remaining_code = meta.remaining_code;
-            hdr.bridge.bias = meta.bias;
-            hdr.bridge.arrived = now;
         }
     }
 }
@@ -91,6 +94,9 @@ control MfsEgress(inout bridged_headers_t hdr, inout metadata_t meta, in egress_
 
     // An action each, for one stage does one of them.
     action measure() {
+        meta.level = hdr.bridge.level;
+        meta.remaining_wide = (wide_code_t)hdr.bridge.remaining_code;
+        meta.bias = hdr.bridge.bias;
         elapsed = from_parser.global_tstamp[39:8] - hdr.bridge.arrived;
     }
 
@@ -99,9 +105,6 @@ control MfsEgress(inout bridged_headers_t hdr, inout metadata_t meta, in egress_
     }
 
     apply {
-        meta.level = hdr.bridge.level;
-        meta.remaining_code = hdr.bridge.remaining_code;
-        meta.bias = hdr.bridge.bias;
         // The intrinsic queueing time of Tofino has 18 bits of nanoseconds, a quarter of a millisecond: too short.
         measure();
         convert();

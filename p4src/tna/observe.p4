@@ -15,7 +15,7 @@ control Observe(in PortId_t egress_port, in bit<32> queued_us, inout headers_t h
     Aged() aged;
 
     apply {
-        port_level.count(egress_port ++ meta.level);
+        port_level.count(egress_port ++ meta.level[2:0]);
         if (hdr.mfs.isValid()) {
             aged.apply(queued_us, hdr.mfs, meta);
             laxity.count(meta.laxity_cell);

@@ -9,35 +9,23 @@ control Police(in PortId_t ingress_port, inout metadata_t meta) {
     @name(".police")
     Meter<PortId_t>(EDGE_PORTS, MeterType_t.BYTES) police;
 
-    // Eight bits wide, as the smallest container is, since whole containers are subtracted and compared.
-    bit<8> level;
-    bit<8> below_floor;
-    bit<8> lowered;
-    bit<8> color;
-
-    bit<8> floor;
-    bit<8> ceiling;
-
-    action widen() {
-        level = 5w0 ++ meta.level;
-        floor = 4w0 ++ meta.police_floor;
-        ceiling = 5w0 ++ meta.police_level;
-    }
+    wide_level_t below_floor;
+    wide_level_t lowered;
+    bit<8>       color;
 
     action compare() {
-        below_floor = floor |-| level;
-        lowered = min(level, ceiling);
+        below_floor = meta.police_floor |-| meta.level;
+        lowered = min(meta.level, meta.police_level);
+        color = (bit<8>)MeterColor_t.GREEN;
     }
 
     apply {
-        widen();
         compare();
-        color = (bit<8>)MeterColor_t.GREEN;
-        if (below_floor == 0) {
+        if (meta.trusted && below_floor == 0) {
             color = police.execute(ingress_port);
         }
         if (color == (bit<8>)MeterColor_t.RED) {
-            meta.level = lowered[2:0];
+            meta.level = lowered;
         }
     }
 }

@@ -15,22 +15,19 @@ control Progress(inout mfs_t mfs) {
     @name(".progress")
     Register<progress_t, bit<16>>(PROGRESS_CELLS) progress;
     Hash<bit<16>>(HashAlgorithm_t.CRC16) cell;
-    bit<32> shown;
 
-    RegisterAction<progress_t, bit<16>, bit<32>>(progress) advance = {
-        void apply(inout progress_t held, out bit<32> layer) {
-            if (held.batch != mfs.batch || held.layer <= shown) {
-                held.layer = shown;
+    RegisterAction<progress_t, bit<16>, bit<8>>(progress) advance = {
+        void apply(inout progress_t held, out bit<8> layer) {
+            if (held.batch != mfs.batch || held.layer <= (bit<32>)mfs.current_layer) {
+                held.layer = (bit<32>)mfs.current_layer;
             }
             held.batch = mfs.batch;
-            layer = held.layer;
+            layer = (bit<8>)held.layer;
         }
     };
 
     apply {
-        shown = (bit<32>)mfs.current_layer;
-        shown = advance.execute(cell.get({ mfs.batch }));
-        mfs.current_layer = shown[7:0];
+        mfs.current_layer = advance.execute(cell.get({ mfs.batch }));
     }
 }
 

@@ -5,7 +5,7 @@
 #include "../shared/ratchet_rule.p4"
 #include "bridge.p4"
 
-control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in bit<32> idle_gap_us, inout level_t level) {
+control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, inout metadata_t meta) {
     // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
     @name(".ratchet_flow")
     Register<bit<32>, bit<16>>(RATCHET_CELLS) ratchet_flow;
@@ -14,7 +14,7 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in bit<32> idl
     Register<bit<32>, bit<16>>(RATCHET_CELLS) ratchet_seen;
     // The level it has reached.
     @name(".ratchet_level")
-    Register<bit<8>, bit<16>>(RATCHET_CELLS) ratchet_level;
+    Register<wide_level_t, bit<16>>(RATCHET_CELLS) ratchet_level;
 
     Hash<bit<32>>(HashAlgorithm_t.CRC32) digest;
     RatchetRule() ratchet_rule;
@@ -23,7 +23,6 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in bit<32> idl
     tick_t    idle_gap;
     tick_t    busy_since;
     bit<16>   cell;
-    bit<8>    chosen;
     bit<1>    known;
     bit<1>    idle;
     ratchet_t rule;
@@ -51,29 +50,29 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in bit<32> idl
         }
     };
 
-    RegisterAction<bit<8>, bit<16>, bit<8>>(ratchet_level) restart = {
-        void apply(inout bit<8> held, out bit<8> reached) {
-            held = chosen;
+    RegisterAction<wide_level_t, bit<16>, wide_level_t>(ratchet_level) restart = {
+        void apply(inout wide_level_t held, out wide_level_t reached) {
+            held = meta.level;
             reached = held;
         }
     };
 
-    RegisterAction<bit<8>, bit<16>, bit<8>>(ratchet_level) rise = {
-        void apply(inout bit<8> held, out bit<8> reached) {
-            held = max(held, chosen);
+    RegisterAction<wide_level_t, bit<16>, wide_level_t>(ratchet_level) rise = {
+        void apply(inout wide_level_t held, out wide_level_t reached) {
+            held = max(held, meta.level);
             reached = held;
         }
     };
 
-    RegisterAction<bit<8>, bit<16>, bit<8>>(ratchet_level) hold = {
-        void apply(inout bit<8> held, out bit<8> reached) {
+    RegisterAction<wide_level_t, bit<16>, wide_level_t>(ratchet_level) hold = {
+        void apply(inout wide_level_t held, out wide_level_t reached) {
             reached = held;
         }
     };
 
     // An action each, for one stage does one of them.
     action convert() {
-        idle_gap = TICKS_OF(idle_gap_us);
+        idle_gap = TICKS_OF(meta.idle_gap_us);
     }
 
     action look_back() {
@@ -85,18 +84,18 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in bit<32> idl
         convert();
         look_back();
         cell = identity[15:0];
-        chosen = 5w0 ++ level;
-        known = claim.execute(cell);
-        idle = touch.execute(cell);
-        ratchet_rule.apply(mfs, known == 1, idle == 1, level, rule);
-        if (rule == RATCHET_RESTART) {
-            chosen = restart.execute(cell);
-        } else if (rule == RATCHET_RISE) {
-            chosen = rise.execute(cell);
-        } else {
-            chosen = hold.execute(cell);
+        if (meta.discard_reason == DISCARD_NOTHING && mfs.isValid() && mfs.stage != STAGE_NONE) {
+            known = claim.execute(cell);
+            idle = touch.execute(cell);
+            ratchet_rule.apply(mfs, known == 1, idle == 1, rule);
+            if (rule == RATCHET_RESTART || meta.level == (wide_level_t)SCAVENGER) {
+                meta.level = restart.execute(cell);
+            } else if (rule == RATCHET_RISE) {
+                meta.level = rise.execute(cell);
+            } else {
+                meta.level = hold.execute(cell);
+            }
         }
-        level = chosen[2:0];
     }
 }
 

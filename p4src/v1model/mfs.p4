@@ -20,21 +20,24 @@ control MfsIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
     @name(".discarded")
     counter(DISCARD_REASONS, CounterType.packets_and_bytes) discarded;
 
-    WellFormed() well_formed;
     Edge() edge;
+    WellFormed() well_formed;
+    StripUntrusted() strip_untrusted;
     Route() route;
     NextHop() next_hop;
     TimeToLive() time_to_live;
     Progress() progress;
+    Codes() codes;
+    Bias() bias;
     Rmlq() rmlq;
     Ratchet() ratchet;
     Police() police;
 
     apply {
-        meta.discard_reason = DISCARD_NOTHING;
         meta.bad_checksum = standard.checksum_error == 1;
-        edge.apply(standard.ingress_port, hdr, meta);
+        edge.apply(standard.ingress_port, meta);
         well_formed.apply(hdr, standard.parser_error != error.NoError, meta);
+        strip_untrusted.apply(hdr, meta);
         route.apply(hdr, meta);
         if (meta.routed) {
             next_hop.apply(hdr, meta, standard);
@@ -44,7 +47,10 @@ control MfsIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
             if (hdr.mfs.batch != 0) {
                 progress.apply(hdr.mfs);
             }
-            rmlq.apply(standard.egress_spec, hdr, meta);
+            meta.rli = hdr.mfs.target_layer |-| hdr.mfs.current_layer;
+            codes.apply(hdr.mfs, meta);
+            bias.apply(standard.egress_spec, meta);
+            rmlq.apply(hdr.mfs, meta);
             if (hdr.mfs.stage != STAGE_NONE) {
                 ratchet.apply(hdr.mfs, meta.path.src_addr, (bit<32>)standard.ingress_global_timestamp,
                               meta.idle_gap_us, meta.level);
@@ -58,7 +64,7 @@ control MfsIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
             if (meta.trusted) {
                 police.apply(standard.ingress_port, meta);
             }
-            standard.priority = meta.level;
+            standard.priority = meta.level[2:0];
         }
     }
 }

@@ -16,7 +16,7 @@ control Observe(in bit<9> egress_port, in bit<32> queued_us, inout headers_t hdr
     Aged() aged;
 
     apply {
-        port_level.count((bit<32>)(egress_port ++ meta.level));
+        port_level.count((bit<32>)(egress_port ++ meta.level[2:0]));
         if (hdr.mfs.isValid()) {
             aged.apply(queued_us, hdr.mfs, meta);
             laxity.count((bit<32>)meta.laxity_cell);

@@ -5,7 +5,7 @@
 #include <v1model.p4>
 #include "../shared/ratchet_rule.p4"
 
-control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32> idle_gap_us, inout level_t level) {
+control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32> idle_gap_us, inout wide_level_t level) {
     // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
     @name(".ratchet_flow")
     register<bit<32>>(RATCHET_CELLS) ratchet_flow;
@@ -14,7 +14,7 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32>
     register<bit<32>>(RATCHET_CELLS) ratchet_seen;
     // The level it has reached.
     @name(".ratchet_level")
-    register<level_t>(RATCHET_CELLS) ratchet_level;
+    register<wide_level_t>(RATCHET_CELLS) ratchet_level;
 
     RatchetRule() ratchet_rule;
 
@@ -23,7 +23,7 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32>
     bit<32> cell;
     bit<32> held_flow;
     bit<32> held_seen;
-    level_t held_level;
+    wide_level_t held_level;
 
     apply {
         hash(identity, HashAlgorithm.crc32, 32w0, { mfs.batch, mfs.flow, src_addr }, 64w0x100000000);
@@ -31,8 +31,9 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32>
         ratchet_flow.read(held_flow, cell);
         ratchet_seen.read(held_seen, cell);
         ratchet_level.read(held_level, cell);
-        ratchet_rule.apply(mfs, held_flow == identity, now_us - held_seen > idle_gap_us, level, rule);
-        if (rule == RATCHET_HOLD || (rule == RATCHET_RISE && level < held_level)) {
+        ratchet_rule.apply(mfs, held_flow == identity, now_us - held_seen > idle_gap_us, rule);
+        if (level != (wide_level_t)SCAVENGER &&
+            (rule == RATCHET_HOLD || (rule == RATCHET_RISE && level < held_level))) {
             level = held_level;
         }
         ratchet_flow.write(cell, identity);
