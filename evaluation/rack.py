@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from evaluation import policing
@@ -29,8 +30,9 @@ from p4src.artifact import Artifact
 from soft_switch.events import VirtualClock
 from soft_switch.network import HostPort, Link
 from soft_switch.p4runtime.server import P4RuntimeServer
-from soft_switch.switch import Switch
-from soft_switch.traffic_manager import QueueConfig
+from soft_switch.rotating_port import RotatingPort
+from soft_switch.switch import NewPort, Switch
+from soft_switch.traffic_manager import Port, QueueConfig
 from topologies.topology import Topology, cables
 
 ORDERS = ("both", "hosts", "switch")
@@ -50,6 +52,7 @@ class RunSettings:
         promote_within: whether flows may rise within a message too.
         queue_bytes: what a queue of the switch holds: enough that a burst of all windows is not lost.
         guaranteed_share: of a switch port's rate, for each level.
+        rotate_ns: period of ports whose queues rotate (``soft_switch.rotating_port``); None: they do not.
         ecn_frames: see :class:`~mfs_ctrl.desired.SwitchParameters`.
         tune_thresholds: whether the controller moves thresholds.
         tune_bias: whether the controller keeps biases at the measured load.
@@ -75,6 +78,7 @@ class RunSettings:
     promote_within: bool = False
     queue_bytes: int = 1024 * 1024
     guaranteed_share: Fraction = GUARANTEED_SHARE
+    rotate_ns: int | None = None
     ecn_frames: tuple[int | None, ...] = (None,) * LEVELS
     tune_thresholds: bool = True
     tune_bias: bool = True
@@ -249,7 +253,8 @@ def _network(
 ) -> PacketNetwork:
     first = tors[0]
     ports = [{host.id: host.port for host in tor.hosts} for tor in tors]
-    switches = [Switch() for _ in tors]
+    new_port: NewPort = Port if settings.rotate_ns is None else partial(RotatingPort, period_ns=settings.rotate_ns)
+    switches = [Switch(new_port=new_port) for _ in tors]
     addresses = {host.id: (host.mac, host.ipv4.packed) for tor in tors for host in tor.hosts}
 
     def interface(host: VirtualHost) -> HostPort:

@@ -14,6 +14,7 @@ from mfs_ctrl import sweep_commands, topology_commands
 from mfs_ctrl.agent_cli import agent
 from mfs_ctrl.live_command import live
 from mfs_ctrl.options import BitRate, PortAtInterface, Positive
+from mfs_ctrl.tofino.command import tofino
 
 EXTRAS = {
     "agent": "net",
@@ -23,6 +24,7 @@ EXTRAS = {
     "report": "eval",
     "switch": "ctrl",
     "ctrl": "ctrl",
+    "tofino": "ctrl",
     "live": "eval,net",
     "topology": "net",
     "clean": "net",
@@ -247,6 +249,11 @@ def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4
     help="Multiply the mfs policy's thresholds of slack: for objectives so many times longer than tenths of seconds.",
 )
 @click.option("--policy-listen", metavar="HOST:PORT", help="Serve the policy in force to host agents here, over HTTP.")
+    "--device-config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Give the switch this program, with --p4info; by default the one for v1model that comes along.",
+)
+@click.option("--p4info", type=click.Path(path_type=Path, dir_okay=False), help="P4Info (text) of --device-config.")
 def ctrl(
     address: str,
     device_id: int,
@@ -262,13 +269,18 @@ def ctrl(
     interval: float,
     slack_factor: float,
     policy_listen: str | None,
+    device_config: Path | None,
+    p4info: Path | None,
 ) -> None:
     """Run the controller of one switch: write its entries, then tune them."""
+    if (device_config is None) != (p4info is None):
+        raise click.UsageError("--device-config and --p4info go together.")
     from mfs_ctrl import config as configuration
     from mfs_ctrl import policy
     from mfs_ctrl.desired import SwitchParameters
     from mfs_ctrl.policy_server import serving
     from mfs_ctrl.service import run_controller
+    from p4src.artifact import from_files
     from topologies import catalogue
 
     policies = {
@@ -295,12 +307,16 @@ def ctrl(
             interval_s=interval,
             on_policy=on_policy,
             say=click.echo,
+            artifact=from_files(device_config, p4info) if device_config and p4info else None,
         )
 
 
 mfs.add_command(agent)
 mfs.add_command(live)
 topology_commands.register(mfs)
+
+
+mfs.add_command(tofino)
 
 
 def foreseen() -> tuple[type[Exception], ...]:

@@ -29,7 +29,8 @@ from topologies.topology import Host, Topology
 
 NEXT_HOP_GROUP_SIZE = 64
 """Paths that a group may come to have; P4Runtime does not let this number change while the group exists."""
-IDLE_GAP_NEVER_US = 0xFFFFFFFF
+IDLE_GAP_NEVER_US = 0x1FFFFFFF
+"""As in ``p4src/shared/constants.p4``."""
 LATE_ANY = (0, 1)
 FULL_FRAME_WIRE_BYTES = 1500 + 14 + STAMP_BYTES + WIRE_OVERHEAD_BYTES
 """Link time of a stamped packet of 1,500 bytes: Ethernet header, shim, FCS, preamble and gap included."""

@@ -22,6 +22,10 @@ class ConfigError(ControlError):
     """A file that describes a switch cannot be used; the message names the place in it."""
 
 
+class TofinoError(ControlError):
+    """A Tofino program's files, or its switch's BF Runtime service, are not what they must be."""
+
+
 class SessionError(ControlError):
     """Base of what goes wrong between controller and switch; the message names the switch's address."""
 

@@ -16,7 +16,7 @@ from mfs_ctrl.errors import SessionError
 from mfs_ctrl.policy import Policy
 from mfs_ctrl.session import Session
 from mfs_ctrl.tuner import TunerSettings
-from p4src.artifact import load
+from p4src.artifact import Artifact, load
 from topologies.topology import Topology
 
 Say = Callable[[str], None]
@@ -36,11 +36,13 @@ def run_controller(
     on_policy: OnPolicy | None = None,
     say: Say = print,
     stop: threading.Event | None = None,
+    artifact: Artifact | None = None,
 ) -> None:
     """Control the switch at ``address`` until SIGTERM or SIGINT arrives; a tick each ``interval_s``.
 
-    With ``stop``, it ends when that is set, and signals are left alone: for callers outside the main thread. The first
-    connection must succeed. After that a lost switch is tried again on every tick.
+    The switch is given ``artifact``, by default the committed program for v1model. With ``stop``, it ends when that is
+    set, and signals are left alone: for callers outside the main thread. The first connection must succeed. After that
+    a lost switch is tried again on every tick.
 
     Raises:
         SessionError: the switch cannot be reached at the start, or refuses the session or the program.
@@ -50,7 +52,7 @@ def run_controller(
     if interval_s <= 0:
         raise ValueError(f"the interval between ticks must be above 0 s, not {interval_s:g}")
     session = Session(address, device_id, election_id)
-    controller = Controller(session, load(), topology, policy, parameters, settings, on_policy)
+    controller = Controller(session, artifact or load(), topology, policy, parameters, settings, on_policy)
     with _signalled() if stop is None else contextlib.nullcontext(stop.wait) as ended:
         try:
             report = controller.start(time.monotonic_ns())

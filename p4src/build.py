@@ -1,4 +1,8 @@
-"""Compile the P4 program: ``python -m p4src.build``, or ``make p4``. Needs p4c's bmv2 backend on the PATH."""
+"""Compile the P4 program: ``python -m p4src.build``, or ``make p4``.
+
+What can be compiled here is: for v1model with p4c's bmv2 backend, for Tofino with its Tofino backend, each if it is on
+the PATH. The rest keeps what the manifest says of it, and is stale if its sources have changed.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,27 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from host_agent.level import log2_code
-from p4src.artifact import BUILD, MANIFEST, ROOT, source_hashes
+from p4src.artifact import BUILD, MANIFEST, ROOT, TOFINO, TOFINO_2, V1MODEL, source_hashes
 
-COMPILER = "p4c-bm2-ss"
+V1MODEL_COMPILER = "p4c-bm2-ss"
+TOFINO_COMPILER = "p4c-barefoot"
+TOFINO_DRIVER = "p4c"
+"""Runs the Tofino compiler, the assembler and what else makes a loadable program; needs the compiler beside it."""
 VALUE_BITS = 32
 MANTISSA_BITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An artifact to make: what compiles it (which must be on the PATH), and how."""
+
+    name: str
+    compiler: str
+    make: Callable[[str], None]
 
 
 def log2_entries() -> str:
@@ -28,42 +46,80 @@ def log2_entries() -> str:
     return "".join(rows)
 
 
-def compile_program(name: str = "mfs_v1model", source: str = "v1model/mfs.p4") -> None:
-    """Compile ``source`` to ``build/NAME.json`` and ``build/NAME.p4info.txtpb`` and record what they were made from.
+def make_v1model(name: str) -> None:
+    """Compile to ``build/NAME.json`` and ``build/NAME.p4info.txtpb``.
+
+    The compiler records the name its source was given by, nothing else of this machine.
+    """
+    output = ["--p4runtime-files", f"{name}.p4info.txtpb", "-o", f"{name}.json"]
+    subprocess.run([V1MODEL_COMPILER, "--p4v", "16", *output, "../v1model/mfs.p4"], check=True, cwd=BUILD)
+
+
+def make_tofino(name: str) -> None:
+    """Compile for the chip that ``name`` ends with.
+
+    To ``build/NAME.p4info.txtpb``, and to the folder ``build/NAME/`` all that is loaded.
+    """
+    chip = name.partition("_")[2]
+    output = [
+        *("-o", name, "--bf-rt-schema", f"{name}/bf-rt.json"),
+        *("--p4runtime-files", f"{name}.p4info.txtpb", "--p4runtime-force-std-externs"),
+        *("--program-name", "mfs", "-g", "--verbose", "1"),
+    ]
+    target = ["--target", chip, "--arch", "t2na" if chip == "tofino2" else "tna"]
+    subprocess.run([TOFINO_DRIVER, *target, *output, "../tna/mfs.p4"], check=True, cwd=BUILD)
+
+
+PROGRAMS = (
+    Program(V1MODEL, V1MODEL_COMPILER, make_v1model),
+    Program(TOFINO, TOFINO_COMPILER, make_tofino),
+    Program(TOFINO_2, TOFINO_COMPILER, make_tofino),
+)
+
+
+def compile_programs() -> list[str]:
+    """Make every program whose compiler is here, and record what it was made from; returns their names.
 
     Raises:
-        FileNotFoundError: the compiler is not on the PATH.
-        subprocess.CalledProcessError: the program does not compile.
+        FileNotFoundError: no compiler is on the PATH.
+        subprocess.CalledProcessError: a program does not compile.
     """
-    compiler = shutil.which(COMPILER)
-    if compiler is None:
-        raise FileNotFoundError(f"{COMPILER} is not on the PATH; see docs/deploy.md for where to get p4c")
+    here = [program for program in PROGRAMS if shutil.which(program.compiler)]
+    if not here:
+        names = " nor ".join(dict.fromkeys(program.compiler for program in PROGRAMS))
+        raise FileNotFoundError(f"neither {names} is on the PATH; see docs/deploy.md for where to get p4c")
     (ROOT / "shared" / "log2_entries.p4").write_text(log2_entries(), "utf-8")
     BUILD.mkdir(exist_ok=True)
-    json_path, p4info_path = BUILD / f"{name}.json", BUILD / f"{name}.p4info.txtpb"
-    subprocess.run(
-        [compiler, "--p4v", "16", "--p4runtime-files", p4info_path.name, "-o", json_path.name, f"../{source}"],
-        check=True,
-        cwd=BUILD,
-    )
-    # The compiler records the name its source was given by, nothing else of this machine.
+    recorded = json.loads(MANIFEST.read_text("utf-8")) if MANIFEST.is_file() else {}
+    manifest = {program.name: recorded[program.name] for program in PROGRAMS if program.name in recorded}
+    for program in here:
+        program.make(program.name)
+        manifest[program.name] = {
+            "compiler": {program.compiler: version(program.compiler)},
+            "sources": source_hashes(program.name),
+        }
+    MANIFEST.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", "utf-8")
+    return [program.name for program in here]
+
+
+def version(compiler: str) -> str:
+    """The version that ``compiler`` prints, without its build's identity."""
     printed = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True)
-    version = (printed.stdout + printed.stderr).partition("Version ")[2].split()[0]
-    MANIFEST.write_text(
-        json.dumps({"compiler": {COMPILER: version}, "sources": source_hashes()}, indent=1) + "\n", "utf-8"
-    )
+    return (printed.stdout + printed.stderr).partition("Version ")[2].split()[0]
 
 
 def main() -> int:
     """Compile, or say why not."""
     try:
-        compile_program()
+        made = compile_programs()
     except FileNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
-        print(f"error: {COMPILER} ended with {error.returncode}; its messages are above", file=sys.stderr)
+        print(f"error: {error.cmd[0]} ended with {error.returncode}; its messages are above", file=sys.stderr)
         return 1
+    left = [program.name for program in PROGRAMS if program.name not in made]
+    print(f"compiled: {', '.join(made)}" + (f"; no compiler here for: {', '.join(left)}" if left else ""))
     return 0
 
 

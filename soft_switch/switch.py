@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from soft_switch.pipeline import Ingressed, Pipeline
 
 
+NewPort = Callable[[int, "Sequence[QueueConfig] | None"], "Port[Ingressed]"]
+"""Makes a port of a rate (bits per second) and its queues."""
+
+
 class PortError(SwitchError):
     """A port number that is in use already."""
 
@@ -35,7 +39,8 @@ class Switch:
         undeliverable: packets sent to a port that does not exist, or received before a pipeline was installed.
     """
 
-    def __init__(self, cpu_port: int | None = None) -> None:
+    def __init__(self, cpu_port: int | None = None, new_port: NewPort = Port) -> None:
+        """``new_port``: what its ports are made by, for another traffic manager than the usual one."""
         self.pipeline: Pipeline | None = None
         self.ports: dict[int, Port[Ingressed]] = {}
         self.cpu_port = cpu_port
@@ -45,6 +50,7 @@ class Switch:
         self.on_packet_out: Callable[[int, bytes], None] | None = None
         self.undeliverable = 0
         self._last_ns = 0
+        self._new_port = new_port
 
     def add_port(self, number: int, rate_bps: int, queues: Sequence[QueueConfig] | None = None) -> Port[Ingressed]:
         """Give the switch a port; see :class:`~soft_switch.traffic_manager.Port`.
@@ -54,7 +60,7 @@ class Switch:
         """
         if number in self.ports or number == self.cpu_port:
             raise PortError(f"the switch has a port {number} already")
-        port: Port[Ingressed] = Port(rate_bps, queues)
+        port = self._new_port(rate_bps, queues)
         self.ports[number] = port
         return port
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, po
 from mfs_ctrl.entries import TableEntry
 from mfs_ctrl.session import Session
 from mfs_ctrl.writer import EPOCHS
+from p4src import artifact
 from tests.cli_support import finished, free_address, one_error, started
 from tests.controller_support import INDEX
 from topologies.topology import tor
@@ -62,6 +64,33 @@ def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: 
         [epoch] = [epoch for epoch in EPOCHS if wanted.activation(epoch) in state]
         assert rows == set(wanted.entries(epoch))
         assert switch.end() == (0, "stopped\n", "")
+
+
+def test_a_program_of_ones_own_is_given_to_the_switch(address: str, tmp_path: Path) -> None:
+    config, p4info = tmp_path / "own.json", tmp_path / "own.p4info.txtpb"
+    config.write_bytes(artifact.load().config)
+    p4info.write_text(artifact.load().p4info)
+    with started("switch", "--empty", "--address", address) as switch:
+        assert "no program yet" in switch.line()
+        options = ("--servers", "2", "--nics", "1")
+        program = ("--device-config", str(config), "--p4info", str(p4info))
+        with started("ctrl", "--address", address, *options, *program) as controller:
+            assert "policy mfs in force" in controller.line()
+            session = Session(address, election_id=1 << 64)
+            session.connect()
+            state = set(session.read_state(INDEX))
+            session.close()
+    topology = tor(2, 1)
+    assert set(base_entities(topology, SwitchParameters(), initial_biases(topology))) <= state
+
+
+def test_half_a_program_is_refused(
+    mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert mfs("ctrl", "--device-config", "mfs.pb") == 2
+    assert "go together" in capsys.readouterr().err
+    assert mfs("ctrl", "--device-config", str(tmp_path / "none"), "--p4info", str(tmp_path / "none")) == 1
+    assert "the program cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -4,20 +4,20 @@
 
 #include "headers.p4"
 
-control Edge(in bit<9> ingress_port, inout headers_t hdr, inout metadata_t meta) {
+control Edge(in bit<9> ingress_port, inout metadata_t meta) {
     // untagged_level: the level of traffic without a stamp.
     @name(".trust")
     action trust(level_t untagged_level, bit<4> police_floor, level_t police_level) {
         meta.trusted = true;
-        meta.level = untagged_level;
-        meta.police_floor = police_floor;
-        meta.police_level = police_level;
+        meta.level = (wide_level_t)untagged_level;
+        meta.police_floor = (wide_level_t)police_floor;
+        meta.police_level = (wide_level_t)police_level;
     }
 
     @name(".distrust")
     action distrust(level_t untagged_level) {
         meta.trusted = false;
-        meta.level = untagged_level;
+        meta.level = (wide_level_t)untagged_level;
     }
 
     // One row per ingress port that has hosts of ours behind it.
@@ -31,6 +31,11 @@ control Edge(in bit<9> ingress_port, inout headers_t hdr, inout metadata_t meta)
 
     apply {
         edge.apply();
+    }
+}
+
+control StripUntrusted(inout headers_t hdr, in metadata_t meta) {
+    apply {
         if (!meta.trusted && hdr.mfs.isValid()) {
             hdr.ethernet.ether_type = hdr.mfs.next_type;
             hdr.mfs.setInvalid();

@@ -80,21 +80,28 @@ struct metadata_t {
     path_key_t  path;
     bit<16>     next_hop_group;
     bool        routed;
+    bool        bad_checksum;
+    discard_reason_t discard_reason;
     // Edge: what the ingress port's entry says.
     bool        trusted;
-    bit<4>      police_floor;   // levels from here up are metered; 8 meters nothing
-    level_t     police_level;   // the level of what exceeds the meter
+    wide_level_t police_floor;  // levels from here up are metered; 8 meters nothing
+    wide_level_t police_level;  // the level of what exceeds the meter
     // Level choice.
     bit<8>      epoch;
     bit<32>     idle_gap_us;
     wide_code_t bias;
     code_t      remaining_code;
     code_t      slack_code;
+    wide_code_t remaining_wide; // the same two for sums
+    wide_code_t slack_wide;
+    wide_code_t relative;       // remaining - slack
     code_t      urgency;
     bit<8>      rli;
     bit<1>      late;
-    level_t     level;
+    wide_level_t level;
     // Egress.
+    laxity_t     laxity_cell;
+    completion_t completion_cell;
     bool        last_hop;
 }
 

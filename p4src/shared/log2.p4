@@ -1,12 +1,14 @@
-// The 8-bit code of a 32-bit number: eight steps an octave (linear within it), 0 and 1 share code 0.
+// The 8-bit code of a 32-bit number: eight steps an octave (linear within it), 0 and 1 share code 0. Twice, narrow for
+// keys and wide for sums.
 #ifndef MFS_LOG2_P4
 #define MFS_LOG2_P4
 
 #include "constants.p4"
 
-control Log2(in bit<32> value, out code_t code) {
+control Log2(in bit<32> value, out code_t code, out wide_code_t wide_code) {
     action set_code(code_t value_code) {
         code = value_code;
+        wide_code = (wide_code_t)value_code;
     }
 
     // Leading one and the three bits below it: one row each.
@@ -14,6 +16,7 @@ control Log2(in bit<32> value, out code_t code) {
         key = { value : ternary; }
         actions = { set_code; }
         const default_action = set_code(0);
+        size = LOG2_ROWS;
         const entries = {
 #include "log2_entries.p4"
         }

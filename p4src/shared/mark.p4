@@ -5,22 +5,23 @@
 #include "headers.p4"
 
 control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
-    bool over;
+    // Negative where the packet queued too long.
+    bit<32> margin_us;
 
     @name(".mark_above")
     action mark_above(bit<32> threshold_us) {
-        over = queued_us > threshold_us;
+        margin_us = threshold_us - queued_us;
     }
 
     @name(".never_mark")
     action never_mark() {
-        over = false;
+        margin_us = 0;
     }
 
     // How long a packet of each level may queue before it is marked.
     @name(".ecn")
     table ecn {
-        key = { meta.level : exact @name("level"); }
+        key = { meta.level[2:0] : exact @name("level"); }
         actions = { mark_above; never_mark; }
         default_action = never_mark;
         size = 8;
@@ -28,7 +29,7 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
 
     apply {
         ecn.apply();
-        if (over) {
+        if (margin_us[31:31] == 1) {
             if (hdr.ipv4.isValid() && hdr.ipv4.ecn != 0) {
                 hdr.ipv4.ecn = 3;
             }

@@ -1,13 +1,24 @@
 // The level of a stamped packet. All policy is in the entries of the table rmlq.
+//
+// What depends on the stamp alone is apart: it can be known before anybody has looked who sent it, and where to.
 #ifndef MFS_RMLQ_P4
 #define MFS_RMLQ_P4
 
 #include "headers.p4"
 #include "urgency.p4"
 
-control Rmlq(in bit<9> egress_port, in headers_t hdr, inout metadata_t meta) {
+control Codes(in mfs_t mfs, inout metadata_t meta) {
     Log2() remaining_log2;
     SlackCode() slack_log2;
+
+    apply {
+        remaining_log2.apply(mfs.remaining, meta.remaining_code, meta.remaining_wide);
+        slack_log2.apply(mfs.slack, meta);
+    }
+}
+
+// What the egress port and the controller add: the urgency, which epoch is in force, and the idle gap.
+control Bias(in bit<9> egress_port, inout metadata_t meta) {
     Urgency() mlu;
 
     @name(".set_bias")
@@ -34,12 +45,23 @@ control Rmlq(in bit<9> egress_port, in headers_t hdr, inout metadata_t meta) {
     @name(".epoch")
     table epoch {
         actions = { activate; }
-        default_action = activate(0, 0xFFFFFFFF);
+        default_action = activate(0, IDLE_GAP_NEVER_US);
     }
 
+    apply {
+        port_bias.apply();
+        epoch.apply();
+        mlu.apply(meta);
+        if (meta.late == 1) {
+            meta.slack_code = 0;    // in the key, no slack is no slack; how late it is does not rank a flow
+        }
+    }
+}
+
+control Rmlq(in mfs_t mfs, inout metadata_t meta) {
     @name(".set_level")
     action set_level(level_t level) {
-        meta.level = level;
+        meta.level = (wide_level_t)level;
     }
 
     // No matching row leaves the level of untagged traffic.
@@ -47,7 +69,7 @@ control Rmlq(in bit<9> egress_port, in headers_t hdr, inout metadata_t meta) {
     table rmlq {
         key = {
             meta.epoch          : exact @name("epoch");
-            hdr.mfs.stage       : exact @name("stage");
+            mfs.stage           : exact @name("stage");
             meta.late           : range @name("late");
             meta.rli            : range @name("rli");
             meta.urgency        : range @name("urgency");
@@ -60,15 +82,6 @@ control Rmlq(in bit<9> egress_port, in headers_t hdr, inout metadata_t meta) {
     }
 
     apply {
-        port_bias.apply();
-        epoch.apply();
-        remaining_log2.apply(hdr.mfs.remaining, meta.remaining_code);
-        slack_log2.apply(hdr.mfs.slack, meta.late, meta.slack_code);
-        if (meta.late == 1) {
-            meta.slack_code = 0;    // in the key, no slack is no slack; how late it is does not rank a flow
-        }
-        mlu.apply(meta.remaining_code, meta.bias, meta.late, meta.slack_code, meta.urgency);
-        meta.rli = hdr.mfs.target_layer |-| hdr.mfs.current_layer;
         rmlq.apply();
     }
 }

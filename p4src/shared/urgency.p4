@@ -5,35 +5,49 @@
 #include "headers.p4"
 #include "log2.p4"
 
-// Slack to its sign and the code of its magnitude.
-control SlackCode(in int<32> slack, out bit<1> late, out code_t code) {
+// Slack to its sign and the code of its magnitude, and what remains relative to it.
+control SlackCode(in int<32> slack, inout metadata_t meta) {
     Log2() log2;
     bit<32> magnitude;
 
+    // Sums are actions of their own: on Tofino each takes a stage.
+    action compare() {
+        meta.relative = meta.remaining_wide - meta.slack_wide;
+    }
+
     apply {
-        if (slack > 0) {
-            late = 0;
-            magnitude = (bit<32>)slack;
+        // By sign and zero, not by order: Tofino compares wide fields for equality alone.
+        if (slack == 0) {
+            meta.late = 1;
+            magnitude = 0;
+        } else if (slack[31:31] == 1) {
+            meta.late = 1;
+            magnitude = 0 - (bit<32>)slack;
         } else {
-            late = 1;
-            magnitude = (bit<32>)(-slack);
+            meta.late = 0;
+            magnitude = (bit<32>)slack;
         }
-        log2.apply(magnitude, code);
+        log2.apply(magnitude, meta.slack_code, meta.slack_wide);
+        compare();
     }
 }
 
 // A packet that is late is as urgent as can be: its MLU has no bound.
-control Urgency(in code_t remaining_code, in wide_code_t bias, in bit<1> late, in code_t slack_code,
-                out code_t urgency) {
+control Urgency(inout metadata_t meta) {
     wide_code_t wide;
 
+    action add_bias() {
+        wide = meta.relative + meta.bias;
+    }
+
     apply {
-        wide = (wide_code_t)remaining_code + bias;
-        wide = wide |-| (wide_code_t)slack_code;
-        if (late == 1 || wide > (wide_code_t)CODE_MAX) {
-            urgency = CODE_MAX;
+        add_bias();
+        if (meta.late == 0 && wide[15:15] == 1) {
+            meta.urgency = 0;
+        } else if (meta.late == 1 || wide[15:8] != 0) {
+            meta.urgency = CODE_MAX;
         } else {
-            urgency = (code_t)wide;
+            meta.urgency = wide[7:0];
         }
     }
 }

@@ -4,6 +4,7 @@
 
 #include "../shared/headers.p4"
 #include "../shared/edge.p4"
+#include "../shared/hop.p4"
 #include "../shared/mark.p4"
 #include "../shared/rmlq.p4"
 #include "../shared/route.p4"
@@ -20,66 +21,51 @@ control MfsIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
     counter(DISCARD_REASONS, CounterType.packets_and_bytes) discarded;
 
     Edge() edge;
+    WellFormed() well_formed;
+    StripUntrusted() strip_untrusted;
     Route() route;
     NextHop() next_hop;
+    TimeToLive() time_to_live;
     Progress() progress;
+    Codes() codes;
+    Bias() bias;
     Rmlq() rmlq;
     Ratchet() ratchet;
     Police() police;
 
-    action discard(discard_reason_t reason) {
-        discarded.count((bit<32>)reason);
-        mark_to_drop(standard);
-    }
-
     apply {
-        if (standard.parser_error != error.NoError || standard.checksum_error == 1 ||
-            (hdr.ipv4.isValid() && (hdr.ipv4.version != 4 || hdr.ipv4.ihl != 5)) ||
-            (hdr.ipv6.isValid() && hdr.ipv6.version != 6)) {
-            discard(DISCARD_MALFORMED);
-            exit;
-        }
-        edge.apply(standard.ingress_port, hdr, meta);
-        if (hdr.mfs.isValid() && (hdr.mfs.version != MFS_VERSION || hdr.mfs.stage > STAGE_MAX)) {
-            discard(DISCARD_MALFORMED);
-            exit;
-        }
-
+        meta.bad_checksum = standard.checksum_error == 1;
+        edge.apply(standard.ingress_port, meta);
+        well_formed.apply(hdr, standard.parser_error != error.NoError, meta);
+        strip_untrusted.apply(hdr, meta);
         route.apply(hdr, meta);
         if (meta.routed) {
             next_hop.apply(hdr, meta, standard);
         }
-        if (!meta.routed) {
-            discard(DISCARD_NO_ROUTE);
-            exit;
-        }
-        if (hdr.ipv4.isValid()) {
-            if (hdr.ipv4.ttl <= 1) {
-                discard(DISCARD_TTL);
-                exit;
-            }
-            hdr.ipv4.ttl = hdr.ipv4.ttl - 1;
-        } else {
-            if (hdr.ipv6.hop_limit <= 1) {
-                discard(DISCARD_TTL);
-                exit;
-            }
-            hdr.ipv6.hop_limit = hdr.ipv6.hop_limit - 1;
-        }
-
-        if (hdr.mfs.isValid()) {
+        // Whether or not it can be forwarded: on Tofino that is known later.
+        if (meta.discard_reason == DISCARD_NOTHING && hdr.mfs.isValid()) {
             if (hdr.mfs.batch != 0) {
                 progress.apply(hdr.mfs);
             }
-            rmlq.apply(standard.egress_spec, hdr, meta);
+            meta.rli = hdr.mfs.target_layer |-| hdr.mfs.current_layer;
+            codes.apply(hdr.mfs, meta);
+            bias.apply(standard.egress_spec, meta);
+            rmlq.apply(hdr.mfs, meta);
             if (hdr.mfs.stage != STAGE_NONE) {
-                ratchet.apply(hdr.mfs, meta.path.src_addr, (bit<32>)standard.ingress_global_timestamp, meta.idle_gap_us, meta.level);
+                ratchet.apply(hdr.mfs, meta.path.src_addr, (bit<32>)standard.ingress_global_timestamp,
+                              meta.idle_gap_us, meta.level);
             }
         }
-        if (meta.trusted) {
-            police.apply(standard.ingress_port, meta);
+        time_to_live.apply(hdr, meta);
+        if (meta.discard_reason != DISCARD_NOTHING) {
+            discarded.count((bit<32>)meta.discard_reason);
+            mark_to_drop(standard);
+        } else {
+            if (meta.trusted) {
+                police.apply(standard.ingress_port, meta);
+            }
+            standard.priority = meta.level[2:0];
         }
-        standard.priority = meta.level;
     }
 }
 

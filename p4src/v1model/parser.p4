@@ -5,47 +5,21 @@
 #include <v1model.p4>
 #include "../shared/headers.p4"
 
-parser MfsParser(packet_in packet, out headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard) {
+// The checksum has a block of its own.
+parser Ipv4Header(packet_in packet, out ipv4_t ipv4, inout metadata_t meta) {
     state start {
-        packet.extract(hdr.ethernet);
-        transition select(hdr.ethernet.ether_type) {
-            ETHERTYPE_MFS  : parse_mfs;
-            ETHERTYPE_IPV4 : parse_ipv4;
-            ETHERTYPE_IPV6 : parse_ipv6;
-            default        : accept;
-        }
+        packet.extract(ipv4);
+        transition accept;
     }
+}
 
-    state parse_mfs {
-        packet.extract(hdr.mfs);
-        transition select(hdr.mfs.next_type) {
-            ETHERTYPE_IPV4 : parse_ipv4;
-            ETHERTYPE_IPV6 : parse_ipv6;
-            default        : accept;
-        }
-    }
+#include "../shared/parser.p4"
 
-    state parse_ipv4 {
-        packet.extract(hdr.ipv4);
-        // Of a fragmented datagram no part is told by its ports, so that all parts take one path.
-        transition select(hdr.ipv4.ihl, hdr.ipv4.flags[0:0], hdr.ipv4.fragment_offset, hdr.ipv4.protocol) {
-            (5, 0, 0, PROTOCOL_TCP) : parse_ports;
-            (5, 0, 0, PROTOCOL_UDP) : parse_ports;
-            default                 : accept;
-        }
-    }
+parser MfsParser(packet_in packet, out headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard) {
+    PacketParser() inner;
 
-    state parse_ipv6 {
-        packet.extract(hdr.ipv6);
-        transition select(hdr.ipv6.next_header) {
-            PROTOCOL_TCP : parse_ports;
-            PROTOCOL_UDP : parse_ports;
-            default      : accept;
-        }
-    }
-
-    state parse_ports {
-        packet.extract(hdr.ports);
+    state start {
+        inner.apply(packet, hdr, meta);
         transition accept;
     }
 }

@@ -15,7 +15,7 @@ control Police(in bit<9> ingress_port, inout metadata_t meta) {
     bit<2> color;
 
     apply {
-        if ((bit<4>)meta.level >= meta.police_floor) {
+        if (meta.level >= meta.police_floor) {
             police.execute_meter((bit<32>)ingress_port, color);
             if (color == METER_RED && meta.level > meta.police_level) {
                 meta.level = meta.police_level;

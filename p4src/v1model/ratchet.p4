@@ -3,9 +3,9 @@
 #define MFS_V1MODEL_RATCHET_P4
 
 #include <v1model.p4>
-#include "../shared/headers.p4"
+#include "../shared/ratchet_rule.p4"
 
-control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32> idle_gap_us, inout level_t level) {
+control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32> idle_gap_us, inout wide_level_t level) {
     // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
     @name(".ratchet_flow")
     register<bit<32>>(RATCHET_CELLS) ratchet_flow;
@@ -14,13 +14,16 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32>
     register<bit<32>>(RATCHET_CELLS) ratchet_seen;
     // The level it has reached.
     @name(".ratchet_level")
-    register<level_t>(RATCHET_CELLS) ratchet_level;
+    register<wide_level_t>(RATCHET_CELLS) ratchet_level;
 
+    RatchetRule() ratchet_rule;
+
+    ratchet_t rule;
     bit<32> identity;
     bit<32> cell;
     bit<32> held_flow;
     bit<32> held_seen;
-    level_t held_level;
+    wide_level_t held_level;
 
     apply {
         hash(identity, HashAlgorithm.crc32, 32w0, { mfs.batch, mfs.flow, src_addr }, 64w0x100000000);
@@ -28,14 +31,10 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32>
         ratchet_flow.read(held_flow, cell);
         ratchet_seen.read(held_seen, cell);
         ratchet_level.read(held_level, cell);
-        if (held_flow == identity && mfs.flags & FLAG_FIRST == 0) {
-            if (level < held_level) {
-                if (level != SCAVENGER) {
-                    level = held_level;
-                }
-            } else if (level > held_level && mfs.flags & FLAG_BOUNDARY == 0 && now_us - held_seen <= idle_gap_us) {
-                level = held_level;
-            }
+        ratchet_rule.apply(mfs, held_flow == identity, now_us - held_seen > idle_gap_us, rule);
+        if (level != (wide_level_t)SCAVENGER &&
+            (rule == RATCHET_HOLD || (rule == RATCHET_RISE && level < held_level))) {
+            level = held_level;
         }
         ratchet_flow.write(cell, identity);
         ratchet_seen.write(cell, now_us);

@@ -1,0 +1,1 @@
+"""What a Tofino switch needs beside P4Runtime entries: its device config, and its queues over BF Runtime."""

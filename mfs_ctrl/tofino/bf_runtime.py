@@ -1,0 +1,244 @@
+"""A client of BF Runtime's gRPC service, for the tables of a Tofino switch that P4Runtime does not cover.
+
+The switch itself says what tables, fields and numbers it has (JSON, in the answer to GetForwardingPipelineConfig), so
+none of them is written down here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+from google.rpc import code_pb2, status_pb2
+
+from mfs_ctrl.errors import TofinoError
+from mfs_ctrl.tofino.messages import BF_RUNTIME, MODIFY
+from mfs_ctrl.tofino.queues import CHIPS, PORTS_PER_PIPE, Chip, Placement, Setting, Value
+
+SERVICE = "bfrt_proto.BfRuntime"
+ALL_DIRECTIONS = 0xFF
+ALL_PARSERS = 0xFF
+_DETAILS_KEY = "grpc-status-details-bin"
+_CLIENT_ID = 0x4D46
+"""Names this client to the service. It binds to no program, so that it gets in nobody's way."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field of a table: its number, type as BF Runtime spells it, whether it is a list, and the words it may hold."""
+
+    id: int
+    type: str
+    repeated: bool
+    choices: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number."""
+        return int(self.type.removeprefix("uint")) // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table, by the names of its key's fields, its data's (those of actions included) and its actions."""
+
+    id: int
+    key: Mapping[str, Column]
+    data: Mapping[str, Column]
+    actions: Mapping[str, int]
+
+
+def parse_tables(info: bytes) -> dict[str, Table]:
+    """The tables that BF Runtime's JSON describes.
+
+    Raises:
+        TofinoError: it describes none.
+    """
+    try:
+        described = json.loads(info)["tables"]
+        return {table["name"]: _table(table) for table in described if table["name"].partition(".")[2][:3] == "tm."}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TofinoError(f"the switch's description of its tables is not readable: {error!r}") from None
+
+
+def _table(table: Any) -> Table:
+    actions = table.get("action_specs", [])
+    fields = [*table.get("data", []), *(field for action in actions for field in action["data"])]
+    return Table(
+        table["id"],
+        {field["name"]: _column(field) for field in table["key"]},
+        {field["name"]: _column(field) for field in (item["singleton"] for item in fields if "singleton" in item)},
+        {action["name"]: action["id"] for action in actions},
+    )
+
+
+def _column(field: Any) -> Column:
+    return Column(field["id"], field["type"]["type"], field["repeated"], tuple(field["type"].get("choices", ())))
+
+
+class BfRuntime:
+    """A connection to the BF Runtime service at ``address`` (host:port). Use it as a context manager.
+
+    Raises:
+        TofinoError: nobody answers, or the switch has no program or no traffic manager that is known here.
+    """
+
+    def __init__(self, address: str, device_id: int = 0, timeout_s: float = 5.0) -> None:
+        self.address = address
+        self.device_id = device_id
+        self.timeout_s = timeout_s
+        self._channel = grpc.insecure_channel(address)
+        try:
+            self._p4_name, info = self._description()
+            self._tables = parse_tables(info)
+            self.chip = self._chip()
+        except TofinoError:
+            self.close()
+            raise
+
+    def __enter__(self) -> BfRuntime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._channel.close()
+
+    def placement(self, dev_port: int) -> Placement:
+        """Where the queues of ``dev_port`` are.
+
+        Raises:
+            TofinoError: the switch refuses, or knows no such port.
+        """
+        table_name = self.chip.table("port.cfg")
+        table = self._table(table_name)
+        request = self._request("ReadRequest", dev_port // PORTS_PER_PIPE)
+        entry = request.entities.add().table_entry
+        entry.table_id = table.id
+        self._add_key(entry, table, {"dev_port": dev_port})
+        responses = self._call("Read", request, "ReadResponse", f"a read of port {dev_port}", stream=True)
+        for response in responses:
+            for entity in response.entities:
+                return self._placement(entity.table_entry.data.fields, table)
+        raise TofinoError(f"the switch at {self.address} has no row for port {dev_port} in {table_name}")
+
+    def write(self, changes: Iterable[tuple[Setting, Placement]]) -> int:
+        """Change rows in order, one request each so that a refusal tells which; returns how many.
+
+        Raises:
+            TofinoError: the switch refuses a row; those before it are written.
+        """
+        written = 0
+        for setting, placement in changes:
+            table = self._table(setting.table)
+            request = self._request("WriteRequest", setting.pipe)
+            update = request.updates.add(type=MODIFY)
+            entry = update.entity.table_entry
+            entry.table_id = table.id
+            self._add_key(entry, table, setting.key(placement))
+            if setting.action:
+                entry.data.action_id = _named(table.actions, setting.action, f"action of {setting.table}")
+            for name, value in setting.data.items():
+                _add_value(entry.data, _named(table.data, name, f"field of {setting.table}"), value, name)
+            self._call("Write", request, "WriteResponse", setting.in_words(placement))
+            written += 1
+        return written
+
+    def _description(self) -> tuple[str, bytes]:
+        request = BF_RUNTIME["GetForwardingPipelineConfigRequest"](device_id=self.device_id, client_id=_CLIENT_ID)
+        answer = self._call(
+            "GetForwardingPipelineConfig", request, "GetForwardingPipelineConfigResponse", "a question for its program"
+        )
+        if not answer.config:
+            raise TofinoError(f"the switch at {self.address} runs no program; load one first (`mfs ctrl`)")
+        return answer.config[0].p4_name, answer.non_p4_config.bfruntime_info
+
+    def _chip(self) -> Chip:
+        for chip in CHIPS.values():
+            if chip.table("queue.sched_cfg") in self._tables:
+                return chip
+        raise TofinoError(f"the switch at {self.address} shows no traffic manager of {', '.join(CHIPS)}")
+
+    def _table(self, name: str) -> Table:
+        return _named(self._tables, name, f"table of the switch at {self.address}")
+
+    def _request(self, kind: str, pipe: int) -> Any:
+        request = BF_RUNTIME[kind](client_id=_CLIENT_ID, p4_name=self._p4_name)
+        request.target.device_id = self.device_id
+        request.target.pipe_id = pipe
+        request.target.direction = ALL_DIRECTIONS
+        request.target.prsr_id = ALL_PARSERS
+        return request
+
+    def _add_key(self, entry: Any, table: Table, key: Mapping[str, int]) -> None:
+        for name, number in key.items():
+            column = _named(table.key, name, "key field")
+            entry.key.fields.add(field_id=column.id).exact.value = number.to_bytes(column.size, "big")
+
+    def _placement(self, fields: Sequence[Any], table: Table) -> Placement:
+        by_id = {field.field_id: field for field in fields}
+        group, queues = table.data["pg_id"].id, table.data["egress_qid_queues"].id
+        if group not in by_id or queues not in by_id:
+            raise TofinoError(f"the switch at {self.address} does not say where its queues are")
+        return Placement(int.from_bytes(by_id[group].stream, "big"), tuple(by_id[queues].int_arr_val.val))
+
+    def _call(self, method: str, request: Any, answer: str, what: str, stream: bool = False) -> Any:
+        """One call; ``answer`` is the name of the message that comes back, a list of them if ``stream``."""
+        path, parse = f"/{SERVICE}/{method}", BF_RUNTIME[answer].FromString
+        serialize: Callable[[Any], bytes] = type(request).SerializeToString
+        try:
+            if stream:
+                return list(self._channel.unary_stream(path, serialize, parse)(request, timeout=self.timeout_s))
+            return self._channel.unary_unary(path, serialize, parse)(request, timeout=self.timeout_s)
+        except grpc.RpcError as error:
+            raise self._translated(error, what) from None
+
+    def _translated(self, error: Any, what: str) -> TofinoError:
+        here = f"the switch at {self.address}"
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            return TofinoError(f"nobody serves BF Runtime at {self.address}: {error.details()}")
+        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return TofinoError(f"{here} did not answer within {self.timeout_s:g} s: {what}")
+        reasons = "; ".join(_reasons(error)) or error.details() or "no reason given"
+        return TofinoError(f"{here} refused {what}: {error.code().name}, {reasons}")
+
+
+def _add_value(data: Any, column: Column, value: Value, name: str) -> None:
+    field = data.fields.add(field_id=column.id)
+    if isinstance(value, bool):
+        field.bool_val = value
+    elif isinstance(value, str):
+        if column.choices and value not in column.choices:
+            raise TofinoError(f"{name} cannot be {value!r} on this switch, but {', '.join(column.choices)}")
+        field.str_val = value
+    else:
+        field.stream = value.to_bytes(column.size, "big")
+
+
+def _named(known: Mapping[str, Result], name: str, what: str) -> Result:
+    try:
+        return known[name]
+    except KeyError:
+        raise TofinoError(f"there is no {what} called {name!r}; known: {', '.join(known) or 'none'}") from None
+
+
+def _reasons(error: Any) -> Iterable[str]:
+    """What the service says of each update, in the details of the status."""
+    status = status_pb2.Status()
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS_KEY:
+            status.ParseFromString(value)
+    for detail in status.details:
+        reason = BF_RUNTIME["Error"]()
+        if detail.Unpack(reason) and reason.canonical_code != code_pb2.OK:
+            yield f"{code_pb2.Code.Name(reason.canonical_code)}: {reason.message or 'no reason given'}"

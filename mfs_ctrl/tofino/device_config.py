@@ -1,0 +1,141 @@
+"""The device config of a program for Tofino: what P4Runtime hands to Stratum, made of the compiler's output.
+
+The compiler leaves a file NAME.conf that names its other files: one description of the program's tables (bf-rt.json)
+and, for each pipeline, a context (JSON) and a binary.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from mfs_ctrl.errors import TofinoError
+from mfs_ctrl.tofino.messages import BfPipelineConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One pipeline: its context (JSON), its binary, and the chip's pipes that run it."""
+
+    name: str
+    context: bytes
+    binary: bytes
+    pipe_scope: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """A compiled program; ``bfruntime_info`` is the JSON that describes its tables to BF Runtime."""
+
+    p4_name: str
+    bfruntime_info: bytes
+    profiles: tuple[Profile, ...]
+
+
+def read_conf(path: Path) -> DeviceConfig:
+    """The program that the compiler's NAME.conf describes.
+
+    Its files are looked for where it says and, where the folder was moved since, beside it.
+
+    Raises:
+        TofinoError: it is no such file, describes more than one program, or a file that it names is missing.
+    """
+    try:
+        conf = json.loads(path.read_text("utf-8"))
+        programs = [program for device in conf["p4_devices"] for program in device["p4_programs"]]
+        (program,) = programs
+        return DeviceConfig(
+            program["program-name"],
+            _named(path, program["bfrt-config"]),
+            tuple(_profile(path, pipeline) for pipeline in program["p4_pipelines"]),
+        )
+    except OSError as error:
+        raise TofinoError(f"{path}: {error.strerror}; give the NAME.conf in the compiler's output folder") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise TofinoError(
+            f"{path} is not the NAME.conf of one program that the Tofino compiler writes: {error!r}"
+        ) from None
+
+
+def _profile(conf: Path, pipeline: Any) -> Profile:
+    name = pipeline["p4_pipeline_name"]
+    context, binary = (_named(conf, pipeline[kind], name) for kind in ("context", "config"))
+    return Profile(name, context, binary, tuple(pipeline["pipe_scope"]))
+
+
+def _named(conf: Path, name: str, folder: str = "") -> bytes:
+    """A file that ``conf`` names."""
+    candidates = Path(name), conf.parent / name, conf.parent / folder / Path(name).name
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.read_bytes()
+    raise TofinoError(f"{conf} names {name}, which is not there, nor {candidates[-1]}; compile the program again")
+
+
+def to_stratum(config: DeviceConfig) -> bytes:
+    """Stratum's present format: the protobuf message ``BfPipelineConfig``."""
+    message = BfPipelineConfig(p4_name=config.p4_name, bfruntime_info=config.bfruntime_info)
+    for profile in config.profiles:
+        message.profiles.add(
+            profile_name=profile.name,
+            context=profile.context,
+            binary=profile.binary,
+            pipe_scope=profile.pipe_scope,
+        )
+    return bytes(message.SerializeToString())
+
+
+def from_stratum(data: bytes) -> DeviceConfig:
+    """What :func:`to_stratum` made.
+
+    Raises:
+        TofinoError: the bytes are no such message.
+    """
+    message = BfPipelineConfig()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        raise TofinoError("this is no device config for Stratum on Tofino; `mfs tofino pack` makes one") from None
+    if not message.profiles:
+        raise TofinoError("this device config holds no pipeline; `mfs tofino pack` makes one that does")
+    profiles = (
+        Profile(item.profile_name, item.context, item.binary, tuple(item.pipe_scope)) for item in message.profiles
+    )
+    return DeviceConfig(message.p4_name, message.bfruntime_info, tuple(profiles))
+
+
+def to_pi(config: DeviceConfig) -> bytes:
+    """The format of the PI library: name, binary and context, each after its length (32 bits, little endian).
+
+    Raises:
+        TofinoError: the program has several pipelines, which that format has no room for.
+    """
+    if len(config.profiles) != 1:
+        raise TofinoError(f"the PI format holds one pipeline, and {config.p4_name} has {len(config.profiles)}")
+    (profile,) = config.profiles
+    parts = config.p4_name.encode(), profile.binary, profile.context
+    return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+
+
+def unpack(config: DeviceConfig, folder: Path) -> list[Path]:
+    """Write the files that ``config`` holds to ``folder``; returns them.
+
+    Raises:
+        TofinoError: a pipeline has a name that no folder can have.
+        OSError: the folder cannot be written to.
+    """
+    files = {folder / "bf-rt.json": config.bfruntime_info}
+    for profile in config.profiles:
+        if profile.name in ("", ".", "..") or "/" in profile.name:
+            raise TofinoError(f"a pipeline called {profile.name!r} has no folder of its own to go to")
+        files[folder / profile.name / "context.json"] = profile.context
+        files[folder / profile.name / "tofino.bin"] = profile.binary
+    for path, data in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return list(files)

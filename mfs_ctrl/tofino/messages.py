@@ -1,0 +1,132 @@
+"""The protobuf messages spoken to a Tofino switch, described here by their wire format.
+
+No package has them. Field numbers and types are those of Stratum's ``bf.proto`` (package ``stratum.hal.barefoot``) and
+of the BF Runtime service (package ``bfrt_proto``), as far as they are used here. Enumerations are plain numbers, which
+on the wire is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+_TYPES = {
+    "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
+    "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
+    "int32": descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
+    "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
+    "uint32": descriptor_pb2.FieldDescriptorProto.TYPE_UINT32,
+}
+
+
+class _Field(NamedTuple):
+    """One field: ``type`` is a scalar's or another message's name; fields of one ``choice`` exclude each other."""
+
+    name: str
+    number: int
+    type: str
+    repeated: bool = False
+    choice: str = ""
+
+
+_PROFILE = (
+    _Field("profile_name", 1, "string"),
+    _Field("context", 2, "bytes"),
+    _Field("binary", 3, "bytes"),
+    _Field("pipe_scope", 4, "uint32", repeated=True),
+)
+_PIPELINE_CONFIG = (
+    _Field("p4_name", 1, "string"),
+    _Field("bfruntime_info", 2, "bytes"),
+    _Field("profiles", 3, "Profile", repeated=True),
+)
+
+_BF_RUNTIME: Mapping[str, tuple[_Field, ...]] = {
+    "TargetDevice": (
+        _Field("device_id", 1, "uint32"),
+        _Field("pipe_id", 2, "uint32"),
+        _Field("direction", 3, "uint32"),
+        _Field("prsr_id", 4, "uint32"),
+    ),
+    "Exact": (_Field("value", 1, "bytes"),),
+    "KeyField": (_Field("field_id", 1, "uint32"), _Field("exact", 2, "Exact", choice="match_type")),
+    "TableKey": (_Field("fields", 1, "KeyField", repeated=True),),
+    "IntArray": (_Field("val", 1, "uint32", repeated=True),),
+    "DataField": (
+        _Field("field_id", 1, "uint32"),
+        _Field("stream", 2, "bytes", choice="value"),
+        _Field("str_val", 4, "string", choice="value"),
+        _Field("int_arr_val", 5, "IntArray", choice="value"),
+        _Field("bool_val", 8, "bool", choice="value"),
+    ),
+    "TableData": (_Field("action_id", 1, "uint32"), _Field("fields", 2, "DataField", repeated=True)),
+    "TableEntry": (
+        _Field("table_id", 1, "uint32"),
+        _Field("key", 2, "TableKey", choice="value"),
+        _Field("data", 3, "TableData"),
+    ),
+    "Entity": (_Field("table_entry", 1, "TableEntry", choice="entity"),),
+    "Update": (_Field("type", 1, "uint32"), _Field("entity", 2, "Entity")),
+    "WriteRequest": (
+        _Field("target", 1, "TargetDevice"),
+        _Field("client_id", 2, "uint32"),
+        _Field("updates", 3, "Update", repeated=True),
+        _Field("p4_name", 5, "string"),
+    ),
+    "Error": (_Field("canonical_code", 1, "int32"), _Field("message", 2, "string")),
+    "WriteResponse": (_Field("status", 1, "Error", repeated=True),),
+    "ReadRequest": (
+        _Field("target", 1, "TargetDevice"),
+        _Field("client_id", 2, "uint32"),
+        _Field("entities", 3, "Entity", repeated=True),
+        _Field("p4_name", 4, "string"),
+    ),
+    "ReadResponse": (_Field("entities", 1, "Entity", repeated=True), _Field("status", 2, "Error", repeated=True)),
+    "Profile": _PROFILE,
+    "ForwardingPipelineConfig": _PIPELINE_CONFIG,
+    "NonP4Config": (_Field("bfruntime_info", 1, "bytes"),),
+    "GetForwardingPipelineConfigRequest": (_Field("device_id", 1, "uint32"), _Field("client_id", 2, "uint32")),
+    "GetForwardingPipelineConfigResponse": (
+        _Field("config", 1, "ForwardingPipelineConfig", repeated=True),
+        _Field("non_p4_config", 2, "NonP4Config"),
+    ),
+}
+
+MODIFY = 2
+"""``Update.Type`` of a change to an entry that exists, as all those of the traffic manager do."""
+
+
+def _classes(package: str, messages: Mapping[str, tuple[_Field, ...]]) -> dict[str, Any]:
+    """A message class for each of ``messages``, by name."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
+    for name, fields in messages.items():
+        message = file.message_type.add(name=name)
+        choices = list(dict.fromkeys(field.choice for field in fields if field.choice))
+        for choice in choices:
+            message.oneof_decl.add(name=choice)
+        for field in fields:
+            described = message.field.add(name=field.name, number=field.number)
+            described.label = described.LABEL_REPEATED if field.repeated else described.LABEL_OPTIONAL
+            if field.type in _TYPES:
+                described.type = _TYPES[field.type]
+            else:
+                described.type, described.type_name = described.TYPE_MESSAGE, f".{package}.{field.type}"
+            if field.choice:
+                described.oneof_index = choices.index(field.choice)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    # Typed for a later protobuf than the one in use, which has no GetPrototype.
+    factory: Any = message_factory.MessageFactory(pool)
+    return {name: factory.GetPrototype(pool.FindMessageTypeByName(f"{package}.{name}")) for name in messages}
+
+
+BF_RUNTIME = _classes("bfrt_proto", _BF_RUNTIME)
+"""The messages of BF Runtime, by name."""
+
+# In Stratum's file Profile stands within BfPipelineConfig; the wire does not know.
+BfPipelineConfig: Any = _classes("stratum.hal.barefoot", {"Profile": _PROFILE, "BfPipelineConfig": _PIPELINE_CONFIG})[
+    "BfPipelineConfig"
+]
+"""Stratum's device config for Tofino."""

@@ -1,0 +1,202 @@
+"""What the queues of a Tofino switch must be set to for MFS, computed from the same parameters as its entries.
+
+The settings are rows of the traffic manager's tables in BF Runtime, where a queue of a port is known by the port's
+group and its number there: :class:`Placement`, which only the switch can tell. Rates there are in kbit/s, bursts in
+bytes, and buffer in cells.
+
+*Strict priority* is ``max_priority``: the order in which queues get what is left of the port's rate. *The guaranteed
+share* is ``min_rate``, served before that once ``min_rate_enable`` is set; ``min_priority`` orders only these.
+ECN thresholds are not here: the program marks by the time queued (table ``ecn``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from host_agent.stamp import LEVELS
+from mfs_ctrl.desired import FULL_FRAME_WIRE_BYTES, SwitchParameters
+from mfs_ctrl.errors import TofinoError
+
+Value = int | bool | str
+
+SHARED_POOL = "EG_APP_POOL_0"
+"""The buffer that all queues share; the others of four are for traffic that must not lose."""
+OWN_FRAMES = 2
+"""Full frames that each queue may hold whatever the others hold, so that none is shut out of the buffer."""
+GUARANTEED_BURST_BYTES = 16_384
+"""How far a queue that waited may catch up at once: about ten full frames, the chip's own default."""
+PORT_BURST_BYTES = 9_216
+"""Burst of a port that is slowed down: one jumbo frame, the chip's own default."""
+PORTS_PER_PIPE = 128
+KBPS_MAX = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A generation of the chip: the prefix of its tables' names, and the bytes of one buffer cell."""
+
+    name: str
+    prefix: str
+    cell_bytes: int
+
+    def table(self, name: str) -> str:
+        """The full name of the traffic manager's table ``name``."""
+        return f"{self.prefix}.tm.{name}"
+
+
+CHIPS = {chip.name: chip for chip in (Chip("tofino", "tf1", 80), Chip("tofino2", "tf2", 176))}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a port's queues are: its group, and the number there of the queue of each queue id, 0 first."""
+
+    pg_id: int
+    pg_queues: tuple[int, ...]
+
+    def queue(self, dev_port: int, level: int) -> int:
+        """The number in the group of the queue of ``level``, whose queue id is the same.
+
+        Raises:
+            TofinoError: the port has too few queues for all levels.
+        """
+        if len(self.pg_queues) < LEVELS or len(set(self.pg_queues[:LEVELS])) < LEVELS:
+            raise TofinoError(
+                f"port {dev_port} does not have {LEVELS} queues of its own for queue ids 0..{LEVELS - 1}, but "
+                f"{list(self.pg_queues)}; give it {LEVELS} with tm.port.group, or use fewer ports of its group"
+            )
+        return self.pg_queues[level]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row to change: fields of ``data``, under ``action`` if the table has any; ``level`` None is the port's."""
+
+    table: str
+    dev_port: int
+    level: int | None
+    data: Mapping[str, Value]
+    action: str = ""
+
+    @property
+    def pipe(self) -> int:
+        """The pipe that the port belongs to: the traffic manager's tables are one for each."""
+        return self.dev_port // PORTS_PER_PIPE
+
+    def key(self, placement: Placement) -> dict[str, int]:
+        """The row's key.
+
+        Raises:
+            TofinoError: the port has too few queues.
+        """
+        if self.level is None:
+            return {"dev_port": self.dev_port}
+        return {"pg_id": placement.pg_id, "pg_queue": placement.queue(self.dev_port, self.level)}
+
+    def in_words(self, placement: Placement | None = None) -> str:
+        """One line for people; the row's key where the placement is known."""
+        where = f"port {self.dev_port}" + ("" if self.level is None else f" level {self.level}")
+        key = "" if placement is None else "".join(f" {name}={number}" for name, number in self.key(placement).items())
+        fields = ", ".join(f"{name}={_word(value)}" for name, value in self.data.items())
+        return f"{where}: {self.table} pipe={self.pipe}{key}{f' {self.action}' if self.action else ''}: {fields}"
+
+
+def settings(
+    rates_bps: Mapping[int, int], parameters: SwitchParameters, chip: Chip, shape: bool = False
+) -> tuple[Setting, ...]:
+    """All rows for the ports ``rates_bps`` (bits per second by port), in the order in which they must be written.
+
+    ``shape`` slows each port down to its rate, for links that are faster than what lies behind them.
+
+    Raises:
+        TofinoError: no port, a queue limit below what each queue has of its own, or a rate or share beyond the chip's.
+    """
+    if not rates_bps:
+        raise TofinoError("no port to set up; name them with --dev-port")
+    if LEVELS * parameters.guaranteed_share > 1:
+        raise TofinoError(f"{LEVELS} levels cannot each be sure of {parameters.guaranteed_share:g} of a port's rate")
+    return tuple(
+        setting
+        for dev_port, rate_bps in sorted(rates_bps.items())
+        for setting in _port_settings(dev_port, rate_bps, parameters, chip, shape)
+    )
+
+
+def buffer_cells(rates_bps: Iterable[int], parameters: SwitchParameters, chip: Chip) -> tuple[int, int]:
+    """The cells that the queues of all ports have of their own, and the sum of their limits."""
+    queues = LEVELS * len(list(rates_bps))
+    return queues * _own_cells(chip), queues * _limit_cells(parameters, chip)
+
+
+def _port_settings(
+    dev_port: int, rate_bps: int, parameters: SwitchParameters, chip: Chip, shape: bool
+) -> Iterator[Setting]:
+    for level in range(LEVELS):
+        yield from _queue_settings(dev_port, level, rate_bps, parameters, chip)
+    if shape:
+        rate: dict[str, Value] = {
+            "unit": "BPS",
+            "provisioning": "LOWER",
+            "max_rate": _kbps(rate_bps, dev_port),
+            "max_burst_size": PORT_BURST_BYTES,
+        }
+        yield Setting(chip.table("port.sched_shaping"), dev_port, None, rate)
+        yield Setting(chip.table("port.sched_cfg"), dev_port, None, {"max_rate_enable": True})
+
+
+def _queue_settings(
+    dev_port: int, level: int, rate_bps: int, parameters: SwitchParameters, chip: Chip
+) -> Iterator[Setting]:
+    own, limit = _own_cells(chip), _limit_cells(parameters, chip)
+    if limit <= own:
+        raise TofinoError(
+            f"a queue of {parameters.queue_bytes} bytes has {limit} cells of {chip.cell_bytes}; each needs more than "
+            f"{own} for {OWN_FRAMES} frames of its own"
+        )
+    buffer: dict[str, Value] = {
+        "guaranteed_cells": own,
+        "pool_id": SHARED_POOL,
+        "pool_max_cells": limit - own,
+        "dynamic_baf": "DISABLE",
+        "tail_drop_enable": True,
+    }
+    yield Setting(chip.table("queue.buffer"), dev_port, level, buffer, "shared_pool")
+    guaranteed = _kbps(rate_bps * parameters.guaranteed_share, dev_port)
+    if guaranteed:
+        # Never less than promised.
+        share: dict[str, Value] = {
+            "unit": "BPS",
+            "provisioning": "UPPER",
+            "min_rate": guaranteed,
+            "min_burst_size": GUARANTEED_BURST_BYTES,
+        }
+        yield Setting(chip.table("queue.sched_shaping"), dev_port, level, share)
+    order: dict[str, Value] = {
+        "max_priority": str(level),
+        "min_priority": str(level),
+        "min_rate_enable": guaranteed > 0,
+        "max_rate_enable": False,
+        "scheduling_enable": True,
+    }
+    yield Setting(chip.table("queue.sched_cfg"), dev_port, level, order)
+
+
+def _own_cells(chip: Chip) -> int:
+    return math.ceil(OWN_FRAMES * FULL_FRAME_WIRE_BYTES / chip.cell_bytes)
+
+
+def _limit_cells(parameters: SwitchParameters, chip: Chip) -> int:
+    return parameters.queue_bytes // chip.cell_bytes
+
+
+def _kbps(rate_bps: float, dev_port: int) -> int:
+    kbps = math.ceil(rate_bps / 1000)
+    if kbps > KBPS_MAX:
+        raise TofinoError(f"port {dev_port}: a rate of {kbps} kbit/s does not fit the chip's 32 bits")
+    return kbps
+
+
+def _word(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,33 @@
+// Policing: what a port sends at the top levels beyond its meter is lowered, never dropped.
+#ifndef MFS_TNA_POLICE_P4
+#define MFS_TNA_POLICE_P4
+
+#include "../shared/headers.p4"
+
+control Police(in PortId_t ingress_port, inout metadata_t meta) {
+    // Bytes at or above police_floor, by ingress port.
+    @name(".police")
+    Meter<PortId_t>(EDGE_PORTS, MeterType_t.BYTES) police;
+
+    wide_level_t below_floor;
+    wide_level_t lowered;
+    bit<8>       color;
+
+    action compare() {
+        below_floor = meta.police_floor |-| meta.level;
+        lowered = min(meta.level, meta.police_level);
+        color = (bit<8>)MeterColor_t.GREEN;
+    }
+
+    apply {
+        compare();
+        if (meta.trusted && below_floor == 0) {
+            color = police.execute(ingress_port);
+        }
+        if (color == (bit<8>)MeterColor_t.RED) {
+            meta.level = lowered;
+        }
+    }
+}
+
+#endif
