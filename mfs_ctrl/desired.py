@@ -133,7 +133,7 @@ def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapp
         if port in parameters.stamp_unaware_ports:
             entities.append(_keyed("last_hop", "egress_port", port, ActionCall("remove_stamp")))
         if port in parameters.dscp_ports:
-            entities.append(_keyed("dscp", "egress_port", port, ActionCall("write_dscp")))
+            entities += _dscp_rows(port)
         if port not in parameters.untrusted_ports and parameters.police_floor < LEVELS:
             entities.append(_police_meter(port, rates[port], parameters))
     for level, frames in enumerate(parameters.ecn_frames):
@@ -199,6 +199,16 @@ def _edge_row(port: int, parameters: SwitchParameters) -> TableEntry:
         return _keyed("edge", "ingress_port", port, ActionCall("distrust", (parameters.untrusted_level,)))
     args = (parameters.untagged_level, parameters.police_floor, parameters.police_level)
     return _keyed("edge", "ingress_port", port, ActionCall("trust", args))
+
+
+def _dscp_rows(port: int) -> list[TableEntry]:
+    """Class selectors, the higher the more urgent: CS0 to CS7 (RFC 2474, 4.2.2)."""
+    return [
+        TableEntry(
+            "dscp", (("egress_port", Exact(port)), ("level", Exact(level))), ActionCall("write_dscp", (level << 3,))
+        )
+        for level in range(LEVELS)
+    ]
 
 
 def _police_meter(port: int, rate_bps: int, parameters: SwitchParameters) -> MeterConfig:

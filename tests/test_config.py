@@ -12,6 +12,7 @@ from mfs_ctrl.config import parse, read
 from mfs_ctrl.desired import base_entities, initial_biases
 from mfs_ctrl.entries import Lpm, TableEntry
 from mfs_ctrl.errors import ConfigError
+from host_agent.stamp import LEVELS
 from tests.cli_support import finished, free_address, one_error
 
 GOOD = """
@@ -70,7 +71,7 @@ def test_a_file_becomes_a_topology_and_parameters() -> None:
     }
     assert {str(IPv4Address(address)) for address in routes} == {"10.1.0.1", "10.1.0.2", "10.2.0.1"}
     assert len([row for row in rows if row.table == "ipv6_route"]) == 1
-    assert len([row for row in rows if row.table == "dscp"]) == 1
+    assert len([row for row in rows if row.table == "dscp"]) == LEVELS
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ typedef bit<11> completion_t;   // stage, level, late, octave of |slack|: packet
 #define RMLQ_ENTRIES 512         // two epochs of the largest policy
 #define PROGRESS_CELLS 65536     // batches in flight: 16 hash bits keep collisions rare
 #define RATCHET_CELLS 65536      // flows in flight
+#define DSCP_ENTRIES 1024        // the levels of 128 ports
 #define PORT_LEVEL_CELLS 4096    // 512 ports x 8 levels
 #define LAXITY_CELLS 512         // 4 stages x 8 levels x 16 buckets
 #define COMPLETION_CELLS 2048    // 4 stages x 8 levels x on time or late x 32 octaves

@@ -42,24 +42,26 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
 
 // The level in the DSCP, for whoever orders packets behind this switch and does not know the shim.
 control ClassSelector(in bit<9> egress_port, inout headers_t hdr, in metadata_t meta) {
-    // RFC 2474: class selector CS0..CS7, the higher the more urgent.
     @name(".write_dscp")
-    action write_dscp() {
-        hdr.ipv4.dscp = meta.level ++ 3w0;
-        hdr.ipv6.dscp = meta.level ++ 3w0;
+    action write_dscp(bit<6> dscp) {
+        hdr.ipv4.dscp = dscp;
+        hdr.ipv6.dscp = dscp;
     }
 
     @name(".keep_dscp")
     action keep_dscp() {
     }
 
-    // Rows for the ports behind which others order by it.
+    // Rows, one for each level, for the ports behind which others order by DSCP.
     @name(".dscp")
     table dscp {
-        key = { egress_port : exact @name("egress_port"); }
+        key = {
+            egress_port     : exact @name("egress_port");
+            meta.level[2:0] : exact @name("level");
+        }
         actions = { write_dscp; keep_dscp; }
         default_action = keep_dscp;
-        size = EDGE_PORTS;
+        size = DSCP_ENTRIES;
     }
 
     apply {

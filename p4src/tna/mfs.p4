@@ -35,14 +35,24 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
     Codes() codes;
     Bias() bias;
     Rmlq() rmlq;
+    Remember() remember;
     Ratchet() ratchet;
     Police() police;
 
-    tick_t now;
+    tick_t       now;
+    bit<16>      cell;
+    ratchet_t    rule;
+    wide_level_t lowered;
+    bool         excess;
 
     action discard() {
         discarded.count(meta.discard_reason);
         for_deparser.drop_ctl = 1;
+    }
+
+    action enqueue(in wide_level_t level) {
+        for_tm.qid = (QueueId_t)level;
+        hdr.bridge.level = level;
     }
 
     // Nothing is nested that need not be: while a block of several stages runs, no stage does anything beside it. So
@@ -62,15 +72,19 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
         if (meta.discard_reason == DISCARD_NOTHING && hdr.inner.mfs.isValid() && hdr.inner.mfs.batch != 0) {
             progress.apply(hdr.inner.mfs);
         }
+        remember.apply(hdr.inner.mfs, meta.path.src_addr, now, meta, cell, rule);
         meta.rli = hdr.inner.mfs.target_layer |-| hdr.inner.mfs.current_layer;
         if (meta.discard_reason == DISCARD_NOTHING && hdr.inner.mfs.isValid()) {
             rmlq.apply(hdr.inner.mfs, meta);
         }
-        ratchet.apply(hdr.inner.mfs, meta.path.src_addr, now, meta);
-        police.apply(intrinsic.ingress_port, meta);
-        for_tm.qid = (QueueId_t)meta.level;
+        ratchet.apply(hdr.inner.mfs, cell, rule, meta);
+        police.apply(intrinsic.ingress_port, meta, lowered, excess);
+        if (excess) {
+            enqueue(lowered);
+        } else {
+            enqueue(meta.level);
+        }
         hdr.bridge.setValid();
-        hdr.bridge.level = meta.level;
         hdr.bridge.remaining_code = meta.remaining_code;
         hdr.bridge.bias = meta.bias;
         hdr.bridge.arrived = now;
@@ -109,9 +123,9 @@ control MfsEgress(inout bridged_headers_t hdr, inout metadata_t meta, in egress_
         // The intrinsic queueing time of Tofino has 18 bits of nanoseconds, a quarter of a millisecond: too short.
         measure();
         convert();
-        observe.apply(intrinsic.egress_port, queued_us, hdr.inner, meta);
         mark.apply(queued_us, hdr.inner, meta);
         class_selector.apply(intrinsic.egress_port, hdr.inner, meta);
+        observe.apply(intrinsic.egress_port, queued_us, hdr.inner, meta);
         last_hop.apply(intrinsic.egress_port, hdr.inner, meta);
     }
 }

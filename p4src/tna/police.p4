@@ -1,16 +1,15 @@
-// Policing: what a port sends at the top levels beyond its meter is lowered, never dropped.
+// Policing: what a port sends at the top levels beyond its meter is to be lowered, never dropped.
 #ifndef MFS_TNA_POLICE_P4
 #define MFS_TNA_POLICE_P4
 
 #include "../shared/headers.p4"
 
-control Police(in PortId_t ingress_port, inout metadata_t meta) {
+control Police(in PortId_t ingress_port, in metadata_t meta, out wide_level_t lowered, out bool excess) {
     // Bytes at or above police_floor, by ingress port.
     @name(".police")
     Meter<PortId_t>(EDGE_PORTS, MeterType_t.BYTES) police;
 
     wide_level_t below_floor;
-    wide_level_t lowered;
     bit<8>       color;
 
     action compare() {
@@ -24,9 +23,7 @@ control Police(in PortId_t ingress_port, inout metadata_t meta) {
         if (meta.trusted && below_floor == 0) {
             color = police.execute(ingress_port);
         }
-        if (color == (bit<8>)MeterColor_t.RED) {
-            meta.level = lowered;
-        }
+        excess = color == (bit<8>)MeterColor_t.RED;
     }
 }
 

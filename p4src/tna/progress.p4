@@ -4,30 +4,52 @@
 
 #include "../shared/headers.p4"
 
-// A stateful unit reads and writes one pair of cells a packet: the batch that holds the cell, and its layer.
-struct progress_t {
-    bit<32> batch;
-    bit<32> layer;
-}
-
 control Progress(inout mfs_t mfs) {
-    // Another batch takes the cell over, and never sees its predecessor's layer.
-    @name(".progress")
-    Register<progress_t, bit<16>>(PROGRESS_CELLS) progress;
-    Hash<bit<16>>(HashAlgorithm_t.CRC16) cell;
+    // The batch a cell belongs to. Another batch takes the cell over, and never sees its predecessor's layer.
+    @name(".progress_batch")
+    Register<bit<32>, bit<16>>(PROGRESS_CELLS) progress_batch;
+    // The highest layer seen.
+    @name(".progress_layer")
+    Register<bit<8>, bit<16>>(PROGRESS_CELLS) progress_layer;
 
-    RegisterAction<progress_t, bit<16>, bit<8>>(progress) advance = {
-        void apply(inout progress_t held, out bit<8> layer) {
-            if (held.batch != mfs.batch || held.layer <= (bit<32>)mfs.current_layer) {
-                held.layer = (bit<32>)mfs.current_layer;
+    Hash<bit<16>>(HashAlgorithm_t.CRC16) digest;
+
+    bit<16> cell;
+    bit<1>  known;
+
+    RegisterAction<bit<32>, bit<16>, bit<1>>(progress_batch) claim = {
+        void apply(inout bit<32> held, out bit<1> same) {
+            if (held == mfs.batch) {
+                same = 1;
+            } else {
+                same = 0;
             }
-            held.batch = mfs.batch;
-            layer = (bit<8>)held.layer;
+            held = mfs.batch;
+        }
+    };
+
+    RegisterAction<bit<8>, bit<16>, bit<8>>(progress_layer) advance = {
+        void apply(inout bit<8> held, out bit<8> layer) {
+            held = max(held, mfs.current_layer);
+            layer = held;
+        }
+    };
+
+    RegisterAction<bit<8>, bit<16>, bit<8>>(progress_layer) restart = {
+        void apply(inout bit<8> held, out bit<8> layer) {
+            held = mfs.current_layer;
+            layer = held;
         }
     };
 
     apply {
-        mfs.current_layer = advance.execute(cell.get({ mfs.batch }));
+        cell = digest.get({ mfs.batch });
+        known = claim.execute(cell);
+        if (known == 1) {
+            mfs.current_layer = advance.execute(cell);
+        } else {
+            mfs.current_layer = restart.execute(cell);
+        }
     }
 }
 

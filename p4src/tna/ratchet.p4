@@ -1,31 +1,29 @@
 // The ratchet: a flow's level only rises, and only where that cannot reorder a message; it falls to the scavenger alone.
+//
+// In two parts: what is remembered of the flow does not wait for the level that is chosen now.
 #ifndef MFS_TNA_RATCHET_P4
 #define MFS_TNA_RATCHET_P4
 
 #include "../shared/ratchet_rule.p4"
 #include "bridge.p4"
 
-control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, inout metadata_t meta) {
+control Remember(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t meta, out bit<16> cell,
+                 out ratchet_t rule) {
     // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
     @name(".ratchet_flow")
     Register<bit<32>, bit<16>>(RATCHET_CELLS) ratchet_flow;
     // When its last packet came in.
     @name(".ratchet_seen")
-    Register<bit<32>, bit<16>>(RATCHET_CELLS) ratchet_seen;
-    // The level it has reached.
-    @name(".ratchet_level")
-    Register<wide_level_t, bit<16>>(RATCHET_CELLS) ratchet_level;
+    Register<tick_t, bit<16>>(RATCHET_CELLS) ratchet_seen;
 
     Hash<bit<32>>(HashAlgorithm_t.CRC32) digest;
     RatchetRule() ratchet_rule;
 
-    bit<32>   identity;
-    tick_t    idle_gap;
-    tick_t    busy_since;
-    bit<16>   cell;
-    bit<1>    known;
-    bit<1>    idle;
-    ratchet_t rule;
+    bit<32> identity;
+    tick_t  idle_gap;
+    tick_t  busy_since;
+    bit<1>  known;
+    bit<1>  idle;
 
     RegisterAction<bit<32>, bit<16>, bit<1>>(ratchet_flow) claim = {
         void apply(inout bit<32> held, out bit<1> same) {
@@ -39,8 +37,8 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, inout metadata
     };
 
     // Differences of a clock that wraps: by their sign.
-    RegisterAction<bit<32>, bit<16>, bit<1>>(ratchet_seen) touch = {
-        void apply(inout bit<32> held, out bit<1> before) {
+    RegisterAction<tick_t, bit<16>, bit<1>>(ratchet_seen) touch = {
+        void apply(inout tick_t held, out bit<1> before) {
             if ((int<32>)(held - busy_since) < 0) {
                 before = 1;
             } else {
@@ -49,6 +47,33 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, inout metadata
             held = now;
         }
     };
+
+    // An action each, for one stage does one of them.
+    action convert() {
+        idle_gap = TICKS_OF(meta.idle_gap_us);
+    }
+
+    action look_back() {
+        busy_since = now - idle_gap;
+    }
+
+    apply {
+        identity = digest.get({ mfs.batch, mfs.flow, src_addr });
+        convert();
+        look_back();
+        cell = identity[15:0];
+        if (meta.discard_reason == DISCARD_NOTHING && mfs.isValid() && mfs.stage != STAGE_NONE) {
+            known = claim.execute(cell);
+            idle = touch.execute(cell);
+        }
+        ratchet_rule.apply(mfs, known == 1, idle == 1, rule);
+    }
+}
+
+control Ratchet(in mfs_t mfs, in bit<16> cell, in ratchet_t rule, inout metadata_t meta) {
+    // The level that the flow has reached.
+    @name(".ratchet_level")
+    Register<wide_level_t, bit<16>>(RATCHET_CELLS) ratchet_level;
 
     RegisterAction<wide_level_t, bit<16>, wide_level_t>(ratchet_level) restart = {
         void apply(inout wide_level_t held, out wide_level_t reached) {
@@ -70,24 +95,8 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in tick_t now, inout metadata
         }
     };
 
-    // An action each, for one stage does one of them.
-    action convert() {
-        idle_gap = TICKS_OF(meta.idle_gap_us);
-    }
-
-    action look_back() {
-        busy_since = now - idle_gap;
-    }
-
     apply {
-        identity = digest.get({ mfs.batch, mfs.flow, src_addr });
-        convert();
-        look_back();
-        cell = identity[15:0];
         if (meta.discard_reason == DISCARD_NOTHING && mfs.isValid() && mfs.stage != STAGE_NONE) {
-            known = claim.execute(cell);
-            idle = touch.execute(cell);
-            ratchet_rule.apply(mfs, known == 1, idle == 1, rule);
             if (rule == RATCHET_RESTART || meta.level == (wide_level_t)SCAVENGER) {
                 meta.level = restart.execute(cell);
             } else if (rule == RATCHET_RISE) {
