@@ -249,6 +249,7 @@ def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4
     help="Multiply the mfs policy's thresholds of slack: for objectives so many times longer than tenths of seconds.",
 )
 @click.option("--policy-listen", metavar="HOST:PORT", help="Serve the policy in force to host agents here, over HTTP.")
+@click.option(
     "--device-config",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Give the switch this program, with --p4info; by default the one for v1model that comes along.",

@@ -84,9 +84,7 @@ def test_a_program_of_ones_own_is_given_to_the_switch(address: str, tmp_path: Pa
     assert set(base_entities(topology, SwitchParameters(), initial_biases(topology))) <= state
 
 
-def test_half_a_program_is_refused(
-    mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_half_a_program_is_refused(mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert mfs("ctrl", "--device-config", "mfs.pb") == 2
     assert "go together" in capsys.readouterr().err
     assert mfs("ctrl", "--device-config", str(tmp_path / "none"), "--p4info", str(tmp_path / "none")) == 1

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.stamp import LEVELS
 from mfs_ctrl.config import parse, read
 from mfs_ctrl.desired import base_entities, initial_biases
 from mfs_ctrl.entries import Lpm, TableEntry
 from mfs_ctrl.errors import ConfigError
-from host_agent.stamp import LEVELS
 from tests.cli_support import finished, free_address, one_error
 
 GOOD = """
