@@ -71,7 +71,8 @@ def make_tofino(name: str) -> None:
     subprocess.run([TOFINO_DRIVER, *target, *output, "../tna/mfs.p4"], check=True, cwd=BUILD)
     # The driver of an installed p4c leaves out its last step, the file that names all others.
     conf = ["--conf-type", "BF-RT", "--bfrt-name", f"{name}/bf-rt.json", "--name", "mfs", "--device", chip]
-    subprocess.run([CONF_WRITER, *conf, "--outputdir", name, "--pipe", "pipe"], check=True, cwd=BUILD)
+    conf += ["--p4-version", "p4-16", "--outputdir", name, "--pipe", "pipe"]
+    subprocess.run([CONF_WRITER, *conf], check=True, cwd=BUILD)
 
 
 PROGRAMS = (
