@@ -20,6 +20,7 @@ V1MODEL_COMPILER = "p4c-bm2-ss"
 TOFINO_COMPILER = "p4c-barefoot"
 TOFINO_DRIVER = "p4c"
 """Runs the Tofino compiler, the assembler and what else makes a loadable program; needs the compiler beside it."""
+CONF_WRITER = "p4c-gen-conf"
 VALUE_BITS = 32
 MANTISSA_BITS = 3
 
@@ -68,6 +69,10 @@ def make_tofino(name: str) -> None:
     ]
     target = ["--target", chip, "--arch", "t2na" if chip == "tofino2" else "tna"]
     subprocess.run([TOFINO_DRIVER, *target, *output, "../tna/mfs.p4"], check=True, cwd=BUILD)
+    # The driver of an installed p4c leaves out its last step, the file that names all others.
+    conf = ["--conf-type", "BF-RT", "--bfrt-name", f"{name}/bf-rt.json", "--name", "mfs", "--device", chip]
+    conf += ["--p4-version", "p4-16", "--outputdir", name, "--pipe", "pipe"]
+    subprocess.run([CONF_WRITER, *conf], check=True, cwd=BUILD)
 
 
 PROGRAMS = (

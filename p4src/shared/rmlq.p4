@@ -46,6 +46,7 @@ control Bias(in bit<9> egress_port, inout metadata_t meta) {
     table epoch {
         actions = { activate; }
         default_action = activate(0, IDLE_GAP_NEVER_US);
+        size = 1;
     }
 
     apply {
