@@ -54,14 +54,13 @@ typedef bit<12> port_level_t;   // egress port, level: what each level sends by 
 typedef bit<9> laxity_t;
 typedef bit<11> completion_t;   // stage, level, late, octave of |slack|: packets that are the last of their flow
 
-// Table and register sizes.
+// Table and register sizes, each table with the reason for its own.
 #define EDGE_PORTS 512           // every 9-bit port
 #define IPV4_ROUTES 4096         // a rack's hosts plus the fabric's prefixes
 #define IPV6_ROUTES 1024
 #define NEXT_HOP_GROUPS 1024
 #define NEXT_HOP_MEMBERS 2048    // members of all ECMP groups
 #define NEXT_HOP_GROUP_SIZE 64   // paths of one group
-#define LOG2_ROWS 236            // eight an octave, fewer in the first three
 #define RMLQ_ENTRIES 512         // two epochs of the largest policy
 #define PROGRESS_CELLS 65536     // batches in flight: 16 hash bits keep collisions rare
 #define RATCHET_CELLS 65536      // flows in flight

@@ -16,7 +16,6 @@ control Log2(in bit<32> value, out code_t code, out wide_code_t wide_code) {
         key = { value : ternary; }
         actions = { set_code; }
         const default_action = set_code(0);
-        size = LOG2_ROWS;
         const entries = {
 #include "log2_entries.p4"
         }

@@ -5,7 +5,7 @@
 
 #include "headers.p4"
 
-parser PacketParser(packet_in packet, out headers_t hdr, inout metadata_t meta) {
+parser PacketParser(packet_in packet, inout headers_t hdr, inout metadata_t meta) {
     Ipv4Header() ipv4_header;
 
     state start {

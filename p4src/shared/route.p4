@@ -16,6 +16,7 @@ control Route(in headers_t hdr, inout metadata_t meta) {
         meta.routed = false;
     }
 
+    // A rack's hosts and the fabric's prefixes, to groups.
     @name(".ipv4_route")
     table ipv4_route {
         key = { hdr.ipv4.dst_addr : lpm @name("dst_addr"); }
@@ -24,6 +25,7 @@ control Route(in headers_t hdr, inout metadata_t meta) {
         size = IPV4_ROUTES;
     }
 
+    // The same; fewer, for a key takes four times the TCAM on Tofino.
     @name(".ipv6_route")
     table ipv6_route {
         key = { hdr.ipv6.dst_addr : lpm @name("dst_addr"); }

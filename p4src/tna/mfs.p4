@@ -22,6 +22,7 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
                    in ingress_intrinsic_metadata_from_parser_t from_parser,
                    inout ingress_intrinsic_metadata_for_deparser_t for_deparser,
                    inout ingress_intrinsic_metadata_for_tm_t for_tm) {
+    // By reason: 0 no route, 1 malformed, 2 time to live over.
     @name(".discarded")
     Counter<bit<64>, discard_reason_t>(DISCARD_REASONS, CounterType_t.PACKETS_AND_BYTES) discarded;
 

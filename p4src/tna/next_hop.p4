@@ -4,7 +4,7 @@
 
 #include "../shared/headers.p4"
 
-control NextHop(inout headers_t hdr, inout metadata_t meta, out PortId_t egress_port) {
+control NextHop(inout headers_t hdr, inout metadata_t meta, inout PortId_t egress_port) {
     Hash<bit<16>>(HashAlgorithm_t.CRC16) path_hash;
     // P4Runtime knows members and groups by one name, which is that of the members here.
     @name(".next_hop_selector")
@@ -19,6 +19,7 @@ control NextHop(inout headers_t hdr, inout metadata_t meta, out PortId_t egress_
         hdr.ethernet.dst_addr = dst_addr;
     }
 
+    // A group's port and addresses.
     @name(".next_hop")
     table next_hop {
         key = {

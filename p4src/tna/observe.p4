@@ -5,10 +5,13 @@
 #include "../shared/aged.p4"
 
 control Observe(in PortId_t egress_port, in bit<32> queued_us, inout headers_t hdr, inout metadata_t meta) {
+    // What each level sends by each port.
     @name(".port_level")
     Counter<bit<64>, port_level_t>(PORT_LEVEL_CELLS, CounterType_t.PACKETS_AND_BYTES) port_level;
+    // How urgent stamped packets are as they leave, by stage and level.
     @name(".laxity")
     Counter<bit<64>, laxity_t>(LAXITY_CELLS, CounterType_t.PACKETS_AND_BYTES) laxity;
+    // With how much slack flows end, or how late: their last packets.
     @name(".completion")
     Counter<bit<32>, completion_t>(COMPLETION_CELLS, CounterType_t.PACKETS) completion;
 

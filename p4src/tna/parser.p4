@@ -5,7 +5,7 @@
 #include "bridge.p4"
 
 // Headers without options only: others are discarded in ingress, since their sum covers more than is parsed.
-parser Ipv4Header(packet_in packet, out ipv4_t ipv4, inout metadata_t meta) {
+parser Ipv4Header(packet_in packet, inout ipv4_t ipv4, inout metadata_t meta) {
     Checksum() sum;
 
     state start {

@@ -17,6 +17,7 @@ control NextHop(inout headers_t hdr, inout metadata_t meta, inout standard_metad
         hdr.ethernet.dst_addr = dst_addr;
     }
 
+    // A group's port and addresses. p4c warns that such a table takes no default action: it has the one that does nothing.
     @name(".next_hop")
     table next_hop {
         key = {

@@ -6,17 +6,20 @@
 #include "../shared/aged.p4"
 
 control Observe(in bit<9> egress_port, in bit<32> queued_us, inout headers_t hdr, inout metadata_t meta) {
+    // What each level sends by each port.
     @name(".port_level")
     counter(PORT_LEVEL_CELLS, CounterType.packets_and_bytes) port_level;
+    // How urgent stamped packets are as they leave, by stage and level.
     @name(".laxity")
     counter(LAXITY_CELLS, CounterType.packets_and_bytes) laxity;
+    // With how much slack flows end, or how late: their last packets.
     @name(".completion")
     counter(COMPLETION_CELLS, CounterType.packets) completion;
 
     Aged() aged;
 
     apply {
-        port_level.count((bit<32>)(egress_port ++ meta.level[2:0]));
+        port_level.count((bit<32>)(port_level_t)(egress_port ++ meta.level[2:0]));
         if (hdr.mfs.isValid()) {
             aged.apply(queued_us, hdr.mfs, meta);
             laxity.count((bit<32>)meta.laxity_cell);

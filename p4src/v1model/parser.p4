@@ -6,7 +6,7 @@
 #include "../shared/headers.p4"
 
 // The checksum has a block of its own.
-parser Ipv4Header(packet_in packet, out ipv4_t ipv4, inout metadata_t meta) {
+parser Ipv4Header(packet_in packet, inout ipv4_t ipv4, inout metadata_t meta) {
     state start {
         packet.extract(ipv4);
         transition accept;
