@@ -22,7 +22,7 @@ TOFINO_DRIVER = "p4c"
 """Runs the Tofino compiler, the assembler and what else makes a loadable program; needs the compiler beside it."""
 CONF_WRITER = "p4c-gen-conf"
 NOT_MEANT = {
-    "uninitialized-use": "metadata starts as zero, headers as invalid; a register's action runs after its operands are set",
+    "uninitialized-use": "metadata starts as zero, headers as invalid; registers' actions run after operands are set",
     "uninitialized-out-param": "as before, of what a parser gives",
     "invalid-header": "on Tofino codes are computed of packets without a stamp too, and not looked at",
 }
