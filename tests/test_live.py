@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from evaluation.cluster import Cluster
-from evaluation.live import LiveSettings, live_rack, prepared, serve
+from evaluation.live import LiveSettings, live_rack, prepared, run_live, serve
 from evaluation.trace import with_poisson_arrivals
 from host_agent.flow import FlowSpec
 from host_agent.stamp import Stage
@@ -64,3 +66,20 @@ def test_flows_are_stamped_ranked_counted_and_requests_served() -> None:
         assert result.summary.requests == 4
         assert result.flows > 0
         assert observed(rack.address).completed(Stage.P2D) > seen.completed(Stage.P2D)
+
+
+@real_kernel
+def test_both_policies_serve_the_same_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    """What each attains is said and not judged: few requests on a busy machine tell nothing."""
+    with linked():
+        pass
+    work = prepared(SETTINGS, 15)
+    said: list[str] = []
+    for result in run_live(("fifo", "mfs"), work, 20, 1, SETTINGS, said.append, fresh_prefix()):
+        assert result.summary.requests == 12
+        assert result.summary.ttft_mean_s > 0
+        with capsys.disabled():
+            print(
+                f"\n{result.policy}: {result.summary.slo_attainment:.0%} of {result.summary.requests} requests in time"
+            )
+    assert any(line.startswith("mfs: connected") for line in said)
