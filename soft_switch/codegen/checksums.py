@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from soft_switch.codegen.compiler import Compiler, Scope
 from soft_switch.codegen.context import Context
 from soft_switch.codegen.hashing import flat_inputs, memoised_hash
-from soft_switch.codegen.ir import Assign, If, Names, Return, Stmt
+from soft_switch.codegen.ir import Assign, If, Names, Stmt
 from soft_switch.codegen.primitives import emit_primitive
 from soft_switch.codegen.values import Value, fit, varbit_width, variable
 from soft_switch.errors import UnsupportedConstructError
@@ -146,8 +146,8 @@ class _Piece:
     updates: list[ChecksumDef]
 
 
-def emit_deparser(context: Context, scope: Scope) -> list[Stmt]:
-    """Updates checksums, then returns the bytes of all valid headers and the payload."""
+def emit_deparser(context: Context, scope: Scope) -> tuple[list[Stmt], str, Names]:
+    """Updates checksums; then the bytes of all valid headers and the payload, as Python, and what that reads."""
     program = context.program
     updates = [c for c in program.checksums if c.update]
     pieces = {name: _Piece(program.headers[name], []) for name in program.deparser_order}
@@ -174,8 +174,7 @@ def emit_deparser(context: Context, scope: Scope) -> list[Stmt]:
         result.append(If([(valid, frozenset((valid,)), body)], [Assign(name, "b''")]))
         parts.append(name)
         reads.add(name)
-    result.append(Return(" + ".join([*parts, "data[off:]"]), frozenset(reads)))
-    return result
+    return result, " + ".join([*parts, "data[off:]"]), frozenset(reads)
 
 
 def _stands_alone(context: Context, checksum: ChecksumDef, updates: list[ChecksumDef]) -> bool:

@@ -92,7 +92,9 @@ class Compiler:
         filled = self.field(FieldRef(ref.stack, NEXT)).const
         if filled is None:
             raise UnsupportedConstructError("last element of a stack outside of the parser", self.place)
-        return self.field(FieldRef(self.context.program.stacks[ref.stack][filled - 1], ref.name)) if filled else constant(0)
+        if filled == 0:
+            return constant(0)
+        return self.field(FieldRef(self.context.program.stacks[ref.stack][filled - 1], ref.name))
 
     def value(self, expr: Argument) -> Value:
         """A number."""

@@ -26,14 +26,6 @@ from soft_switch.program import (
 
 DROP_PORT = 511
 """An egress_spec of this drops the packet, as simple_switch has it unless told otherwise."""
-REMOVED = {
-    "clone_ingress_pkt_to_egress": "clone (ingress to egress)",
-    "clone_egress_pkt_to_egress": "clone (egress to egress)",
-    "resubmit": "resubmit",
-    "recirculate": "recirculate",
-    "truncate": "truncate",
-}
-"""Primitives that v1model has and this switch has not, and what to call them."""
 
 
 @dataclass(slots=True)
@@ -130,7 +122,19 @@ _RESERVED = frozenset(keyword.kwlist) | {
     "off",
     "packet",
     "port",
+    "again",
+    "frame",
+    "kept",
+    "parse_again",
+    "instance_type_now",
+    "clone_session",
+    "clone_list",
+    "resubmit_list",
+    "recirculate_list",
+    "truncate_to",
+    "rounds",
 }
+"""Names of variables that no field may take."""
 
 
 def all_primitives(program: Program) -> Iterator[Primitive]:
@@ -165,8 +169,6 @@ def _written_fields(program: Program) -> dict[str, set[str]]:
             if op.kind == "set":
                 note(op.args[0])
     for primitive in all_primitives(program):
-        if primitive.op in REMOVED:
-            raise UnsupportedConstructError(REMOVED[primitive.op], primitive.place)
         if primitive.op == "assign_header":
             for target_name in _headers_named(program, primitive.args[0]):
                 written.setdefault(target_name, set())

@@ -160,9 +160,7 @@ class _Parser:
         compiler.scope.learn(name, constant(filled + 1))
         return [*statements, Assign(name, str(filled + 1))], offset
 
-    def _extract_header(
-        self, name: str, op: ParserOp, compiler: Compiler, offset: Offset
-    ) -> tuple[list[Stmt], Offset]:
+    def _extract_header(self, name: str, op: ParserOp, compiler: Compiler, offset: Offset) -> tuple[list[Stmt], Offset]:
         header = self._program.headers[name]
         size = header.width // 8
         valid = self._context.valid(name)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from soft_switch.codegen import operators
 from soft_switch.codegen.compiler import Compiler, Scope
-from soft_switch.codegen.context import DROP_PORT, REMOVED, Context, header_name
+from soft_switch.codegen.context import DROP_PORT, Context, header_name
+from soft_switch.codegen.copies import CLONE, CLONE_LIST, RECIRCULATE, RESUBMIT, TRUNCATE, session_note
 from soft_switch.codegen.graph import CycleError, post_dominators
 from soft_switch.codegen.hashing import hash_value
-from soft_switch.codegen.ir import Assign, Break, Effect, If, Stmt, written
+from soft_switch.codegen.ir import Assign, Break, Effect, If, Loop, Stmt, written
 from soft_switch.codegen.values import Value, constant, fit, limits, varbit_width
 from soft_switch.errors import UnsupportedConstructError
 from soft_switch.program import (
@@ -54,10 +55,11 @@ class _Body:
         self._context = context
         self._primitives = primitives
         self._params = params
+        self._meets: dict[int, int | None] | None
         try:
             self._meets = post_dominators(0 if primitives else None, self._successors)
-        except CycleError as error:
-            raise UnsupportedConstructError("loop in an action", primitives[0].place) from error
+        except CycleError:
+            self._meets = None
 
     def _successors(self, index: int) -> list[int | None]:
         primitive = self._primitives[index]
@@ -77,7 +79,40 @@ class _Body:
             raise UnsupportedConstructError("computed jump", primitive.place)
         return self._at(target.value)
 
+    def _loop(self, scope: Scope) -> list[Stmt]:
+        """An action with jumps back: its straight parts as the parts of a loop. What they know of variables is lost."""
+        jumps = [i for i, p in enumerate(self._primitives) if p.op in ("_jump", "_jump_if_zero")]
+        starts = {0} | {after for i in jumps for after in self._successors(i) if after is not None}
+        counter = self._context.fresh("part")
+        parts: dict[int, list[Stmt]] = {}
+        for start in sorted(starts):
+            own, at = Scope(), start
+            body: list[Stmt] = []
+            while True:
+                primitive = self._primitives[at]
+                compiler = Compiler(self._context, own, primitive.place, self._params)
+                following = [-1 if after is None else after for after in self._successors(at)]
+                if primitive.op == "exit":
+                    raise UnsupportedConstructError("exit in an action with a loop", primitive.place)
+                if primitive.op == "_jump_if_zero":
+                    condition = compiler.truth(primitive.args[0])
+                    text = f"{following[0]} if {condition.text} else {following[1]}"
+                    body.append(Assign(counter, text, condition.reads))
+                    break
+                if primitive.op != "_jump":
+                    body += emit_primitive(compiler, primitive)
+                at = following[0]
+                if at in starts or at < 0:
+                    body.append(Assign(counter, str(at)))
+                    break
+            parts[start] = body
+        loop = Loop(counter, parts)
+        scope.forget(written([loop]))
+        return [Assign(counter, "0"), loop]
+
     def emit(self, start: int | None, stop: int | None, scope: Scope) -> list[Stmt]:
+        if self._meets is None:
+            return self._loop(scope)
         result: list[Stmt] = []
         at = start if self._primitives else None
         while at != stop and at is not None:
@@ -107,7 +142,7 @@ def emit_primitive(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
     """Statements of one primitive."""
     handler = _HANDLERS.get(primitive.op)
     if handler is None:
-        raise UnsupportedConstructError(REMOVED.get(primitive.op, f"primitive {primitive.op!r}"), primitive.place)
+        raise UnsupportedConstructError(f"primitive {primitive.op!r}", primitive.place)
     for position, argument in enumerate(primitive.args):
         if isinstance(argument, ElementRef) or (position == 0 and isinstance(argument, ElementField)):
             return _at_element(compiler, primitive, position)
@@ -163,11 +198,7 @@ def _object(primitive: Primitive, position: int) -> str:
 
 
 def _assign(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
-    target = _field(primitive, 0)
-    value = compiler.value(primitive.args[1])
-    if target == compiler.context.program.intrinsic("mcast_grp") and value.const != 0:
-        raise UnsupportedConstructError("multicast", primitive.place)
-    return compiler.assign(target, value)
+    return compiler.assign(_field(primitive, 0), compiler.value(primitive.args[1]))
 
 
 def _mark_to_drop(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
@@ -406,6 +437,25 @@ def _digest(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
     return [Assign(DIGEST, str(number.value))]
 
 
+def _clone(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
+    session, fields = compiler.value(primitive.args[0]), compiler.value(primitive.args[1])
+    return [
+        Assign(CLONE, session_note(session.operand), session.reads),
+        Assign(CLONE_LIST, fields.text, fields.reads),
+    ]
+
+
+def _come_again(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
+    fields = compiler.value(primitive.args[0])
+    return [Assign(RESUBMIT if primitive.op == "resubmit" else RECIRCULATE, fields.text, fields.reads)]
+
+
+def _truncate(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
+    length = compiler.value(primitive.args[0])
+    text = f"min({TRUNCATE} or {length.operand} + 1, {length.operand} + 1)"
+    return [Assign(TRUNCATE, text, length.reads | {TRUNCATE})]
+
+
 def _log_msg(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
     given = primitive.args[1] if len(primitive.args) > 1 else ()
     values = [compiler.value(v) for v in (given if isinstance(given, tuple) else ())]
@@ -446,6 +496,11 @@ _HANDLERS: dict[str, Handler] = {
     "modify_field_with_hash_based_offset": _hash,
     "modify_field_rng_uniform": _random,
     "generate_digest": _digest,
+    "clone_ingress_pkt_to_egress": _clone,
+    "clone_egress_pkt_to_egress": _clone,
+    "resubmit": _come_again,
+    "recirculate": _come_again,
+    "truncate": _truncate,
     "log_msg": _log_msg,
     "assert": _assertion,
     "assume": _assertion,

@@ -14,7 +14,17 @@ from rich.progress import track
 from rich.table import Table
 
 from soft_switch.errors import SwitchError
-from soft_switch.stf.samples import COMPILER, FAIL, PASS, UNSUPPORTED, Compiler, Outcome, find_pairs, run_pair, run_sample
+from soft_switch.stf.samples import (
+    COMPILER,
+    FAIL,
+    PASS,
+    UNSUPPORTED,
+    Compiler,
+    Outcome,
+    find_pairs,
+    run_pair,
+    run_sample,
+)
 
 _STYLES = {PASS: "green", FAIL: "red", UNSUPPORTED: "yellow"}
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -13,6 +13,7 @@ from soft_switch.externs import MeterConfig
 from soft_switch.matches import ActionCall, Exact, Lpm, Match, Range, Ternary
 from soft_switch.pipeline import Pipeline
 from soft_switch.program import KeyField, TableDef
+from soft_switch.replication import CloneSession, Replica
 from soft_switch.stf.script import (
     Add,
     Call,
@@ -69,8 +70,11 @@ class _Run:
         self._pipeline = pipeline
         self._switch = Switch()
         self._switch.install(pipeline)
-        for port in sorted(ports):
+        # Every port exists, since egress may recirculate or clone what was sent to one that the script does not name.
+        for port in range(self._pipeline.drop_port):
             self._switch.add_port(port, RATE_BPS, (QueueConfig(0, QUEUE_BYTES),) * QUEUES)
+        self._backlog: set[int] = set()
+        self._switch.on_backlog = self._backlog.add
         self._sent: dict[int, list[bytes]] = {port: [] for port in ports}
         self._expected: dict[int, list[Expect]] = {port: [] for port in ports}
         self._now_ns = PAUSE_NS
@@ -121,14 +125,11 @@ class _Run:
     def _packet(self, packet: Packet) -> None:
         switch = self._switch
         switch.receive(packet.port, packet.data, self._now_ns)
-        busy = True
-        while busy:
-            busy = False
-            for port, sent in self._sent.items():
-                while (frame := switch.transmit(port, self._now_ns)) is not None:
-                    sent.append(frame[0])
-                    self._now_ns += frame[1]
-                    busy = True
+        while self._backlog:
+            port = self._backlog.pop()
+            while (frame := switch.transmit(port, self._now_ns)) is not None:
+                self._sent.setdefault(port, []).append(frame[0])
+                self._now_ns += frame[1]
         self._now_ns += PAUSE_NS
 
     def _table(self, name: str) -> Table:
@@ -177,8 +178,34 @@ class _Run:
                 meter.configs[:] = [_rates(args[1:])] * meter.size
             else:
                 _within(args[1], meter.size)
+        elif kind == "mirroring":
+            self._mirroring(verb, [parse_number(arg) for arg in args])
         else:
-            raise ScriptError(f"{word} is not supported by the embedded switch")
+            self._multicast(verb.partition("_")[0], verb.rpartition("_")[2], [parse_number(arg) for arg in args])
+
+    def _mirroring(self, verb: str, args: Sequence[int]) -> None:
+        sessions = self._pipeline.replication.sessions
+        if verb == "add":
+            sessions[args[0]] = CloneSession((Replica(args[1]),))
+        elif verb == "add_mc":
+            sessions[args[0]] = CloneSession(group=args[1])
+        elif verb == "delete":
+            sessions.pop(args[0], None)
+        elif args[0] not in sessions:
+            raise ScriptError(f"there is no mirroring session {args[0]}")
+
+    def _multicast(self, thing: str, verb: str, args: Sequence[int]) -> None:
+        """Groups have nodes, by handle in the order of their creation; a node has a replication id and ports."""
+        groups = self._pipeline.replication.groups
+        if thing == "mgrp":
+            groups[args[0]] = ()
+        elif verb == "create":
+            self._nodes.append((args[0], tuple(args[1:])))
+        elif verb == "associate":
+            rid, ports = self._nodes[args[1]]
+            groups[args[0]] = (*groups[args[0]], *(Replica(port, rid) for port in ports))
+        else:
+            raise ScriptError("mc_node_update is not supported")
 
 
 def _resolve(name: str, known: Mapping[str, object], kind: str) -> str:
@@ -253,8 +280,8 @@ def _part(text: str, key: KeyField) -> Match:
         low, dots, high = text.partition("..")
         return Range(parse_number(low), parse_number(high if dots else low))
     if key.kind == "lpm" and "/" in text:
-        value, _, length = text.partition("/")
-        return Lpm(parse_number(value), parse_number(length))
+        prefix, _, length = text.partition("/")
+        return Lpm(parse_number(prefix), parse_number(length))
     base, digits = text[:2].lower(), text[2:]
     if key.kind == "exact" or base not in _DIGIT_BITS:
         value = parse_number(text)
