@@ -104,6 +104,7 @@ def _read_root(root: Json) -> Program:
         program.field_lists[number] = fields
     for action in _each(root, "actions", lambda a: _read_action(a, program)):
         program.actions[action.id] = action
+    program.value_sets = [str(item["name"]) for item in root.get("parse_vsets") or ()]
     _read_parser(root, program)
     _read_deparser(root, program)
     program.checksums = tuple(_each(root, "checksums", lambda c: _read_checksum(c, program)))
@@ -118,10 +119,7 @@ def _read_root(root: Json) -> Program:
 
 
 def _refuse(root: Json) -> None:
-    for key, construct in (
-        ("parse_vsets", "parser value set"),
-        ("extern_instances", "extern"),
-    ):
+    for key, construct in (("extern_instances", "extern"),):
         for item in root.get(key) or ():
             name = item.get("name", "?") if isinstance(item, dict) else "?"
             raise UnsupportedConstructError(f"{construct} {name!r}", place_of(item, key))
@@ -274,6 +272,10 @@ def _read_state(item: Json, program: Program) -> ParserState:
             transitions.append(Transition((), cfg["next_state"]))
         elif cfg.get("type", "hexstr") == "hexstr":
             transitions.append(Transition(_split_key(cfg, widths), cfg["next_state"]))
+        elif cfg["type"] == "parse_vset" and not cfg.get("mask"):
+            transitions.append(
+                Transition((), cfg["next_state"], program.value_sets[program.value_sets.index(cfg["value"])])
+            )
         else:
             raise UnsupportedConstructError(f"transition on a {cfg['type']}", f"parser state {name}")
     ops = tuple(_read_parser_op(op, program, name) for op in item["parser_ops"])

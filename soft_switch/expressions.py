@@ -48,6 +48,8 @@ def place_of(item: object, otherwise: str) -> str:
 
 def read_field(value: object, program: Program) -> FieldRef:
     """A [header, field] pair; KeyError if the program has no such field."""
+    if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+        raise UnsupportedConstructError("field of a header at a computed index where a field must be named", "a key")
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError(f"{value!r} is not a field")
     ref = FieldRef(str(value[0]), str(value[1]))
@@ -73,6 +75,8 @@ def read_expression(item: Json, program: Program, place: str) -> Expr:
     if kind in ("local", "runtime_data"):
         return Param(int(value))
     if kind == "header":
+        if isinstance(value, dict):
+            return read_expression(value, program, place)
         program.headers[value]
         return HeaderRef(str(value))
     if kind == "lookahead":

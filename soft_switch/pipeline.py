@@ -49,6 +49,7 @@ class Pipeline:
             that came in by a port at a time in nanoseconds; None if the program drops it.
         egress: ``egress(packet, enqueued_ns, dequeued_ns, enq_qdepth, deq_qdepth)`` runs egress, checksum update and
             deparser; None if the program drops it, else the bytes to send. Depths are in packets.
+        value_sets: members of each parser value set, tuples of the values that its select looks at.
         replication: clone sessions and multicast groups.
         spawned: what ``ingress`` and ``egress`` have made besides the packet that they return: copies, to be queued,
             and packets to go through ingress again (:meth:`reenter`). Whoever calls the two takes them out.
@@ -77,6 +78,7 @@ class Pipeline:
             for node in control.nodes.values():
                 if isinstance(node, TableDef):
                     self.tables[node.name] = self._table(node)
+        self.value_sets: dict[str, set[tuple[int, ...]]] = {name: set() for name in program.value_sets}
         self.replication = Replication()
         self.spawned = self.replication.spawned
         generated = generate(program, self._externs())
@@ -167,6 +169,7 @@ class Pipeline:
             ("counter", self.counters),
             ("meter", self.meters),
             ("register", self.registers),
+            ("value_set", self.value_sets),
         ):
             externs.update({f"{kind}:{name}": thing for name, thing in things.items()})
         for name, (_, unit) in self.direct_meters.items():

@@ -211,10 +211,14 @@ class ParserOp:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """Goes to ``next_state`` (None: accept) where each key part equals its value under its mask; () matches all."""
+    """Goes to ``next_state`` (None: accept) where each key part equals its value under its mask; () matches all.
+
+    With a ``value_set``: where the key parts are a member of it.
+    """
 
     parts: tuple[tuple[int, int], ...]
     next_state: str | None
+    value_set: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +357,7 @@ class Program:
     headers: dict[str, HeaderDef] = field(default_factory=dict)
     stacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    value_sets: list[str] = field(default_factory=list)
     field_lists: dict[int, tuple[FieldRef, ...]] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     states: dict[str, ParserState] = field(default_factory=dict)

@@ -67,7 +67,10 @@ class Return:
 
 @dataclass(slots=True)
 class Loop:
-    """Parts by number; each ends by setting ``variable`` to the number of the next, or to -1, which ends the loop."""
+    """Parts by number; each ends by setting ``variable`` to the number of the next, or to -1, which ends the loop.
+
+    A :class:`Break` ends it, too.
+    """
 
     variable: str
     parts: dict[int, list[Stmt]]
@@ -163,7 +166,7 @@ def _prune_loop(statement: Loop, live: Names) -> tuple[Stmt, Names]:
     """Any part may follow any other, so what one reads is live after all."""
     after = live | {statement.variable}
     while True:
-        pruned = {number: prune(body, after) for number, body in statement.parts.items()}
+        pruned = {number: prune(body, after, live) for number, body in statement.parts.items()}
         before = after.union(*(reads for _, reads in pruned.values()))
         if before == after:
             return Loop(statement.variable, {number: body for number, (body, _) in pruned.items()}), before

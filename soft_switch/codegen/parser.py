@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from soft_switch.codegen.compiler import Compiler, Scope
 from soft_switch.codegen.context import Context
-from soft_switch.codegen.ir import Assign, Block, Break, If, Multi, Names, Stmt, written
+from soft_switch.codegen.ir import Assign, Block, Break, If, Loop, Multi, Names, Stmt, written
 from soft_switch.codegen.primitives import emit_only_member, emit_primitive
 from soft_switch.codegen.values import Value, constant, fit
 from soft_switch.errors import UnsupportedConstructError
@@ -27,8 +27,12 @@ from soft_switch.program import (
     Primitive,
 )
 
-MAX_STATES = 2000
-"""States that a parser may have after unrolling."""
+MAX_WAYS = 1000
+"""Ways through a parser that are written out one by one; a parser with more of them becomes a loop over its states."""
+MAX_STATES = 4000
+"""States of such a loop: those of the program, once for each number of elements that the parser may have filled."""
+MAX_STEPS = 4096
+"""States that a packet may go through in a loop; bmv2 would go on for ever."""
 DATA: Names = frozenset(("data",))
 SIZE: Names = frozenset(("n",))
 _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
@@ -66,13 +70,22 @@ def emit_parser(context: Context, scope: Scope) -> list[Stmt]:
     return [Block(_Parser(context).emit_all(scope))]
 
 
+_Here = tuple[str, tuple[int | None, ...]]
+"""A state, and how many elements of each stack are filled there."""
+
+
+class _CannotUnrollError(Exception):
+    """The parser has a loop that no stack ends, or too many ways."""
+
+
 class _Parser:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._program = context.program
         self._emitted = 0
+        self._numbers: dict[_Here, int] | None = None
         self._error = self._program.intrinsic("parser_error")
-        self._way: list[tuple[str, tuple[int | None, ...]]] = []
+        self._way: list[_Here] = []
 
     def emit_all(self, scope: Scope) -> list[Stmt]:
         start: list[Stmt] = []
@@ -82,19 +95,58 @@ class _Parser:
             filled = self._context.name(FieldRef(stack, NEXT))
             start.append(Assign(filled, "0"))
             scope.learn(filled, constant(0))
-        return start + self._state(self._program.first_state, Offset(0), scope)
+        first = self._program.first_state
+        try:
+            return start + self._state(first, Offset(0), scope.copy())
+        except _CannotUnrollError:
+            return start + self._loop(first, scope)
+
+    def _loop(self, first: str | None, scope: Scope) -> list[Stmt]:
+        """All states as parts of one loop, each once for each number of elements that are filled."""
+        assert first is not None
+        self._numbers = {self._here(first, scope): 0}
+        self._state_of = {name: self._context.fresh(name) for name in ("part", "at", "steps")}
+        part, at, steps = self._state_of.values()
+        parts: dict[int, list[Stmt]] = {}
+        while len(parts) < len(self._numbers):
+            (name, filled), number = list(self._numbers.items())[len(parts)]
+            if number > MAX_STATES:
+                raise UnsupportedConstructError(f"parser of more than {MAX_STATES} states", f"parser state {name}")
+            own, offset = Scope(), Offset(0, at)
+            for stack, count in zip(self._program.stacks, filled, strict=True):
+                if count is not None:
+                    own.learn(self._context.name(FieldRef(stack, NEXT)), constant(count))
+            step: list[Stmt] = [
+                Assign(steps, f"{steps} + 1", frozenset((steps,))),
+                If([(f"{steps} > {MAX_STEPS}", frozenset((steps,)), self._fail("ParserTimeout", offset))]),
+            ]
+            parts[number] = step + self._one(name, offset, own)
+        loop = Loop(part, parts)
+        scope.forget(written([loop]))
+        return [Assign(part, "0"), Assign(at, "0"), Assign(steps, "0"), loop]
+
+    def _here(self, name: str, scope: Scope) -> _Here:
+        return name, tuple(self._filled(stack, scope) for stack in self._program.stacks)
 
     def _state(self, name: str | None, offset: Offset, scope: Scope) -> list[Stmt]:
         if name is None:
-            return [Assign("off", offset.text, offset.reads)]
+            end: list[Stmt] = [Assign("off", offset.text, offset.reads)]
+            return end if self._numbers is None else [*end, Break()]
+        # A loop that fills a stack ends: how far is known at every place, and a full stack is an error.
+        here = self._here(name, scope)
+        if self._numbers is not None:
+            number = self._numbers.setdefault(here, len(self._numbers))
+            part, at, _ = self._state_of.values()
+            return [Assign(at, offset.text, offset.reads), Assign(part, str(number))]
         self._emitted += 1
-        if self._emitted > MAX_STATES:
-            raise UnsupportedConstructError(f"parser of more than {MAX_STATES} ways", f"parser state {name}")
-        # A loop ends where it fills a stack: how far is known at every place, and a full stack is an error.
-        here = (name, tuple(self._filled(stack, scope) for stack in self._program.stacks))
-        if here in self._way:
-            raise UnsupportedConstructError("parser loop that fills no header stack", f"parser state {name}")
+        if here in self._way or self._emitted > MAX_WAYS:
+            raise _CannotUnrollError
         self._way.append(here)
+        result = self._one(name, offset, scope)
+        self._way.pop()
+        return result
+
+    def _one(self, name: str, offset: Offset, scope: Scope) -> list[Stmt]:
         state = self._program.states[name]
         result: list[Stmt] = []
         for op in state.ops:
@@ -105,7 +157,6 @@ class _Parser:
                 break
         else:
             result += self._select(state, offset, scope)
-        self._way.pop()
         return result
 
     def _filled(self, stack: str, scope: Scope) -> int | None:
@@ -255,6 +306,14 @@ class _Parser:
         branches: list[tuple[str, Names, list[Stmt]]] = []
         orelse: list[Stmt] | None = None
         for transition in state.transitions:
+            if transition.value_set is not None:
+                members = self._context.share(
+                    f"members_{transition.value_set}", self._context.externs[f"value_set:{transition.value_set}"]
+                )
+                text = f"({', '.join(part.text for part in parts)},) in {members}"
+                body = self._state(transition.next_state, offset, scope.copy())
+                branches.append((text, frozenset().union(*(part.reads for part in parts)), body))
+                continue
             tests = [_test(part, value, mask) for part, (value, mask) in zip(parts, transition.parts, strict=False)]
             text = " and ".join(test for test in tests if test)
             body = self._state(transition.next_state, offset, scope.copy())
