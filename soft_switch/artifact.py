@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from soft_switch import expressions
 from soft_switch.controls import read_control
 from soft_switch.errors import ArtifactError, UnsupportedConstructError
-from soft_switch.expressions import Json, place_of, read_expression, read_field, read_primitive
+from soft_switch.expressions import Json, place_of, read_expression, read_field, read_last, read_primitive
 from soft_switch.program import (
     Action,
     ArrayDef,
@@ -26,7 +26,9 @@ from soft_switch.program import (
     FieldRef,
     HeaderDef,
     HeaderRef,
+    LastField,
     Lookahead,
+    NextElement,
     ParserOp,
     ParserState,
     Program,
@@ -98,8 +100,11 @@ def _read_root(root: Json) -> Program:
         program.calculations[calculation.name] = calculation
     for number, digest in _each(root, "learn_lists", lambda d: _read_digest(d, program)):
         program.digests[number] = digest
+    for number, fields in _each(root, "field_lists", _field_list_reader(program)) if "field_lists" in root else ():
+        program.field_lists[number] = fields
     for action in _each(root, "actions", lambda a: _read_action(a, program)):
         program.actions[action.id] = action
+    program.value_sets = [str(item["name"]) for item in root.get("parse_vsets") or ()]
     _read_parser(root, program)
     _read_deparser(root, program)
     program.checksums = tuple(_each(root, "checksums", lambda c: _read_checksum(c, program)))
@@ -114,13 +119,7 @@ def _read_root(root: Json) -> Program:
 
 
 def _refuse(root: Json) -> None:
-    for key, construct in (
-        ("header_stacks", "header stack"),
-        ("header_unions", "header union"),
-        ("header_union_stacks", "stack of header unions"),
-        ("parse_vsets", "parser value set"),
-        ("extern_instances", "extern"),
-    ):
+    for key, construct in (("extern_instances", "extern"),):
         for item in root.get(key) or ():
             name = item.get("name", "?") if isinstance(item, dict) else "?"
             raise UnsupportedConstructError(f"{construct} {name!r}", place_of(item, key))
@@ -130,10 +129,14 @@ def _read_headers(root: Json, program: Program) -> None:
     types: dict[str, tuple[FieldDef, ...]] = {}
 
     def read_type(item: Json) -> None:
-        fields = []
+        fields: list[FieldDef] = []
         for name, width, *rest in item["fields"]:
             if width == "*":
-                raise UnsupportedConstructError(f"field of variable width {name!r}", f"header type {item['name']}")
+                if any(f.most for f in fields):
+                    raise UnsupportedConstructError("two fields of variable width", f"header type {item['name']}")
+                fixed = sum(int(f[1]) for f in item["fields"] if f[1] != "*")
+                fields.append(FieldDef(str(name), 0, False, int(item["max_length"]) * 8 - fixed))
+                continue
             if rest[1:] and rest[1]:
                 raise UnsupportedConstructError(f"saturating field {name!r}", f"header type {item['name']}")
             if not isinstance(width, int) or not 0 < width <= MAX_WIDTH:
@@ -150,6 +153,17 @@ def _read_headers(root: Json, program: Program) -> None:
 
     _each(root, "header_types", read_type)
     _each(root, "headers", read_header)
+    by_id = {item["id"]: item["name"] for item in root["headers"]}
+    unions = root.get("header_unions") or []
+    union_by_id = {item["id"]: item["name"] for item in unions}
+    for item in unions:
+        program.unions[item["name"]] = tuple(by_id[i] for i in item["header_ids"])
+    for item in root.get("header_stacks") or ():
+        program.stacks[item["name"]] = tuple(by_id[i] for i in item["header_ids"])
+    for item in root.get("header_union_stacks") or ():
+        program.stacks[item["name"]] = tuple(union_by_id[i] for i in item["header_union_ids"])
+    if not all(program.stacks.values()):
+        raise ArtifactError("header_stacks: a stack without elements")
 
 
 def _read_array(item: Json) -> ArrayDef:
@@ -202,6 +216,16 @@ def _read_digest(item: Json, program: Program) -> tuple[int, DigestDef]:
     return int(item["id"]), DigestDef(item["name"], tuple(inputs))
 
 
+def _field_list_reader(program: Program) -> Callable[[Json], tuple[int, tuple[FieldRef, ...]]]:
+    def read(item: Json) -> tuple[int, tuple[FieldRef, ...]]:
+        for element in item["elements"]:
+            if element["type"] != "field":
+                raise UnsupportedConstructError(f"field list with a {element['type']}", f"field list {item['name']}")
+        return int(item["id"]), tuple(read_field(element["value"], program) for element in item["elements"])
+
+    return read
+
+
 def _read_action(item: Json, program: Program) -> Action:
     params = tuple((p["name"], int(p["bitwidth"])) for p in item["runtime_data"])
     primitives = tuple(read_primitive(p, program, f"action {item['name']}") for p in item["primitives"])
@@ -226,13 +250,17 @@ def _read_parser(root: Json, program: Program) -> None:
 
 def _read_state(item: Json, program: Program) -> ParserState:
     name = item["name"]
-    key: list[FieldRef | Lookahead] = []
+    key: list[FieldRef | LastField | Lookahead] = []
     widths = []
     for part in item["transition_key"]:
         if part["type"] == "field":
             ref = read_field(part["value"], program)
             widths.append(program.field_def(ref).width)
             key.append(ref)
+        elif part["type"] == "stack_field":
+            last = read_last(part["value"], program)
+            widths.append(program.field_def(FieldRef(program.stacks[last.stack][0], last.name)).width)
+            key.append(last)
         elif part["type"] == "lookahead":
             key.append(Lookahead(int(part["value"][0]), int(part["value"][1])))
             widths.append(int(part["value"][1]))
@@ -244,6 +272,10 @@ def _read_state(item: Json, program: Program) -> ParserState:
             transitions.append(Transition((), cfg["next_state"]))
         elif cfg.get("type", "hexstr") == "hexstr":
             transitions.append(Transition(_split_key(cfg, widths), cfg["next_state"]))
+        elif cfg["type"] == "parse_vset" and not cfg.get("mask"):
+            transitions.append(
+                Transition((), cfg["next_state"], program.value_sets[program.value_sets.index(cfg["value"])])
+            )
         else:
             raise UnsupportedConstructError(f"transition on a {cfg['type']}", f"parser state {name}")
     ops = tuple(_read_parser_op(op, program, name) for op in item["parser_ops"])
@@ -266,11 +298,11 @@ def _split_key(cfg: Json, widths: list[int]) -> tuple[tuple[int, int], ...]:
 
 def _read_parser_op(item: Json, program: Program, state: str) -> ParserOp:
     kind, parameters, place = item["op"], item["parameters"], place_of(item, f"parser state {state}")
-    if kind == "extract":
-        if parameters[0]["type"] != "regular":
-            raise UnsupportedConstructError(f"extract into a {parameters[0]['type']}", place)
-        program.headers[parameters[0]["value"]]
-        return ParserOp(kind, (HeaderRef(parameters[0]["value"]),))
+    if kind in ("extract", "extract_VL"):
+        target = _read_extracted(parameters[0], program, place)
+        if kind == "extract":
+            return ParserOp(kind, (target,))
+        return ParserOp("extract", (target, read_expression(parameters[1], program, place)))
     if kind == "set":
         return ParserOp(kind, tuple(read_expression(p, program, place) for p in parameters))
     if kind == "verify":
@@ -282,6 +314,21 @@ def _read_parser_op(item: Json, program: Program, state: str) -> ParserOp:
     if kind == "primitive":
         return ParserOp(kind, (), read_primitive(parameters[0], program, place))
     raise UnsupportedConstructError(f"parser operation {kind!r}", place)
+
+
+def _read_extracted(item: Json, program: Program, place: str) -> HeaderRef | NextElement:
+    kind, value = item["type"], item["value"]
+    if kind == "regular":
+        program.headers[value]
+        return HeaderRef(value)
+    if kind == "stack":
+        program.stacks[value]
+        return NextElement(value, None)
+    if kind == "union_stack":
+        union = program.stacks[value[0]][0]
+        members = [name.rpartition(".")[2] for name in program.unions[union]]
+        return NextElement(value[0], members.index(value[1]))
+    raise UnsupportedConstructError(f"extract into a {kind}", place)
 
 
 def _read_deparser(root: Json, program: Program) -> None:

@@ -6,18 +6,24 @@ from typing import Any
 
 from soft_switch.errors import UnsupportedConstructError
 from soft_switch.program import (
+    NEXT,
     Argument,
     BoolConst,
     Const,
+    ElementField,
+    ElementRef,
     Expr,
     FieldRef,
     HeaderRef,
+    LastField,
     Lookahead,
     ObjectRef,
     Op,
     Param,
     Primitive,
     Program,
+    StackRef,
+    UnionRef,
 )
 
 Json = dict[str, Any]
@@ -27,7 +33,7 @@ BINARY = frozenset(
     | {"two_comp_mod", "sat_cast", "usat_cast"}
 )
 """Operations with two operands."""
-UNARY = frozenset({"not", "~", "valid", "d2b", "b2d", "-", "+"})
+UNARY = frozenset({"not", "~", "valid", "valid_union", "d2b", "b2d", "-", "+"})
 """Operations with one operand."""
 _OBJECTS = {"counter_array": "counters", "meter_array": "meters", "register_array": "registers"}
 
@@ -42,6 +48,8 @@ def place_of(item: object, otherwise: str) -> str:
 
 def read_field(value: object, program: Program) -> FieldRef:
     """A [header, field] pair; KeyError if the program has no such field."""
+    if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+        raise UnsupportedConstructError("field of a header at a computed index where a field must be named", "a key")
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError(f"{value!r} is not a field")
     ref = FieldRef(str(value[0]), str(value[1]))
@@ -67,15 +75,50 @@ def read_expression(item: Json, program: Program, place: str) -> Expr:
     if kind in ("local", "runtime_data"):
         return Param(int(value))
     if kind == "header":
+        if isinstance(value, dict):
+            return read_expression(value, program, place)
         program.headers[value]
         return HeaderRef(str(value))
     if kind == "lookahead":
         return Lookahead(int(value[0]), int(value[1]))
+    if kind in ("header_stack", "header_union_stack"):
+        program.stacks[value]
+        return StackRef(str(value))
+    if kind == "header_union":
+        program.unions[value]
+        return UnionRef(str(value))
+    if kind == "stack_field":
+        return read_last(value, program)
     raise UnsupportedConstructError(f"operand of type {kind!r}", place)
 
 
-def _read_op(item: Json, program: Program, place: str) -> Op:
+def read_last(value: object, program: Program) -> LastField:
+    """A [stack, field] pair; KeyError if the program has no such field."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"{value!r} is not a field of a stack")
+    last = LastField(str(value[0]), str(value[1]))
+    program.field_def(FieldRef(program.stacks[last.stack][0], last.name))
+    return last
+
+
+def _read_op(item: Json, program: Program, place: str) -> Expr:
     op = item["op"]
+    if op in ("dereference_header_stack", "dereference_union_stack"):
+        stack = read_expression(item["left"], program, place)
+        if not isinstance(stack, StackRef) or program.stacks[stack.name][0] in program.unions:
+            raise UnsupportedConstructError("stack of header unions with an index that is computed", place)
+        return ElementRef(stack.name, read_expression(item["right"], program, place))
+    if op == "access_field":
+        element = read_expression(item["left"], program, place)
+        if not isinstance(element, ElementRef):
+            raise UnsupportedConstructError("field of a header that is computed", place)
+        fields = program.headers[program.stacks[element.stack][0]].fields
+        return ElementField(element, fields[int(item["right"])].name)
+    if op == "last_stack_index":
+        stack = read_expression(item["right"], program, place)
+        if not isinstance(stack, StackRef):
+            raise ValueError(f"{op} of {stack}")
+        return Op("-", FieldRef(stack.name, NEXT), Const(1))
     right = read_expression(item["right"], program, place)
     left = None if item.get("left") is None else read_expression(item["left"], program, place)
     if op == "?":

@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Callable, Sequence
 
 HashFunction = Callable[[bytes], int]
+VARYING = -1
+"""In place of a width: the value of a field of variable width, which comes after a one."""
 MEMO_LIMIT = 65_536
 """Results that a :class:`HashMemo` keeps before it starts afresh."""
 
@@ -77,6 +79,14 @@ def pack_fields(values: Sequence[int], widths: Sequence[int]) -> bytes:
     return (number << -total % 8).to_bytes((total + 7) // 8, "big")
 
 
+def sized(value: int, width: int) -> tuple[int, int]:
+    """(value, width in bits) also of a field of variable width."""
+    if width != VARYING:
+        return value, width
+    bits = (value or 1).bit_length() - 1
+    return value & ~(1 << bits), bits
+
+
 class HashMemo(dict[tuple[int, ...], int]):
     """Hash of a fixed list of fields, looked up by the values: ``memo[values]``.
 
@@ -86,21 +96,22 @@ class HashMemo(dict[tuple[int, ...], int]):
     Args:
         function: the algorithm.
         headers: number of headers, whose validity comes first in the key.
-        fields: for each value (index of its header or -1 for none, width in bits).
+        fields: for each value (index of its header or -1 for none, width in bits or VARYING).
     """
 
     def __init__(self, function: HashFunction, headers: int, fields: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self._function = function
         self._headers = headers
-        self._fields = tuple((header, width, (1 << width) - 1) for header, width in fields)
+        self._fields = tuple(fields)
 
     def __missing__(self, key: tuple[int, ...]) -> int:
         number = total = 0
-        for (header, width, ones), value in zip(self._fields, key[self._headers :], strict=True):
+        for (header, width), value in zip(self._fields, key[self._headers :], strict=True):
             if header < 0 or key[header]:
-                number = number << width | value & ones
-                total += width
+                part, bits = sized(value, width)
+                number = number << bits | part & (1 << bits) - 1
+                total += bits
         result = self._function((number << -total % 8).to_bytes((total + 7) // 8, "big"))
         if len(self) >= MEMO_LIMIT:
             self.clear()

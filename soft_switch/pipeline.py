@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from soft_switch.action_profile import ActionProfile
 from soft_switch.artifact import read_program
@@ -20,22 +20,10 @@ from soft_switch.errors import ArtifactError, ProgramAssertionError, TableError
 from soft_switch.externs import CounterArray, DirectMeter, MeterArray, RegisterArray
 from soft_switch.matches import ActionCall, Exact, Lpm, Match, Range, Ternary
 from soft_switch.program import ConstEntry, Program, TableDef
+from soft_switch.replication import Ingressed, Reentry, Replication
 from soft_switch.tables import NO_ACTION, Table
 
 _LOG = logging.getLogger("soft_switch.program")
-
-
-class Ingressed(NamedTuple):
-    """A packet between ingress and egress.
-
-    ``egress_port`` and ``priority`` (0..7) are what the program chose, ``length`` the bytes that came in, ``state``
-    what egress needs and is nobody else's business.
-    """
-
-    egress_port: int
-    priority: int
-    length: int
-    state: tuple[Any, ...]
 
 
 DigestSink = Callable[[str, tuple[int, ...]], None]
@@ -61,6 +49,10 @@ class Pipeline:
             that came in by a port at a time in nanoseconds; None if the program drops it.
         egress: ``egress(packet, enqueued_ns, dequeued_ns, enq_qdepth, deq_qdepth)`` runs egress, checksum update and
             deparser; None if the program drops it, else the bytes to send. Depths are in packets.
+        value_sets: members of each parser value set, tuples of the values that its select looks at.
+        replication: clone sessions and multicast groups.
+        spawned: what ``ingress`` and ``egress`` have made besides the packet that they return: copies, to be queued,
+            and packets to go through ingress again (:meth:`reenter`). Whoever calls the two takes them out.
         on_digest: called with name and values of every digest that the program sends, if set.
         source: the generated Python.
     """
@@ -86,8 +78,12 @@ class Pipeline:
             for node in control.nodes.values():
                 if isinstance(node, TableDef):
                     self.tables[node.name] = self._table(node)
+        self.value_sets: dict[str, set[tuple[int, ...]]] = {name: set() for name in program.value_sets}
+        self.replication = Replication()
+        self.spawned = self.replication.spawned
         generated = generate(program, self._externs())
         self.source = generated.source
+        self.replication.rid_at = generated.rid_at
         space: dict[str, Any] = dict(generated.objects)
         try:
             exec(compile(generated.source, "<generated pipeline>", "exec"), space)
@@ -95,6 +91,7 @@ class Pipeline:
             raise ArtifactError(f"the program is too deeply nested to be compiled: {error}") from error
         self.ingress: IngressFunction = space["ingress"]
         self.egress: EgressFunction = space["egress"]
+        self._enter: Callable[..., Ingressed | None] = space["ingress"]
 
     @classmethod
     def load(cls, json_text: str | bytes) -> Pipeline:
@@ -111,6 +108,10 @@ class Pipeline:
             # Every part was well formed by itself, so what is left is one that refers to what is not there.
             reason = f"{type(error).__name__}: {error}"
             raise ArtifactError(f"the parts of the program do not fit together ({reason})") from error
+
+    def reenter(self, packet: Reentry, now_ns: int) -> Ingressed | None:
+        """Ingress for a packet that was resubmitted or recirculated."""
+        return self._enter(packet.port, packet.data, now_ns, packet.again)
 
     def _table(self, definition: TableDef) -> Table:
         actions = self.program.actions
@@ -157,6 +158,9 @@ class Pipeline:
             "log": _log_message,
             "fail": _fail,
             "digest": self._send_digest,
+            "clone": self.replication.clone,
+            "multicast": self.replication.multicast,
+            "again": self.replication.again,
             "new": tuple.__new__,
             "kind": Ingressed,
         }
@@ -165,6 +169,7 @@ class Pipeline:
             ("counter", self.counters),
             ("meter", self.meters),
             ("register", self.registers),
+            ("value_set", self.value_sets),
         ):
             externs.update({f"{kind}:{name}": thing for name, thing in things.items()})
         for name, (_, unit) in self.direct_meters.items():

@@ -6,15 +6,21 @@ from dataclasses import dataclass, field
 
 VALID = "$valid$"
 """Name of the hidden one-bit field of a header that says whether the header is valid."""
+NEXT = "$next$"
+"""Name of the hidden field of a header stack: how many elements the parser has filled."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldDef:
-    """One field of a header type: width in bits; signed fields hold two's complement numbers."""
+    """One field of a header type: width in bits; signed fields hold two's complement numbers.
+
+    A field of variable width (varbit) has ``width`` 0, and ``most`` is the greatest number of bits that it may have.
+    """
 
     name: str
     width: int
     signed: bool
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +34,13 @@ class HeaderDef:
 
     @property
     def width(self) -> int:
-        """Width of the whole header in bits."""
+        """Width of the whole header in bits, without a field of variable width."""
         return sum(f.width for f in self.fields)
+
+    @property
+    def varbit(self) -> FieldDef | None:
+        """The field of variable width, if there is one; there is at most one."""
+        return next((f for f in self.fields if f.most), None)
 
     def shift(self, name: str) -> int:
         """Position of a field's lowest bit when the header is read as one big-endian number."""
@@ -72,6 +83,52 @@ class HeaderRef:
 
 
 @dataclass(frozen=True, slots=True)
+class StackRef:
+    """A whole stack of headers or of header unions."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnionRef:
+    """A whole header union."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ElementRef:
+    """The element of a header stack at an index that is computed."""
+
+    stack: str
+    index: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class ElementField:
+    """A field of such an element."""
+
+    element: ElementRef
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastField:
+    """A field of the element of a header stack that the parser extracted last."""
+
+    stack: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NextElement:
+    """Where the parser extracts to next in a stack; ``member`` (index) for a stack of header unions."""
+
+    stack: str
+    member: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Param:
     """A parameter of the enclosing action, by position."""
 
@@ -96,7 +153,21 @@ class Op:
     cond: Expr | None = None
 
 
-Expr = Const | BoolConst | FieldRef | HeaderRef | Param | Lookahead | Op
+Expr = (
+    Const
+    | BoolConst
+    | FieldRef
+    | HeaderRef
+    | StackRef
+    | UnionRef
+    | ElementRef
+    | ElementField
+    | LastField
+    | NextElement
+    | Param
+    | Lookahead
+    | Op
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +202,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class ParserOp:
-    """A step of a parser state: extract, set, verify, advance or primitive."""
+    """A step of a parser state: extract (a second argument: bits of the varbit), set, verify, advance or primitive."""
 
     kind: str
     args: tuple[Argument, ...]
@@ -140,10 +211,14 @@ class ParserOp:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """Goes to ``next_state`` (None: accept) where each key part equals its value under its mask; () matches all."""
+    """Goes to ``next_state`` (None: accept) where each key part equals its value under its mask; () matches all.
+
+    With a ``value_set``: where the key parts are a member of it.
+    """
 
     parts: tuple[tuple[int, int], ...]
     next_state: str | None
+    value_set: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +227,7 @@ class ParserState:
 
     name: str
     ops: tuple[ParserOp, ...]
-    key: tuple[FieldRef | Lookahead, ...]
+    key: tuple[FieldRef | LastField | Lookahead, ...]
     transitions: tuple[Transition, ...]
 
 
@@ -280,6 +355,10 @@ class Program:
     """Everything the JSON says, resolved by name."""
 
     headers: dict[str, HeaderDef] = field(default_factory=dict)
+    stacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    value_sets: list[str] = field(default_factory=list)
+    field_lists: dict[int, tuple[FieldRef, ...]] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     states: dict[str, ParserState] = field(default_factory=dict)
     first_state: str | None = None
@@ -300,10 +379,26 @@ class Program:
         """The definition of a field; validity is an unsigned field of one bit."""
         if ref.name == VALID:
             return FieldDef(VALID, 1, False)
+        if ref.name == NEXT:
+            return FieldDef(NEXT, 32, False)
         for candidate in self.headers[ref.header].fields:
             if candidate.name == ref.name:
                 return candidate
         raise KeyError(f"{ref.header}.{ref.name}")
+
+    def siblings(self, header: str) -> tuple[str, ...]:
+        """The other members of the header union that a header belongs to."""
+        for members in self.unions.values():
+            if header in members:
+                return tuple(member for member in members if member != header)
+        return ()
+
+    def headers_of(self, name: str) -> list[str]:
+        """The headers of a stack or union, in order."""
+        result = []
+        for element in self.stacks.get(name) or self.unions[name]:
+            result += self.headers_of(element) if element in self.unions else [element]
+        return result
 
     def intrinsic(self, name: str) -> FieldRef | None:
         """The field that carries a piece of v1model's standard metadata, through the aliases of the JSON, if any."""

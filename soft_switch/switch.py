@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from soft_switch.errors import SwitchError
+from soft_switch.replication import Ingressed, Reentry
 from soft_switch.traffic_manager import Port, QueueConfig
 
 if TYPE_CHECKING:
-    from soft_switch.pipeline import Ingressed, Pipeline
+    from soft_switch.pipeline import Pipeline
 
 
 NewPort = Callable[[int, "Sequence[QueueConfig] | None"], "Port[Ingressed]"]
@@ -82,19 +83,31 @@ class Switch:
                 self.undeliverable += 1
                 return
             packet = pipeline.ingress(port, data, now_ns)
-            if packet is None:
-                return
-            number = packet.egress_port
-            target = self.ports.get(number)
-            if target is not None:
-                if target.enqueue(packet, packet.length, packet.priority, now_ns) and self.on_backlog is not None:
-                    self.on_backlog(number)
-            elif number == self.cpu_port and self.on_packet_in is not None:
-                frame = pipeline.egress(packet, now_ns, now_ns, 0, 0)
-                if frame is not None:
-                    self.on_packet_in(frame)
-            else:
-                self.undeliverable += 1
+            if packet is not None:
+                self._admit(pipeline, packet, now_ns)
+            if pipeline.spawned:
+                self._spread(pipeline, now_ns)
+
+    def _admit(self, pipeline: Pipeline, packet: Ingressed, now_ns: int) -> None:
+        number = packet.egress_port
+        target = self.ports.get(number)
+        if target is not None:
+            if target.enqueue(packet, packet.length, packet.priority, now_ns) and self.on_backlog is not None:
+                self.on_backlog(number)
+        elif number == self.cpu_port and self.on_packet_in is not None:
+            frame = pipeline.egress(packet, now_ns, now_ns, 0, 0)
+            if frame is not None:
+                self.on_packet_in(frame)
+        else:
+            self.undeliverable += 1
+
+    def _spread(self, pipeline: Pipeline, now_ns: int) -> None:
+        """Queues copies, and takes packets that come in again through ingress, until nothing more is made."""
+        while pipeline.spawned:
+            made = pipeline.spawned.pop(0)
+            packet = pipeline.reenter(made, now_ns) if isinstance(made, Reentry) else made
+            if packet is not None:
+                self._admit(pipeline, packet, now_ns)
 
     def transmit(self, port: int, now_ns: int) -> tuple[bytes, int] | None:
         """The frame that ``port`` sends now, through egress, and how many ns its link is busy with it; None if idle."""
@@ -105,6 +118,8 @@ class Switch:
                 pipeline = self.pipeline
                 assert pipeline is not None, "only a pipeline puts packets into a queue"
                 frame = pipeline.egress(packet, enqueued_ns, now_ns, enq_qdepth, deq_qdepth)
+                if pipeline.spawned:
+                    self._spread(pipeline, now_ns)
                 if frame is not None:
                     return frame, queues.transmission_ns(len(frame))
             return None

@@ -22,6 +22,7 @@ class Forwarding:
     cut: int = 0
     drop: Callable[[bytes], bool] = lambda _: False
     depths: list[tuple[int, int]] = field(default_factory=list)
+    spawned: list[object] = field(default_factory=list)
 
     def ingress(self, port: int, data: bytes, now_ns: int) -> Forwarded | None:
         del port, now_ns

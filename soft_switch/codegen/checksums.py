@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from soft_switch.codegen.compiler import Compiler, Scope
 from soft_switch.codegen.context import Context
 from soft_switch.codegen.hashing import flat_inputs, memoised_hash
-from soft_switch.codegen.ir import Assign, If, Names, Return, Stmt
+from soft_switch.codegen.ir import Assign, If, Names, Stmt
 from soft_switch.codegen.primitives import emit_primitive
-from soft_switch.codegen.values import Value, fit
+from soft_switch.codegen.values import Value, fit, varbit_width, variable
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.hashes import ALGORITHMS, pack_fields
+from soft_switch.hashes import ALGORITHMS, VARYING, pack_fields, sized
 from soft_switch.program import VALID, ChecksumDef, Const, Expr, FieldRef, HeaderDef, HeaderRef, Op
 
 PAYLOAD: Names = frozenset(("data", "off"))
@@ -87,7 +87,8 @@ def _unmemoised(compiler: Compiler, checksum: ChecksumDef) -> Value:
         if isinstance(item, Const):
             widths.append(item.width)
         else:
-            widths.append(context.program.field_def(item).width)
+            definition = context.program.field_def(item)
+            widths.append(VARYING if definition.most else definition.width)
             if not context.program.headers[item.header].is_metadata:
                 valid = compiler.field(FieldRef(item.header, "$valid$"))
                 present = valid.text
@@ -96,7 +97,7 @@ def _unmemoised(compiler: Compiler, checksum: ChecksumDef) -> Value:
         reads |= value.reads
 
     def compute(payload: bytes, *parts: tuple[int, int]) -> int:
-        kept = [(value, width) for (valid, value), width in zip(parts, widths, strict=True) if valid]
+        kept = [sized(value, width) for (valid, value), width in zip(parts, widths, strict=True) if valid]
         return function(pack_fields([v for v, _ in kept], [w for _, w in kept]) + payload)
 
     payload = "data[off:]" if calculation.with_payload else "b''"
@@ -122,6 +123,8 @@ def internet_mask(context: Context, checksum: ChecksumDef) -> int | None:
             return None
         width = context.program.field_def(item).width
         position -= width
+        if header.varbit is not None:
+            return None
         shift = header.shift(item.name)
         bits = ((1 << width) - 1) << shift
         if (shift - position) % 16 or mask & bits:
@@ -143,8 +146,8 @@ class _Piece:
     updates: list[ChecksumDef]
 
 
-def emit_deparser(context: Context, scope: Scope) -> list[Stmt]:
-    """Updates checksums, then returns the bytes of all valid headers and the payload."""
+def emit_deparser(context: Context, scope: Scope) -> tuple[list[Stmt], str, Names]:
+    """Updates checksums; then the bytes of all valid headers and the payload, as Python, and what that reads."""
     program = context.program
     updates = [c for c in program.checksums if c.update]
     pieces = {name: _Piece(program.headers[name], []) for name in program.deparser_order}
@@ -171,8 +174,7 @@ def emit_deparser(context: Context, scope: Scope) -> list[Stmt]:
         result.append(If([(valid, frozenset((valid,)), body)], [Assign(name, "b''")]))
         parts.append(name)
         reads.add(name)
-    result.append(Return(" + ".join([*parts, "data[off:]"]), frozenset(reads)))
-    return result
+    return result, " + ".join([*parts, "data[off:]"]), frozenset(reads)
 
 
 def _stands_alone(context: Context, checksum: ChecksumDef, updates: list[ChecksumDef]) -> bool:
@@ -208,6 +210,8 @@ def _emit(context: Context, scope: Scope, piece: _Piece, out: str) -> list[Stmt]
     if not context.is_rewritten(header.name):
         wire = context.wire(header.name)
         return [Assign(out, wire, frozenset((wire,)))]
+    if header.varbit is not None:
+        return _emit_varbit(context, header, header.varbit.name, out)
     scope.forget({context.valid(header.name)})
     scope.learn(context.valid(header.name), Value("1", 1, 1, atom=True))
     compiler = Compiler(context, scope, f"header {header.name}")
@@ -230,6 +234,24 @@ def _emit(context: Context, scope: Scope, piece: _Piece, out: str) -> list[Stmt]
         number = Value(f"{base} | {name} << {shift}", 0, 0, frozenset((base, name)))
     result.append(Assign(out, f"({number.text}).to_bytes({size}, 'big')", number.reads))
     return result
+
+
+def _emit_varbit(context: Context, header: HeaderDef, varying: str, out: str) -> list[Stmt]:
+    bits, number = context.fresh("bits"), context.name(FieldRef(header.name, varying))
+    shift, before, terms = header.width, True, []
+    reads: Names = frozenset((bits,))
+    for f in header.fields:
+        shift -= f.width
+        name = context.name(FieldRef(header.name, f.name))
+        reads |= {name}
+        if f.most:
+            before = False
+            terms.append(f"(({number} or 1) ^ 1 << {bits}) << {shift}")
+        else:
+            value = fit(variable(name, f.width, f.signed), f.width, False)
+            terms.append(f"{value.operand} << {shift}" + (f" + {bits}" if before else ""))
+    text = f"({' | '.join(terms)}).to_bytes({header.width // 8} + ({bits} >> 3), 'big')"
+    return [Assign(bits, varbit_width(number), frozenset((number,))), Assign(out, text, reads)]
 
 
 def _number(compiler: Compiler, header: HeaderDef, without: set[str]) -> Value:

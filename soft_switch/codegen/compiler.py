@@ -7,9 +7,24 @@ from soft_switch.codegen.context import Context
 from soft_switch.codegen.ir import Assign, Stmt
 from soft_switch.codegen.values import FALSE, TRUE, Truth, Value, constant, fit, variable
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import VALID, BoolConst, Const, Expr, FieldRef, HeaderRef, Op, Param
+from soft_switch.program import (
+    NEXT,
+    VALID,
+    BoolConst,
+    Const,
+    ElementField,
+    ElementRef,
+    Expr,
+    FieldRef,
+    HeaderRef,
+    LastField,
+    Op,
+    Param,
+    UnionRef,
+)
 
 Argument = object
+_TRUTHS = ("and", "or", "not", "d2b", "valid", "valid_union")
 
 
 class Scope:
@@ -57,7 +72,29 @@ class Compiler:
         if known is not None:
             return known
         definition = self.context.program.field_def(ref)
-        return variable(name, definition.width, definition.signed)
+        return variable(name, definition.width + (definition.most and definition.most + 1), definition.signed)
+
+    def element(self, ref: ElementRef, name: str) -> Value:
+        """A field of the element of a stack at a computed index; 0 where the stack has no such element."""
+        headers = self.context.program.stacks[ref.stack]
+        index = self.value(ref.index)
+        if index.const is not None:
+            return self.field(FieldRef(headers[index.const], name)) if 0 <= index.const < len(headers) else constant(0)
+        values = [self.field(FieldRef(header, name)) for header in headers]
+        text = f"({', '.join(v.text for v in values)},)[{index.text}]"
+        if index.low < 0 or index.high >= len(headers):
+            text = f"{text} if 0 <= {index.operand} < {len(headers)} else 0"
+        reads = index.reads.union(*(v.reads for v in values))
+        return Value(text, min(0, *(v.low for v in values)), max(0, *(v.high for v in values)), reads)
+
+    def last(self, ref: LastField) -> Value:
+        """A field of the element that the parser extracted last; 0 before there is one."""
+        filled = self.field(FieldRef(ref.stack, NEXT)).const
+        if filled is None:
+            raise UnsupportedConstructError("last element of a stack outside of the parser", self.place)
+        if filled == 0:
+            return constant(0)
+        return self.field(FieldRef(self.context.program.stacks[ref.stack][filled - 1], ref.name))
 
     def value(self, expr: Argument) -> Value:
         """A number."""
@@ -65,6 +102,10 @@ class Compiler:
             return constant(expr.value)
         if isinstance(expr, FieldRef):
             return self.field(expr)
+        if isinstance(expr, ElementField):
+            return self.element(expr.element, expr.name)
+        if isinstance(expr, LastField):
+            return self.last(expr)
         if isinstance(expr, Param):
             if expr.index >= len(self.params):
                 raise UnsupportedConstructError("action parameter outside of an action", self.place)
@@ -89,6 +130,10 @@ class Compiler:
                 return operators.negation(self.truth(expr.right))
             if expr.op == "valid" and isinstance(expr.right, HeaderRef):
                 return self._not_zero(self.field(FieldRef(expr.right.name, VALID)))
+            if expr.op == "valid" and isinstance(expr.right, ElementRef):
+                return self._not_zero(self.element(expr.right, VALID))
+            if expr.op == "valid_union" and isinstance(expr.right, UnionRef):
+                return self._union_valid(expr.right)
             if expr.op == "d2b":
                 return self._not_zero(self.value(expr.right))
             if expr.op == "b2d":
@@ -145,7 +190,7 @@ class Compiler:
         op = expr.op
         if op == "b2d":
             return self._number(self.truth(expr.right))
-        if op in ("and", "or", "not", "d2b", "valid") or op in operators.COMPARISONS:
+        if op in _TRUTHS or op in operators.COMPARISONS:
             return self._number(self.truth(expr))
         if op == "?":
             condition, left, right = self.truth(expr.cond), self.value(expr.left), self.value(expr.right)
@@ -188,6 +233,12 @@ class Compiler:
         truth = Truth(f"{pairs[0][0].operand} and {text}", reads)
         return truth if op == "==" else operators.negation(truth)
 
+    def _union_valid(self, union: UnionRef) -> Truth:
+        truth = FALSE
+        for header in self.context.program.unions[union.name]:
+            truth = operators.connective("or", truth, self._not_zero(self.field(FieldRef(header, VALID))))
+        return truth
+
     def _is_truth(self, expr: Argument) -> bool:
         if isinstance(expr, BoolConst):
             return True
@@ -195,7 +246,7 @@ class Compiler:
             return False
         if expr.op == "?":
             return self._is_truth(expr.left)
-        return expr.op in ("and", "or", "not", "d2b", "valid") or expr.op in operators.COMPARISONS
+        return expr.op in _TRUTHS or expr.op in operators.COMPARISONS
 
     @staticmethod
     def _not_zero(value: Value) -> Truth:

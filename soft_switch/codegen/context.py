@@ -9,24 +9,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import VALID, Expr, FieldRef, HeaderDef, HeaderRef, ObjectRef, Primitive, Program
+from soft_switch.program import (
+    VALID,
+    ElementField,
+    ElementRef,
+    Expr,
+    FieldRef,
+    HeaderDef,
+    HeaderRef,
+    ObjectRef,
+    Primitive,
+    Program,
+    StackRef,
+    UnionRef,
+)
 
 DROP_PORT = 511
 """An egress_spec of this drops the packet, as simple_switch has it unless told otherwise."""
-REMOVED = {
-    "clone_ingress_pkt_to_egress": "clone (ingress to egress)",
-    "clone_egress_pkt_to_egress": "clone (egress to egress)",
-    "resubmit": "resubmit",
-    "recirculate": "recirculate",
-    "truncate": "truncate",
-    "push": "header stack push",
-    "pop": "header stack pop",
-    "assign_header_stack": "header stack assignment",
-    "assign_union": "header union assignment",
-    "assign_union_stack": "assignment of a stack of header unions",
-    "assign_VL": "field of variable width",
-}
-"""Primitives that v1model has and this switch has not, and what to call them."""
 
 
 @dataclass(slots=True)
@@ -123,7 +122,19 @@ _RESERVED = frozenset(keyword.kwlist) | {
     "off",
     "packet",
     "port",
+    "again",
+    "frame",
+    "kept",
+    "parse_again",
+    "instance_type_now",
+    "clone_session",
+    "clone_list",
+    "resubmit_list",
+    "recirculate_list",
+    "truncate_to",
+    "rounds",
 }
+"""Names of variables that no field may take."""
 
 
 def all_primitives(program: Program) -> Iterator[Primitive]:
@@ -144,21 +155,37 @@ def _written_fields(program: Program) -> dict[str, set[str]]:
     def note(target: object) -> None:
         if isinstance(target, FieldRef) and target.name != VALID:
             written.setdefault(target.header, set()).add(target.name)
+        elif isinstance(target, ElementField):
+            for header in program.stacks[target.element.stack]:
+                written.setdefault(header, set()).add(target.name)
+
+    for header in program.headers.values():
+        # A header that may vanish with its union's other member, or whose width varies, is put together anew.
+        if header.varbit is not None or program.siblings(header.name):
+            written.setdefault(header.name, set()).update(f.name for f in header.fields)
 
     for state in program.states.values():
         for op in state.ops:
             if op.kind == "set":
                 note(op.args[0])
     for primitive in all_primitives(program):
-        if primitive.op in REMOVED:
-            raise UnsupportedConstructError(REMOVED[primitive.op], primitive.place)
         if primitive.op == "assign_header":
-            target, source = primitive.args
-            if isinstance(target, HeaderRef) and isinstance(source, HeaderRef):
-                copies.append((target.name, source.name))
-                written.setdefault(target.name, set())
-        elif primitive.op == "add_header" and isinstance(primitive.args[0], HeaderRef):
-            written.setdefault(primitive.args[0].name, set())
+            for target_name in _headers_named(program, primitive.args[0]):
+                written.setdefault(target_name, set())
+                copies += [(target_name, source) for source in _headers_named(program, primitive.args[1])]
+        elif primitive.op in ("assign_header_stack", "assign_union", "assign_union_stack"):
+            names = (_headers_named(program, argument) for argument in primitive.args[:2])
+            for target_name, source in zip(*names, strict=True):
+                written.setdefault(target_name, set())
+                copies.append((target_name, source))
+        elif primitive.op in ("push", "pop"):
+            elements = _headers_named(program, primitive.args[0])
+            for target_name in elements:
+                written.setdefault(target_name, set())
+                copies += [(target_name, source) for source in elements if source != target_name]
+        elif primitive.op == "add_header":
+            for target_name in _headers_named(program, primitive.args[0]):
+                written.setdefault(target_name, set())
         elif primitive.op == "execute_meter":
             note(primitive.args[2])
         elif primitive.args:
@@ -177,6 +204,16 @@ def _written_fields(program: Program) -> dict[str, set[str]]:
                 written[target_name] |= missing
                 changed = True
     return written
+
+
+def _headers_named(program: Program, argument: object) -> list[str]:
+    if isinstance(argument, HeaderRef):
+        return [argument.name]
+    if isinstance(argument, ElementRef):
+        return list(program.stacks[argument.stack])
+    if isinstance(argument, StackRef | UnionRef):
+        return program.headers_of(argument.name)
+    return []
 
 
 def header_name(argument: Expr | ObjectRef | str | tuple[Expr, ...], place: str) -> str:

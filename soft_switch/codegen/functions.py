@@ -9,6 +9,7 @@ from soft_switch.codegen.checksums import emit_deparser, emit_verification
 from soft_switch.codegen.compiler import Scope
 from soft_switch.codegen.context import DROP_PORT, Context
 from soft_switch.codegen.control import emit_control
+from soft_switch.codegen.copies import TRUNCATE, Copies, stable
 from soft_switch.codegen.ir import Assign, Effect, If, Names, Return, Stmt, prune, render, written
 from soft_switch.codegen.parser import emit_parser
 from soft_switch.codegen.primitives import DIGEST, PACKET_LENGTH
@@ -20,25 +21,32 @@ _MICROSECONDS = "// 1000"
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Source of the module with ``ingress`` and ``egress``, and the globals that it needs."""
+    """Source of the module with ``ingress`` and ``egress``, and the globals that it needs.
+
+    ``rid_at`` is where egress_rid is in the state of a packet between the two, None where nobody reads it.
+    """
 
     source: str
     objects: dict[str, Any]
+    rid_at: int | None
 
 
 def generate(program: Program, externs: dict[str, Any]) -> Generated:
     """Generates the code of a program. ``externs``: see :class:`Context`; "new" makes the packet between the blocks."""
     context = Context(program, externs)
-    egress, live = _egress(context)
-    carried = sorted(live - {"packet", "enqueued_ns", "dequeued_ns", "enq_qdepth", "deq_qdepth"})
+    copies = Copies(context)
+    given = {"packet", "enqueued_ns", "dequeued_ns", "enq_qdepth", "deq_qdepth"}
+    carried = stable(lambda names: _egress(context, copies, names)[1] - given)
+    egress, _ = _egress(context, copies, carried)
     unpack = []
     if carried:
         unpack = [f"    {', '.join(carried)}{',' if len(carried) == 1 else ''} = packet[3]"]
-    ingress = _ingress(context, carried)
+    ingress = _ingress(context, copies, carried)
     source = "\n".join(
         [
-            "def ingress(port, data, now_ns):",
+            f"def ingress(port, data, now_ns{', again=None' if copies.returns else ''}):",
             *ingress,
+            *(_parse_again(context, copies, carried) if copies.clones else ()),
             "",
             "",
             "def egress(packet, enqueued_ns, dequeued_ns, enq_qdepth, deq_qdepth):",
@@ -47,7 +55,9 @@ def generate(program: Program, externs: dict[str, Any]) -> Generated:
             "",
         ]
     )
-    return Generated(source, context.objects)
+    rid = program.intrinsic("egress_rid")
+    name = None if rid is None else context.name(rid)
+    return Generated(source, context.objects, carried.index(name) if name in carried else None)
 
 
 def _set(context: Context, name: str, text: str, reads: Names, high: int) -> list[Stmt]:
@@ -60,7 +70,7 @@ def _set(context: Context, name: str, text: str, reads: Names, high: int) -> lis
     return [Assign(context.name(ref), value.text, value.reads)]
 
 
-def _egress(context: Context) -> tuple[list[Stmt], Names]:
+def _egress(context: Context, copies: Copies, carried: list[str]) -> tuple[list[Stmt], Names]:
     program = context.program
     forever = 1 << 80
     dequeued, enqueued = frozenset(("dequeued_ns",)), frozenset(("enqueued_ns",))
@@ -70,7 +80,8 @@ def _egress(context: Context) -> tuple[list[Stmt], Names]:
         Assign("now_ns", "dequeued_ns", dequeued),
         *_set(context, "egress_port", "packet[0]", packet, DROP_PORT),
         *_set(context, "egress_spec", "0", frozenset(), 0),
-        *_set(context, "instance_type", "0", frozenset(), 0),
+        *(() if copies.any else _set(context, "instance_type", "0", frozenset(), 0)),
+        *copies.start(),
         *_set(context, "packet_length", PACKET_LENGTH, frozenset((PACKET_LENGTH,)), (1 << 32) - 1),
         *_set(context, "enq_timestamp", f"enqueued_ns {_MICROSECONDS}", enqueued, forever),
         *_set(context, "deq_timedelta", waited, dequeued | enqueued, forever),
@@ -81,40 +92,73 @@ def _egress(context: Context) -> tuple[list[Stmt], Names]:
     scope = Scope()
     control = emit_control(context, program.egress, scope)
     statements += control
+    statements += copies.after_egress(carried)
     spec = program.intrinsic("egress_spec")
     if spec is not None and context.name(spec) in written(control):
         name = context.name(spec)
         statements.append(If([(f"{name} == {DROP_PORT}", frozenset((name,)), [Return("None")])]))
-    statements += emit_deparser(context, Scope())
+    made, text, reads = emit_deparser(context, Scope())
+    statements += made
+    if "truncate" in copies.wishes:
+        text, reads = f"({text})[: {TRUNCATE} - 1 if {TRUNCATE} else None]", reads | {TRUNCATE}
+    again = copies.after_deparser("frame")
+    if again:
+        statements += [Assign("frame", text, reads), *again]
+        text, reads = "frame", frozenset(("frame",))
+    statements.append(Return(text, reads))
     return prune(statements, frozenset())
 
 
-def _ingress(context: Context, carried: list[str]) -> list[str]:
+def _parse_again(context: Context, copies: Copies, carried: list[str]) -> list[str]:
+    """The function that makes the state of an ingress clone out of the packet as it came in."""
+    state, reads = copies.parsed_state(carried)
+    statements: list[Stmt] = [
+        Effect(("n = len(data)",), frozenset(("data",)), frozenset(("n",))),
+        Assign(PACKET_LENGTH, "n", frozenset(("n",))),
+        Assign("off", "0"),
+        *_set(context, "ingress_port", "port", frozenset(("port",)), DROP_PORT),
+        *emit_parser(context, Scope()),
+        Return(state, reads),
+    ]
+    kept, live = prune(statements, frozenset())
+    zero = sorted(live - {"port", "data", "now_ns", "kept"})
+    start = [f"    {' = '.join(zero)} = 0"] if zero else []
+    return ["", "", "def parse_again(port, data, now_ns, kept):", *start, *render(kept)]
+
+
+def _ingress(context: Context, copies: Copies, carried: list[str]) -> list[str]:
     program = context.program
     now: Names = frozenset(("now_ns",))
     statements: list[Stmt] = [
         Effect(("n = len(data)",), frozenset(("data",)), frozenset(("n",))),
         Assign(PACKET_LENGTH, "n", frozenset(("n",))),
         Assign("off", "0"),
-        *_set(context, "ingress_port", "port", frozenset(("port",)), DROP_PORT),
+        *copies.start(),
         *_set(context, "packet_length", "n", frozenset(("n",)), (1 << 32) - 1),
+    ]
+    new = [
+        *_set(context, "ingress_port", "port", frozenset(("port",)), DROP_PORT),
         *_set(context, "ingress_global_timestamp", f"now_ns {_MICROSECONDS}", now, 1 << 80),
     ]
+    if copies.returns:
+        new = [If([("again is None", frozenset(("again",)), new)], copies.take_along())]
+    statements += new
     statements += emit_parser(context, Scope())
     statements += emit_verification(context, Scope())
     statements += emit_control(context, program.ingress, Scope())
-    statements += _digests(context)
+    clone, rest = copies.at_ingress_end(carried)
+    statements += [*clone, *_digests(context), *rest]
     spec, priority = program.intrinsic("egress_spec"), program.intrinsic("priority")
     port = "0" if spec is None else context.name(spec)
     level = "0" if priority is None else context.name(priority)
     if spec is not None:
         statements.append(If([(f"{port} == {DROP_PORT}", frozenset((port,)), [Return("None")])]))
-    state = f"({', '.join(carried)}{',' if len(carried) == 1 else ''})"
+    state, state_reads = copies.normal_state(carried)
     make, kind = context.share("new", context.externs["new"]), context.share("Ingressed", context.externs["kind"])
-    reads = frozenset(carried) | frozenset(name for name in (port, level) if name != "0") | {"n"}
+    reads = state_reads | frozenset(name for name in (port, level) if name != "0") | {"n"}
     statements.append(Return(f"{make}({kind}, ({port}, {level}, n, {state}))", reads))
     kept, live = prune(statements, frozenset())
-    zero = sorted(live - {"port", "data", "now_ns"})
+    zero = sorted(live - {"port", "data", "now_ns", "again"})
     start = [f"    {' = '.join(zero)} = 0"] if zero else []
     return start + render(kept)
 

@@ -8,7 +8,7 @@ from soft_switch.codegen.compiler import Compiler
 from soft_switch.codegen.context import Context
 from soft_switch.codegen.values import Value
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.hashes import ALGORITHMS, HashMemo
+from soft_switch.hashes import ALGORITHMS, VARYING, HashMemo
 from soft_switch.program import Calculation, Const, FieldRef, HeaderRef
 
 BITS = {"crc32": 32, "crc32_custom": 32, "identity": 64}
@@ -57,7 +57,8 @@ def memoised_hash(compiler: Compiler, algorithm: str, inputs: Sequence[Input], n
             if header.name not in headers:
                 headers.append(header.name)
             position = headers.index(header.name)
-        fields.append((position, context.program.field_def(item).width))
+        definition = context.program.field_def(item)
+        fields.append((position, VARYING if definition.most else definition.width))
         values.append(compiler.field(item))
     valid = [compiler.field(FieldRef(h, "$valid$")) for h in headers]
     memo = HashMemo(ALGORITHMS[algorithm], len(headers), fields)

@@ -65,7 +65,18 @@ class Return:
     reads: Names = EMPTY
 
 
-Stmt = Assign | Effect | Multi | If | Block | Break | Return
+@dataclass(slots=True)
+class Loop:
+    """Parts by number; each ends by setting ``variable`` to the number of the next, or to -1, which ends the loop.
+
+    A :class:`Break` ends it, too.
+    """
+
+    variable: str
+    parts: dict[int, list[Stmt]]
+
+
+Stmt = Assign | Effect | Multi | If | Block | Break | Return | Loop
 
 
 def written(statements: Iterable[Stmt]) -> set[str]:
@@ -84,6 +95,10 @@ def written(statements: Iterable[Stmt]) -> set[str]:
             for _, _, body in statement.branches:
                 result |= written(body)
             result |= written(statement.orelse)
+        elif isinstance(statement, Loop):
+            result.add(statement.variable)
+            for body in statement.parts.values():
+                result |= written(body)
     return result
 
 
@@ -122,6 +137,8 @@ def _prune_one(statement: Stmt, live: Names, after_block: Names) -> tuple[Stmt |
         return (Block(body) if body else None), before
     if isinstance(statement, Break):
         return statement, after_block
+    if isinstance(statement, Loop):
+        return _prune_loop(statement, live)
     return statement, statement.reads
 
 
@@ -143,6 +160,17 @@ def _prune_if(statement: If, live: Names, after_block: Names) -> tuple[Stmt | No
         condition, reads, _ = branches[0]
         return If([(f"not ({condition})", reads, orelse)]), before
     return If(branches, orelse), before
+
+
+def _prune_loop(statement: Loop, live: Names) -> tuple[Stmt, Names]:
+    """Any part may follow any other, so what one reads is live after all."""
+    after = live | {statement.variable}
+    while True:
+        pruned = {number: prune(body, after, live) for number, body in statement.parts.items()}
+        before = after.union(*(reads for _, reads in pruned.values()))
+        if before == after:
+            return Loop(statement.variable, {number: body for number, (body, _) in pruned.items()}), before
+        after = before
 
 
 def has_break(statements: Iterable[Stmt]) -> bool:
@@ -176,6 +204,11 @@ def render(statements: Iterable[Stmt], depth: int = 1) -> list[str]:
                 lines += render(statement.body, depth)
         elif isinstance(statement, Break):
             lines.append(f"{pad}break")
+        elif isinstance(statement, Loop):
+            lines.append(f"{pad}while {statement.variable} >= 0:")
+            name = statement.variable
+            choice = If([(f"{name} == {number}", EMPTY, body) for number, body in statement.parts.items()])
+            lines += _render_if(choice, depth + 1)
         else:
             lines.append(f"{pad}return {statement.text}")
     return lines

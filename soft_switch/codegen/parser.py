@@ -8,15 +8,31 @@ from dataclasses import dataclass
 
 from soft_switch.codegen.compiler import Compiler, Scope
 from soft_switch.codegen.context import Context
-from soft_switch.codegen.graph import CycleError, post_dominators
-from soft_switch.codegen.ir import Assign, Block, Break, If, Multi, Names, Stmt
-from soft_switch.codegen.primitives import emit_primitive
-from soft_switch.codegen.values import Value, fit
+from soft_switch.codegen.ir import Assign, Block, Break, If, Loop, Multi, Names, Stmt, written
+from soft_switch.codegen.primitives import emit_only_member, emit_primitive
+from soft_switch.codegen.values import Value, constant, fit
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import FieldRef, HeaderDef, HeaderRef, Lookahead, ParserOp, ParserState
+from soft_switch.program import (
+    NEXT,
+    Argument,
+    ElementField,
+    FieldRef,
+    HeaderDef,
+    HeaderRef,
+    LastField,
+    Lookahead,
+    NextElement,
+    ParserOp,
+    ParserState,
+    Primitive,
+)
 
-MAX_STATES = 2000
-"""States that a parser may have after unrolling."""
+MAX_WAYS = 1000
+"""Ways through a parser that are written out one by one; a parser with more of them becomes a loop over its states."""
+MAX_STATES = 4000
+"""States of such a loop: those of the program, once for each number of elements that the parser may have filled."""
+MAX_STEPS = 4096
+"""States that a packet may go through in a loop; bmv2 would go on for ever."""
 DATA: Names = frozenset(("data",))
 SIZE: Names = frozenset(("n",))
 _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
@@ -54,41 +70,98 @@ def emit_parser(context: Context, scope: Scope) -> list[Stmt]:
     return [Block(_Parser(context).emit_all(scope))]
 
 
+_Here = tuple[str, tuple[int | None, ...]]
+"""A state, and how many elements of each stack are filled there."""
+
+
+class _CannotUnrollError(Exception):
+    """The parser has a loop that no stack ends, or too many ways."""
+
+
 class _Parser:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._program = context.program
         self._emitted = 0
+        self._numbers: dict[_Here, int] | None = None
         self._error = self._program.intrinsic("parser_error")
-
-        def following(name: str) -> list[str | None]:
-            state = self._program.states[name]
-            return [t.next_state for t in state.transitions] or [None]
-
-        try:
-            post_dominators(self._program.first_state, following)
-        except CycleError as error:
-            raise UnsupportedConstructError("parser loop", f"parser state {error.node}") from error
+        self._way: list[_Here] = []
 
     def emit_all(self, scope: Scope) -> list[Stmt]:
         start: list[Stmt] = []
         if self._error is not None:
             start.append(Assign(self._context.name(self._error), str(self._program.errors.get("NoError", 0))))
-        return start + self._state(self._program.first_state, Offset(0), scope)
+        for stack in self._program.stacks:
+            filled = self._context.name(FieldRef(stack, NEXT))
+            start.append(Assign(filled, "0"))
+            scope.learn(filled, constant(0))
+        first = self._program.first_state
+        try:
+            return start + self._state(first, Offset(0), scope.copy())
+        except _CannotUnrollError:
+            return start + self._loop(first, scope)
+
+    def _loop(self, first: str | None, scope: Scope) -> list[Stmt]:
+        """All states as parts of one loop, each once for each number of elements that are filled."""
+        assert first is not None
+        self._numbers = {self._here(first, scope): 0}
+        self._state_of = {name: self._context.fresh(name) for name in ("part", "at", "steps")}
+        part, at, steps = self._state_of.values()
+        parts: dict[int, list[Stmt]] = {}
+        while len(parts) < len(self._numbers):
+            (name, filled), number = list(self._numbers.items())[len(parts)]
+            if number > MAX_STATES:
+                raise UnsupportedConstructError(f"parser of more than {MAX_STATES} states", f"parser state {name}")
+            own, offset = Scope(), Offset(0, at)
+            for stack, count in zip(self._program.stacks, filled, strict=True):
+                if count is not None:
+                    own.learn(self._context.name(FieldRef(stack, NEXT)), constant(count))
+            step: list[Stmt] = [
+                Assign(steps, f"{steps} + 1", frozenset((steps,))),
+                If([(f"{steps} > {MAX_STEPS}", frozenset((steps,)), self._fail("ParserTimeout", offset))]),
+            ]
+            parts[number] = step + self._one(name, offset, own)
+        loop = Loop(part, parts)
+        scope.forget(written([loop]))
+        return [Assign(part, "0"), Assign(at, "0"), Assign(steps, "0"), loop]
+
+    def _here(self, name: str, scope: Scope) -> _Here:
+        return name, tuple(self._filled(stack, scope) for stack in self._program.stacks)
 
     def _state(self, name: str | None, offset: Offset, scope: Scope) -> list[Stmt]:
         if name is None:
-            return [Assign("off", offset.text, offset.reads)]
+            end: list[Stmt] = [Assign("off", offset.text, offset.reads)]
+            return end if self._numbers is None else [*end, Break()]
+        # A loop that fills a stack ends: how far is known at every place, and a full stack is an error.
+        here = self._here(name, scope)
+        if self._numbers is not None:
+            number = self._numbers.setdefault(here, len(self._numbers))
+            part, at, _ = self._state_of.values()
+            return [Assign(at, offset.text, offset.reads), Assign(part, str(number))]
         self._emitted += 1
-        if self._emitted > MAX_STATES:
-            raise UnsupportedConstructError(f"parser of more than {MAX_STATES} ways", f"parser state {name}")
+        if here in self._way or self._emitted > MAX_WAYS:
+            raise _CannotUnrollError
+        self._way.append(here)
+        result = self._one(name, offset, scope)
+        self._way.pop()
+        return result
+
+    def _one(self, name: str, offset: Offset, scope: Scope) -> list[Stmt]:
         state = self._program.states[name]
         result: list[Stmt] = []
         for op in state.ops:
             compiler = Compiler(self._context, scope, f"parser state {name}")
             statements, offset = self._op(op, compiler, offset)
             result += statements
-        return result + self._select(state, offset, scope)
+            if result and isinstance(result[-1], Break):
+                break
+        else:
+            result += self._select(state, offset, scope)
+        return result
+
+    def _filled(self, stack: str, scope: Scope) -> int | None:
+        known = scope.look_up(self._context.name(FieldRef(stack, NEXT)))
+        return None if known is None else known.const
 
     def _fail(self, error: str, offset: Offset) -> list[Stmt]:
         code = self._program.errors.get(error, 1)
@@ -106,17 +179,7 @@ class _Parser:
 
     def _op(self, op: ParserOp, compiler: Compiler, offset: Offset) -> tuple[list[Stmt], Offset]:
         if op.kind == "extract":
-            (target,) = op.args
-            if not isinstance(target, HeaderRef):
-                raise UnsupportedConstructError("extract into something that is computed", compiler.place)
-            header = self._program.headers[target.name]
-            size = header.width // 8
-            valid = self._context.valid(header.name)
-            extract = Extract(self._context, header, offset).statement()
-            compiler.scope.forget(set(extract.targets))
-            statements = [*self._need(size, offset, offset), extract, Assign(valid, "1")]
-            compiler.scope.learn(valid, Value("1", 1, 1, atom=True))
-            return statements, offset.plus(size)
+            return self._extract(op, compiler, offset)
         if op.kind == "set":
             return self._set(op.args[0], op.args[1], compiler, offset), offset
         if op.kind == "verify":
@@ -129,7 +192,82 @@ class _Parser:
             raise UnsupportedConstructError(f"parser operation {op.kind!r}", compiler.place)
         return emit_primitive(compiler, op.primitive), offset
 
-    def _set(self, target: object, source: object, compiler: Compiler, offset: Offset) -> list[Stmt]:
+    def _extract(self, op: ParserOp, compiler: Compiler, offset: Offset) -> tuple[list[Stmt], Offset]:
+        target = op.args[0]
+        if isinstance(target, HeaderRef):
+            statements, offset = self._extract_header(target.name, op, compiler, offset)
+            return statements, offset
+        if not isinstance(target, NextElement):
+            raise UnsupportedConstructError("extract into something that is computed", compiler.place)
+        elements, filled = self._program.stacks[target.stack], self._filled(target.stack, compiler.scope)
+        if filled is None:
+            raise UnsupportedConstructError("stack that the parser shifts", compiler.place)
+        if filled >= len(elements):
+            return self._fail("StackOutOfBounds", offset), offset
+        element = elements[filled]
+        header = element if target.member is None else self._program.unions[element][target.member]
+        statements, offset = self._extract_header(header, op, compiler, offset)
+        name = self._context.name(FieldRef(target.stack, NEXT))
+        compiler.scope.learn(name, constant(filled + 1))
+        return [*statements, Assign(name, str(filled + 1))], offset
+
+    def _extract_header(self, name: str, op: ParserOp, compiler: Compiler, offset: Offset) -> tuple[list[Stmt], Offset]:
+        header = self._program.headers[name]
+        size = header.width // 8
+        valid = self._context.valid(name)
+        if len(op.args) > 1:
+            before, extract, end = self._extract_varbit(header, op.args[1], compiler, offset)
+        elif header.varbit is not None:
+            raise UnsupportedConstructError("extract of a varbit without a width", compiler.place)
+        else:
+            extract, end = Extract(self._context, header, offset).statement(), offset.plus(size)
+            before = self._need(size, offset, offset)
+        others = emit_only_member(self._context, name)
+        compiler.scope.forget(written([extract, *others]))
+        compiler.scope.learn(valid, Value("1", 1, 1, atom=True))
+        return [*before, extract, Assign(valid, "1"), *others], end
+
+    def _extract_varbit(
+        self, header: HeaderDef, width: object, compiler: Compiler, offset: Offset
+    ) -> tuple[list[Stmt], Multi, Offset]:
+        context, varbit = self._context, header.varbit
+        if varbit is None:
+            raise UnsupportedConstructError(f"varbit extract of {header.name}", compiler.place)
+        value = compiler.value(width)
+        bits, end = context.fresh("bits"), context.fresh("at")
+        this: Names = frozenset((bits,))
+        begin = offset.text
+        statements: list[Stmt] = [
+            Assign(bits, fit(value, 32, False).text, value.reads),
+            If([(f"{bits} & 7", this, self._fail("ParserInvalidArgument", offset))]),
+            Assign(end, f"{offset.plus(header.width // 8).text} + ({bits} >> 3)", this | offset.reads),
+            If([(f"n < {end}", SIZE | {end}, self._fail("PacketTooShort", offset))]),
+            If([(f"{bits} > {varbit.most}", this, self._fail("HeaderTooShort", offset))]),
+        ]
+        names = {f.name: context.name(FieldRef(header.name, f.name)) for f in header.fields}
+
+        def render(wanted: Names) -> list[str]:
+            whole = context.fresh("h")
+            lines = [f"{whole} = int.from_bytes(data[{begin}:{end}], 'big')"]
+            shift, before = header.width, True
+            for f in header.fields:
+                shift -= f.width
+                if f.most:
+                    before = False
+                    mark = f"1 << {bits}"
+                    lines.append(f"{names[f.name]} = ({whole} >> {shift}) & ({mark}) - 1 | {mark}")
+                elif names[f.name] in wanted:
+                    by = f"({shift} + {bits})" if before else str(shift)
+                    part = Value(f"({whole} >> {by}) & {(1 << f.width) - 1:#x}", 0, (1 << f.width) - 1)
+                    lines.append(f"{names[f.name]} = {fit(part, f.width, f.signed).text}")
+            return lines
+
+        extract = Multi(frozenset(names.values()), DATA | this | {end} | offset.reads, render)
+        return statements, extract, Offset(0, end)
+
+    def _set(self, target: Argument, source: Argument, compiler: Compiler, offset: Offset) -> list[Stmt]:
+        if isinstance(target, ElementField) and not isinstance(source, Lookahead):
+            return emit_primitive(compiler, Primitive("assign", (target, source), compiler.place))
         if not isinstance(target, FieldRef):
             raise UnsupportedConstructError("target that is computed", compiler.place)
         if isinstance(source, Lookahead):
@@ -164,10 +302,18 @@ class _Parser:
                 before.append(Assign(name, peek.text, peek.reads))
                 parts.append(Value(name, peek.low, peek.high, frozenset((name,)), atom=True))
             else:
-                parts.append(compiler.field(key))
+                parts.append(compiler.last(key) if isinstance(key, LastField) else compiler.field(key))
         branches: list[tuple[str, Names, list[Stmt]]] = []
         orelse: list[Stmt] | None = None
         for transition in state.transitions:
+            if transition.value_set is not None:
+                members = self._context.share(
+                    f"members_{transition.value_set}", self._context.externs[f"value_set:{transition.value_set}"]
+                )
+                text = f"({', '.join(part.text for part in parts)},) in {members}"
+                body = self._state(transition.next_state, offset, scope.copy())
+                branches.append((text, frozenset().union(*(part.reads for part in parts)), body))
+                continue
             tests = [_test(part, value, mask) for part, (value, mask) in zip(parts, transition.parts, strict=False)]
             text = " and ".join(test for test in tests if test)
             body = self._state(transition.next_state, offset, scope.copy())

@@ -64,6 +64,11 @@ def variable(name: str, width: int, signed: bool) -> Value:
     return Value(name, low, high, frozenset((name,)), atom=True)
 
 
+def varbit_width(text: str) -> str:
+    """The bits of a field of variable width: its variable holds its value after a one."""
+    return f"(({text} or 1).bit_length() - 1)"
+
+
 def limits(width: int, signed: bool) -> tuple[int, int]:
     """The least and greatest number of ``width`` bits."""
     return (-(1 << (width - 1)), (1 << (width - 1)) - 1) if signed else (0, (1 << width) - 1)

@@ -44,8 +44,8 @@ NOT_SERVED = {
         "registers cannot be read or written over P4Runtime on this switch, as on bmv2; "
         "use a counter, a table entry, a digest or a packet-in"
     ),
-    "packet_replication_engine_entry": "this switch has no packet replication (multicast groups, clone sessions)",
-    "value_set_entry": "this switch has no parser value sets",
+    "packet_replication_engine_entry": "multicast groups and clone sessions cannot be set over P4Runtime yet",
+    "value_set_entry": "members of value sets cannot be set over P4Runtime yet",
     "extern_entry": "this switch has no externs besides those of v1model",
 }
 
