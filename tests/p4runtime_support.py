@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import pytest
 from google.protobuf import text_format
 from google.rpc import code_pb2, status_pb2
 from p4.config.v1 import p4info_pb2
@@ -210,14 +211,14 @@ class Client:
 
 
 @contextmanager
-def running_server(with_program: bool = True) -> Iterator[P4RuntimeServer]:
+def running_server(with_program: bool = True, name: str = "p4runtime_features") -> Iterator[P4RuntimeServer]:
     """A switch with ports 0-3 and a CPU port, served on a free port of localhost."""
     switch = Switch(cpu_port=CPU_PORT)
     for number in range(4):
         switch.add_port(number, rate_bps=1_000_000_000)
     server = P4RuntimeServer(switch, device_id=DEVICE_ID)
     if with_program:
-        server.load(JSON.read_bytes(), P4INFO.read_text())
+        server.load((BUILD / f"{name}.json").read_bytes(), (BUILD / f"{name}.p4info.txtpb").read_text())
     server.start()
     try:
         yield server
@@ -226,9 +227,9 @@ def running_server(with_program: bool = True) -> Iterator[P4RuntimeServer]:
 
 
 @contextmanager
-def connected(with_program: bool = True) -> Iterator[tuple[P4RuntimeServer, Client]]:
+def connected(with_program: bool = True, name: str = "p4runtime_features") -> Iterator[tuple[P4RuntimeServer, Client]]:
     """A server and a client that is its primary."""
-    with running_server(with_program) as server:
+    with running_server(with_program, name) as server:
         client = Client(server.port).primary()
         try:
             yield server, client
@@ -248,6 +249,14 @@ def batch_errors(error: grpc.RpcError) -> list[tuple[int, str]]:
         message = p4runtime_pb2.Error()
         assert item.Unpack(message)
         found.append((message.canonical_code, message.message))
+    return found
+
+
+def error_of(client: Client, kind: int, entity: p4runtime_pb2.Entity) -> tuple[int, str]:
+    """Code and message with which a single update fails."""
+    with pytest.raises(grpc.RpcError) as caught:
+        client.write((kind, entity))
+    (found,) = batch_errors(caught.value)
     return found
 
 

@@ -8,7 +8,16 @@ from typing import Any, TypeAlias
 
 from p4.v1 import p4runtime_pb2
 
-from soft_switch.p4runtime import action_profiles, counters, direct_resources, meters, table_entries, table_reads
+from soft_switch.p4runtime import (
+    action_profiles,
+    counters,
+    direct_resources,
+    meters,
+    replication_engine,
+    table_entries,
+    table_reads,
+    value_sets,
+)
 from soft_switch.p4runtime.loaded_program import LoadedProgram
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.status import RequestError, as_request_error, invalid, unimplemented
@@ -27,6 +36,8 @@ WRITES: dict[str, Write] = {
     "direct_counter_entry": direct_resources.write_direct_counter,
     "meter_entry": meters.write_meter,
     "direct_meter_entry": direct_resources.write_direct_meter,
+    "packet_replication_engine_entry": replication_engine.write_entry,
+    "value_set_entry": value_sets.write_value_set,
     "digest_entry": lambda program, update_type, entry: program.digests.write(update_type, entry),
 }
 READS: dict[str, Read] = {
@@ -37,6 +48,8 @@ READS: dict[str, Read] = {
     "direct_counter_entry": direct_resources.read_direct_counters,
     "meter_entry": meters.read_meters,
     "direct_meter_entry": direct_resources.read_direct_meters,
+    "packet_replication_engine_entry": replication_engine.read_entries,
+    "value_set_entry": value_sets.read_value_sets,
     "digest_entry": lambda program, entry, found: program.digests.read(entry, found),
 }
 NOT_SERVED = {
@@ -44,8 +57,6 @@ NOT_SERVED = {
         "registers cannot be read or written over P4Runtime on this switch, as on bmv2; "
         "use a counter, a table entry, a digest or a packet-in"
     ),
-    "packet_replication_engine_entry": "multicast groups and clone sessions cannot be set over P4Runtime yet",
-    "value_set_entry": "members of value sets cannot be set over P4Runtime yet",
     "extern_entry": "this switch has no externs besides those of v1model",
 }
 

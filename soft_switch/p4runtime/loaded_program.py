@@ -50,6 +50,9 @@ class LoadedProgram:
     one_shots: dict[str, int] = field(default_factory=dict)
     # max_size as the client wrote it, by (action profile, group id): 0 and the default must read back as written.
     group_max_sizes: dict[tuple[str, int], int] = field(default_factory=dict)
+    # What a read returns of the replication engine, by group and by session.
+    multicast_groups: dict[int, p4runtime_pb2.MulticastGroupEntry] = field(default_factory=dict)
+    clone_sessions: dict[int, p4runtime_pb2.CloneSessionEntry] = field(default_factory=dict)
 
     def table(self, table_id: int) -> tuple[TableInfo, Table]:
         """The table with this id, as the P4Info has it and as the pipeline runs it; NOT_FOUND when unknown."""

@@ -82,6 +82,16 @@ class MeterInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ValueSetInfo:
+    """A parser value set of at most `size` members."""
+
+    id: int
+    name: str
+    fields: tuple[Field, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class TableInfo:
     """A table with everything that refers to it resolved."""
 
@@ -149,6 +159,7 @@ class ProgramInfo:
         self.meters = Catalogue("meter", [_meter(meter, meter.size) for meter in p4info.meters])
         self.direct_meters = Catalogue("direct meter", [_meter(item, 0) for item in p4info.direct_meters])
         self.tables = Catalogue("table", [self._table(table) for table in p4info.tables])
+        self.value_sets = Catalogue("value set", [_value_set(item, p4info) for item in p4info.value_sets])
         self.packet_in = _packet_header(p4info, "packet_in")
         self.packet_out = _packet_header(p4info, "packet_out")
 
@@ -173,7 +184,7 @@ class ProgramInfo:
         return TableInfo(
             id=table.preamble.id,
             name=name,
-            fields=tuple(_match_field(field, name, p4info=self.message) for field in table.match_fields),
+            fields=tuple(_match_field(field, f"table {name}", self.message) for field in table.match_fields),
             uses=uses,
             is_const=table.is_const_table,
             const_default=table.const_default_action_id != 0,
@@ -198,8 +209,8 @@ def _translated_width(p4info: p4info_pb2.P4Info, type_name: str, width: int, wha
     return width
 
 
-def _match_field(field: p4info_pb2.MatchField, table: str, p4info: p4info_pb2.P4Info) -> Field:
-    what = f"match field {field.name} of table {table}"
+def _match_field(field: p4info_pb2.MatchField, owner: str, p4info: p4info_pb2.P4Info) -> Field:
+    what = f"match field {field.name or field.id} of {owner}"
     kind = KIND_NAMES.get(field.match_type)
     if kind is None:
         raise invalid(f"P4Info: {what}: its match type is not one of {', '.join(KIND_NAMES.values())}")
@@ -240,6 +251,12 @@ def _meter(meter: p4info_pb2.Meter | p4info_pb2.DirectMeter, size: int) -> Meter
     two_color = meter.spec.type == p4info_pb2.MeterSpec.SINGLE_RATE_TWO_COLOR
     kind = SINGLE_RATE_TWO_COLOR if two_color else TWO_RATE_THREE_COLOR
     return MeterInfo(meter.preamble.id, meter.preamble.name, size, kind)
+
+
+def _value_set(item: p4info_pb2.ValueSet, p4info: p4info_pb2.P4Info) -> ValueSetInfo:
+    name = item.preamble.name
+    fields = tuple(_match_field(field, f"value set {name}", p4info) for field in item.match)
+    return ValueSetInfo(item.preamble.id, name, fields, item.size)
 
 
 def _packet_header(p4info: p4info_pb2.P4Info, name: str) -> tuple[Field, ...] | None:

@@ -123,7 +123,7 @@ def _write_entry(
     message: p4runtime_pb2.TableEntry,
 ) -> None:
     message.table_id = table.id
-    matches.encode_match(table, entry.match, message)
+    matches.encode_match(table.fields, entry.match, message)
     message.priority = entry.priority
     message.metadata = entry.metadata
     message.controller_metadata = notes.controller_metadata
