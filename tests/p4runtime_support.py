@@ -158,10 +158,10 @@ class Client:
         assert isinstance(error, grpc.RpcError), error
         return error.code()
 
-    def primary(self, election_id: int | None = None) -> Client:
+    def primary(self, election_id: int | None = None, role: str = "") -> Client:
         """Open the stream and become primary."""
         self.open()
-        self.arbitrate(election_id)
+        self.arbitrate(election_id, role=role)
         assert self.standing()[0] == code_pb2.OK
         return self
 
@@ -192,15 +192,17 @@ class Client:
     def delete(self, *entities: p4runtime_pb2.Entity) -> None:
         self.write(*((DELETE, entity) for entity in entities))
 
-    def read(self, *requests: p4runtime_pb2.Entity) -> list[p4runtime_pb2.Entity]:
-        request = p4runtime_pb2.ReadRequest(device_id=DEVICE_ID, entities=requests)
+    def read(self, *requests: p4runtime_pb2.Entity, role: str = "") -> list[p4runtime_pb2.Entity]:
+        request = p4runtime_pb2.ReadRequest(device_id=DEVICE_ID, entities=requests, role=role)
         return [entity for response in self.stub.Read(request) for entity in response.entities]
 
     def read_entries(self, table: str, **fields: object) -> list[p4runtime_pb2.TableEntry]:
         return [entity.table_entry for entity in self.read(entry(table, **fields))]
 
-    def set_config(self, kind: int, config: p4runtime_pb2.ForwardingPipelineConfig | None = None) -> None:
-        request = SetConfig(device_id=DEVICE_ID, action=kind, config=config)
+    def set_config(
+        self, kind: int, config: p4runtime_pb2.ForwardingPipelineConfig | None = None, role: str = ""
+    ) -> None:
+        request = SetConfig(device_id=DEVICE_ID, action=kind, config=config, role=role)
         if self.election_id is not None:
             self._number(request.election_id)
         self.stub.SetForwardingPipelineConfig(request)

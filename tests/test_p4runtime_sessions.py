@@ -14,8 +14,8 @@ import pytest
 from google.rpc import code_pb2
 from p4.v1 import p4runtime_pb2
 
-from soft_switch.p4runtime.device import MAX_STREAMS
 from soft_switch.p4runtime.server import TLS, P4RuntimeServer, ServerError, serve
+from soft_switch.p4runtime.sessions import MAX_STREAMS
 from soft_switch.switch import Switch
 from tests.p4runtime_support import DEVICE_ID, JSON, P4INFO, Client, action, entry, ethernet, exact, running_server
 
@@ -120,14 +120,6 @@ def test_a_live_stream_cannot_change_its_device_or_role(server: P4RuntimeServer)
     other = Client(server.port).primary(2)
     other.arbitrate(2, role="operator")
     assert other.ended_with() == grpc.StatusCode.FAILED_PRECONDITION
-
-
-def test_only_the_default_role(server: P4RuntimeServer) -> None:
-    client = Client(server.port).open()
-    client.arbitrate(1, role="operator")
-    assert client.ended_with() == grpc.StatusCode.UNIMPLEMENTED
-    primary = Client(server.port).primary(2)
-    assert status_of(lambda: primary.write(role="operator"))[0] == grpc.StatusCode.NOT_FOUND
 
 
 def test_reading_needs_no_session(server: P4RuntimeServer) -> None:

@@ -142,6 +142,10 @@ class DigestBook:
         if channel is not None:
             channel.unacknowledged.pop(ack.list_id, None)
 
+    def forget(self, message: p4runtime_pb2.DigestList) -> None:
+        """Await no acknowledgement of a list that went to nobody."""
+        self._channels[message.digest_id].unacknowledged.pop(message.list_id, None)
+
     def forget_sent(self) -> None:
         """Await no acknowledgement any more: a new primary is to learn everything itself."""
         for channel in self._channels.values():

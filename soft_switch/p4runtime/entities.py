@@ -20,6 +20,7 @@ from soft_switch.p4runtime import (
 )
 from soft_switch.p4runtime.loaded_program import LoadedProgram
 from soft_switch.p4runtime.read_responses import ReadResponses
+from soft_switch.p4runtime.roles import Roles
 from soft_switch.p4runtime.status import RequestError, as_request_error, invalid, unimplemented
 
 # The message is of the entity's own type, so the functions differ in it.
@@ -71,21 +72,22 @@ def _kind(entity: p4runtime_pb2.Entity) -> str:
 
 
 def write_batch(
-    program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update], lock: AbstractContextManager[object]
+    program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update], lock: AbstractContextManager[object], role: str
 ) -> list[RequestError | None]:
     """Carry out every update, in order, whether or not others fail; one result for each, None where it succeeded.
 
-    ``lock`` is held for each, and given back in between.
+    ``lock`` is held for each, and given back in between. ``role`` is that of the client.
     """
     results = []
     for update in updates:
         with lock:
-            results.append(_write_one(program, update))
+            results.append(_write_one(program, update, role))
     return results
 
 
-def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update) -> RequestError | None:
+def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update, role: str) -> RequestError | None:
     try:
+        program.roles.check(role, update.entity)
         if update.type not in UPDATE_TYPES:
             raise invalid("the type of the update is not set; it is INSERT, MODIFY or DELETE")
         kind = _kind(update.entity)
@@ -96,9 +98,12 @@ def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update) -> RequestE
 
 
 def read_batch(
-    program: LoadedProgram, requests: Sequence[p4runtime_pb2.Entity]
+    program: LoadedProgram, requests: Sequence[p4runtime_pb2.Entity], role: str
 ) -> tuple[list[p4runtime_pb2.ReadResponse], list[RequestError | None]]:
-    """Responses with all that the valid requests select, and one result for each request, None where it was valid."""
+    """Responses with all that the valid requests select, and one result for each request, None where it was valid.
+
+    What is not in the scope of ``role`` is left out.
+    """
     responses: list[p4runtime_pb2.ReadResponse] = []
     results: list[RequestError | None] = []
     for request in requests:
@@ -112,4 +117,13 @@ def read_batch(
         else:
             results.append(None)
             responses.extend(found.messages)
+    if program.roles.restricts(role):
+        return _in_scope(program.roles, role, responses), results
     return responses, results
+
+
+def _in_scope(
+    roles: Roles, role: str, responses: Sequence[p4runtime_pb2.ReadResponse]
+) -> list[p4runtime_pb2.ReadResponse]:
+    kept = ([entity for entity in response.entities if roles.covers(role, entity)] for response in responses)
+    return [p4runtime_pb2.ReadResponse(entities=entities) for entities in kept if entities]

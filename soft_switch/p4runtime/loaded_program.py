@@ -12,6 +12,7 @@ from soft_switch.p4runtime.binding import check_belong_together
 from soft_switch.p4runtime.digest_data import digest_shapes
 from soft_switch.p4runtime.digests import DigestBook
 from soft_switch.p4runtime.p4info import ProgramInfo, TableInfo
+from soft_switch.p4runtime.roles import Roles
 from soft_switch.p4runtime.status import invalid
 from soft_switch.pipeline import Pipeline
 from soft_switch.tables import Match, Table
@@ -45,6 +46,7 @@ class LoadedProgram:
     pipeline: Pipeline
     config: p4runtime_pb2.ForwardingPipelineConfig
     digests: DigestBook
+    roles: Roles
     notes: dict[EntryKey, EntryNotes] = field(default_factory=dict)
     # Action profiles whose groups and members come from one-shot action sets, with the number of those sets.
     one_shots: dict[str, int] = field(default_factory=dict)
@@ -78,4 +80,4 @@ def load_program(config: p4runtime_pb2.ForwardingPipelineConfig) -> LoadedProgra
     check_belong_together(info, shapes.values(), pipeline)
     kept = p4runtime_pb2.ForwardingPipelineConfig()
     kept.CopyFrom(config)
-    return LoadedProgram(info, pipeline, kept, DigestBook(shapes))
+    return LoadedProgram(info, pipeline, kept, DigestBook(shapes), Roles(config.p4info))

@@ -14,8 +14,9 @@ from google.protobuf import text_format
 from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
 
 from soft_switch.errors import SwitchError
-from soft_switch.p4runtime.device import MAX_STREAMS, ControlledSwitch, Device
+from soft_switch.p4runtime.device import ControlledSwitch, Device
 from soft_switch.p4runtime.servicer import P4RuntimeService
+from soft_switch.p4runtime.sessions import MAX_STREAMS
 
 # Every stream keeps a thread for its whole life; the rest serve the short calls.
 WORKERS = MAX_STREAMS + 16
