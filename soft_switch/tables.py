@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
 from soft_switch.action_profile import ActionProfile, GroupState
@@ -75,6 +76,10 @@ class Entry:
     is_const: bool = False
     metadata: builtins.bytes = b""
     buckets: MeterBuckets | None = field(default=None, repr=False, compare=False)
+
+
+_CHANGING = ("target", "packets", "bytes", "meter", "metadata", "buckets")
+_contents = attrgetter(*_CHANGING)
 
 
 class _Results(dict[Any, Result]):
@@ -188,6 +193,23 @@ class Table:
             raise ConstTableError(f"the default action of table {self.name} is fixed by the program")
         self.default = self.initial_default if call is None else self._checked_call(call)
         self._changed()
+
+    def save(self) -> Callable[[], None]:
+        """Keeps all that the control plane can change; the function returned puts it back.
+
+        Meant for a moment in which no packet passes. The action profile is not included.
+        """
+        entries, by_key, default = dict(self._entries), dict(self._by_key), self.default
+        contents = [(entry, _contents(entry)) for entry in entries.values()]
+
+        def restore() -> None:
+            self._entries, self._by_key, self.default = entries, by_key, default
+            for entry, values in contents:
+                for name, value in zip(_CHANGING, values, strict=True):
+                    setattr(entry, name, value)
+            self._changed()
+
+        return restore
 
     def set_const_entries(self, entries: list[tuple[tuple[Match, ...], int, ActionCall]]) -> None:
         """The entries that the program fixes; afterwards nobody can write any."""

@@ -104,6 +104,25 @@ def entry(table: str, *key: p4runtime_pb2.FieldMatch, **fields: object) -> p4run
     return entity
 
 
+def everything() -> list[p4runtime_pb2.Entity]:
+    """Requests that read all that can be read: entries with their direct resources, default entries, and the rest."""
+    requests = [p4runtime_pb2.Entity() for _ in range(12)]
+    requests[0].table_entry.counter_data.SetInParent()
+    requests[0].table_entry.meter_config.SetInParent()
+    requests[1].table_entry.is_default_action = True
+    requests[2].action_profile_member.SetInParent()
+    requests[3].action_profile_group.SetInParent()
+    requests[4].counter_entry.SetInParent()
+    requests[5].meter_entry.SetInParent()
+    requests[6].direct_counter_entry.table_entry.SetInParent()
+    requests[7].direct_meter_entry.table_entry.SetInParent()
+    requests[8].digest_entry.SetInParent()
+    requests[9].value_set_entry.SetInParent()
+    requests[10].packet_replication_engine_entry.multicast_group_entry.SetInParent()
+    requests[11].packet_replication_engine_entry.clone_session_entry.SetInParent()
+    return requests
+
+
 class Client:
     """One controller: a channel, optionally a stream, and the plain RPCs. Reads `inbox` with a time limit."""
 

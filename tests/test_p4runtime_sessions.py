@@ -144,16 +144,6 @@ def test_capabilities(server: P4RuntimeServer) -> None:
     assert reply.p4runtime_api_version == "1.4.0"
 
 
-def test_atomic_batches_are_refused_by_name(server: P4RuntimeServer) -> None:
-    client = Client(server.port).primary()
-    for name in ("ROLLBACK_ON_ERROR", "DATAPLANE_ATOMIC"):
-        atomicity = p4runtime_pb2.WriteRequest.Atomicity.Value(name)
-        code, message = status_of(lambda value=atomicity: client.write((1, ROUTE), atomicity=value))
-        assert code == grpc.StatusCode.UNIMPLEMENTED
-        assert name in message
-    assert client.read_entries("ingress.known_sources") == []
-
-
 def test_an_address_in_use_is_refused_with_its_name(server: P4RuntimeServer) -> None:
     with pytest.raises(ServerError, match=re.escape(f"127.0.0.1:{server.port}")):
         P4RuntimeServer(Switch(), address=f"127.0.0.1:{server.port}")

@@ -226,10 +226,12 @@ class Device:
         with self._turn:
             self._check_primary(request)
             program = self._program()
-            if request.atomicity != p4runtime_pb2.WriteRequest.CONTINUE_ON_ERROR:
-                name = p4runtime_pb2.WriteRequest.Atomicity.Name(request.atomicity)
-                raise unimplemented(f"atomicity {name} is not supported; use CONTINUE_ON_ERROR (the default)")
-            return entities.write_batch(program, request.updates, self.switch.lock, request.role)
+            if request.atomicity not in p4runtime_pb2.WriteRequest.Atomicity.values():
+                raise invalid(f"atomicity {request.atomicity} is unknown; leave it unset, or see the specification")
+            # Rolled back or atomic for the data plane: the one that is both serves for either.
+            whole = request.atomicity != p4runtime_pb2.WriteRequest.CONTINUE_ON_ERROR
+            write = entities.write_all_or_none if whole else entities.write_batch
+            return write(program, request.updates, self.switch.lock, request.role)
 
     def read(
         self, request: p4runtime_pb2.ReadRequest

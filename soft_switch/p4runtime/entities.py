@@ -21,7 +21,8 @@ from soft_switch.p4runtime import (
 from soft_switch.p4runtime.loaded_program import LoadedProgram
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.roles import Roles
-from soft_switch.p4runtime.status import RequestError, as_request_error, invalid, unimplemented
+from soft_switch.p4runtime.rollback import save
+from soft_switch.p4runtime.status import ABORTED, RequestError, as_request_error, invalid, unimplemented
 
 # The message is of the entity's own type, so the functions differ in it.
 Write: TypeAlias = Callable[[LoadedProgram, int, Any], None]
@@ -83,6 +84,26 @@ def write_batch(
         with lock:
             results.append(_write_one(program, update, role))
     return results
+
+
+def write_all_or_none(
+    program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update], lock: AbstractContextManager[object], role: str
+) -> list[RequestError | None]:
+    """Carry out all updates, in order, or none of them: the first that fails ends the batch and undoes the others.
+
+    ``lock`` is held throughout, so every packet is processed either before the batch or after it. Results as in
+    :func:`write_batch`; where one update failed, the others have ABORTED.
+    """
+    with lock:
+        restore = save(program, updates)
+        for number, update in enumerate(updates):
+            error = _write_one(program, update, role)
+            if error is not None:
+                restore()
+                undone = RequestError(ABORTED, f"undone, because update {number} of the batch failed")
+                untried = RequestError(ABORTED, f"not carried out, because update {number} of the batch failed")
+                return [*[undone] * number, error, *[untried] * (len(updates) - number - 1)]
+    return [None] * len(updates)
 
 
 def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update, role: str) -> RequestError | None:

@@ -29,7 +29,7 @@ class OneShot:
     member_ids: list[int]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class EntryNotes:
     """What an entry returns on reading although the data plane has no use for it."""
 
