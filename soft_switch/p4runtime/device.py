@@ -20,6 +20,7 @@ from p4.v1.p4runtime_pb2 import SetForwardingPipelineConfigRequest as SetConfig
 from soft_switch.p4runtime import entities, packet_io
 from soft_switch.p4runtime.client_stream import ClientStream
 from soft_switch.p4runtime.loaded_program import LoadedProgram, load_program
+from soft_switch.p4runtime.reconcile import take_over
 from soft_switch.p4runtime.sessions import Sessions, election_id
 from soft_switch.p4runtime.status import (
     FAILED_PRECONDITION,
@@ -253,12 +254,8 @@ class Device:
         if request.action == SetConfig.COMMIT:
             self._commit_saved(request)
             return
-        if request.action == SetConfig.RECONCILE_AND_COMMIT:
-            raise unimplemented(
-                "RECONCILE_AND_COMMIT is not supported; use VERIFY_AND_COMMIT and write the entries anew"
-            )
-        if request.action not in (SetConfig.VERIFY, SetConfig.VERIFY_AND_SAVE, SetConfig.VERIFY_AND_COMMIT):
-            raise invalid("the action is not set; it is VERIFY, VERIFY_AND_SAVE, VERIFY_AND_COMMIT or COMMIT")
+        if request.action not in SetConfig.Action.values() or request.action == SetConfig.UNSPECIFIED:
+            raise invalid(f"action {request.action} is unknown; it is one of {', '.join(SetConfig.Action.keys()[1:])}")
         if not request.HasField("config"):
             raise invalid("no config is given")
         # Compiling takes a while, and packets need not wait for it.
@@ -267,9 +264,12 @@ class Device:
             return
         with self._turn:
             self._check_primary(request)
-            self._current = program
-            if request.action == SetConfig.VERIFY_AND_COMMIT:
-                self._run(program)
+            with self.switch.lock:
+                if request.action == SetConfig.RECONCILE_AND_COMMIT and self._running is not None:
+                    take_over(self._running, program)
+                self._current = program
+                if request.action != SetConfig.VERIFY_AND_SAVE:
+                    self._run(program)
 
     def load(self, config: p4runtime_pb2.ForwardingPipelineConfig) -> None:
         """Run a program without a client's request, as when a switch starts with one."""

@@ -95,7 +95,8 @@ def batch_details(results: Sequence[RequestError | None]) -> tuple[str, bytes]:
     client accepts by default, and the summary says so.
     """
     failed = [(index, error) for index, error in enumerate(results) if error is not None]
-    index, first = failed[0]
+    # ABORTED says only that another one failed.
+    index, first = next((pair for pair in failed if pair[1].code != ABORTED), failed[0])
     summary = f"{len(failed)} of {len(results)} failed; element {index}: {first.message}"
     # What the codes alone take: the Any wrapping of an empty Error is 40 bytes.
     budget = DETAILS_BUDGET_BYTES - 44 * len(results) - len(summary)
