@@ -127,6 +127,7 @@ class Pipeline:
             tuple(key.width for key in definition.keys),
             {actions[i].name: (i, tuple(width for _, width in actions[i].params)) for i in definition.action_ids},
             has_counter=definition.has_counter,
+            ages=definition.ages,
             meter_name=definition.meter,
             profile=self.action_profiles[definition.profile] if definition.profile else None,
             default=default,

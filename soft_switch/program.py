@@ -271,6 +271,7 @@ class TableDef:
     keys: tuple[KeyField, ...]
     size: int
     has_counter: bool
+    ages: bool
     meter: str | None
     profile: str | None
     action_ids: tuple[int, ...]

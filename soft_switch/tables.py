@@ -65,7 +65,11 @@ Result = tuple[Any, ...]
 
 @dataclass(slots=True)
 class Entry:
-    """A table entry, with what its direct counter has counted. ``buckets`` belong to the direct meter."""
+    """A table entry, with what its direct counter has counted. ``buckets`` belong to the direct meter.
+
+    In a table that ages ``last_hit_ns`` is when a packet last hit it, by the clock of the packets, or when it was
+    written. The other times are those of :class:`~soft_switch.idle.IdleWatch`.
+    """
 
     match: tuple[Match, ...]
     priority: int
@@ -76,9 +80,23 @@ class Entry:
     is_const: bool = False
     metadata: builtins.bytes = b""
     buckets: MeterBuckets | None = field(default=None, repr=False, compare=False)
+    last_hit_ns: int = 0
+    idle_timeout_ns: int = 0
+    notified_ns: int = 0
+    looked_at_ns: int | None = field(default=None, repr=False, compare=False)
 
 
-_CHANGING = ("target", "packets", "bytes", "meter", "metadata", "buckets")
+_CHANGING = (
+    "target",
+    "packets",
+    "bytes",
+    "meter",
+    "metadata",
+    "buckets",
+    "last_hit_ns",
+    "idle_timeout_ns",
+    "notified_ns",
+)
 _contents = attrgetter(*_CHANGING)
 
 
@@ -115,6 +133,7 @@ class Table:
         actions: Mapping[str, tuple[int, tuple[int, ...]]],
         *,
         has_counter: bool = False,
+        ages: bool = False,
         meter_name: str | None = None,
         profile: ActionProfile | None = None,
         default: ActionCall = NO_ACTION,
@@ -127,6 +146,7 @@ class Table:
         self.key_widths = key_widths
         self.actions = dict(actions)
         self.has_counter = has_counter
+        self.ages = ages
         self.meter_name = meter_name
         self.profile = profile
         self.is_const = False

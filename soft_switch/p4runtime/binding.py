@@ -115,6 +115,8 @@ def _table_problems(table: TableInfo, compiled: Table) -> Iterator[str]:
             f"table {table.name} has direct meter {table.meter.name} in the P4Info, "
             f"{compiled.meter_name or 'none'} when compiled"
         )
+    if table.idle_timeout and not compiled.ages:
+        yield f"table {table.name} has an idle timeout in the P4Info only"
     if table.is_const != compiled.is_const:
         yield f"the entries of table {table.name} are constant in one of the two only"
 

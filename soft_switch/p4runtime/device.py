@@ -17,7 +17,7 @@ from p4.v1 import p4runtime_pb2
 from p4.v1.p4runtime_pb2 import GetForwardingPipelineConfigRequest as GetConfig
 from p4.v1.p4runtime_pb2 import SetForwardingPipelineConfigRequest as SetConfig
 
-from soft_switch.p4runtime import entities, packet_io
+from soft_switch.p4runtime import entities, packet_io, table_reads
 from soft_switch.p4runtime.client_stream import ClientStream
 from soft_switch.p4runtime.loaded_program import LoadedProgram, load_program
 from soft_switch.p4runtime.reconcile import take_over
@@ -52,7 +52,12 @@ class ControlledSwitch(Protocol):
 
 
 class Device:
-    """One switch under P4Runtime. `clock` gives nanoseconds from any origin, `epoch_clock` since 1970."""
+    """One switch under P4Runtime.
+
+    `clock` is that of the packets, in nanoseconds from any origin; `epoch_clock` gives nanoseconds since 1970.
+    Notifications that wait for their time go out when someone calls :meth:`send_due`; `on_waiting` is called, from any
+    thread, when that may be sooner than it said last.
+    """
 
     def __init__(
         self,
@@ -63,7 +68,7 @@ class Device:
     ) -> None:
         self.switch = switch
         self.device_id = device_id
-        self.digests_waiting = threading.Event()
+        self.on_waiting: Callable[[], None] = lambda: None
         self._clock = clock
         self._epoch_clock = epoch_clock
         # Taken before the switch's lock where both are, and held by all who change what follows.
@@ -195,16 +200,17 @@ class Device:
             if self._running is None:
                 return
             if self._running.digests.offer(name, values, self._clock()):
-                self.send_due_digests()
+                self.send_due()
             else:
-                self.digests_waiting.set()
+                self.on_waiting()
 
-    def send_due_digests(self) -> int | None:
-        """Send the lists whose time has come; nanoseconds until the next one, None when nothing waits."""
+    def send_due(self) -> int | None:
+        """Send digests and idle timeouts whose time has come; nanoseconds until the next, None when none waits."""
         with self.switch.lock:
             if self._running is None:
                 return None
             now_ns = self._clock()
+            self._send_idle_timeouts(self._running, now_ns)
             book = self._running.digests
             for message in book.take_due(now_ns, self._epoch_clock()):
                 receivers = self._receivers(self._running, message.digest_id)
@@ -212,8 +218,21 @@ class Device:
                     stream.offer(p4runtime_pb2.StreamMessageResponse(digest=message))
                 if not receivers:
                     book.forget(message)
-            due_ns = book.next_due_ns()
-            return None if due_ns is None else max(0, due_ns - now_ns)
+            waiting = [time_ns for time_ns in (book.next_due_ns(), self._running.idle.next_ns()) if time_ns is not None]
+            return max(0, min(waiting) - now_ns) if waiting else None
+
+    def _send_idle_timeouts(self, program: LoadedProgram, now_ns: int) -> None:
+        for name, entries in program.idle.take(now_ns).items():
+            table = program.info.tables.by_name.get(name)
+            if table is None:
+                continue
+            response = p4runtime_pb2.StreamMessageResponse()
+            notification = response.idle_timeout_notification
+            notification.timestamp = self._epoch_clock()
+            for entry in entries:
+                table_reads.idle_entry(program, table, entry, notification.table_entry.add())
+            for stream in self._receivers(program, table.id):
+                stream.offer(response)
 
     def _receivers(self, program: LoadedProgram, object_id: int) -> list[ClientStream]:
         """The primaries of all roles in whose scope the object is."""
@@ -232,7 +251,13 @@ class Device:
             # Rolled back or atomic for the data plane: the one that is both serves for either.
             whole = request.atomicity != p4runtime_pb2.WriteRequest.CONTINUE_ON_ERROR
             write = entities.write_all_or_none if whole else entities.write_batch
-            return write(program, request.updates, self.switch.lock, request.role)
+            before_ns = program.idle.next_ns()
+            results = write(program, request.updates, self.switch.lock, request.role)
+
+            after_ns = program.idle.next_ns()
+            if after_ns is not None and (before_ns is None or after_ns < before_ns):
+                self.on_waiting()
+            return results
 
     def read(
         self, request: p4runtime_pb2.ReadRequest
@@ -259,7 +284,7 @@ class Device:
         if not request.HasField("config"):
             raise invalid("no config is given")
         # Compiling takes a while, and packets need not wait for it.
-        program = load_program(request.config)
+        program = load_program(request.config, self._clock)
         if request.action == SetConfig.VERIFY:
             return
         with self._turn:
@@ -273,7 +298,7 @@ class Device:
 
     def load(self, config: p4runtime_pb2.ForwardingPipelineConfig) -> None:
         """Run a program without a client's request, as when a switch starts with one."""
-        program = load_program(config)
+        program = load_program(config, self._clock)
         with self._turn:
             self._current = program
             self._run(program)
@@ -292,6 +317,8 @@ class Device:
         with self.switch.lock:
             self.switch.install(program.pipeline)
             self._running = program
+            program.idle.start(self._clock())
+            self.on_waiting()
 
     def get_config(self, request: GetConfig) -> p4runtime_pb2.GetForwardingPipelineConfigResponse:
         """The config that reads and writes refer to; `config` is unset when there is none."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from p4.v1 import p4runtime_pb2
 
 from soft_switch.errors import SwitchError
+from soft_switch.idle import IdleWatch
 from soft_switch.p4runtime.binding import check_belong_together
 from soft_switch.p4runtime.digest_data import digest_shapes
 from soft_switch.p4runtime.digests import DigestBook
@@ -47,6 +50,9 @@ class LoadedProgram:
     config: p4runtime_pb2.ForwardingPipelineConfig
     digests: DigestBook
     roles: Roles
+    idle: IdleWatch
+    # The time of the packets, in nanoseconds.
+    clock: Callable[[], int]
     notes: dict[EntryKey, EntryNotes] = field(default_factory=dict)
     # Action profiles whose groups and members come from one-shot action sets, with the number of those sets.
     one_shots: dict[str, int] = field(default_factory=dict)
@@ -62,8 +68,12 @@ class LoadedProgram:
         return info, self.pipeline.tables[info.name]
 
 
-def load_program(config: p4runtime_pb2.ForwardingPipelineConfig) -> LoadedProgram:
+def load_program(
+    config: p4runtime_pb2.ForwardingPipelineConfig, clock: Callable[[], int] = time.monotonic_ns
+) -> LoadedProgram:
     """Make a program ready to be run from a pipeline config: text of the bmv2 JSON and the P4Info.
+
+    `clock` is that of the packets, in nanoseconds.
 
     Raises RequestError INVALID_ARGUMENT, naming the reason, when it cannot be realised.
     """
@@ -80,4 +90,5 @@ def load_program(config: p4runtime_pb2.ForwardingPipelineConfig) -> LoadedProgra
     check_belong_together(info, shapes.values(), pipeline)
     kept = p4runtime_pb2.ForwardingPipelineConfig()
     kept.CopyFrom(config)
-    return LoadedProgram(info, pipeline, kept, DigestBook(shapes), Roles(config.p4info))
+    idle = IdleWatch(pipeline.tables.values())
+    return LoadedProgram(info, pipeline, kept, DigestBook(shapes), Roles(config.p4info), idle, clock)

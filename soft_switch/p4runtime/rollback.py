@@ -30,6 +30,7 @@ def save(program: LoadedProgram, updates: Iterable[p4runtime_pb2.Update]) -> Res
     def restore() -> None:
         for put_back in saved.values():
             put_back()
+        program.idle.rebuild()
 
     return restore
 

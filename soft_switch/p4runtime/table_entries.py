@@ -41,7 +41,7 @@ def write_table_entry(program: LoadedProgram, update_type: int, message: p4runti
     if update_type == DELETE:
         _delete(program, table, compiled, key, priority)
         return
-    _refuse_idle_timeout(table, message)
+    _check_idle_timeout(table, message)
     check_resources(table, message)
     if update_type == INSERT:
         if existing is not None:
@@ -54,11 +54,15 @@ def write_table_entry(program: LoadedProgram, update_type: int, message: p4runti
         _modify(program, table, compiled, existing, message)
 
 
-def _refuse_idle_timeout(table: TableInfo, message: p4runtime_pb2.TableEntry) -> None:
-    if message.idle_timeout_ns or message.HasField("time_since_last_hit"):
-        if table.idle_timeout:
-            raise unimplemented(f"table {table.name}: this switch does not age entries; leave idle_timeout_ns 0")
+def _check_idle_timeout(table: TableInfo, message: p4runtime_pb2.TableEntry) -> None:
+    if not table.idle_timeout and (message.idle_timeout_ns or message.HasField("time_since_last_hit")):
         raise invalid(f"table {table.name} has no idle timeout; leave idle_timeout_ns and time_since_last_hit unset")
+    if message.HasField("time_since_last_hit"):
+        raise invalid(f"table {table.name}: time_since_last_hit is for reads; leave it unset")
+    if message.idle_timeout_ns < 0:
+        raise invalid(f"table {table.name}: idle_timeout_ns must be 0 (never) or more, not {message.idle_timeout_ns}")
+    if table.is_const and message.idle_timeout_ns:
+        raise invalid(f"table {table.name}: its entries are constant, and have no idle timeout")
 
 
 def _insert(
@@ -85,6 +89,8 @@ def _insert(
         raise
     program.notes[table.name, key, priority] = EntryNotes(message.controller_metadata, one_shot=one_shot)
     entry.metadata = message.metadata
+    if table.idle_timeout:
+        program.idle.set(compiled, entry, int(message.idle_timeout_ns), program.clock(), is_new=True)
     apply_resources(table, message, entry)
 
 
@@ -99,6 +105,8 @@ def _modify(
             one_shot = _retarget(program, table, compiled, entry, one_shot, message.action)
         program.notes[note_key] = EntryNotes(message.controller_metadata, one_shot=one_shot)
         entry.metadata = message.metadata
+        if table.idle_timeout:
+            program.idle.set(compiled, entry, int(message.idle_timeout_ns), program.clock(), is_new=False)
     apply_resources(table, message, entry)
 
 
