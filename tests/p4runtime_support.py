@@ -30,22 +30,33 @@ DELETE = p4runtime_pb2.Update.DELETE
 SetConfig = p4runtime_pb2.SetForwardingPipelineConfigRequest
 
 
-def read_p4info() -> p4info_pb2.P4Info:
-    return text_format.Parse(P4INFO.read_text(), p4info_pb2.P4Info())
+def program_config(name: str) -> p4runtime_pb2.ForwardingPipelineConfig:
+    """A program of tests/p4."""
+    info = text_format.Parse((BUILD / f"{name}.p4info.txtpb").read_text(), p4info_pb2.P4Info())
+    return p4runtime_pb2.ForwardingPipelineConfig(p4info=info, p4_device_config=(BUILD / f"{name}.json").read_bytes())
 
 
 def features_config(cookie: int | None = None) -> p4runtime_pb2.ForwardingPipelineConfig:
-    config = p4runtime_pb2.ForwardingPipelineConfig(p4info=read_p4info(), p4_device_config=JSON.read_bytes())
+    config = program_config("p4runtime_features")
     if cookie is not None:
         config.cookie.cookie = cookie
     return config
+
+
+def make_ageing(config: p4runtime_pb2.ForwardingPipelineConfig, name: str) -> None:
+    """Change the program to what it is with ``support_timeout = true`` in a table."""
+    text = config.p4_device_config.decode()
+    place = text.index('"support_timeout" : false', text.index(f'"name" : "{name}"'))
+    config.p4_device_config = (text[:place] + text[place:].replace("false", "true", 1)).encode()
+    table = next(table for table in config.p4info.tables if table.preamble.name == name)
+    table.idle_timeout_behavior = table.NOTIFY_CONTROL
 
 
 class Ids:
     """Names of the test program to ids: tables and so on by full name, match fields and parameters by (owner, name)."""
 
     def __init__(self) -> None:
-        info = read_p4info()
+        info = features_config().p4info
         kinds = (
             info.tables,
             info.actions,

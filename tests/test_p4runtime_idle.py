@@ -28,6 +28,7 @@ from tests.p4runtime_support import (
     ethernet,
     exact,
     features_config,
+    make_ageing,
 )
 
 KNOWN, ROUTES = "ingress.known_sources", "ingress.routes"
@@ -35,13 +36,8 @@ MS = 1_000_000
 
 
 def ageing_config() -> p4runtime_pb2.ForwardingPipelineConfig:
-    """The test program as it is with ``support_timeout = true`` in table known_sources."""
     config = features_config()
-    text = config.p4_device_config.decode()
-    place = text.index('"support_timeout" : false', text.index(f'"name" : "{KNOWN}"'))
-    config.p4_device_config = (text[:place] + text[place:].replace("false", "true", 1)).encode()
-    table = next(table for table in config.p4info.tables if table.preamble.name == KNOWN)
-    table.idle_timeout_behavior = table.NOTIFY_CONTROL
+    make_ageing(config, KNOWN)
     return config
 
 
