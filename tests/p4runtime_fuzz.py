@@ -15,6 +15,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
@@ -40,7 +41,11 @@ STRINGS = (b"", b"\x00", b"\x01", b"\x02", b"\xff", b"\x00\x01", b"\x01\x00", b"
 
 
 class Broken(AssertionError):
-    """A device did what it must not."""
+    """A device did what it must not, for this request."""
+
+    def __init__(self, what: str, request: Message) -> None:
+        super().__init__(f"{what}:\n{text_format.MessageToString(request)[:4000]}")
+        self.request = request
 
 
 class Generator:
@@ -348,6 +353,8 @@ class Fuzzer:
 
     def __init__(self, device_config: bytes, p4info: p4info_pb2.P4Info, rnd: random.Random) -> None:
         self.codes: Counter[tuple[str, int]] = Counter()
+        self.watches_state = True
+        """Whether all that can be read is read before and after each request."""
         self._rnd = rnd
         self._clock = VirtualClock()
         self._switch = Switch(cpu_port=CPU_PORT)
@@ -379,10 +386,12 @@ class Fuzzer:
 
     def state(self) -> tuple[Any, ...]:
         """All that can be read, and the config."""
+        if not self.watches_state:
+            return ()
         request = p4runtime_pb2.ReadRequest(device_id=DEVICE_ID, entities=everything())
         responses, results = self.device.read(request)
         if any(results):
-            raise Broken(f"a read of everything fails: {[str(error) for error in results if error]}")
+            raise Broken(f"a read of everything fails: {[str(error) for error in results if error]}", request)
         entities = [e.SerializeToString(deterministic=True) for response in responses for e in response.entities]
         config = self.device.get_config(p4runtime_pb2.GetForwardingPipelineConfigRequest(device_id=DEVICE_ID))
         return tuple(entities), config.config.cookie.cookie, self._switch.pipeline
@@ -402,16 +411,16 @@ class Fuzzer:
             self._check_code(what, request, error)
             result = error
         except Exception as error:
-            raise Broken(f"{what} raised {error!r} for:\n{text_format.MessageToString(request)[:4000]}") from error
+            raise Broken(f"{what} raised {error!r}", request) from error
         took_s = time.monotonic() - began
         if took_s > SLOWEST_S:
-            raise Broken(f"{what} took {took_s:.0f} s for:\n{text_format.MessageToString(request)[:4000]}")
+            raise Broken(f"{what} took {took_s:.0f} s", request)
         return result
 
     def _check_code(self, what: str, request: Message, error: RequestError) -> None:
         self.codes[what, error.code] += 1
         if error.code in (OK, UNKNOWN, INTERNAL) or not error.message:
-            raise Broken(f"{what}: {error.code} {error.message!r} for:\n{text_format.MessageToString(request)[:4000]}")
+            raise Broken(f"{what}: {error.code} {error.message!r}", request)
 
     def write(self) -> None:
         """A batch; mostly with the primary's id, sometimes with all of it changed."""
@@ -427,7 +436,7 @@ class Fuzzer:
         failed = isinstance(result, RequestError)
         if not failed:
             if len(result) != len(request.updates):
-                raise Broken(f"{len(result)} results for {len(request.updates)} updates")
+                raise Broken(f"{len(result)} results for {len(request.updates)} updates", request)
             for error in result:
                 if error is None:
                     self.codes["update", OK] += 1
@@ -436,7 +445,7 @@ class Fuzzer:
             whole = request.atomicity != 0
             failed = all(result) and bool(result) if not whole else any(result)
         if failed and self.state() != before:
-            raise Broken(f"a failed write has changed the state:\n{text_format.MessageToString(request)}")
+            raise Broken("a failed write has changed the state", request)
 
     def read(self) -> None:
         """A read of what may or may not be there."""
@@ -453,7 +462,7 @@ class Fuzzer:
                 else:
                     self._check_code("read", request, error)
         if self.state() != before:
-            raise Broken(f"a read has changed the state:\n{text_format.MessageToString(request)}")
+            raise Broken("a read has changed the state", request)
 
     def stream(self) -> None:
         """A message on the primary's stream or on one of some others, which come and go."""
@@ -467,7 +476,7 @@ class Fuzzer:
         result = self._call("stream", request, lambda: self.device.stream_request(stream, request))
         if isinstance(result, RequestError):
             if stream is self._primary:
-                raise Broken(f"the primary's stream was ended: {result}")
+                raise Broken(f"the primary's stream was ended: {result}", request)
             stream.close(result)
         if stream is not self._primary and (isinstance(result, RequestError) or rnd.random() < 0.2):
             self._streams.remove(stream)
@@ -492,9 +501,9 @@ class Fuzzer:
         while stream._responses.qsize():
             stream._responses.get()
 
-    def config(self, text: bytes) -> None:
+    def config(self, rnd: random.Random) -> None:
         """A pipeline config that may be changed: on failure all is as before."""
-        rnd = self._rnd
+        text = changed_json(self._config.p4_device_config, rnd)
         request = p4runtime_pb2.SetForwardingPipelineConfigRequest(device_id=DEVICE_ID, action=rnd.randrange(1, 6))
         request.election_id.high = request.election_id.low = PRIMARY
         if request.action != request.COMMIT or rnd.random() < 0.2:
@@ -506,10 +515,11 @@ class Fuzzer:
         result = self._call("config", request, lambda: self.device.set_config(request))
         if isinstance(result, RequestError):
             if self.state() != before:
-                raise Broken("a failed config has changed the state")
+                raise Broken("a failed config has changed the state", request)
         else:
             self.codes["config", OK] += 1
             if request.action != request.VERIFY:
+                self._call("packet through an accepted program", request, self.packet)
                 self.device.load(self._config)  # Requests go on with the program that they are made for.
 
 
@@ -537,40 +547,42 @@ def changed_json(text: bytes, rnd: random.Random) -> bytes:
     return json.dumps(root).encode()
 
 
-def fuzzers(seed: int) -> list[tuple[bytes, Fuzzer]]:
-    """A fuzzer for each program, with the program's text; the first has a table that ages, and roles."""
-    found = []
-    for name in PROGRAMS:
-        config = program_config(name)
-        if name == PROGRAMS[0]:
-            make_ageing(config, "ingress.known_sources")
-            config.p4info.tables[0].preamble.annotations.append('@p4runtime_role("a")')
-        fuzzer = Fuzzer(config.p4_device_config, config.p4info, random.Random(seed))
-        found.append((config.p4_device_config, fuzzer))
-    return found
+def fuzzer_of(name: str, seed: int) -> Fuzzer:
+    """A fuzzer for a program; the first has a table that ages, and roles."""
+    config = program_config(name)
+    if name == PROGRAMS[0]:
+        make_ageing(config, "ingress.known_sources")
+        config.p4info.tables[0].preamble.annotations.append('@p4runtime_role("a")')
+    return Fuzzer(config.p4_device_config, config.p4info, random.Random(seed))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="file for the request that broke something, in binary")
     parser.add_argument("--configs", type=float, default=0.02, help="share of steps that set a pipeline config")
     args = parser.parse_args()
     rnd = random.Random(args.seed)
-    devices = fuzzers(args.seed)
+    devices = [fuzzer_of(name, args.seed) for name in PROGRAMS]
     ends = time.monotonic() + args.seconds
     steps, half_kib = 0, 0
     while time.monotonic() < ends:
-        for text, fuzzer in devices:
-            if rnd.random() < args.configs:
-                fuzzer.config(changed_json(text, rnd))
-            else:
-                fuzzer.step()
+        for fuzzer in devices:
+            try:
+                if rnd.random() < args.configs:
+                    fuzzer.config(rnd)
+                else:
+                    fuzzer.step()
+            except Broken as error:
+                if args.keep is not None:
+                    args.keep.write_bytes(error.request.SerializeToString())
+                raise
             steps += 1
         if not half_kib and time.monotonic() > ends - args.seconds / 2:
             half_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     total: Counter[tuple[str, int]] = Counter()
-    for _, fuzzer in devices:
+    for fuzzer in devices:
         total += fuzzer.codes
     print(f"{steps} steps; most memory {half_kib} KiB after half the time,", end=" ")
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KiB at the end")
