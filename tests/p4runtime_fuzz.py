@@ -29,7 +29,7 @@ from soft_switch.p4runtime.device import Device
 from soft_switch.p4runtime.status import INTERNAL, OK, UNKNOWN, RequestError
 from soft_switch.p4runtime.virtual_timer import VirtualTimer
 from soft_switch.switch import Switch
-from tests.p4runtime_support import CPU_PORT, everything, make_ageing, program_config
+from tests.p4runtime_support import CPU_PORT, everything, program_config
 
 PROGRAMS = ("p4runtime_features", "copies", "variants")
 DEVICE_ID = 7
@@ -548,10 +548,9 @@ def changed_json(text: bytes, rnd: random.Random) -> bytes:
 
 
 def fuzzer_of(name: str, seed: int) -> Fuzzer:
-    """A fuzzer for a program; the first has a table that ages, and roles."""
+    """A fuzzer for a program; the first has roles."""
     config = program_config(name)
     if name == PROGRAMS[0]:
-        make_ageing(config, "ingress.known_sources")
         config.p4info.tables[0].preamble.annotations.append('@p4runtime_role("a")')
     return Fuzzer(config.p4_device_config, config.p4info, random.Random(seed))
 

@@ -43,15 +43,6 @@ def features_config(cookie: int | None = None) -> p4runtime_pb2.ForwardingPipeli
     return config
 
 
-def make_ageing(config: p4runtime_pb2.ForwardingPipelineConfig, name: str) -> None:
-    """Change the program to what it is with ``support_timeout = true`` in a table."""
-    text = config.p4_device_config.decode()
-    place = text.index('"support_timeout" : false', text.index(f'"name" : "{name}"'))
-    config.p4_device_config = (text[:place] + text[place:].replace("false", "true", 1)).encode()
-    table = next(table for table in config.p4info.tables if table.preamble.name == name)
-    table.idle_timeout_behavior = table.NOTIFY_CONTROL
-
-
 class Ids:
     """Names of the test program to ids: tables and so on by full name, match fields and parameters by (owner, name)."""
 

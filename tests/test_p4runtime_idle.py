@@ -28,17 +28,10 @@ from tests.p4runtime_support import (
     ethernet,
     exact,
     features_config,
-    make_ageing,
 )
 
 KNOWN, ROUTES = "ingress.known_sources", "ingress.routes"
 MS = 1_000_000
-
-
-def ageing_config() -> p4runtime_pb2.ForwardingPipelineConfig:
-    config = features_config()
-    make_ageing(config, KNOWN)
-    return config
 
 
 def known(number: int, timeout_ms: float = 0, **fields: object) -> p4runtime_pb2.Entity:
@@ -60,7 +53,7 @@ class Setup:
         self.server = P4RuntimeServer(self.switch, device_id=DEVICE_ID, virtual_clock=self.clock)
         self.server.start()
         self.client = Client(self.server.port).primary()
-        self.client.set_config(SetConfig.VERIFY_AND_COMMIT, ageing_config())
+        self.client.set_config(SetConfig.VERIFY_AND_COMMIT, features_config())
 
     def packet(self, number: int) -> None:
         self.switch.receive(0, ethernet(number), self.clock.now_ns)
@@ -165,8 +158,9 @@ def test_timeouts_that_cannot_be(virtual: Setup, entity: p4runtime_pb2.Entity, n
 
 
 def test_a_timeout_in_the_p4info_alone(virtual: Setup) -> None:
-    config = ageing_config()
-    config.p4_device_config = features_config().p4_device_config
+    config = features_config()
+    table = next(table for table in config.p4info.tables if table.preamble.name == ROUTES)
+    table.idle_timeout_behavior = table.NOTIFY_CONTROL
     with pytest.raises(grpc.RpcError, match="idle timeout"):
         virtual.client.set_config(SetConfig.VERIFY, config)
 
@@ -176,7 +170,7 @@ def test_in_real_time() -> None:
     server.start()
     client = Client(server.port).primary()
     try:
-        client.set_config(SetConfig.VERIFY_AND_COMMIT, ageing_config())
+        client.set_config(SetConfig.VERIFY_AND_COMMIT, features_config())
         began = time.monotonic_ns()
         before = time.time_ns()
         client.insert(known(1, 50), known(2, 3_600_000))

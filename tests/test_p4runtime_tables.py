@@ -198,7 +198,7 @@ BAD_ACTIONS = [
     (with_action(action_profile_member_id=1), code.INVALID_ARGUMENT, "no action profile"),
     (known(b"\x01", call=action("ingress.learn")), code.PERMISSION_DENIED, "@defaultonly"),
     (known(b"\x01", is_const=True), code.INVALID_ARGUMENT, "is_const"),
-    (known(b"\x01", idle_timeout_ns=1), code.INVALID_ARGUMENT, "idle timeout"),
+    (route(b"\x0a\x00\x00\x00", 8, idle_timeout_ns=1), code.INVALID_ARGUMENT, "idle timeout"),
     (known(b"\x01", counter_data=p4runtime_pb2.CounterData()), code.INVALID_ARGUMENT, "no direct counter"),
     (known(b"\x01", meter_config=p4runtime_pb2.MeterConfig()), code.INVALID_ARGUMENT, "no direct meter"),
 ]
