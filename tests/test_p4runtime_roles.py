@@ -99,7 +99,7 @@ def test_an_election_id_is_kept_for_its_role(server: P4RuntimeServer) -> None:
 @pytest.mark.parametrize(
     ("role", "expected"),
     [
-        (p4runtime_pb2.Role(name="r", config=any_pb2.Any(type_url="x/y")), grpc.StatusCode.INVALID_ARGUMENT),
+        (p4runtime_pb2.Role(config=any_pb2.Any(value=bytes(1 << 17))), grpc.StatusCode.INVALID_ARGUMENT),
         (p4runtime_pb2.Role(id=5), grpc.StatusCode.UNIMPLEMENTED),
         (p4runtime_pb2.Role(name="r" * (MAX_ROLE_NAME + 1)), grpc.StatusCode.INVALID_ARGUMENT),
     ],
@@ -109,6 +109,27 @@ def test_roles_that_are_refused(server: P4RuntimeServer, role: p4runtime_pb2.Rol
     client.send(arbitration=p4runtime_pb2.MasterArbitrationUpdate(device_id=DEVICE_ID, role=role))
     assert client.ended_with() == expected
     assert not list(server.device._sessions._arbiters)
+
+
+def test_the_config_of_a_role_is_kept_and_told(server: P4RuntimeServer) -> None:
+    def arbitrate(client: Client, number: int, value: bytes | None) -> None:
+        message = p4runtime_pb2.MasterArbitrationUpdate(device_id=DEVICE_ID)
+        message.election_id.low = number
+        message.role.name = "routing"
+        if value is not None:
+            message.role.config.value = value
+        client.send(arbitration=message)
+
+    first, second = Client(server.port).open(), Client(server.port).open()
+    arbitrate(first, 10, b"first")
+    assert first.receive().arbitration.role.config.value == b"first"
+    arbitrate(second, 5, b"of a backup")
+    assert second.receive().arbitration.role.config.value == b"first"
+    arbitrate(second, 11, b"second")
+    assert first.receive().arbitration.role.config.value == b"second"
+    assert second.receive().arbitration.role.config.value == b"second"
+    arbitrate(second, 11, None)
+    assert not first.receive().arbitration.role.HasField("config")
 
 
 def test_more_roles_than_are_served(server: P4RuntimeServer) -> None:

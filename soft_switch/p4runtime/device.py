@@ -104,7 +104,7 @@ class Device:
     def _program(self) -> LoadedProgram:
         if self._current is None:
             raise RequestError(
-                FAILED_PRECONDITION, "no pipeline config has been set; use SetForwardingPipelineConfig first"
+                FAILED_PRECONDITION, "no forwarding pipeline config has been set; use SetForwardingPipelineConfig first"
             )
         return self._current
 
@@ -151,7 +151,7 @@ class Device:
             with self.switch.lock:
                 role = self._role_of_primary(stream, "send packets out")
                 if self._running is None:
-                    raise RequestError(FAILED_PRECONDITION, "no pipeline config has been committed")
+                    raise RequestError(FAILED_PRECONDITION, "no forwarding pipeline config has been committed")
                 if not self._running.roles.has_packet_io(role, "packet_out"):
                     raise self._running.roles.refusal(role, "packet-out")
                 if self.switch.cpu_port is None:
@@ -185,7 +185,7 @@ class Device:
             with self.switch.lock:
                 role = self._role_of_primary(stream, "acknowledge digests")
                 if self._running is None:
-                    raise RequestError(FAILED_PRECONDITION, "no pipeline config has been committed")
+                    raise RequestError(FAILED_PRECONDITION, "no forwarding pipeline config has been committed")
                 if not self._running.roles.owns(role, ack.digest_id):
                     raise self._running.roles.refusal(role, f"digest {ack.digest_id}")
                 self._running.digests.acknowledge(ack)

@@ -3,7 +3,7 @@
 A program without such annotations gives every role the whole pipeline, as the specification has it for a role without
 config. In one that has them a named role is restricted to what carries its name; the default role ("") is never
 restricted. An action profile, a direct counter or a direct meter belongs to the roles of its tables, too. Packet I/O is
-open to all roles unless the controller header is annotated.
+open to all roles unless the controller header is annotated. What a client sends as ``role.config`` changes nothing.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from google.protobuf import any_pb2
 from google.rpc import status_pb2
 from p4.v1 import p4runtime_pb2
 
@@ -28,6 +29,7 @@ MAX_STREAMS = 32
 MAX_ROLES = 64
 """The highest election id of a role is kept for good, so their number is bounded."""
 MAX_ROLE_NAME = 256
+MAX_ROLE_CONFIG = 1 << 16
 STANDING = {OK: "you are primary", ALREADY_EXISTS: "there is another primary", NOT_FOUND: "there is no primary"}
 
 
@@ -37,6 +39,8 @@ class Sessions:
     def __init__(self, device_id: int) -> None:
         self._device_id = device_id
         self._arbiters: dict[str, Arbiter[ClientStream]] = {}
+        # What the last primary of each role gave as role.config: kept and told, not interpreted.
+        self._configs: dict[str, any_pb2.Any] = {}
         # None until the first arbitration message.
         self._roles: dict[ClientStream, str | None] = {}
 
@@ -74,6 +78,11 @@ class Sessions:
         before = arbiter.primary
         notices = arbiter.update(stream, election_id(message))
         self._roles[stream] = role
+        if arbiter.primary == stream:
+            self._configs.pop(role, None)
+            if message.role.HasField("config"):
+                self._configs[role] = any_pb2.Any()
+                self._configs[role].CopyFrom(message.role.config)
         self._announce(role, notices)
         return arbiter.primary not in (None, before)
 
@@ -89,11 +98,8 @@ class Sessions:
             raise unimplemented("numbers of roles (role.id) are of P4Runtime before 1.4; give the role a name")
         if len(role) > MAX_ROLE_NAME:
             raise invalid(f"the name of the role has {len(role)} characters; at most {MAX_ROLE_NAME} are served")
-        if message.role.HasField("config"):
-            raise invalid(
-                "role.config is not understood: what a role may do is said by @p4runtime_role annotations in the "
-                "P4Info; leave it unset"
-            )
+        if message.role.config.ByteSize() > MAX_ROLE_CONFIG:
+            raise invalid(f"role.config takes more than the {MAX_ROLE_CONFIG} bytes that are kept")
         return role
 
     def is_live(self, stream: ClientStream) -> bool:
@@ -127,6 +133,8 @@ class Sessions:
             update.device_id = self._device_id
             if role:
                 update.role.name = role
+            if role in self._configs:
+                update.role.config.CopyFrom(self._configs[role])
             if notice.election_id is not None:
                 update.election_id.high = notice.election_id >> 64
                 update.election_id.low = notice.election_id & ((1 << 64) - 1)
