@@ -158,7 +158,16 @@ mfs.add_command(sweep_commands.report)
 
 @mfs.command()
 @click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="Where to serve P4Runtime.")
-@click.option("--device-id", type=click.IntRange(1, 2**64 - 1), default=1, show_default=True)
+@click.option(
+    "--device-id",
+    type=click.IntRange(0, 2**64 - 1),
+    default=1,
+    show_default=True,
+    help="The specification forbids 0, which is simple_switch_grpc's default and that of clients made for it.",
+)
+@click.option(
+    "--cpu-port", type=click.IntRange(0, 510), help="The port that is the controller: packet-in and packet-out."
+)
 @click.option("--empty", is_flag=True, help="Start without a program; a controller pushes one.")
 @click.option(
     "-i",
@@ -176,7 +185,12 @@ mfs.add_command(sweep_commands.report)
     help="Bits per second of each port on an interface, preamble, FCS and gap included.",
 )
 def switch(
-    address: str, device_id: int, empty: bool, interfaces: tuple[tuple[int, str, int | None], ...], rate: int
+    address: str,
+    device_id: int,
+    cpu_port: int | None,
+    empty: bool,
+    interfaces: tuple[tuple[int, str, int | None], ...],
+    rate: int,
 ) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
@@ -194,14 +208,22 @@ def switch(
 
         ports = [PortSpec(number, interface, own or rate) for number, interface, own in interfaces]
         run_on_interfaces(
-            ports, device_config=config, p4info=p4info, device_id=device_id, address=address, say=click.echo
+            ports,
+            device_config=config,
+            p4info=p4info,
+            device_id=device_id,
+            address=address,
+            cpu_port=cpu_port,
+            say=click.echo,
         )
     else:
-        _serve_until_signalled(address, device_id, config, p4info)
+        _serve_until_signalled(address, device_id, cpu_port, config, p4info)
     click.echo("stopped")
 
 
-def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4info: Path | None) -> None:
+def _serve_until_signalled(
+    address: str, device_id: int, cpu_port: int | None, config: Path | None, p4info: Path | None
+) -> None:
     from soft_switch.p4runtime.server import serve
     from soft_switch.switch import Switch
 
@@ -210,7 +232,12 @@ def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     try:
         server = serve(
-            Switch(), device_config=config, p4info=p4info, device_id=device_id, address=address, announce=click.echo
+            Switch(cpu_port),
+            device_config=config,
+            p4info=p4info,
+            device_id=device_id,
+            address=address,
+            announce=click.echo,
         )
         signal.sigwait(ending)
         server.stop(0)

@@ -68,8 +68,9 @@ class P4RuntimeServer:
     ) -> None:
         if virtual_clock is not None:
             clock = epoch_clock = lambda: virtual_clock.now_ns
-        if not 0 < device_id < 1 << 64:
-            raise ServerError(f"device id {device_id} is not in 1..2^64-1")
+        # The specification forbids 0. Many clients send it all the same: it is simple_switch_grpc's default.
+        if not 0 <= device_id < 1 << 64:
+            raise ServerError(f"device id {device_id} is not in 0..2^64-1")
         self.device = Device(switch, device_id, clock, epoch_clock)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="p4runtime"),

@@ -49,15 +49,18 @@ def check_ports(ports: Sequence[PortSpec]) -> None:
 
 
 @contextlib.contextmanager
-def opened(ports: Sequence[PortSpec], say: Callable[[str], None] = print) -> Iterator[Driver]:
+def opened(
+    ports: Sequence[PortSpec], say: Callable[[str], None] = print, cpu_port: int | None = None
+) -> Iterator[Driver]:
     """A switch with these ports, ready to run; interfaces are given back at the end.
 
     Raises:
         InterfaceError: a port or interface is given twice, or an interface cannot be opened.
         PortConfigError: a rate is not positive.
+        PortError: a port has the number of the CPU port.
     """
     check_ports(ports)
-    switch = Switch()
+    switch = Switch(cpu_port)
     with contextlib.ExitStack() as stack:
         sockets = {}
         for port in ports:
@@ -75,6 +78,7 @@ def run_on_interfaces(
     p4info: Path | None = None,
     device_id: int = 1,
     address: str = DEFAULT_ADDRESS,
+    cpu_port: int | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Run the switch on ``ports`` and serve P4Runtime at ``address`` until SIGINT or SIGTERM. For the main thread.
@@ -84,7 +88,7 @@ def run_on_interfaces(
     """
     ending = {signal.SIGINT, signal.SIGTERM}
     _take_precedence()
-    with opened(ports, say) as driver:
+    with opened(ports, say, cpu_port) as driver:
         before = {number: signal.signal(number, lambda _number, _frame: driver.stop()) for number in ending}
         # The server's threads inherit this: signals are for this thread, and end its sleep.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
