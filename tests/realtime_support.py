@@ -33,6 +33,7 @@ def _missing() -> str:
 
 
 real_kernel = pytest.mark.skipif(bool(_missing()), reason=_missing() or "nothing is missing")
+needs_ping = pytest.mark.skipif(shutil.which("ping") is None, reason="there is no ping here (iputils-ping)")
 
 
 def fresh_prefix() -> str:

@@ -23,7 +23,7 @@ from soft_switch.realtime.serving import PortSpec, check_ports
 from soft_switch.traffic_manager import wire_bytes
 from tests.cli_support import COMMAND, finished, free_address, one_error
 from tests.controller_support import eventually
-from tests.realtime_support import controlled, fresh_prefix, real_kernel, switch_on
+from tests.realtime_support import controlled, fresh_prefix, needs_ping, real_kernel, switch_on
 from topologies import namespaces
 from topologies.namespaces import Realised
 from topologies.topology import tor
@@ -69,6 +69,7 @@ def network_interfaces(rack: Realised) -> Iterator[list[PacketSocket]]:
 
 
 class TestPackets:
+    @needs_ping
     @real_kernel
     def test_pings_cross_a_switch_that_its_controller_has_filled(self, rack: Realised) -> None:
         with switch_on(rack, TOPOLOGY) as (address, _), controlled(address, TOPOLOGY):
