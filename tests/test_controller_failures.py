@@ -129,7 +129,7 @@ class TestService:
             eventually(lambda: any("connected again" in line for line in said))
             assert level_of(switch, probes()[0]) is not None
             stop.set()
-            thread.join(10)
+            thread.join(60)
         assert not thread.is_alive()
         assert said[-1] == "stopped; the switch keeps its entries"
 
