@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
 from soft_switch.action_profile import ActionProfile, GroupState
@@ -64,7 +65,11 @@ Result = tuple[Any, ...]
 
 @dataclass(slots=True)
 class Entry:
-    """A table entry, with what its direct counter has counted. ``buckets`` belong to the direct meter."""
+    """A table entry, with what its direct counter has counted. ``buckets`` belong to the direct meter.
+
+    In a table that ages ``last_hit_ns`` is when a packet last hit it, by the clock of the packets, or when it was
+    written. The other times are those of :class:`~soft_switch.idle.IdleWatch`.
+    """
 
     match: tuple[Match, ...]
     priority: int
@@ -75,6 +80,24 @@ class Entry:
     is_const: bool = False
     metadata: builtins.bytes = b""
     buckets: MeterBuckets | None = field(default=None, repr=False, compare=False)
+    last_hit_ns: int = 0
+    idle_timeout_ns: int = 0
+    notified_ns: int = 0
+    looked_at_ns: int | None = field(default=None, repr=False, compare=False)
+
+
+_CHANGING = (
+    "target",
+    "packets",
+    "bytes",
+    "meter",
+    "metadata",
+    "buckets",
+    "last_hit_ns",
+    "idle_timeout_ns",
+    "notified_ns",
+)
+_contents = attrgetter(*_CHANGING)
 
 
 class _Results(dict[Any, Result]):
@@ -110,6 +133,7 @@ class Table:
         actions: Mapping[str, tuple[int, tuple[int, ...]]],
         *,
         has_counter: bool = False,
+        ages: bool = False,
         meter_name: str | None = None,
         profile: ActionProfile | None = None,
         default: ActionCall = NO_ACTION,
@@ -122,6 +146,7 @@ class Table:
         self.key_widths = key_widths
         self.actions = dict(actions)
         self.has_counter = has_counter
+        self.ages = ages
         self.meter_name = meter_name
         self.profile = profile
         self.is_const = False
@@ -188,6 +213,23 @@ class Table:
             raise ConstTableError(f"the default action of table {self.name} is fixed by the program")
         self.default = self.initial_default if call is None else self._checked_call(call)
         self._changed()
+
+    def save(self) -> Callable[[], None]:
+        """Keeps all that the control plane can change; the function returned puts it back.
+
+        Meant for a moment in which no packet passes. The action profile is not included.
+        """
+        entries, by_key, default = dict(self._entries), dict(self._by_key), self.default
+        contents = [(entry, _contents(entry)) for entry in entries.values()]
+
+        def restore() -> None:
+            self._entries, self._by_key, self.default = entries, by_key, default
+            for entry, values in contents:
+                for name, value in zip(_CHANGING, values, strict=True):
+                    setattr(entry, name, value)
+            self._changed()
+
+        return restore
 
     def set_const_entries(self, entries: list[tuple[tuple[Match, ...], int, ActionCall]]) -> None:
         """The entries that the program fixes; afterwards nobody can write any."""

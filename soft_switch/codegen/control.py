@@ -134,6 +134,8 @@ class _Control:
             entry = context.fresh("e")
             lines = (f"{entry} = {found}[2]", f"{entry}.packets += 1", f"{entry}.bytes += n")
             on_hit.append(Effect(lines, this | LENGTH))
+        if table.ages:
+            on_hit.append(Effect((f"{found}[2].last_hit_ns = now_ns",), this | CLOCK))
         if on_hit:
             result.append(If([(f"{found}[1]", this, on_hit)]))
         return found
