@@ -85,6 +85,16 @@ class Entry:
     notified_ns: int = 0
     looked_at_ns: int | None = field(default=None, repr=False, compare=False)
 
+    def save(self) -> Callable[[], None]:
+        """Keeps what can change in the entry; the function returned puts it back."""
+        values = _contents(self)
+
+        def restore() -> None:
+            for name, value in zip(_CHANGING, values, strict=True):
+                setattr(self, name, value)
+
+        return restore
+
 
 _CHANGING = (
     "target",
@@ -215,18 +225,14 @@ class Table:
         self._changed()
 
     def save(self) -> Callable[[], None]:
-        """Keeps all that the control plane can change; the function returned puts it back.
+        """Keeps which entries there are, and the default action; the function returned puts them back.
 
-        Meant for a moment in which no packet passes. The action profile is not included.
+        What is in an entry that is changed meanwhile is kept by :meth:`Entry.save`, before.
         """
         entries, by_key, default = dict(self._entries), dict(self._by_key), self.default
-        contents = [(entry, _contents(entry)) for entry in entries.values()]
 
         def restore() -> None:
             self._entries, self._by_key, self.default = entries, by_key, default
-            for entry, values in contents:
-                for name, value in zip(_CHANGING, values, strict=True):
-                    setattr(entry, name, value)
             self._changed()
 
         return restore

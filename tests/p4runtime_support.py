@@ -108,7 +108,7 @@ def entry(table: str, *key: p4runtime_pb2.FieldMatch, **fields: object) -> p4run
 
 def everything() -> list[p4runtime_pb2.Entity]:
     """Requests that read all that can be read: entries with their direct resources, default entries, and the rest."""
-    requests = [p4runtime_pb2.Entity() for _ in range(12)]
+    requests = [p4runtime_pb2.Entity() for _ in range(13)]
     requests[0].table_entry.counter_data.SetInParent()
     requests[0].table_entry.meter_config.SetInParent()
     requests[1].table_entry.is_default_action = True
@@ -122,6 +122,7 @@ def everything() -> list[p4runtime_pb2.Entity]:
     requests[9].value_set_entry.SetInParent()
     requests[10].packet_replication_engine_entry.multicast_group_entry.SetInParent()
     requests[11].packet_replication_engine_entry.clone_session_entry.SetInParent()
+    requests[12].extern_entry.SetInParent()
     return requests
 
 
