@@ -5,7 +5,7 @@ What the program asks for is collected in ``spawned``, which whoever runs the pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -58,14 +58,14 @@ class Replication:
         sessions: clone sessions by number.
         spawned: copies to be queued and packets to come in again.
         too_many_rounds: packets dropped because they came in again too often.
-        rid_at: where egress_rid is in a packet's state; None where egress does not read it.
+        with_rid: gives a packet's state with another egress_rid; None where egress does not read that.
     """
 
     groups: dict[int, tuple[Replica, ...]] = field(default_factory=dict)
     sessions: dict[int, CloneSession] = field(default_factory=dict)
     spawned: list[Ingressed | Reentry] = field(default_factory=list)
     too_many_rounds: int = 0
-    rid_at: int | None = None
+    with_rid: Callable[[tuple[Any, ...], int], tuple[Any, ...]] | None = None
 
     def clone(self, session: int, priority: int, length: int, state: tuple[Any, ...]) -> None:
         """Copies for a clone session; none where nobody has set it up."""
@@ -87,7 +87,7 @@ class Replication:
             self.spawned.append(Reentry(port, data, again))
 
     def _copies(self, replicas: Sequence[Replica], priority: int, length: int, state: tuple[Any, ...]) -> None:
-        at = self.rid_at
+        with_rid = self.with_rid
         for port, rid in replicas:
-            own = state if at is None else (*state[:at], rid, *state[at + 1 :])
+            own = state if with_rid is None else with_rid(state, rid)
             self.spawned.append(Ingressed(port, priority, length, own))

@@ -132,7 +132,7 @@ class _Control:
             on_hit += self._direct_meter(table, found, scope)
         if table.has_counter:
             entry = context.fresh("e")
-            lines = (f"{entry} = {found}[2]", f"{entry}.packets += 1", f"{entry}.bytes += n")
+            lines = (f"{entry} = {found}[2].cells", f"{entry}[0] += 1", f"{entry}[1] += n")
             on_hit.append(Effect(lines, this | LENGTH))
         if on_hit:
             result.append(If([(f"{found}[1]", this, on_hit)]))

@@ -23,12 +23,21 @@ _MICROSECONDS = "// 1000"
 class Generated:
     """Source of the module with ``ingress`` and ``egress``, and the globals that it needs.
 
-    ``rid_at`` is where egress_rid is in the state of a packet between the two, None where nobody reads it.
+    Attributes:
+        source: the functions.
+        objects: the globals.
+        rid_at: where egress_rid is in the state of a packet between the two; None where nobody reads it.
+        carried: the variables whose values are the state, in order.
+        preserved: how many fields a packet that comes in again may take along.
+        limits: the least and the greatest value of variables.
     """
 
     source: str
     objects: dict[str, Any]
     rid_at: int | None
+    carried: tuple[str, ...]
+    preserved: int
+    limits: dict[str, tuple[int, int]]
 
 
 def generate(program: Program, externs: dict[str, Any]) -> Generated:
@@ -57,7 +66,14 @@ def generate(program: Program, externs: dict[str, Any]) -> Generated:
     )
     rid = program.intrinsic("egress_rid")
     name = None if rid is None else context.name(rid)
-    return Generated(source, context.objects, carried.index(name) if name in carried else None)
+    return Generated(
+        source,
+        context.objects,
+        carried.index(name) if name in carried else None,
+        tuple(carried),
+        len(copies.preserved),
+        context.limits,
+    )
 
 
 def _set(context: Context, name: str, text: str, reads: Names, high: int) -> list[Stmt]:
