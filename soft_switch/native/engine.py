@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from soft_switch.codegen.functions import Generated
 from soft_switch.native import library
 from soft_switch.native.errors import NativeError
 from soft_switch.native.tables import TableImage
-from soft_switch.native.translator import PORT_BITS, Request, Translated, translate
+from soft_switch.native.translator import PORT_BITS, Request, Translated, layout_of, translate
 from soft_switch.replication import Ingressed, Replication
 from soft_switch.tables import Entry, Table
 
@@ -31,6 +32,7 @@ class MachineCode:
     def __init__(self, generated: Generated, externs: Mapping[str, Any], replication: Replication) -> None:
         """Raises NativeError where the program has no translation, or cannot be compiled here."""
         translated = translate(generated, externs)
+        self._objects = generated.objects
         self.source = translated.source
         self._externs = externs
         self._requests = translated.requests
@@ -55,16 +57,16 @@ class MachineCode:
         pipeline = ffi.new("struct pipeline *")
         # Views of memory that Python owns: they live as long as this object does.
         views = [
-            ffi.from_buffer("uint64_t[]", cells.memory if isinstance(cells, WideCells) else cells)
-            for cells in translated.cells
+            ffi.from_buffer("uint64_t[]", _memory(self._objects[name])) for name in translated.cells
         ]
         self._cells = (views, ffi.new("uint64_t *[]", views or [ffi.NULL]))
         pipeline.cells = self._cells[1]
         self._tables = ffi.new("struct table[]", max(len(translated.tables), 1))
         pipeline.tables = self._tables
         self._images: dict[Table, TableImage] = {}
-        for made, (table, layout) in zip(self._tables, translated.tables, strict=False):
-            self._images[table] = TableImage(ffi, self._library, made, table, layout)
+        for made, name in zip(self._tables, translated.tables, strict=False):
+            table = self._objects[name].table
+            self._images[table] = TableImage(ffi, self._library, made, table, layout_of(table))
             table.on_change = self._note
         self._state = ffi.new("uint8_t[]", self._state_bytes)
         pipeline.state = self._state
@@ -183,7 +185,7 @@ class MachineCode:
         elif request.kind == "randint":
             args[0] = externs["randint"](*values)
         elif request.kind == "member":
-            return int(tuple(values) in request.fixed[0])
+            return int(tuple(values) in self._objects[request.fixed[0]])
         elif request.kind in ("clone", "multicast"):
             state = (self._ffi.buffer(self._state, self._state_bytes)[:], self._data)
             externs[request.kind](*values, len(self._data), state)
@@ -194,4 +196,8 @@ class MachineCode:
         return 0
 
 
-
+def _memory(thing: Any) -> array[int]:
+    """The memory of an object of the generated code: cells, or the method of an array of meters."""
+    if isinstance(thing, array):
+        return thing
+    return thing.memory if isinstance(thing, WideCells) else thing.__self__.words

@@ -10,7 +10,7 @@ from soft_switch.native.errors import CannotTranslateError
 MAX_BITS = 64 * 80
 """Wider numbers are not translated."""
 SHIFT_LIMIT = 2048
-"""Counts of shifts to the left are below this: the generated Python sees to it."""
+"""Computed counts of shifts to the left are below this: the generated Python sees to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,8 @@ def _or_xor(word: str, left: Number, right: Number, modulo: int | None) -> Numbe
 
 def shift_left(left: Number, count: Number, modulo: int | None = None) -> Number:
     """``left << count``."""
-    least, most = max(0, min(count.low, SHIFT_LIMIT)), max(0, min(count.high, SHIFT_LIMIT))
+    limit = SHIFT_LIMIT if count.const is None else MAX_BITS
+    least, most = max(0, min(count.low, limit)), max(0, min(count.high, limit))
     low = min(left.low << least, left.low << most)
     high = max(left.high << least, left.high << most)
     kind = joint(left, low=low, high=high, modulo=modulo)

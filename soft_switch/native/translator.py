@@ -57,19 +57,24 @@ class Translated:
 
     Attributes:
         source: the C, to be put after ``runtime.h``.
-        cells: memory that the C shares, by number.
-        tables: by number, with the layout of their records.
+        cells: the objects of the generated code whose memory the C shares, by number.
+        tables: the objects of the generated code that are results of tables, by number.
         requests: what it asks Python for, by number.
         rid_bytes: how many bytes egress_rid has in a packet's state; None where it is not in it.
         header_bytes: how much longer than the packet that came in one may be that leaves, at most.
     """
 
     source: str = ""
-    cells: list[Any] = field(default_factory=list)
-    tables: list[tuple[Table, RecordLayout]] = field(default_factory=list)
+    cells: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     rid_bytes: int | None = None
     header_bytes: int = 0
+
+
+_REMEMBERED: dict[tuple[object, ...], Translated] = {}
+"""A process often loads one program many times."""
+_MOST_REMEMBERED = 64
 
 
 def translate(generated: Generated, externs: Mapping[str, Any]) -> Translated:
@@ -78,10 +83,35 @@ def translate(generated: Generated, externs: Mapping[str, Any]) -> Translated:
     Raises:
         CannotTranslateError: something in it has no translation.
     """
-    try:
-        return _Module(generated, externs).translate()
-    except RecursionError as error:
-        raise CannotTranslateError("expressions that are nested too deeply") from error
+    key = (generated.source, *((name, _shape(thing)) for name, thing in generated.objects.items()))
+    known = _REMEMBERED.get(key)
+    if known is None:
+        try:
+            known = _Module(generated, externs).translate()
+        except RecursionError as error:
+            raise CannotTranslateError("expressions that are nested too deeply") from error
+        if len(_REMEMBERED) >= _MOST_REMEMBERED:
+            _REMEMBERED.clear()
+        _REMEMBERED[key] = known
+    return known
+
+
+def _shape(thing: object) -> object:
+    """What of an object of the generated code the translation depends on."""
+    if isinstance(thing, array | WideCells):
+        return len(thing), thing.words if isinstance(thing, WideCells) else 0
+    if isinstance(thing, Results):
+        return thing.table.key_widths, tuple(thing.table.actions.items())
+    if isinstance(thing, HashMemo):
+        return thing.function.__name__, thing.headers, thing.fields
+    if isinstance(thing, PackedHash):
+        return thing.function.__name__, thing.widths
+    owner = getattr(thing, "__self__", None)
+    if isinstance(owner, struct.Struct):
+        return owner.format
+    if isinstance(owner, MeterArray):
+        return owner.size, owner.unit
+    return owner.unit if isinstance(owner, DirectMeter) else None
 
 
 class _Module:
@@ -100,9 +130,7 @@ class _Module:
         self.widths: set[int] = set()
         self.changed = False
         self.settling = 0
-        self._table_numbers: dict[int, int] = {}
-        self._cell_numbers: dict[int, int] = {}
-        self._kept_alive: list[object] = []
+        self.layouts: list[tuple[Table, RecordLayout]] = []
 
     def translate(self) -> Translated:
         functions = {f.name: f for f in ast.parse(self.generated.source).body if isinstance(f, ast.FunctionDef)}
@@ -152,21 +180,18 @@ class _Module:
 
     # ---- what the code refers to ----
 
-    def table(self, results: Results) -> int:
-        """The number of a table."""
-        known = self._table_numbers.get(id(results))
-        if known is None:
-            known = self._table_numbers[id(results)] = len(self.result.tables)
-            self.result.tables.append((results.table, _layout(results.table)))
-        return known
+    def table(self, name: str, results: Results) -> int:
+        """The number of a table, by the name of its results."""
+        if name not in self.result.tables:
+            self.result.tables.append(name)
+            self.layouts.append((results.table, layout_of(results.table)))
+        return self.result.tables.index(name)
 
-    def cell(self, cells: object) -> int:
-        """The number of an array of cells."""
-        known = self._cell_numbers.get(id(cells))
-        if known is None:
-            known = self._cell_numbers[id(cells)] = len(self.result.cells)
-            self.result.cells.append(cells)
-        return known
+    def cell(self, name: str) -> int:
+        """The number of an array of cells, or of the meters that an object belongs to, by its name."""
+        if name not in self.result.cells:
+            self.result.cells.append(name)
+        return self.result.cells.index(name)
 
     def request(self, request: Request) -> int:
         """The number of a request."""
@@ -222,7 +247,8 @@ def _settled(known: int, wished: int, bound: int) -> int:
     return bound
 
 
-def _layout(table: Table) -> RecordLayout:
+def layout_of(table: Table) -> RecordLayout:
+    """Where machine code finds the parameters of a table's actions."""
     positions: list[int] = []
     for _, widths in table.actions.values():
         for index, width in enumerate(widths):
@@ -400,7 +426,7 @@ class _Function:
         if isinstance(base, ast.Name):
             thing = module.objects.get(base.id)
             if isinstance(thing, Results):
-                number = module.table(thing)
+                number = module.table(base.id, thing)
                 module.records[name] = number
                 self.local_records[name] = None
                 self.locals.pop(name, None)
@@ -415,7 +441,7 @@ class _Function:
         return None
 
     def _look_up(self, name: str, number: int, key: ast.expr) -> list[str]:
-        table = self.module.result.tables[number][0]
+        table = self.module.layouts[number][0]
         if not table.key_widths:
             return [f"v_{name} = s->tables[{number}].records + s->tables[{number}].miss * s->tables[{number}].stride;"]
         parts = key.elts if isinstance(key, ast.Tuple) else [key]
@@ -577,11 +603,10 @@ class _Function:
     def _cells(self, node: ast.expr) -> tuple[int, int, int] | None:
         """(number, cells, words of each) of an array of cells."""
         thing = self.module.objects.get(node.id) if isinstance(node, ast.Name) else None
-        if isinstance(thing, array):
-            return self.module.cell(thing), len(thing), 1
-        if isinstance(thing, WideCells):
-            return self.module.cell(thing), len(thing), thing.words
-        return None
+        if not isinstance(thing, array | WideCells):
+            return None
+        assert isinstance(node, ast.Name)
+        return self.module.cell(node.id), len(thing), thing.words if isinstance(thing, WideCells) else 1
 
     def _index(self, node: ast.expr, size: int) -> tuple[str, list[str]]:
         number = self.number(node)
@@ -762,7 +787,7 @@ class _Function:
             exact = kind_of(number.low, number.high)
             shapes.append((exact.bits // 64, exact.signed))
             words += _words(number, exact)
-        request = self.module.request(Request("member", (self.module.objects[name],), tuple(shapes)))
+        request = self.module.request(Request("member", (name,), tuple(shapes)))
         array_text = f"(u64[]){{{', '.join(words)}}}"
         return f"s->call(s->handle, {request}, {array_text})"
 
@@ -892,7 +917,7 @@ class _Function:
             # The generated Python has checked it; this only bounds what C may touch.
             text = f"({text} < {size}u ? {text} : 0)"
         kind = Kind(64 * words, False)
-        thing = self.module.result.cells[number]
+        thing = self.module.objects[self.module.result.cells[number]]
         high = (1 << self.module.register_widths.get(id(thing), 64 * words)) - 1
         cell = f"s->cells[{number}] + {text} * {words}"
         return _from_memory(cell, kind, high)
@@ -909,11 +934,11 @@ class _Function:
         if index is None:
             raise CannotTranslateError(f"{name} at a computed place")
         if index == 0:
-            ids = [action_id for action_id, _ in self.module.result.tables[self.module.records[name]][0].actions.values()]
+            ids = [action_id for action_id, _ in self.module.layouts[self.module.records[name]][0].actions.values()]
             return Number(f"(i64)v_{name}[0]", GROUP, max([0, *ids]), Kind(64, True))
         if index == 1:
             return Number(f"v_{name}[1]", 0, 1, U64)
-        layout = self.module.result.tables[self.module.records[name]][1]
+        layout = self.module.layouts[self.module.records[name]][1]
         if index - PARAMETERS >= len(layout.places) or index < PARAMETERS:
             raise CannotTranslateError(f"{name}[{index}]")
         at, words, width = layout.places[index - PARAMETERS]
@@ -944,14 +969,14 @@ class _Function:
             return self._packed_hash(thing, node)
         owner = getattr(thing, "__self__", None)
         if isinstance(owner, MeterArray):
-            return self._meter(owner, node)
+            return self._meter(node.func.id, owner, node)
         if isinstance(owner, DirectMeter):
             return self._direct_meter(owner, node)
         raise CannotTranslateError(f"a call of {ast.unparse(node.func)}")
 
-    def _meter(self, meter: MeterArray, node: ast.Call) -> Number:
+    def _meter(self, name: str, meter: MeterArray, node: ast.Call) -> Number:
         index = convert(self.number(node.args[0]), U64)
-        words = self.module.cell(meter.words)
+        words = self.module.cell(name)
         at = f"s->cells[{words}] + ({index} < {meter.size}u ? {index} : 0) * {METER_WORDS}"
         units = "1" if meter.unit == "packets" else "n"
         return Number(f"meter_execute({at}, {units}, {self._now()})", 0, 2, U64)
