@@ -44,6 +44,11 @@ class RegisterArray:
     def __post_init__(self) -> None:
         self.values = cells(self.size, self.width)
 
+    def clear(self) -> None:
+        """Sets all to 0."""
+        for index in range(self.size):
+            self.values[index] = 0
+
 
 @dataclass(frozen=True, slots=True)
 class MeterConfig:

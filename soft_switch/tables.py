@@ -64,7 +64,7 @@ METER_AT: Final = 2
 
 
 class Entry:
-    """A table entry. ``cells`` is the memory of its direct counter and direct meter; ``buckets`` belong to the latter."""
+    """A table entry. ``cells`` is the memory of its direct counter and direct meter; ``buckets`` are the latter's."""
 
     __slots__ = ("_meter", "buckets", "cells", "is_const", "match", "metadata", "priority", "target")
 

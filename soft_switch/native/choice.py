@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from soft_switch.codegen.functions import Generated
 from soft_switch.native.engine import MachineCode
@@ -28,7 +28,7 @@ def wish_of_environment() -> Wish:
     word = os.environ.get(VARIABLE, "").strip().lower() or "auto"
     if word not in WISHES:
         raise NativeError(f"{VARIABLE} is {word!r}; it must be one of {', '.join(WISHES)}")
-    return cast(Wish, word)
+    return word
 
 
 def machine_code(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from soft_switch.cells import WideCells
 from soft_switch.codegen.functions import Generated
@@ -22,11 +22,23 @@ _MANY_CHANGES = 1000
 _PORT_MASK = (1 << PORT_BITS) - 1
 
 
+class Lent(NamedTuple):
+    """Addresses of a pipeline, of its functions and of its buffers, and the size of a packet's state in bytes."""
+
+    pipeline: int
+    ingress: int
+    egress: int
+    state: int
+    frame: int
+    state_bytes: int
+
+
 class MachineCode:
     """Runs a pipeline's packets. The state of an :class:`Ingressed` is (bytes that C understands, the packet's bytes).
 
     Attributes:
         source: the C that was compiled, without its runtime.
+        makes_copies: whether packets may become several, or come in again.
     """
 
     def __init__(self, generated: Generated, externs: Mapping[str, Any], replication: Replication) -> None:
@@ -36,8 +48,9 @@ class MachineCode:
         self.source = translated.source
         self._externs = externs
         self._requests = translated.requests
+        self.makes_copies = any(request.kind in ("clone", "multicast", "again") for request in translated.requests)
         self._ffi: Any = library.interface()
-        self._library = library.load(translated.source)
+        self._library = library.load_pipeline(translated.source)
         self._error: BaseException | None = None
         self._data = b""
         self._state_bytes = int(self._library.pipeline_state_bytes())
@@ -56,9 +69,7 @@ class MachineCode:
         ffi = self._ffi
         pipeline = ffi.new("struct pipeline *")
         # Views of memory that Python owns: they live as long as this object does.
-        views = [
-            ffi.from_buffer("uint64_t[]", _memory(self._objects[name])) for name in translated.cells
-        ]
+        views = [ffi.from_buffer("uint64_t[]", _memory(self._objects[name])) for name in translated.cells]
         self._cells = (views, ffi.new("uint64_t *[]", views or [ffi.NULL]))
         pipeline.cells = self._cells[1]
         self._tables = ffi.new("struct table[]", max(len(translated.tables), 1))
@@ -85,6 +96,28 @@ class MachineCode:
         else:
             known.append(entry)
 
+    def lend(self, frame_bytes: int) -> Lent:
+        """What other C needs to run packets itself, of ``frame_bytes`` at most; :meth:`refresh` is its owner's duty."""
+        if self._pipeline.frame_bytes < 2 * frame_bytes + _FRAME_BYTES:
+            self._ready(2 * frame_bytes + _FRAME_BYTES)
+
+        def address(thing: Any) -> int:
+            return int(self._ffi.cast("uintptr_t", thing))
+
+        ingress, egress = (self._ffi.addressof(self._library, name) for name in ("pipeline_ingress", "pipeline_egress"))
+        return Lent(
+            address(self._pipeline),
+            address(ingress),
+            address(egress),
+            address(self._state),
+            address(self._frame),
+            self._state_bytes,
+        )
+
+    def raise_failure(self) -> None:
+        """Raises what Python raised while C ran a packet."""
+        self._fail(_FAILED)
+
     def refresh(self) -> None:
         """Bring the tables up to date."""
         for table, entries in self._changed.items():
@@ -94,13 +127,13 @@ class MachineCode:
                 self._images[table].follow(entries)
         self._changed.clear()
 
-    def _ready(self) -> None:
+    def _ready(self, frame_bytes: int = _FRAME_BYTES) -> None:
         """The functions, as closures: they run for every packet."""
         ffi, pipeline, changed, refresh = self._ffi, self._pipeline, self._changed, self.refresh
         run_ingress, run_egress = self._library.pipeline_ingress, self._library.pipeline_egress
         state = ffi.buffer(self._state, self._state_bytes)
         null, new, kind = ffi.NULL, tuple.__new__, Ingressed
-        frame = self._make_room(_FRAME_BYTES)
+        frame = self._make_room(frame_bytes)
         asks = bool(self._requests)
 
         def ingress(port: int, data: bytes, now_ns: int, again: tuple[int, ...] | None = None) -> Ingressed | None:
@@ -136,7 +169,8 @@ class MachineCode:
                 enq_qdepth | deq_qdepth << 32,
             )
             if length >= 0:
-                return frame[:length]
+                out: bytes = frame[:length]
+                return out
             if length == _DROPPED:
                 return None
             if length == _TOO_LONG:

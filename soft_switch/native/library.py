@@ -67,12 +67,17 @@ def interface() -> Any:
     Raises:
         NativeError: cffi is not installed.
     """
+    return declared(DECLARATIONS)
+
+
+def declared(declarations: str) -> Any:
+    """A foreign function interface. Raises NativeError as :func:`interface`."""
     try:
         from cffi import FFI
     except ImportError as error:
         raise NativeError("cffi is not installed; pip install cffi") from error
     ffi = FFI()
-    ffi.cdef(DECLARATIONS)
+    ffi.cdef(declarations)
     return ffi
 
 
@@ -98,15 +103,18 @@ def cache_folder() -> Path:
     return Path(base) / "mfs-switch"
 
 
-def load(source: str, options: tuple[str, ...] = OPTIONS) -> Any:
+def load_pipeline(source: str) -> Any:
+    """The library of a pipeline's translation; see :func:`load`."""
+    return load(interface(), f"{RUNTIME.read_text()}\n{source}")
+
+
+def load(ffi: Any, text: str, options: tuple[str, ...] = OPTIONS) -> Any:
     """The library of a source, compiled if it is not in the cache. Processes may do so at the same time.
 
     Raises:
         NativeError: cffi or a compiler is missing, or the compiler fails.
     """
-    ffi = interface()
     command = [*compiler(), *options]
-    text = f"{RUNTIME.read_text()}\n{source}"
     name = hashlib.sha256("\0".join([*command, os.uname().machine, sys.platform, text]).encode()).hexdigest()[:32]
     with contextlib.suppress(OSError):
         path = cache_folder() / f"{name}.so"

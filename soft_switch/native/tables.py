@@ -97,7 +97,7 @@ class TableImage:
                 self._write(row, table.result(entry))
 
     def _is_full(self) -> bool:
-        return 2 * (len(self._rows) + 1) * (self._made.words + 1) > len(self._slots)
+        return 2 * (len(self._rows) + 1) * (sum(self._key_words) + 1) > len(self._slots)
 
     def _address(self, memory: array[int]) -> Any:
         view = self._ffi.from_buffer("uint64_t[]", memory)

@@ -464,22 +464,27 @@ class _Function:
         if isinstance(value, ast.Subscript):
             begin, end = self._slice(value)
             assert isinstance(value.slice, ast.Slice)
-            size = _distance(value.slice)
-            if size is None:
+            distance = _distance(value.slice)
+            if distance is None:
                 raise CannotTranslateError(ast.unparse(value))
-            self._span(name, size)
-            return [f"v_{name} = data + {convert(begin, U64)};", f"v_{name}_n = {convert(end, U64)} - {convert(begin, U64)};"]
+            self._span(name, distance)
+            return [
+                f"v_{name} = data + {convert(begin, U64)};",
+                f"v_{name}_n = {convert(end, U64)} - {convert(begin, U64)};",
+            ]
         assert isinstance(value, ast.Call)
         assert isinstance(value.func, ast.Attribute)
-        number, length_now = self.number(value.func.value), self.number(value.args[0])
-        capacity = length_now.const
+        number, size = self.number(value.func.value), self.number(value.args[0])
+        capacity = size.const
+        lines: list[str] = []
         if capacity is None:
             capacity = numbers.modular(number.high.bit_length()).bits // 8
+            length = convert(size, U64)
+            lines.append(f"if ({length} > {capacity}u) return FAULT;")
+        else:
+            length = str(capacity)
         self._span(name, capacity)
-        size = length_now
         self.buffers[name] = max(capacity, self.buffers.get(name, 0))
-        length = str(capacity) if size.const is not None else convert(size, U64)
-        lines = [] if size.const is not None else [f"if ({length} > {capacity}u) return FAULT;"]
         kind = kind_of(0, max(number.high, (1 << 8 * capacity) - 1) if size.const is not None else number.high)
         if kind.is_wide:
             kind = Kind(max(kind.bits, number.kind.bits), False)
@@ -720,12 +725,11 @@ class _Function:
             assert isinstance(frame, ast.Name)
             own = "data" if frame.id == "data" else "frame"
             length = ast.Name("n") if own == "data" else ast.Name(f"{frame.id}:length")
-            values: list[ast.expr] = [node.args[0], length, *kept.elts[:2]]
-            values += [
-                ast.Subscript(ast.Name("kept"), ast.Constant(index))
-                for index in range(self.module.generated.preserved)
+            noted: list[ast.expr] = [node.args[0], length, *kept.elts[:2]]
+            noted += [
+                ast.Subscript(ast.Name("kept"), ast.Constant(index)) for index in range(self.module.generated.preserved)
             ]
-            return self._ask("again", (own,), values)
+            return self._ask("again", (own,), noted)
         raise CannotTranslateError(f"a call of {ast.unparse(node.func)}")
 
     def _extern_name(self, node: ast.Call) -> str | None:
@@ -1082,8 +1086,8 @@ def _distance(node: ast.Slice) -> int | None:
     """The number of bytes of a slice, where it does not depend on the packet."""
     ends = []
     for end in (node.lower, node.upper):
-        if isinstance(end, ast.Constant):
-            ends.append(("", int(end.value)))
+        if isinstance(end, ast.Constant) and isinstance(end.value, int):
+            ends.append(("", end.value))
         elif isinstance(end, ast.Name):
             ends.append((end.id, 0))
         elif isinstance(end, ast.BinOp) and isinstance(end.op, ast.Add) and isinstance(end.left, ast.Name):
