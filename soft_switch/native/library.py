@@ -52,6 +52,7 @@ struct pipeline {
 uint64_t pipeline_rid_at(void);
 uint64_t pipeline_state_bytes(void);
 void pipeline_put(uint64_t *slots, uint64_t slot_mask, const uint64_t *key, uint64_t words, uint64_t number);
+uint64_t pipeline_search(const struct table *t, const uint64_t *key, uint64_t words);
 int64_t pipeline_ingress(struct pipeline *s, uint64_t port, const uint8_t *data, uint64_t n, uint64_t now_ns,
                          const uint64_t *again);
 int64_t pipeline_egress(struct pipeline *s, const uint8_t *state, const uint8_t *data, uint64_t n, uint64_t port,

@@ -504,6 +504,12 @@ void pipeline_put(u64 *slots, u64 slot_mask, const u64 *key, u64 words, u64 numb
     memcpy(slots + i * (words + 1) + 1, key, words * 8);
 }
 
+/* the number of the record that a key finds, for tests */
+u64 pipeline_search(const struct table *t, const u64 *key, u64 words)
+{
+    return (u64)(look_up(t, key, words) - t->records) / t->stride;
+}
+
 /* ---- a pipeline ---- */
 
 /* Does what only Python can do; what that needs, and what comes out, is in args. Not 0 is failure: the packet goes no

@@ -130,14 +130,14 @@ class TableImage:
         for index, word in enumerate(words):
             self._records[begin + index] = word
 
-    def _split(self, values: Sequence[int]) -> list[int]:
-        """Key fields as words."""
+    def words_of(self, values: Sequence[int]) -> list[int]:
+        """The values of the key fields as words."""
         return [
             value >> 64 * i & _WORD for value, count in zip(values, self._key_words, strict=True) for i in range(count)
         ]
 
     def _put(self, match: tuple[Match, ...], row: int) -> None:
-        words = self._split([part.value for part in match if isinstance(part, Exact)])
+        words = self.words_of([part.value for part in match if isinstance(part, Exact)])
         self._library.pipeline_put(self._made.slots, self._made.slot_mask, words, len(words), row)
 
     def _hash(self, matches: Sequence[tuple[Match, ...]], found: Sequence[int]) -> None:
@@ -153,13 +153,13 @@ class TableImage:
     def _intervals(self, matches: Sequence[Match], found: Sequence[int]) -> None:
         starts, ranks = cut(matches, self._table.key_widths[0])
         # The last may begin beyond the field's values.
-        words = [word for start in starts for word in self._words_of(start, 0)]
+        words = [word for start in starts for word in self._field_words(start, 0)]
         self._made.starts = self._address(array("Q", words))
         self._made.winners = self._address(array("Q", [_MISS if rank is None else found[rank] for rank in ranks]))
         self._made.count = sum(1 for start in starts if start < 1 << 64 * self._key_words[0])
         self._made.kind = _INTERVALS
 
-    def _words_of(self, value: int, field: int) -> list[int]:
+    def _field_words(self, value: int, field: int) -> list[int]:
         return [value >> 64 * i & _WORD for i in range(self._key_words[field])]
 
     def _masks(self, matches: Sequence[tuple[Match, ...]]) -> None:
@@ -170,12 +170,12 @@ class TableImage:
         for group, (best, masks, ranks) in zip(groups, ordered, strict=True):
             count = _slots_for(len(ranks))
             group.best = best
-            group.masks = self._address(array("Q", self._split(masks)))
+            group.masks = self._address(array("Q", self.words_of(masks)))
             group.slot_mask = count - 1
             slots = self._address(array("Q", bytes(8 * count * (words + 1))))
             group.slots = slots
             for values, rank in ranks.items():
-                self._library.pipeline_put(slots, count - 1, self._split(values), words, rank)
+                self._library.pipeline_put(slots, count - 1, self.words_of(values), words, rank)
         self._made.groups = groups
         self._made.group_count = len(ordered)
         self._made.kind = _MASKS
@@ -195,7 +195,9 @@ class TableImage:
                 starts, sets = pieces
                 inside = [i for i, start in enumerate(starts) if start < 1 << 64 * column.words]
                 column.parts = len(inside)
-                column.starts = self._address(array("Q", [w for i in inside for w in self._words_of(starts[i], field)]))
+                column.starts = self._address(
+                    array("Q", [w for i in inside for w in self._field_words(starts[i], field)])
+                )
                 column.sets = self._address(array("Q", [w for i in inside for w in _set_words(sets[i], set_words)]))
                 continue
             groups = bits_by_mask(parts, width)
@@ -204,9 +206,11 @@ class TableImage:
             for group in groups.values():
                 bounds.append(bounds[-1] + len(group))
             column.parts = len(groups)
-            column.masks = self._address(array("Q", [w for mask in groups for w in self._words_of(mask, field)]))
+            column.masks = self._address(array("Q", [w for mask in groups for w in self._field_words(mask, field)]))
             column.bounds = self._address(array("Q", bounds))
-            column.starts = self._address(array("Q", [w for value, _ in values for w in self._words_of(value, field)]))
+            column.starts = self._address(
+                array("Q", [w for value, _ in values for w in self._field_words(value, field)])
+            )
             column.sets = self._address(array("Q", [w for _, bits in values for w in _set_words(bits, set_words)]))
         self._made.columns = columns
         self._made.column_count = len(widths)
