@@ -175,8 +175,21 @@ mfs.add_command(sweep_commands.report)
     show_default=True,
     help="Bits per second of each port on an interface, preamble, FCS and gap included.",
 )
+@click.option(
+    "--pipeline",
+    type=click.Choice(["auto", "python", "c"]),
+    envvar="MFS_PIPELINE",
+    default="auto",
+    show_default=True,
+    help="Run programs as machine code (c), which takes a C compiler, or as Python; auto: as machine code if possible.",
+)
 def switch(
-    address: str, device_id: int, empty: bool, interfaces: tuple[tuple[int, str, int | None], ...], rate: int
+    address: str,
+    device_id: int,
+    empty: bool,
+    interfaces: tuple[tuple[int, str, int | None], ...],
+    rate: int,
+    pipeline: str,
 ) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
@@ -184,7 +197,9 @@ def switch(
     Ctrl-C or SIGTERM ends it.
     """
     from p4src import artifact
+    from soft_switch.native.choice import VARIABLE
 
+    os.environ[VARIABLE] = pipeline
     if not empty:
         artifact.load()
     name = artifact.BUILD / "mfs_v1model"

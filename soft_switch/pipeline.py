@@ -128,6 +128,11 @@ class Pipeline:
             reason = f"{type(error).__name__}: {error}"
             raise ArtifactError(f"the parts of the program do not fit together ({reason})") from error
 
+    @property
+    def runs_as(self) -> str:
+        """How it runs, in words."""
+        return "machine code" if self.machine_code is not None else f"Python ({self.why_python})"
+
     def reenter(self, packet: Reentry, now_ns: int) -> Ingressed | None:
         """Ingress for a packet that was resubmitted or recirculated."""
         return self._enter(packet.port, packet.data, now_ns, packet.again)

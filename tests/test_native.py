@@ -98,8 +98,8 @@ def outcome(pipeline: Pipeline, port: int, data: bytes, now_ns: int) -> list[Any
 
 def held(pipeline: Pipeline) -> list[Any]:
     """All state that packets change."""
-    cells = [list(register.values) for register in pipeline.registers.values()]
-    cells += [list(side) for counter in pipeline.counters.values() for side in (counter.packets, counter.bytes)]
+    cells: list[Any] = [register.values[:] for register in pipeline.registers.values()]
+    cells += [side for counter in pipeline.counters.values() for side in (counter.packets, counter.bytes)]
     entries = [(e.match, e.packets, e.bytes) for table in pipeline.tables.values() for e in table.entries()]
     return [cells, entries, pipeline.replication.too_many_rounds]
 
@@ -168,7 +168,7 @@ def test_packets_have_the_same_fate_in_the_mfs_program(both: tuple[Program, Prog
     port, now_ns = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 1 << 45))
     # The police's clock does not go back.
     assert outcome(one.pipeline, port, sent, now_ns | 1 << 50) == outcome(other.pipeline, port, sent, now_ns | 1 << 50)
-    assert held(one.pipeline)[1:] == held(other.pipeline)[1:]
+    assert held(one.pipeline) == held(other.pipeline)
 
 
 @machine_code
@@ -249,20 +249,23 @@ class TestCache:
 SANITIZED = """
 import random
 from soft_switch.native import library
-library.OPTIONS += ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+library.OPTIONS += ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 from soft_switch.pipeline import Pipeline
 from tests.test_native import filled, outcome
 from tests.p4_programs import program_text
 from p4src import artifact
 draw = random.Random(3)
-for name, start in (("mfs", "02" * 12), ("parsing", ""), ("stacks", ""), ("variants", ""), ("copies", "")):
+for name, start in (("mfs", "02" * 12), ("parsing", ""), ("variants", "")):
     text = artifact.load().config if name == "mfs" else program_text(name)
     pipeline = filled(Pipeline.load(text, "c"))
-    for number in range(3000):
+    for number in range(1000):
         kind = draw.choice(("88b5", "0800", "86dd", "88b510000800", "88b5110086dd")) if start else ""
         data = bytes.fromhex(start + kind) + draw.randbytes(draw.choice((draw.randrange(120), draw.randrange(3000))))
         outcome(pipeline, draw.randrange(6), data[: draw.choice((draw.randrange(90), 5000))], number * 1000)
-print("clean")
+print("clean", flush=True)
+machine_code = Pipeline.load(program_text("parsing"), "c").machine_code
+machine_code._library.pipeline_ingress(machine_code._pipeline, 0, b"\\1\\0", 40, 0, machine_code._ffi.NULL)
+print("the end of a packet was not seen")
 """
 
 
@@ -284,6 +287,8 @@ def test_no_packet_makes_machine_code_leave_its_bounds(tmp_path: Path) -> None:
         [sys.executable, "-c", SANITIZED], env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.stdout == "clean\n", done.stderr[-3000:]
+    # So it would have been seen: the last packet was said to be longer than it is.
+    assert "heap-buffer-overflow" in done.stderr
 
 
 def test_the_artifact_runs_as_machine_code_wherever_there_is_a_compiler() -> None:

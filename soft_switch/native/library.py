@@ -109,13 +109,13 @@ def load_pipeline(source: str) -> Any:
     return load(interface(), f"{RUNTIME.read_text()}\n{source}")
 
 
-def load(ffi: Any, text: str, options: tuple[str, ...] = OPTIONS) -> Any:
+def load(ffi: Any, text: str) -> Any:
     """The library of a source, compiled if it is not in the cache. Processes may do so at the same time.
 
     Raises:
         NativeError: cffi or a compiler is missing, or the compiler fails.
     """
-    command = [*compiler(), *options]
+    command = [*compiler(), *OPTIONS]
     name = hashlib.sha256("\0".join([*command, os.uname().machine, sys.platform, text]).encode()).hexdigest()[:32]
     with contextlib.suppress(OSError):
         path = cache_folder() / f"{name}.so"
