@@ -1,9 +1,10 @@
 """How many packets a second the embedded switch forwards, and bmv2 beside it: ``python -m evaluation.pipeline_bench``.
 
 First the pipeline alone, as Python and as machine code: ingress and egress, packet by packet, with the entries that a
-controller has written. Then, as root, the switch as users run it: a host sends as fast as it can through it to another
-one, over veth, first through the embedded switch, then through ``simple_switch_grpc`` where that is on the PATH, with
-the same program, entries and packets, on the same cores, in turn. What leaves is counted by the kernel.
+controller has written. Then, as root, the switch as users run it: a host sends through it to another one, over veth,
+first through the embedded switch, then through ``simple_switch_grpc`` where that is on the PATH, with the same program,
+entries and packets, on the same cores, in turn. What leaves is counted by the kernel. Of several offered rates, up to
+as fast as the host can, the one counts at which most leaves: a switch that is offered too much may do worse.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ RATE_BPS = 100_000_000_000
 """Of a port: more than any of them reaches."""
 SETTLING_S = 0.5
 FLOWS = 256
+OFFERED = (10_000.0, 20_000.0, 40_000.0, 80_000.0, 160_000.0, float("inf"))
+"""Packets per second; the last is as fast as it goes."""
+BURST_S = 0.5e-3
 L3 = Path(__file__).parent / "data" / "l3"
 ROUTES = 64
 _THRIFT_PORT = 9291
@@ -80,7 +84,7 @@ class Measured:
 @click.command()
 @click.option("--program", "programs", type=click.Choice(["l3", "mfs"]), multiple=True, default=("l3", "mfs"))
 @click.option("--bytes", "size", type=click.IntRange(64, 1500), default=256, show_default=True, help="Of a packet.")
-@click.option("--seconds", type=Positive(0.2, 600), default=3.0, show_default=True, help="Of each measurement.")
+@click.option("--seconds", type=Positive(0.2, 600), default=2.0, show_default=True, help="Of each offered rate.")
 @click.option("--rounds", type=click.IntRange(1, 100), default=2, show_default=True, help="All switches in turn.")
 @click.option(
     "--cores", type=click.IntRange(1, 1024), default=1, show_default=True, help="That a switch may use, the last ones."
@@ -234,7 +238,7 @@ def _wishing(run_as: str) -> Iterator[None]:
 
 
 def measured(program: str, way: Way, topology: Topology, size: int, seconds: float, core_count: int) -> Measured:
-    """What goes through the switch, on its last ``core_count`` cores, when a host sends as fast as it can.
+    """What goes through the switch, on its last ``core_count`` cores, at the best of the offered rates.
 
     Raises:
         TopologyError: no root, or something does not start.
@@ -261,13 +265,16 @@ def measured(program: str, way: Way, topology: Topology, size: int, seconds: flo
         if len(cores) > 1:
             os.sched_setaffinity(0, {min(cores)})
             stack.callback(os.sched_setaffinity, 0, cores)
-        _send(sender, sent, SETTLING_S)
         statistics = Path(f"/sys/class/net/{ports[topology.hosts[1].port]}/statistics/tx_packets")
-        before, cpu_s, began = int(statistics.read_text()), _cpu_s(process.pid), time.monotonic()
-        offered = _send(sender, sent, seconds)
-        passed = time.monotonic() - began
-        left, used = int(statistics.read_text()) - before, _cpu_s(process.pid) - cpu_s
-    return Measured(offered / passed, left / passed, used / passed)
+        runs = []
+        for rate in OFFERED:
+            _send(sender, sent, SETTLING_S, rate)
+            before, cpu_s, began = int(statistics.read_text()), _cpu_s(process.pid), time.monotonic()
+            offered = _send(sender, sent, seconds, rate)
+            passed = time.monotonic() - began
+            left, used = int(statistics.read_text()) - before, _cpu_s(process.pid) - cpu_s
+            runs.append(Measured(offered / passed, left / passed, used / passed))
+    return max(runs, key=lambda run: run.left)
 
 
 def _on_cores(count: int) -> list[str]:
@@ -277,14 +284,17 @@ def _on_cores(count: int) -> list[str]:
     return ["nice", "-n", str(NICENESS - os.getpriority(os.PRIO_PROCESS, 0)), *pinned]
 
 
-def _send(sender: PacketSocket, sent: Sequence[bytes], seconds: float) -> int:
-    """Send as fast as it can be for so long; how many packets were sent."""
-    count, until = 0, time.monotonic() + seconds
+def _send(sender: PacketSocket, sent: Sequence[bytes], seconds: float, rate: float) -> int:
+    """Send at most ``rate`` packets per second for so long; how many were sent."""
+    count, began = 0, time.monotonic()
     send = sender.send
-    while time.monotonic() < until:
-        for frame in sent:
-            send(frame)
-        count += len(sent)
+    while (passed := time.monotonic() - began) < seconds:
+        due = min(rate * passed - count, len(sent))
+        for number in range(int(due)):
+            send(sent[(count + number) % len(sent)])
+        count += int(due)
+        if due < len(sent):
+            time.sleep(BURST_S)
     return count
 
 
