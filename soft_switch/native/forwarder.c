@@ -57,6 +57,8 @@ struct forwarder {
     struct port *ports;
     u64 port_count;
     struct port *by_number[PORT_NUMBERS];
+    i64 cpu_port; /* -1 for none */
+    void (*packet_in)(const u8 *, u64);
     u64 catch_up_ns, slipped_ns, worst_ns, undeliverable, faults;
 };
 
@@ -202,8 +204,15 @@ i64 forwarder_receive(struct forwarder *f, u64 port, const u8 *data, u64 n, u64 
     if (code >= 0) {
         u64 number = (u64)code & 0xFFFFFFFFu;
         struct port *out = number < PORT_NUMBERS ? f->by_number[number] : 0;
-        if (out) enqueue(f, out, (u64)code >> 32, f->state, data, n, now_ns);
-        else f->undeliverable++;
+        if (out) {
+            enqueue(f, out, (u64)code >> 32, f->state, data, n, now_ns);
+        } else if ((i64)number == f->cpu_port) {
+            code = f->egress(f->pipeline, f->state, data, n, number, now_ns, now_ns, 0);
+            if (code >= 0) f->packet_in(f->frame, (u64)code);
+            else if (code == FAILED) return FAILED;
+        } else {
+            f->undeliverable++;
+        }
         return 0;
     }
     if (code == FAILED) return FAILED;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +39,8 @@ struct forwarder {
     struct port *ports;
     uint64_t port_count;
     struct port *by_number[512];
+    int64_t cpu_port;
+    void (*packet_in)(const uint8_t *, uint64_t);
     uint64_t catch_up_ns, slipped_ns, worst_ns, undeliverable, faults;
 };
 int64_t forwarder_receive(struct forwarder *f, uint64_t port, const uint8_t *data, uint64_t n, uint64_t now_ns);
@@ -91,10 +93,18 @@ class Forwarder:
         ports: Mapping[int, Port[Any]],
         sockets: Mapping[int, RingSocket],
         catch_up_ns: int,
+        cpu_port: int | None = None,
+        packet_in: Callable[[bytes], object] | None = None,
     ) -> None:
-        """``sockets`` may be left out of, in tests. Raises NativeError where there is no compiler or cffi."""
+        """``packet_in`` takes what leaves by ``cpu_port``. In tests, ports may have no sockets.
+
+        Raises:
+            NativeError: there is no compiler or cffi, or this program or these ports need Python.
+        """
         if machine_code.makes_copies:
             raise NativeError("packets that become several, or come in again, go through Python")
+        if any(type(port) is not Port for port in ports.values()):
+            raise NativeError("ports of another kind than the usual one go through Python")
         ffi = self._ffi = interface()
         self._library = library.load(ffi, SOURCE.read_text())
         self._machine_code = machine_code
@@ -106,6 +116,13 @@ class Forwarder:
         forwarder.pipeline, forwarder.ingress, forwarder.egress = lent.pipeline, lent.ingress, lent.egress
         forwarder.state, forwarder.frame, forwarder.state_bytes = lent.state, lent.frame, lent.state_bytes
         forwarder.catch_up_ns = catch_up_ns
+        forwarder.cpu_port = -1
+        if cpu_port is not None and packet_in is not None:
+            forwarder.cpu_port = cpu_port
+            self._packet_in = ffi.callback(
+                "void(const uint8_t *, uint64_t)", lambda frame, length: packet_in(bytes(ffi.buffer(frame, length)))
+            )
+            forwarder.packet_in = self._packet_in
         self._made = ffi.new("struct port[]", max(len(ports), 1))
         forwarder.ports, forwarder.port_count = self._made, len(ports)
         self._views: list[Any] = []

@@ -33,6 +33,8 @@ NATIVE_ARRIVALS = 16
 """The same where a frame takes a microsecond or two."""
 NATIVE_TURN_NS = 500_000
 """How long machine code moves packets before whoever waits to write to the switch has a turn."""
+IDLE_S = 0.5
+"""The longest sleep: a signal just before it begins is seen only after it."""
 
 
 class FrameSocket(Protocol):
@@ -131,7 +133,18 @@ class Driver:
             if pipeline is None or pipeline.machine_code is None or len(sockets) < len(self._sockets):
                 return
             with contextlib.suppress(NativeError):
-                self._forwarder = Forwarder(pipeline.machine_code, self.switch.ports, sockets, CATCH_UP_NS)
+                self._forwarder = Forwarder(
+                    pipeline.machine_code,
+                    self.switch.ports,
+                    sockets,
+                    CATCH_UP_NS,
+                    self.switch.cpu_port,
+                    self._packet_in,
+                )
+
+    def _packet_in(self, frame: bytes) -> None:
+        if self.switch.on_packet_in is not None:
+            self.switch.on_packet_in(frame)
 
     def _drop_forwarder(self) -> None:
         if self._forwarder is not None:
@@ -211,7 +224,7 @@ class Driver:
     def _wait(self) -> bool:
         """Until a frame may have come or a port's link is almost free; True for the former."""
         next_ns = self._next_ns
-        timeout_s = None if next_ns is None else max(0, next_ns - self._clock() - POLL_NS) / 1e9
+        timeout_s = IDLE_S if next_ns is None else max(0, next_ns - self._clock() - POLL_NS) / 1e9
         # epoll itself counts in milliseconds, select in microseconds.
         ready, _, _ = select.select((self._poll,), (), (), timeout_s)
         return bool(ready)
