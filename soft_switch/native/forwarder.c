@@ -223,7 +223,7 @@ i64 forwarder_receive(struct forwarder *f, u64 port, const u8 *data, u64 n, u64 
 static i64 take_in(struct forwarder *f, struct port *p, u64 most, u64 *moved)
 {
     u8 tagged[65536];
-    for (u64 count = 0; count < most; count++) {
+    for (u64 count = 0; p->ring && count < most; count++) {
         u8 *slot = p->ring + p->at * p->slot_bytes;
         u32 status = __atomic_load_n((u32 *)slot, __ATOMIC_ACQUIRE), length, held;
         uint16_t mac, tag, type;
