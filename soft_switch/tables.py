@@ -332,10 +332,6 @@ class Table:
             )
         return self.results.compute(key)
 
-    def at(self, match: tuple[Match, ...]) -> Entry | None:
-        """The entry of a table without priorities with this (canonical) match."""
-        return self._entries.get(match)
-
     def ranked(self) -> list[Entry]:
         """All entries, in the order in which the first that matches is found."""
         ordered = list(self._entries.values())

@@ -345,13 +345,14 @@ UNUSED static u64 meter_execute(u64 *m, u64 units, u64 now_ns)
 /* A record: action id, whether it is a hit, address of the entry's cells, parameters. Of a group: GROUP, 1, cells, number
  * of its first choice's record, how many choices there are. */
 enum { RECORD_ACTION, RECORD_HIT, RECORD_CELLS, RECORD_PARAMETERS };
-enum { SEARCH_NONE, SEARCH_EXACT, SEARCH_INTERVALS, SEARCH_BITS, SEARCH_MASKS };
+enum { SEARCH_NONE, SEARCH_EXACT, SEARCH_INTERVALS, SEARCH_BITS, SEARCH_MASKS, SEARCH_PREFIXES };
 
 /* One key field of a search by bits: sorted starts of intervals, each with the set of entries that accept it; a field of
  * masks has for each distinct mask sorted values instead. */
 struct column { u32 word, words; u64 parts; const u64 *masks, *starts, *bounds, *sets; };
 
-/* One combination of masks of a search by masks: a hash table, as of exact, of numbers of entries; best is the first. */
+/* One combination of masks of a search by masks: a hash table, as of exact, of numbers of entries; best is the first. Of a
+ * search by prefixes, longest first: of numbers of records, REMOVED for what is not there any more. */
 struct group { const u64 *masks, *slots; u64 slot_mask, best; };
 
 struct table {
@@ -467,6 +468,20 @@ UNUSED static u64 search_masks(const struct table *t, const u64 *key, u64 words)
     return best;
 }
 
+static const u64 REMOVED = (u64)1 << 62;
+
+UNUSED static u64 search_prefixes(const struct table *t, const u64 *key, u64 words)
+{
+    for (u64 g = 0; g < t->group_count; g++) {
+        const struct group *group = t->groups + g;
+        u64 masked[words];
+        for (u64 i = 0; i < words; i++) masked[i] = key[i] & group->masks[i];
+        u64 record = hashed(group->slots, group->slot_mask, masked, words);
+        if (record < REMOVED) return record;
+    }
+    return t->miss;
+}
+
 INLINE const u64 *look_up(const struct table *t, const u64 *key, u64 words)
 {
     u64 record = t->miss;
@@ -479,6 +494,10 @@ INLINE const u64 *look_up(const struct table *t, const u64 *key, u64 words)
         u64 *memo = t->memo + (mix(key, words) & t->memo_mask) * (words + 2);
         if (memo[0] == t->generation && same(memo + 2, key, words)) {
             record = memo[1];
+        } else if (t->kind == SEARCH_PREFIXES) {
+            memo[0] = t->generation;
+            memo[1] = record = search_prefixes(t, key, words);
+            memcpy(memo + 2, key, words * 8);
         } else {
             u64 rank = t->kind == SEARCH_BITS ? search_bits(t, key) : search_masks(t, key, words);
             record = rank < t->count ? t->winners[rank] : t->miss;

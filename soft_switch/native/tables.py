@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from soft_switch.lookup import bits_by_interval, bits_by_mask, cut, few_masks, mask_groups, single_intervals
-from soft_switch.matches import Exact, Match
+from soft_switch.matches import Exact, Lpm, Match, mask_of
 from soft_switch.native.numbers import modular
 from soft_switch.native.translator import PARAMETERS, RecordLayout
 from soft_switch.tables import GROUP, Entry, Result, Table
 
 MEMO_SLOTS = 4096
 """Results that a table with a costly search keeps; a power of two."""
-_NONE, _EXACT, _INTERVALS, _BITS, _MASKS = range(5)
+_NONE, _EXACT, _INTERVALS, _BITS, _MASKS, _PREFIXES = range(6)
+_REMOVED = 1 << 62
 _MISS = 0
 _WORD = (1 << 64) - 1
+
+
+_Key: TypeAlias = tuple[tuple[Match, ...], int]
+"""Match and priority of an entry."""
 
 
 class TableImage:
     """One table in memory that machine code reads. ``made`` is the C struct that is filled in.
 
-    Tables whose fields are all exact follow single changes; others are copied anew.
+    Tables of exact fields, and of a prefix beside these, follow single changes. Of others the records do, and the
+    search structure is made anew when an entry comes or goes. Tables with an action profile are copied anew.
     """
 
     def __init__(self, ffi: Any, library: Any, made: Any, table: Table, layout: RecordLayout) -> None:
@@ -35,7 +42,9 @@ class TableImage:
         self._alive: list[Any] = []
         self._records: array[int] = array("Q")
         self._used = 0
-        self._rows: dict[tuple[Match, ...], int] = {}
+        self._rows: dict[_Key, int] = {}
+        self._free: list[int] = []
+        self._prefixes: dict[int, _Prefixes] = {}
         self._slots: array[int] = array("Q")
         made.words = sum(self._key_words)
         made.stride = layout.stride
@@ -53,22 +62,29 @@ class TableImage:
         self._alive = []
         # Room for as many more as there are: each copy of an exact table is paid for by what is added to it.
         self._records = array("Q", bytes(8 * self._layout.stride * (2 * rows + 16)))
-        self._used = 0
+        self._used, self._free = 0, []
         self._made.records = self._address(self._records)
         self._add(table.result(None))
-        found = [self._add(result) for result in results]
+        self._rows = {_key(entry): self._add(result) for entry, result in zip(entries, results, strict=True)}
+        self._search(entries)
+
+    def _search(self, entries: Sequence[Entry]) -> None:
+        """Makes the search structure; the records are there."""
+        table = self._table
         self._made.kind = _NONE
         if not entries or not table.key_widths:
             return
-        matches = [entry.match for entry in entries]
+        matches, found = [entry.match for entry in entries], list(self._rows.values())
+        self._made.memo = self._memo
+        self._made.memo_mask = MEMO_SLOTS - 1
+        self._made.generation += 1
         if table.is_exact:
             self._hash(matches, found)
+        elif "lpm" in table.match_kinds and not table.prioritised:
+            self._by_prefix(entries)
         elif single_intervals(matches, table.key_widths):
             self._intervals([match[0] for match in matches], found)
         else:
-            self._made.memo = self._memo
-            self._made.memo_mask = MEMO_SLOTS - 1
-            self._made.generation += 1
             self._made.winners = self._address(array("Q", found))
             self._made.count = len(found)
             if few_masks(matches, table.key_widths):
@@ -78,26 +94,76 @@ class TableImage:
 
     def follow(self, changed: Iterable[Entry]) -> None:
         """Brings single entries up to date."""
-        table = self._table
-        if not table.is_exact or table.profile is not None or self._made.kind != _EXACT:
+        single = {_key(entry): entry for entry in changed}
+        follow = {_EXACT: self._follow_exact, _PREFIXES: self._follow_prefix}.get(self._made.kind)
+        if self._table.profile is not None:
             self.copy()
-            return
-        for match in dict.fromkeys(entry.match for entry in changed):
-            row, entry = self._rows.get(match), table.at(match)
-            if row is None:
-                if entry is None:
-                    continue
-                if (self._used + 1) * self._layout.stride > len(self._records) or self._is_full():
+        elif follow is not None:
+            if not all(follow(entry) for entry in single.values()):
+                self.copy()
+            self._made.generation += 1
+        else:
+            self._follow_any(single)
+
+    def _follow_exact(self, changed: Entry) -> bool:
+        """Whether there was room."""
+        key, entry = _key(changed), self._table.get(changed.match, changed.priority)
+        row = self._rows.get(key)
+        if row is not None:
+            # What was removed keeps its row, which then says what a miss does.
+            self._write(row, self._table.result(entry))
+            return True
+        if entry is None:
+            return True
+        if not self._has_row() or 2 * (len(self._rows) + 1) * (sum(self._key_words) + 1) > len(self._slots):
+            return False
+        row = self._rows[key] = self._add(self._table.result(entry))
+        self._put(entry.match, row)
+        return True
+
+    def _follow_prefix(self, changed: Entry) -> bool:
+        """Whether there was room, and a place for prefixes of this length."""
+        key, entry = _key(changed), self._table.get(changed.match, changed.priority)
+        row, length = self._rows.get(key), _prefix_len(changed)
+        prefixes = self._prefixes.get(length)
+        if entry is not None and row is not None:
+            self._write(row, self._table.result(entry))
+        elif entry is not None:
+            if prefixes is None or not self._has_row() or prefixes.is_full:
+                return False
+            row = self._rows[key] = self._add(self._table.result(entry))
+            self._put_prefix(prefixes, entry, row)
+            prefixes.used += 1
+        elif row is not None and prefixes is not None:
+            self._put_prefix(prefixes, changed, _REMOVED)
+            self._free.append(self._rows.pop(key))
+        return True
+
+    def _follow_any(self, single: dict[_Key, Entry]) -> None:
+        same = True
+        for key, changed in single.items():
+            entry = self._table.get(changed.match, changed.priority)
+            row = self._rows.get(key)
+            if entry is not None and row is not None:
+                self._write(row, self._table.result(entry))
+            elif entry is not None:
+                if not self._has_row():
                     self.copy()
                     return
-                row = self._rows[match] = self._add(table.result(entry))
-                self._put(match, row)
-            else:
-                # What was removed keeps its row, which then says what a miss does.
-                self._write(row, table.result(entry))
+                self._rows[key] = self._add(self._table.result(entry))
+                same = False
+            elif row is not None:
+                self._free.append(self._rows.pop(key))
+                same = False
+        if not same:
+            entries = self._table.ranked()
+            self._rows = {key: self._rows[key] for key in map(_key, entries)}
+            self._alive = [self._ffi.from_buffer("uint64_t[]", self._records)]
+            self._made.records = self._alive[0]
+            self._search(entries)
 
-    def _is_full(self) -> bool:
-        return 2 * (len(self._rows) + 1) * (sum(self._key_words) + 1) > len(self._slots)
+    def _has_row(self) -> bool:
+        return bool(self._free) or (self._used + 1) * self._layout.stride <= len(self._records)
 
     def _address(self, memory: array[int]) -> Any:
         view = self._ffi.from_buffer("uint64_t[]", memory)
@@ -106,8 +172,11 @@ class TableImage:
 
     def _add(self, result: Result) -> int:
         """The number of a new record."""
-        row = self._used
-        self._used += 1
+        if self._free and result[0] != GROUP:
+            row = self._free.pop()
+        else:
+            row = self._used
+            self._used += 1
         if result[0] == GROUP:
             choices = [self._add(choice) for choice in result[3]]
             self._write(row, (*result[:3], choices[0], len(choices)))
@@ -145,10 +214,36 @@ class TableImage:
         self._slots = array("Q", bytes(8 * count * (self._made.words + 1)))
         self._made.slots = self._address(self._slots)
         self._made.slot_mask = count - 1
-        self._rows = dict(zip(matches, found, strict=True))
-        for match, row in self._rows.items():
+        for match, row in zip(matches, found, strict=True):
             self._put(match, row)
         self._made.kind = _EXACT
+
+    def _by_prefix(self, entries: Sequence[Entry]) -> None:
+        of_length: dict[int, list[Entry]] = {}
+        for entry in entries:
+            of_length.setdefault(_prefix_len(entry), []).append(entry)
+        groups = self._ffi.new("struct group[]", len(of_length))
+        self._alive.append(groups)
+        self._prefixes = {}
+        for group, (length, some) in zip(groups, sorted(of_length.items(), reverse=True), strict=True):
+            masks = [mask for _, mask in _masked(some[0], self._table.key_widths)]
+            # Room for as many more.
+            count = _slots_for(2 * len(some))
+            slots = self._address(array("Q", bytes(8 * count * (self._made.words + 1))))
+            group.masks, group.slots, group.slot_mask = (
+                self._address(array("Q", self.words_of(masks))),
+                slots,
+                count - 1,
+            )
+            self._prefixes[length] = prefixes = _Prefixes(slots, count - 1, len(some))
+            for entry in some:
+                self._put_prefix(prefixes, entry, self._rows[_key(entry)])
+        self._made.groups, self._made.group_count = groups, len(of_length)
+        self._made.kind = _PREFIXES
+
+    def _put_prefix(self, prefixes: _Prefixes, entry: Entry, number: int) -> None:
+        words = self.words_of([value for value, _ in _masked(entry, self._table.key_widths)])
+        self._library.pipeline_put(prefixes.slots, prefixes.slot_mask, words, len(words), number)
 
     def _intervals(self, matches: Sequence[Match], found: Sequence[int]) -> None:
         starts, ranks = cut(matches, self._table.key_widths[0])
@@ -216,6 +311,34 @@ class TableImage:
         self._made.column_count = len(widths)
         self._made.set_words = set_words
         self._made.kind = _BITS
+
+
+@dataclass(slots=True)
+class _Prefixes:
+    """The hash table of the prefixes of one length; ``used`` slots are taken, those of removed entries included."""
+
+    slots: Any
+    slot_mask: int
+    used: int
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more would make it more than half full."""
+        return 2 * (self.used + 1) > self.slot_mask + 1
+
+
+def _key(entry: Entry) -> _Key:
+    return entry.match, entry.priority
+
+
+def _prefix_len(entry: Entry) -> int:
+    return next(part.prefix_len for part in entry.match if isinstance(part, Lpm))
+
+
+def _masked(entry: Entry, widths: Sequence[int]) -> list[tuple[int, int]]:
+    """(value, mask) of each field."""
+    pairs = [mask_of(part, width) for part, width in zip(entry.match, widths, strict=True)]
+    return [pair for pair in pairs if pair is not None]
 
 
 def _slots_for(count: int) -> int:
