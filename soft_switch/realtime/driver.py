@@ -31,6 +31,8 @@ ARRIVALS_PER_TURN = 4
 DEPARTURES_PER_TURN = 16
 NATIVE_ARRIVALS = 16
 """The same where a frame takes a microsecond or two."""
+NATIVE_POLL_NS = 100_000
+"""Longer than where Python polls: it is exact, and no other thread of the process waits for it."""
 NATIVE_TURN_NS = 500_000
 """How long machine code moves packets before whoever waits to write to the switch has a turn."""
 IDLE_S = 0.5
@@ -162,7 +164,7 @@ class Driver:
                     return False
                 while self._injected:
                     forwarder.receive(*self._injected.popleft(), self._clock())
-                self._next_ns = forwarder.run(NATIVE_ARRIVALS, DEPARTURES_PER_TURN, NATIVE_TURN_NS, POLL_NS)
+                self._next_ns = forwarder.run(NATIVE_ARRIVALS, DEPARTURES_PER_TURN, NATIVE_TURN_NS, NATIVE_POLL_NS)
         except ProgramAssertionError as error:
             self._refuse(error)
             return False
@@ -224,7 +226,8 @@ class Driver:
     def _wait(self) -> bool:
         """Until a frame may have come or a port's link is almost free; True for the former."""
         next_ns = self._next_ns
-        timeout_s = IDLE_S if next_ns is None else max(0, next_ns - self._clock() - POLL_NS) / 1e9
+        early_ns = POLL_NS if self._forwarder is None else NATIVE_POLL_NS
+        timeout_s = IDLE_S if next_ns is None else max(0, next_ns - self._clock() - early_ns) / 1e9
         # epoll itself counts in milliseconds, select in microseconds.
         ready, _, _ = select.select((self._poll,), (), (), timeout_s)
         return bool(ready)
