@@ -33,6 +33,7 @@ from soft_switch.program import (
     ParserState,
     Program,
     Transition,
+    ValueSetDef,
 )
 
 Item = TypeVar("Item")
@@ -104,7 +105,8 @@ def _read_root(root: Json) -> Program:
         program.field_lists[number] = fields
     for action in _each(root, "actions", lambda a: _read_action(a, program)):
         program.actions[action.id] = action
-    program.value_sets = [str(item["name"]) for item in root.get("parse_vsets") or ()]
+    for value_set in _each(root, "parse_vsets", _read_value_set) if root.get("parse_vsets") else ():
+        program.value_sets[value_set.name] = value_set
     _read_parser(root, program)
     _read_deparser(root, program)
     program.checksums = tuple(_each(root, "checksums", lambda c: _read_checksum(c, program)))
@@ -248,6 +250,10 @@ def _read_parser(root: Json, program: Program) -> None:
         raise ArtifactError(f"parser: unknown first state {program.first_state!r}")
 
 
+def _read_value_set(item: Json) -> ValueSetDef:
+    return ValueSetDef(str(item["name"]), int(item.get("max_size", 0)))
+
+
 def _read_state(item: Json, program: Program) -> ParserState:
     name = item["name"]
     key: list[FieldRef | LastField | Lookahead] = []
@@ -273,9 +279,11 @@ def _read_state(item: Json, program: Program) -> ParserState:
         elif cfg.get("type", "hexstr") == "hexstr":
             transitions.append(Transition(_split_key(cfg, widths), cfg["next_state"]))
         elif cfg["type"] == "parse_vset" and not cfg.get("mask"):
-            transitions.append(
-                Transition((), cfg["next_state"], program.value_sets[program.value_sets.index(cfg["value"])])
-            )
+            value_set = program.value_sets[cfg["value"]]
+            if value_set.widths not in ((), tuple(widths)):
+                raise ValueError(f"value set {value_set.name!r} is used with {value_set.widths} and {widths} bits")
+            value_set.widths = tuple(widths)
+            transitions.append(Transition((), cfg["next_state"], value_set.name))
         else:
             raise UnsupportedConstructError(f"transition on a {cfg['type']}", f"parser state {name}")
     ops = tuple(_read_parser_op(op, program, name) for op in item["parser_ops"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias, overload
 
 WORD_BITS = 64
@@ -31,9 +31,9 @@ class WideCells:
         at = range(len(self))[index] * self.words
         return int.from_bytes(self.memory[at : at + self.words].tobytes(), "little")
 
-    def __setitem__(self, index: int | slice, value: int | list[int]) -> None:
+    def __setitem__(self, index: int | slice, value: int | Iterable[int]) -> None:
         if isinstance(index, slice):
-            assert isinstance(value, list)
+            assert not isinstance(value, int)
             for number, one in zip(range(*index.indices(len(self))), value, strict=True):
                 self[number] = one
             return

@@ -7,6 +7,7 @@ others in their place.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -44,10 +45,10 @@ class RegisterArray:
     def __post_init__(self) -> None:
         self.values = cells(self.size, self.width)
 
-    def clear(self) -> None:
-        """Sets all to 0."""
-        for index in range(self.size):
-            self.values[index] = 0
+    def set_all(self, values: Iterable[int]) -> None:
+        """Sets each register to the value at its place."""
+        for index, value in enumerate(values):
+            self.values[index] = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +114,12 @@ class MeterConfigs(list[MeterConfig | None]):
         self.words: array[int] = array("Q", bytes(8 * METER_WORDS * size))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        super().__setitem__(index, value)
         places = range(len(self))[index]
-        for place in places if isinstance(places, range) else (places,):
-            describe_meter(self.words, place * METER_WORDS, self[place])
+        before = {place: self[place] for place in (places if isinstance(places, range) else (places,))}
+        super().__setitem__(index, value)
+        for place, config in before.items():
+            if self[place] is not config:
+                describe_meter(self.words, place * METER_WORDS, self[place])
 
 
 class MeterArray:

@@ -24,6 +24,7 @@ from soft_switch.native.choice import Wish, machine_code
 from soft_switch.program import ConstEntry, Program, TableDef
 from soft_switch.replication import Ingressed, Reentry, Replication
 from soft_switch.tables import NO_ACTION, Table
+from soft_switch.value_sets import ValueSet
 
 _LOG = logging.getLogger("soft_switch.program")
 
@@ -51,7 +52,7 @@ class Pipeline:
             that came in by a port at a time in nanoseconds; None if the program drops it.
         egress: ``egress(packet, enqueued_ns, dequeued_ns, enq_qdepth, deq_qdepth)`` runs egress, checksum update and
             deparser; None if the program drops it, else the bytes to send. Depths are in packets.
-        value_sets: members of each parser value set, tuples of the values that its select looks at.
+        value_sets: parser value sets by name.
         replication: clone sessions and multicast groups.
         spawned: what ``ingress`` and ``egress`` have made besides the packet that they return: copies, to be queued,
             and packets to go through ingress again (:meth:`reenter`). Whoever calls the two takes them out.
@@ -82,7 +83,7 @@ class Pipeline:
             for node in control.nodes.values():
                 if isinstance(node, TableDef):
                     self.tables[node.name] = self._table(node)
-        self.value_sets: dict[str, set[tuple[int, ...]]] = {name: set() for name in program.value_sets}
+        self.value_sets = {v.name: ValueSet(v.name, v.size, v.widths) for v in program.value_sets.values()}
         self.replication = Replication()
         self.spawned = self.replication.spawned
         externs = self._externs()
@@ -97,9 +98,8 @@ class Pipeline:
             self._run_as_python(generated)
 
     def _run_as_python(self, generated: Generated) -> None:
-        at = generated.rid_at
-        if at is not None:
-            self.replication.with_rid = lambda state, rid: (*state[:at], rid, *state[at + 1 :])
+        self.replication.rid_at = generated.rid_at
+        self.replication.priority_at = generated.priority_at
         space: dict[str, Any] = dict(generated.objects)
         try:
             exec(compile(generated.source, "<generated pipeline>", "exec"), space)
@@ -149,6 +149,7 @@ class Pipeline:
             tuple(key.width for key in definition.keys),
             {actions[i].name: (i, tuple(width for _, width in actions[i].params)) for i in definition.action_ids},
             has_counter=definition.has_counter,
+            ages=definition.ages,
             meter_name=definition.meter,
             profile=self.action_profiles[definition.profile] if definition.profile else None,
             default=default,
@@ -183,6 +184,8 @@ class Pipeline:
             "fail": _fail,
             "digest": self._send_digest,
             "clone": self.replication.clone,
+            "cut": self.replication.cut,
+            "cut_end": self.replication.cut_end,
             "multicast": self.replication.multicast,
             "again": self.replication.again,
             "new": tuple.__new__,

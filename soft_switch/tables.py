@@ -61,12 +61,31 @@ NO_ACTION: Final = ActionCall("NoAction", ())
 Result = tuple[Any, ...]
 METER_AT: Final = 2
 """Where in the cells of an entry its direct meter begins; before it are packets and bytes of its direct counter."""
+LAST_HIT_AT: Final = METER_AT + METER_WORDS
+"""Where the time of its last hit is."""
 
 
 class Entry:
-    """A table entry. ``cells`` is the memory of its direct counter and direct meter; ``buckets`` are the latter's."""
+    """A table entry.
 
-    __slots__ = ("_meter", "buckets", "cells", "is_const", "match", "metadata", "priority", "target")
+    ``cells`` is the memory of its direct counter, its direct meter and the time of its last hit; ``buckets`` are the
+    meter's. In a table that ages ``last_hit_ns`` is when a packet last hit it, by the clock of the packets, or when it
+    was written. The other times are those of :class:`~soft_switch.idle.IdleWatch`.
+    """
+
+    __slots__ = (
+        "_meter",
+        "buckets",
+        "cells",
+        "idle_timeout_ns",
+        "is_const",
+        "looked_at_ns",
+        "match",
+        "metadata",
+        "notified_ns",
+        "priority",
+        "target",
+    )
 
     def __init__(self, match: tuple[Match, ...], priority: int, target: Target, is_const: bool = False) -> None:
         self.match = match
@@ -74,7 +93,10 @@ class Entry:
         self.target = target
         self.is_const = is_const
         self.metadata = b""
-        self.cells: array[int] = array("Q", bytes(8 * (METER_AT + METER_WORDS)))
+        self.cells: array[int] = array("Q", bytes(8 * (LAST_HIT_AT + 1)))
+        self.idle_timeout_ns = 0
+        self.notified_ns = 0
+        self.looked_at_ns: int | None = None
         self.buckets: MeterBuckets | None = None
         self._meter: MeterConfig | None = None
 
@@ -97,6 +119,15 @@ class Entry:
         self.cells[1] = value
 
     @property
+    def last_hit_ns(self) -> int:
+        """When a packet last hit the entry, in a table that ages."""
+        return self.cells[LAST_HIT_AT]
+
+    @last_hit_ns.setter
+    def last_hit_ns(self, time_ns: int) -> None:
+        self.cells[LAST_HIT_AT] = time_ns
+
+    @property
     def meter(self) -> MeterConfig | None:
         """The configuration of the direct meter; setting it fills the buckets."""
         return self._meter
@@ -105,6 +136,21 @@ class Entry:
     def meter(self, config: MeterConfig | None) -> None:
         self._meter = config
         describe_meter(self.cells, METER_AT, config)
+
+    def save(self) -> Callable[[], None]:
+        """Keeps all that the control plane can change; the function returned puts it back."""
+        cells = self.cells[:]
+        kept = [(name, getattr(self, name)) for name in _CHANGING]
+
+        def restore() -> None:
+            self.cells[:] = cells
+            for name, value in kept:
+                setattr(self, name, value)
+
+        return restore
+
+
+_CHANGING = ("target", "_meter", "metadata", "buckets", "idle_timeout_ns", "notified_ns")
 
 
 class Results(dict[Any, Result]):
@@ -141,6 +187,7 @@ class Table:
         actions: Mapping[str, tuple[int, tuple[int, ...]]],
         *,
         has_counter: bool = False,
+        ages: bool = False,
         meter_name: str | None = None,
         profile: ActionProfile | None = None,
         default: ActionCall = NO_ACTION,
@@ -153,6 +200,7 @@ class Table:
         self.key_widths = key_widths
         self.actions = dict(actions)
         self.has_counter = has_counter
+        self.ages = ages
         self.meter_name = meter_name
         self.profile = profile
         self.is_const = False
@@ -221,6 +269,22 @@ class Table:
             raise ConstTableError(f"the default action of table {self.name} is fixed by the program")
         self.default = self.initial_default if call is None else self._checked_call(call)
         self._changed()
+
+    def save(self) -> Callable[[], None]:
+        """Keeps all that the control plane can change; the function returned puts it back.
+
+        Meant for a moment in which no packet passes. The action profile is not included.
+        """
+        entries, by_key, default = dict(self._entries), dict(self._by_key), self.default
+        contents = [entry.save() for entry in entries.values()]
+
+        def restore() -> None:
+            self._entries, self._by_key, self.default = entries, by_key, default
+            for put_back in contents:
+                put_back()
+            self._changed()
+
+        return restore
 
     def set_const_entries(self, entries: list[tuple[tuple[Match, ...], int, ActionCall]]) -> None:
         """The entries that the program fixes; afterwards nobody can write any."""

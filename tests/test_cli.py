@@ -141,7 +141,7 @@ def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         ("agent run", "--rate", "0"),
         ("agent run", "--mode", "0999"),
         ("agent run", "--ingress", "fast"),
-        ("switch", "--device-id", "0"),
+        ("switch", "--device-id", "-1"),
         ("sweep", "--servers", "0"),
         ("sweep", "--requests", "2"),
         ("sweep", "--oversubscription", "0"),

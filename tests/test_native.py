@@ -68,9 +68,11 @@ def filled(pipeline: Pipeline) -> Pipeline:
         meter.configs[: meter.size // 2] = [MeterConfig(10, 20, 20, 50)] * (meter.size // 2)
     for number in range(8):
         pipeline.replication.groups[number] = (Replica(1, number), Replica(2, 7))
-        pipeline.replication.sessions[number] = CloneSession((Replica(3, 9),), number if number % 2 else None)
+        pipeline.replication.sessions[number] = CloneSession(
+            (Replica(3, 9),), number if number % 2 else None, class_of_service=number % 3, most_bytes=7 * (number % 4)
+        )
     for members in pipeline.value_sets.values():
-        members.update({(0x40,), (1,)})
+        members.set([(Exact(0x40),), (Exact(1),)])
     return pipeline
 
 
@@ -103,7 +105,9 @@ def held(pipeline: Pipeline) -> list[Any]:
     """All state that packets change."""
     cells: list[Any] = [register.values[:] for register in pipeline.registers.values()]
     cells += [side for counter in pipeline.counters.values() for side in (counter.packets, counter.bytes)]
-    entries = [(e.match, e.packets, e.bytes) for table in pipeline.tables.values() for e in table.entries()]
+    entries = [
+        (e.match, e.packets, e.bytes, e.last_hit_ns) for table in pipeline.tables.values() for e in table.entries()
+    ]
     return [cells, entries, pipeline.replication.too_many_rounds]
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soft_switch.hashes import crc16, csum16
+from soft_switch.matches import Exact
 from soft_switch.pipeline import Pipeline
 from soft_switch.replication import MAX_ROUNDS, Replica
 from soft_switch.switch import Switch
@@ -59,10 +60,10 @@ def test_a_value_set_is_what_the_control_plane_says() -> None:
     (members,) = pipeline.value_sets.values()
     data = packet(2, b"", b"\x40\x11\x22\x33\x99")
     as_payload = send(pipeline, data)
-    members.add((0x40,))
+    members.set([(Exact(0x40),)])
     assert as_payload == data
     assert send(pipeline, data) == data[:-5] + b"\x99"
-    members.clear()
+    members.set([])
     assert send(pipeline, data) == data
 
 

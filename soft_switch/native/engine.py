@@ -57,13 +57,11 @@ class MachineCode:
         self._changed: dict[Table, list[Entry] | None] = {}
         self._pipeline = self._set_up(translated)
         self._ready()
+        replication.with_field = _with_field
         if translated.rid_bytes is not None:
-            begin = int(self._library.pipeline_rid_at())
-            end = begin + translated.rid_bytes
-            replication.with_rid = lambda state, rid: (
-                state[0][:begin] + rid.to_bytes(end - begin, "little") + state[0][end:],
-                *state[1:],
-            )
+            replication.rid_at = (int(self._library.pipeline_rid_at()), translated.rid_bytes)
+        if translated.priority_bytes is not None:
+            replication.priority_at = (int(self._library.pipeline_priority_at()), translated.priority_bytes)
 
     def _set_up(self, translated: Translated) -> Any:
         ffi = self._ffi
@@ -220,9 +218,15 @@ class MachineCode:
             args[0] = externs["randint"](*values)
         elif request.kind == "member":
             return int(tuple(values) in self._objects[request.fixed[0]])
+        elif request.kind == "cut":
+            args[0] = len(externs["cut"](values[0], self._data))
+        elif request.kind == "cut_end":
+            data, args[1] = externs["cut_end"](values[0], self._data, *values[1:])
+            args[0] = len(data)
         elif request.kind in ("clone", "multicast"):
-            state = (self._ffi.buffer(self._state, self._state_bytes)[:], self._data)
-            externs[request.kind](*values, len(self._data), state)
+            *what, data_length = values
+            state = (self._ffi.buffer(self._state, self._state_bytes)[:], self._data[:data_length])
+            externs[request.kind](*what, state)
         else:
             port, length, *again = values
             data = self._data if request.fixed[0] == "data" else self._ffi.buffer(self._frame, length)[:]
@@ -235,3 +239,10 @@ def _memory(thing: Any) -> array[int]:
     if isinstance(thing, array):
         return thing
     return thing.memory if isinstance(thing, WideCells) else thing.__self__.words
+
+
+def _with_field(state: tuple[Any, ...], where: tuple[int, int], value: int) -> tuple[Any, ...]:
+    """A packet's state with another value of so many bytes somewhere."""
+    begin, size = where
+    blob, data = state
+    return blob[:begin] + value.to_bytes(size, "little") + blob[begin + size :], data

@@ -50,6 +50,7 @@ struct pipeline {
     uint8_t *state;
 };
 uint64_t pipeline_rid_at(void);
+uint64_t pipeline_priority_at(void);
 uint64_t pipeline_state_bytes(void);
 void pipeline_put(uint64_t *slots, uint64_t slot_mask, const uint64_t *key, uint64_t words, uint64_t number);
 uint64_t pipeline_search(const struct table *t, const uint64_t *key, uint64_t words);

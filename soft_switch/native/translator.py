@@ -61,6 +61,7 @@ class Translated:
         tables: the objects of the generated code that are results of tables, by number.
         requests: what it asks Python for, by number.
         rid_bytes: how many bytes egress_rid has in a packet's state; None where it is not in it.
+        priority_bytes: likewise for priority.
         header_bytes: how much longer than the packet that came in one may be that leaves, at most.
     """
 
@@ -69,6 +70,7 @@ class Translated:
     tables: list[str] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     rid_bytes: int | None = None
+    priority_bytes: int | None = None
     header_bytes: int = 0
 
 
@@ -149,7 +151,9 @@ class _Module:
         wide = [f"WIDE({n})" for n in widths]
         bound = f"#define HEADER_BYTES {self.result.header_bytes}"
         self.result.source = "\n".join([*wide, "", bound, "", self._state(), "", body, ""])
-        self._place_rid()
+        self.result.rid_bytes = self._place("rid", self.generated.rid_at)
+        self.result.priority_bytes = self._place("priority", self.generated.priority_at)
+        self.result.source += "u64 pipeline_state_bytes(void) { return sizeof(struct carried); }\n"
         return self.result
 
     # ---- variables ----
@@ -175,6 +179,8 @@ class _Module:
 
     def interval(self, name: str) -> Interval:
         """What a variable may hold."""
+        if name == "n":
+            return _COUNTS
         fixed = self.generated.limits.get(name)
         return fixed if fixed is not None else self.intervals.get(name, (0, 0))
 
@@ -202,7 +208,7 @@ class _Module:
 
     def carried(self) -> list[str]:
         """The variables in it; the packet's bytes are beside it."""
-        return [name for name in self.generated.carried if name not in ("data", "n")]
+        return [name for name in self.generated.carried if name != "data"]
 
     def memory_type(self, name: str) -> str:
         """The type of a variable in the state."""
@@ -230,14 +236,14 @@ class _Module:
         text = self.memory_type(name)
         return int(text[1:]) * 8 if text[0] == "w" else int(text[1:]) // 8
 
-    def _place_rid(self) -> None:
-        at = "0"
-        if self.generated.rid_at is not None:
-            name = self.generated.carried[self.generated.rid_at]
-            self.result.rid_bytes = self._bytes(name)
-            at = f"__builtin_offsetof(struct carried, v_{name})"
-        self.result.source += f"u64 pipeline_rid_at(void) {{ return {at}; }}\n"
-        self.result.source += "u64 pipeline_state_bytes(void) { return sizeof(struct carried); }\n"
+    def _place(self, word: str, position: int | None) -> int | None:
+        """Has the C say where a variable is in the state; how many bytes it has there."""
+        at, size = "0", None
+        if position is not None:
+            name = self.generated.carried[position]
+            size, at = self._bytes(name), f"__builtin_offsetof(struct carried, v_{name})"
+        self.result.source += f"u64 pipeline_{word}_at(void) {{ return {at}; }}\n"
+        return size
 
 
 def _settled(known: int, wished: int, bound: int) -> int:
@@ -286,16 +292,17 @@ class _Function:
     def translate(self) -> list[str]:
         body = self._block(self.definition.body, 1)
         head = {
-            "ingress": "i64 pipeline_ingress(struct pipeline *s, u64 port, const u8 *data, u64 n, u64 now_ns, "
+            "ingress": "i64 pipeline_ingress(struct pipeline *s, u64 port, const u8 *data, u64 size, u64 now_ns, "
             "const u64 *again)",
-            "parse_again": "static i64 parse_again(struct pipeline *s, u64 port, const u8 *data, u64 n, u64 now_ns, "
+            "parse_again": "static i64 parse_again(struct pipeline *s, u64 port, const u8 *data, u64 size, u64 now_ns, "
             "const u64 *kept)",
-            "egress": "i64 pipeline_egress(struct pipeline *s, const u8 *state, const u8 *data, u64 n, u64 port, "
+            "egress": "i64 pipeline_egress(struct pipeline *s, const u8 *state, const u8 *data, u64 size, u64 port, "
             "u64 enqueued_ns, u64 dequeued_ns, u64 depths)",
         }[self.name]
         lines = [head, "{"]
         parameters = {"ingress": "port now_ns again", "parse_again": "port now_ns kept", "egress": "port"}[self.name]
-        lines += [f"    (void){name};" for name in ("s", "data", "n", *parameters.split())]
+        lines += [f"    (void){name};" for name in ("s", "data", *parameters.split())]
+        lines.append("    u64 n = size; (void)n;")
         for name, kind in [(name, self.module.kind(name)) for name in self.locals]:
             lines.append(f"    {kind.name} v_{name} = {'{{0}}' if kind.is_wide else '0'};")
             lines.append(f"    (void)v_{name};")
@@ -307,18 +314,20 @@ class _Function:
             lines.append(f"    const u64 *v_{name} = 0; (void)v_{name};")
         for name in self.local_entries:
             lines.append(f"    u64 *v_{name} = 0; (void)v_{name};")
-        if self.name != "parse_again" and self._uses_kept():
+        if self._uses("cut_data"):
+            lines.append("    u64 answer[2] = {0}; (void)answer;")
+        if self.name != "parse_again" and self._uses("kept"):
             lines.append(f"    u64 kept[{max(self.kept_words, 1)}] = {{0}};")
         if self.name == "egress":
             lines += [
                 "    u64 enq_qdepth = depths & 0xFFFFFFFFu, deq_qdepth = depths >> 32;",
                 "    (void)state; (void)enqueued_ns; (void)dequeued_ns; (void)enq_qdepth; (void)deq_qdepth;",
-                "    if (n + HEADER_BYTES > s->frame_bytes) return TOO_LONG;",
+                "    if (size + HEADER_BYTES > s->frame_bytes) return TOO_LONG;",
             ]
         return [*lines, *body, "    return DROPPED;", "}", ""]
 
-    def _uses_kept(self) -> bool:
-        return any(isinstance(node, ast.Name) and node.id == "kept" for node in ast.walk(self.definition))
+    def _uses(self, name: str) -> bool:
+        return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(self.definition))
 
     # ---- statements ----
 
@@ -374,6 +383,10 @@ class _Function:
             special = self._assign_subscript(name, value)
             if special is not None:
                 return special
+        if isinstance(value, ast.Call) and self._extern_name(value) == "cut":
+            self._span(name)
+            lines = self._ask("cut", (), [value.args[0], ast.Name(":size")], "if (args[0] > size) return FAULT;")
+            return [*lines, f"v_{name} = data; v_{name}_n = answer[0];"]
         if _is_bytes(value) or (isinstance(value, ast.Name) and value.id in self.module.spans):
             return self._assign_bytes(name, value)
         if isinstance(value, ast.Attribute) and value.attr == "cells" and isinstance(value.value, ast.Subscript):
@@ -534,6 +547,11 @@ class _Function:
             return lines
         if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name)):
             raise CannotTranslateError(ast.unparse(value))
+        if self._extern_name(value) == "cut_end":
+            self._span(names[0])
+            lines = self._ask("cut_end", (), [value.args[0], *value.args[2:]], "if (args[0] > size) return FAULT;")
+            lines.append(f"v_{names[0]} = data; v_{names[0]}_n = answer[0];")
+            return [*lines, *self._set(names[1], Number("answer[1]", *_COUNTS, U64))]
         unpacker = getattr(self.module.objects.get(value.func.id), "__self__", None)
         if not isinstance(unpacker, struct.Struct):
             raise CannotTranslateError(ast.unparse(value))
@@ -560,14 +578,16 @@ class _Function:
     def _load_state(self, names: Sequence[str]) -> list[str]:
         lines = ["struct carried c; memcpy(&c, state, sizeof c);"]
         for name in names:
-            if name in ("data", "n"):
+            if name == "data":
                 continue
-            if name in self.module.spans:
+            if name == "n":
+                lines.append("n = c.v_n;")
+            elif name in self.module.spans:
                 self._span(name)
-                size = self.module.spans[name]
+                most = self.module.spans[name]
                 lines.append(
-                    f"if (c.v_{name} > n || c.v_{name}_n > n - c.v_{name} || c.v_{name}_n > {size}) return FAULT; "
-                    f"v_{name} = data + c.v_{name}; v_{name}_n = c.v_{name}_n;"
+                    f"if (c.v_{name} > size || c.v_{name}_n > size - c.v_{name} || c.v_{name}_n > {most}) "
+                    f"return FAULT; v_{name} = data + c.v_{name}; v_{name}_n = c.v_{name}_n;"
                 )
             else:
                 self._local(name)
@@ -580,7 +600,7 @@ class _Function:
             raise CannotTranslateError(ast.unparse(node))
         lines = ["{ struct carried c; memset(&c, 0, sizeof c);"]
         for name, value in zip(self.module.generated.carried, node.elts, strict=True):
-            if name in ("data", "n"):
+            if name == "data":
                 continue
             if name in self.module.spans:
                 if isinstance(value, ast.Name):
@@ -620,6 +640,11 @@ class _Function:
         return text, [] if inside else [f"if ({text} >= {size}u) return FAULT;"]
 
     def _write_cell(self, target: ast.Subscript, value: ast.expr) -> list[str]:
+        if isinstance(target.value, ast.Attribute) and isinstance(target.value.value, ast.Subscript):
+            # r[2].cells[k]
+            record = self._name(target.value.value.value)
+            at = _constant(target.slice)
+            return [f"((u64 *)(uintptr_t)v_{record}[2])[{at}] = {convert(self.number(value), U64)};"]
         cells = self._cells(target.value)
         if cells is None:
             raise CannotTranslateError(ast.unparse(target))
@@ -675,7 +700,7 @@ class _Function:
         if isinstance(node, ast.Subscript) and _is_data(node.value) and isinstance(node.slice, ast.Slice):
             assert node.slice.lower is not None
             off = convert(self.number(node.slice.lower), U64)
-            return [(f"data + ({off} < n ? {off} : n)", f"({off} < n ? n - {off} : 0)")]
+            return [(f"data + ({off} < size ? {off} : size)", f"({off} < size ? size - {off} : 0)")]
         return None
 
     def _compose(self, node: ast.expr, limit: ast.expr | None) -> list[str]:
@@ -713,18 +738,21 @@ class _Function:
             return self._ask("fail", tuple(a.value for a in node.args if isinstance(a, ast.Constant)), ())
         if what in ("clone", "multicast"):
             state = node.args[3]
+            data_length = ":size"
             if isinstance(state, ast.Call):
-                lines = ["if (parse_again(s, port, data, n, now_ns, kept) < 0) return FAULT;"]
+                lines = ["if (parse_again(s, port, v_cut_data, v_cut_data_n, now_ns, kept) < 0) return FAULT;"]
             else:
                 lines = self._store_state(state)
-            return lines + self._ask(what, (), node.args[:2])
+            if what == "clone":
+                data_length = "cut_data:length"
+            return lines + self._ask(what, (), [*node.args[:3], ast.Name(data_length)])
         if what == "again":
             kept = node.args[2]
             assert isinstance(kept, ast.Tuple)
             frame = node.args[1]
             assert isinstance(frame, ast.Name)
             own = "data" if frame.id == "data" else "frame"
-            length = ast.Name("n") if own == "data" else ast.Name(f"{frame.id}:length")
+            length = ast.Name(":size") if own == "data" else ast.Name(f"{frame.id}:length")
             noted: list[ast.expr] = [node.args[0], length, *kept.elts[:2]]
             noted += [
                 ast.Subscript(ast.Name("kept"), ast.Constant(index)) for index in range(self.module.generated.preserved)
@@ -737,7 +765,10 @@ class _Function:
             return None
         return self.module.extern_names.get(id(self.module.objects.get(node.func.id)))
 
-    def _ask(self, kind: str, fixed: tuple[Any, ...], values: Sequence[ast.expr]) -> list[str]:
+    def _ask(
+        self, kind: str, fixed: tuple[Any, ...], values: Sequence[ast.expr], check: str | None = None
+    ) -> list[str]:
+        """A call of Python. With ``check``, which is made of it, the answer is in ``answer``."""
         shapes, words = [], []
         for value in values:
             number = self.number(value)
@@ -748,7 +779,9 @@ class _Function:
         texts = ", ".join(words) or "0"
         return [
             f"{{ u64 args[] = {{{texts}}};",
-            f"  if (s->call(s->handle, {request}, args)) return FAILED; }}",
+            f"  if (s->call(s->handle, {request}, args)) return FAILED;",
+            *([] if check is None else [f"  {check} memcpy(answer, args, 16);"]),
+            "}",
         ]
 
     # ---- expressions ----
@@ -831,6 +864,8 @@ class _Function:
             return Number(name, *self.given[name], U64)
         if name == "n":
             return Number("n", *_COUNTS, U64)
+        if name == ":size":
+            return Number("size", *_COUNTS, U64)
         if name.endswith(":length"):
             return Number(f"v_{name.removesuffix(':length')}_n", *_COUNTS, U64)
         if self._is_special(name):
@@ -958,7 +993,7 @@ class _Function:
         if not isinstance(node.func, ast.Name):
             raise CannotTranslateError(ast.unparse(node))
         if node.func.id == "len":
-            return Number("n", *_COUNTS, U64)
+            return self._variable(":size" if _is_data(node.args[0]) else f"{self._name(node.args[0])}:length")
         if node.func.id in ("min", "max"):
             first, second = (self.number(value) for value in node.args)
             sign = "<" if node.func.id == "min" else ">"
@@ -1021,7 +1056,7 @@ class _Function:
             else:
                 text = f"{{ const u64 w_[] = {{{', '.join(_words(value, kind))}}}; put_words(&p_, w_, {width}); }}"
             lines.append(text if present is None else f"if ({numbers.is_set(present)}) {text}")
-        rest = "data + (v_off < n ? v_off : n), (v_off < n ? n - v_off : 0)" if payload else "data, 0"
+        rest = "data + (v_off < size ? v_off : size), (v_off < size ? size - v_off : 0)" if payload else "data, 0"
         if payload:
             self._local("off")
         lines.append(f"{word}(packed_, packed(&p_), {rest});")

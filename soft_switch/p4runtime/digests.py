@@ -5,6 +5,7 @@ Pure logic on a clock that is passed in (nanoseconds, any origin); the caller se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from p4.v1 import p4runtime_pb2
@@ -71,6 +72,18 @@ class DigestBook:
             channel.config = _checked_config(entry, name)
         else:
             del self._channels[entry.digest_id]
+
+    def save(self) -> Callable[[], None]:
+        """Keep what is enabled, and how; the function returned puts it back."""
+        channels = dict(self._channels)
+        configs = [(channel, channel.config) for channel in channels.values()]
+
+        def restore() -> None:
+            self._channels = channels
+            for channel, config in configs:
+                channel.config = config
+
+        return restore
 
     def read(self, entry: p4runtime_pb2.DigestEntry, found: ReadResponses) -> None:
         """The enabled digests, or the one that `entry` names; NOT_FOUND when that one is unknown or not enabled."""
@@ -141,6 +154,10 @@ class DigestBook:
         channel = self._channels.get(ack.digest_id)
         if channel is not None:
             channel.unacknowledged.pop(ack.list_id, None)
+
+    def forget(self, message: p4runtime_pb2.DigestList) -> None:
+        """Await no acknowledgement of a list that went to nobody."""
+        self._channels[message.digest_id].unacknowledged.pop(message.list_id, None)
 
     def forget_sent(self) -> None:
         """Await no acknowledgement any more: a new primary is to learn everything itself."""
