@@ -8,8 +8,8 @@ from typing import Any
 
 from soft_switch.native import library
 from soft_switch.native.errors import NativeError
+from soft_switch.native.module import PARAMETERS, layout_of
 from soft_switch.native.tables import TableImage
-from soft_switch.native.translator import PARAMETERS, layout_of
 from soft_switch.tables import Entry, Table
 
 

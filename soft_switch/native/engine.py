@@ -10,8 +10,10 @@ from soft_switch.cells import WideCells
 from soft_switch.codegen.functions import Generated
 from soft_switch.native import library
 from soft_switch.native.errors import NativeError
+from soft_switch.native.module import Request, Translated, layout_of
+from soft_switch.native.statements import PORT_BITS
 from soft_switch.native.tables import TableImage
-from soft_switch.native.translator import PORT_BITS, Request, Translated, layout_of, translate
+from soft_switch.native.translator import translate
 from soft_switch.replication import Ingressed, Replication
 from soft_switch.tables import Entry, Table
 

@@ -292,6 +292,25 @@ def bit_length(number: Number) -> Number:
     return Number(text, 0, number.high.bit_length(), U64)
 
 
+def words_of(number: Number, kind: Kind) -> list[str]:
+    """A number as 64-bit words, the least significant first."""
+    text = convert(number, kind)
+    if kind.bits == 64:
+        return [text if not kind.signed else f"(u64){text}"]
+    if kind.bits == 128:
+        return [f"(u64){text}", f"(u64)((u128){text} >> 64)"]
+    return [f"{text}.w[{index}]" for index in range(kind.bits // 64)]
+
+
+def from_memory(address: str, kind: Kind, high: int) -> Number:
+    """A number of 0 to ``high`` at an address of words, the least significant first."""
+    if kind.bits == 64:
+        return Number(f"({address})[0]", 0, high, kind)
+    if kind.bits == 128:
+        return Number(f"((u128)({address})[1] << 64 | ({address})[0])", 0, high, kind)
+    return Number(f"{kind.name}_of({address}, {kind.bits // 64}, 0)", 0, high, kind)
+
+
 BINARY: dict[str, Callable[[Number, Number, int | None], Number]] = {
     "Add": add,
     "Sub": subtract,

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 from soft_switch.lookup import bits_by_interval, bits_by_mask, cut, few_masks, mask_groups, single_intervals
 from soft_switch.matches import Exact, Lpm, Match, mask_of
+from soft_switch.native.module import PARAMETERS, RecordLayout
 from soft_switch.native.numbers import modular
-from soft_switch.native.translator import PARAMETERS, RecordLayout
 from soft_switch.tables import GROUP, Entry, Result, Table
 
 MEMO_SLOTS = 4096
