@@ -191,6 +191,14 @@ mfs.add_command(sweep_commands.report)
     help="Bits per second of each port on an interface, preamble, FCS and gap included.",
 )
 @click.option(
+    "--pipeline",
+    type=click.Choice(["auto", "python", "c"]),
+    envvar="MFS_PIPELINE",
+    default="auto",
+    show_default=True,
+    help="Run programs as machine code (c), which takes a C compiler, or as Python; auto: as machine code if possible.",
+)
+@click.option(
     "--queue-trace",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write a CSV row for each packet that enters or leaves a queue, or is dropped there; with -i.",
@@ -205,6 +213,7 @@ def switch(
     interfaces: tuple[tuple[int, str, int | None], ...],
     rate: int,
     queue_trace: Path | None,
+    pipeline: str,
 ) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
@@ -212,7 +221,9 @@ def switch(
     controllers and shells. Ctrl-C or SIGTERM ends it.
     """
     from p4src import artifact
+    from soft_switch.native.choice import VARIABLE
 
+    os.environ[VARIABLE] = pipeline
     if (device_config is None) != (p4info is None):
         raise click.UsageError("--device-config and --p4info go together.")
     if empty and device_config is not None:

@@ -5,7 +5,7 @@ What the program asks for is collected in ``spawned``, which whoever runs the pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -64,16 +64,18 @@ class Replication:
         sessions: clone sessions by number.
         spawned: copies to be queued and packets to come in again.
         too_many_rounds: packets dropped because they came in again too often.
-        rid_at: where egress_rid is in a packet's state; None where egress does not read it.
+        rid_at: where egress_rid is in a packet's state, as ``with_field`` knows it; None where egress does not read it.
         priority_at: where priority is, likewise.
+        with_field: (state, where, value) to the state with another value there.
     """
 
     groups: dict[int, tuple[Replica, ...]] = field(default_factory=dict)
     sessions: dict[int, CloneSession] = field(default_factory=dict)
     spawned: list[Ingressed | Reentry] = field(default_factory=list)
     too_many_rounds: int = 0
-    rid_at: int | None = None
-    priority_at: int | None = None
+    rid_at: Any = None
+    priority_at: Any = None
+    with_field: Callable[[tuple[Any, ...], Any, int], tuple[Any, ...]] = field(default_factory=lambda: _with)
 
     def cut(self, session: int, data: bytes) -> bytes:
         """What a clone session lets through of a packet as it came in."""
@@ -98,7 +100,7 @@ class Replication:
             if config.class_of_service:
                 priority = config.class_of_service
                 if self.priority_at is not None:
-                    state = _with(state, self.priority_at, priority)
+                    state = self.with_field(state, self.priority_at, priority)
             if config.group is not None:
                 self.multicast(config.group, priority, length, state)
             self._copies(config.replicas, priority, length, state)
@@ -117,7 +119,7 @@ class Replication:
     def _copies(self, replicas: Sequence[Replica], priority: int, length: int, state: tuple[Any, ...]) -> None:
         at = self.rid_at
         for port, rid in replicas:
-            own = state if at is None else _with(state, at, rid)
+            own = state if at is None else self.with_field(state, at, rid)
             self.spawned.append(Ingressed(port, priority, length, own))
 
 

@@ -23,14 +23,23 @@ _MICROSECONDS = "// 1000"
 class Generated:
     """Source of the module with ``ingress`` and ``egress``, and the globals that it needs.
 
-    ``rid_at`` is where egress_rid is in the state of a packet between the two, None where nobody reads it, and
-    ``priority_at`` where priority is.
+    Attributes:
+        source: the functions.
+        objects: the globals.
+        rid_at: where egress_rid is in the state of a packet between the two; None where nobody reads it.
+        priority_at: where priority is, likewise.
+        carried: the variables whose values are the state, in order.
+        preserved: how many fields a packet that comes in again may take along.
+        limits: the least and the greatest value of variables.
     """
 
     source: str
     objects: dict[str, Any]
     rid_at: int | None
     priority_at: int | None
+    carried: tuple[str, ...]
+    preserved: int
+    limits: dict[str, tuple[int, int]]
 
 
 def generate(program: Program, externs: dict[str, Any]) -> Generated:
@@ -58,7 +67,13 @@ def generate(program: Program, externs: dict[str, Any]) -> Generated:
         ]
     )
     return Generated(
-        source, context.objects, _position(context, "egress_rid", carried), _position(context, "priority", carried)
+        source,
+        context.objects,
+        _position(context, "egress_rid", carried),
+        _position(context, "priority", carried),
+        tuple(carried),
+        len(copies.preserved),
+        context.limits,
     )
 
 

@@ -296,12 +296,13 @@ class Device:
                 if request.action != SetConfig.VERIFY_AND_SAVE:
                     self._run(program)
 
-    def load(self, config: p4runtime_pb2.ForwardingPipelineConfig) -> None:
-        """Run a program without a client's request, as when a switch starts with one."""
+    def load(self, config: p4runtime_pb2.ForwardingPipelineConfig) -> Pipeline:
+        """Run a program without a client's request, as when a switch starts with one; the pipeline that runs it."""
         program = load_program(config, self._clock)
         with self._turn:
             self._current = program
             self._run(program)
+        return program.pipeline
 
     def _commit_saved(self, request: SetConfig) -> None:
         if request.HasField("config"):

@@ -41,7 +41,7 @@ def take_over(old: LoadedProgram, new: LoadedProgram) -> None:
     for name, register in old.pipeline.registers.items():
         kept = new.pipeline.registers.get(name)
         if kept is not None and (kept.size, kept.width) == (register.size, register.width):
-            kept.values[:] = register.values
+            kept.set_all(register.values)
 
 
 def _updates(old: LoadedProgram) -> Iterator[p4runtime_pb2.Update]:

@@ -113,7 +113,7 @@ def _dict(values: dict[Any, Any]) -> Part:
     return id(values), keep
 
 
-def _cells(values: list[Any], message: p4runtime_pb2.CounterEntry | p4runtime_pb2.MeterEntry) -> Iterator[Part]:
+def _cells(values: Any, message: p4runtime_pb2.CounterEntry | p4runtime_pb2.MeterEntry) -> Iterator[Part]:
     """One cell or, without index, all of them; none where the index is out of range."""
     index = message.index.index
     if message.HasField("index") and not 0 <= index < len(values):

@@ -19,6 +19,7 @@ from soft_switch.p4runtime.device import ControlledSwitch, Device
 from soft_switch.p4runtime.servicer import P4RuntimeService
 from soft_switch.p4runtime.sessions import MAX_STREAMS
 from soft_switch.p4runtime.virtual_timer import VirtualTimer
+from soft_switch.pipeline import Pipeline
 
 # Every stream keeps a thread for its whole life; the rest serve the short calls.
 WORKERS = MAX_STREAMS + 16
@@ -121,8 +122,10 @@ class P4RuntimeServer:
         """Return when the server has been stopped."""
         self._server.wait_for_termination()
 
-    def load(self, device_config: bytes, p4info_text: str) -> None:
+    def load(self, device_config: bytes, p4info_text: str) -> Pipeline:
         """Run a program from its bmv2 JSON and its P4Info in text format, as `SetForwardingPipelineConfig` would.
+
+        Returns the pipeline that runs it.
 
         Raises SwitchError saying why when they cannot be run, or do not belong together.
         """
@@ -132,7 +135,7 @@ class P4RuntimeServer:
             text_format.Parse(p4info_text, config.p4info, allow_unknown_field=True)
         except text_format.ParseError as error:
             raise ServerError(f"the P4Info is not in protobuf text format: {error}") from error
-        self.device.load(config)
+        return self.device.load(config)
 
     def _send_due(self) -> None:
         while not self._stopped.is_set():
@@ -162,11 +165,13 @@ def serve(
     program = "no program yet"
     if device_config is not None and p4info is not None:
         try:
-            server.load(_read(device_config, "device config"), _read(p4info, "P4Info").decode("utf-8", "replace"))
+            pipeline = server.load(
+                _read(device_config, "device config"), _read(p4info, "P4Info").decode("utf-8", "replace")
+            )
         except SwitchError:
             server.stop()
             raise
-        program = f"program {device_config}"
+        program = f"program {device_config} as {pipeline.runs_as}"
     server.start()
     security = "TLS" if tls is not None else "no TLS"
     announce(f"P4Runtime listens on {server.address} ({security}), device id {device_id}, {program}")
