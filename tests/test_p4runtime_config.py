@@ -120,7 +120,7 @@ def test_reconcile_preserves_all_that_was_written(loaded: tuple[P4RuntimeServer,
     fixed = client.read_entries("ingress.fixed_ports")[0]
     before = client.read(*everything())
     running = server.device.switch.pipeline
-    running.registers["ingress.last_seen"].values[:] = [1, 2, 3, 4]
+    running.registers["ingress.last_seen"].set_all([1, 2, 3, 4])
     config = features_config(cookie=8)
     # A table more, and one larger, is no obstacle; here it is the same program with another cookie.
     client.set_config(SetConfig.RECONCILE_AND_COMMIT, config)
@@ -128,7 +128,7 @@ def test_reconcile_preserves_all_that_was_written(loaded: tuple[P4RuntimeServer,
     assert client.get_config().config.cookie.cookie == 8
     assert client.read(*everything()) == before
     assert client.read_entries("ingress.fixed_ports")[0] == fixed
-    assert server.device.switch.pipeline.registers["ingress.last_seen"].values == [1, 2, 3, 4]
+    assert list(server.device.switch.pipeline.registers["ingress.last_seen"].values) == [1, 2, 3, 4]
     # What was taken over is alive.
     client.delete(*(e for e in client.read(entry(KNOWN))))
     assert client.read_entries(KNOWN) == []
