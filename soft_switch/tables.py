@@ -271,17 +271,14 @@ class Table:
         self._changed()
 
     def save(self) -> Callable[[], None]:
-        """Keeps all that the control plane can change; the function returned puts it back.
+        """Keeps which entries there are, and the default action; the function returned puts them back.
 
-        Meant for a moment in which no packet passes. The action profile is not included.
+        What is in an entry that is changed meanwhile is kept by :meth:`Entry.save`, before.
         """
         entries, by_key, default = dict(self._entries), dict(self._by_key), self.default
-        contents = [entry.save() for entry in entries.values()]
 
         def restore() -> None:
             self._entries, self._by_key, self.default = entries, by_key, default
-            for put_back in contents:
-                put_back()
             self._changed()
 
         return restore

@@ -27,7 +27,7 @@ class ValueSet:
         return self._find(values)
 
     def set(self, members: Sequence[tuple[Match, ...]]) -> None:
-        """Other members, each with one match for every value."""
+        """Other members, each with one match for every value; all of one kind for the same value."""
         self.members = tuple(members)
         if not members:
             self._find = self._nothing

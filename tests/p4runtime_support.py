@@ -108,7 +108,7 @@ def entry(table: str, *key: p4runtime_pb2.FieldMatch, **fields: object) -> p4run
 
 def everything() -> list[p4runtime_pb2.Entity]:
     """Requests that read all that can be read: entries with their direct resources, default entries, and the rest."""
-    requests = [p4runtime_pb2.Entity() for _ in range(12)]
+    requests = [p4runtime_pb2.Entity() for _ in range(13)]
     requests[0].table_entry.counter_data.SetInParent()
     requests[0].table_entry.meter_config.SetInParent()
     requests[1].table_entry.is_default_action = True
@@ -122,16 +122,24 @@ def everything() -> list[p4runtime_pb2.Entity]:
     requests[9].value_set_entry.SetInParent()
     requests[10].packet_replication_engine_entry.multicast_group_entry.SetInParent()
     requests[11].packet_replication_engine_entry.clone_session_entry.SetInParent()
+    requests[12].extern_entry.SetInParent()
     return requests
 
 
 class Client:
     """One controller: a channel, optionally a stream, and the plain RPCs. Reads `inbox` with a time limit."""
 
-    def __init__(self, port: int, election_id: int | None = 1, channel: grpc.Channel | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        election_id: int | None = 1,
+        channel: grpc.Channel | None = None,
+        device_id: int = DEVICE_ID,
+    ) -> None:
         self.channel = channel or grpc.insecure_channel(f"127.0.0.1:{port}")
         self.stub = p4runtime_pb2_grpc.P4RuntimeStub(self.channel)
         self.election_id = election_id
+        self.device_id = device_id
         self.inbox: queue.Queue[p4runtime_pb2.StreamMessageResponse | grpc.RpcError | None] = queue.Queue()
         self._outbox: queue.Queue[p4runtime_pb2.StreamMessageRequest | None] = queue.Queue()
         self._stream: grpc.Call | None = None
@@ -153,10 +161,10 @@ class Client:
     def send(self, **kind: object) -> None:
         self._outbox.put(p4runtime_pb2.StreamMessageRequest(**kind))
 
-    def arbitrate(self, election_id: int | None = None, device_id: int = DEVICE_ID, role: str = "") -> None:
+    def arbitrate(self, election_id: int | None = None, device_id: int | None = None, role: str = "") -> None:
         if election_id is not None:
             self.election_id = election_id
-        message = p4runtime_pb2.MasterArbitrationUpdate(device_id=device_id)
+        message = p4runtime_pb2.MasterArbitrationUpdate(device_id=device_id or self.device_id)
         if self.election_id is not None:
             self._number(message.election_id)
         if role:
@@ -197,7 +205,7 @@ class Client:
         target.low = self.election_id & ((1 << 64) - 1)
 
     def write(self, *updates: tuple[int, p4runtime_pb2.Entity], **fields: object) -> None:
-        request = p4runtime_pb2.WriteRequest(device_id=fields.pop("device_id", DEVICE_ID), **fields)
+        request = p4runtime_pb2.WriteRequest(device_id=fields.pop("device_id", self.device_id), **fields)
         if self.election_id is not None:
             self._number(request.election_id)
         for kind, entity in updates:
@@ -214,7 +222,7 @@ class Client:
         self.write(*((DELETE, entity) for entity in entities))
 
     def read(self, *requests: p4runtime_pb2.Entity, role: str = "") -> list[p4runtime_pb2.Entity]:
-        request = p4runtime_pb2.ReadRequest(device_id=DEVICE_ID, entities=requests, role=role)
+        request = p4runtime_pb2.ReadRequest(device_id=self.device_id, entities=requests, role=role)
         return [entity for response in self.stub.Read(request) for entity in response.entities]
 
     def read_entries(self, table: str, **fields: object) -> list[p4runtime_pb2.TableEntry]:
@@ -223,13 +231,15 @@ class Client:
     def set_config(
         self, kind: int, config: p4runtime_pb2.ForwardingPipelineConfig | None = None, role: str = ""
     ) -> None:
-        request = SetConfig(device_id=DEVICE_ID, action=kind, config=config, role=role)
+        request = SetConfig(device_id=self.device_id, action=kind, config=config, role=role)
         if self.election_id is not None:
             self._number(request.election_id)
         self.stub.SetForwardingPipelineConfig(request)
 
     def get_config(self, response_type: int = 0) -> p4runtime_pb2.GetForwardingPipelineConfigResponse:
-        request = p4runtime_pb2.GetForwardingPipelineConfigRequest(device_id=DEVICE_ID, response_type=response_type)
+        request = p4runtime_pb2.GetForwardingPipelineConfigRequest(
+            device_id=self.device_id, response_type=response_type
+        )
         return self.stub.GetForwardingPipelineConfig(request)
 
 

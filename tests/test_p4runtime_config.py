@@ -118,13 +118,14 @@ def test_reconcile_preserves_all_that_was_written(loaded: tuple[P4RuntimeServer,
         always_there = kind in ("counter_entry", "meter_entry") or entity.table_entry.is_default_action
         client.write((MODIFY if always_there else INSERT, entity))
     fixed = client.read_entries("ingress.fixed_ports")[0]
-    before = client.read(*everything())
+    before = [item for item in client.read(*everything()) if item.table_entry.table_id != IDS.of["ingress.settings"]]
     running = server.device.switch.pipeline
     running.registers["ingress.last_seen"].set_all([1, 2, 3, 4])
     config = features_config(cookie=8)
-    # A table more, and one larger, is no obstacle; here it is the same program with another cookie.
+    make_larger(config)
     client.set_config(SetConfig.RECONCILE_AND_COMMIT, config)
     assert server.device.switch.pipeline is not running
+    assert server.device.switch.pipeline.tables[ROUTES].size == 128
     assert client.get_config().config.cookie.cookie == 8
     assert client.read(*everything()) == before
     assert client.read_entries("ingress.fixed_ports")[0] == fixed
@@ -132,6 +133,17 @@ def test_reconcile_preserves_all_that_was_written(loaded: tuple[P4RuntimeServer,
     # What was taken over is alive.
     client.delete(*(e for e in client.read(entry(KNOWN))))
     assert client.read_entries(KNOWN) == []
+
+
+def make_larger(config: p4runtime_pb2.ForwardingPipelineConfig) -> None:
+    """Another program: its table of routes is larger, and a client needs not know of one of its tables."""
+    text = config.p4_device_config.decode()
+    place = text.index('"max_size" : 64', text.index(f'"name" : "{ROUTES}"'))
+    config.p4_device_config = (text[:place] + text[place:].replace("64", "128", 1)).encode()
+    tables = [table for table in config.p4info.tables if table.preamble.name != "ingress.settings"]
+    next(table for table in tables if table.preamble.name == ROUTES).size = 128
+    del config.p4info.tables[:]
+    config.p4info.tables.extend(tables)
 
 
 def some_entities() -> list[p4runtime_pb2.Entity]:

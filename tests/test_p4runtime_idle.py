@@ -165,6 +165,21 @@ def test_a_timeout_in_the_p4info_alone(virtual: Setup) -> None:
         virtual.client.set_config(SetConfig.VERIFY, config)
 
 
+def test_digests_wait_in_virtual_time(virtual: Setup) -> None:
+    digest = p4runtime_pb2.Entity()
+    digest.digest_entry.digest_id = IDS.of["learn_t"]
+    digest.digest_entry.config.max_list_size = 3
+    digest.digest_entry.config.max_timeout_ns = 50 * MS
+    virtual.client.insert(digest)
+    virtual.run_to(10)
+    virtual.packet(1)
+    virtual.clock.run(until_ns=30 * MS)
+    virtual.packet(2)
+    virtual.clock.run(until_ns=100 * MS)
+    message = virtual.client.receive().digest
+    assert (len(message.data), message.timestamp) == (2, 60 * MS)
+
+
 def test_in_real_time() -> None:
     server = P4RuntimeServer(Switch(), device_id=DEVICE_ID)
     server.start()

@@ -122,6 +122,20 @@ def test_a_live_stream_cannot_change_its_device_or_role(server: P4RuntimeServer)
     assert other.ended_with() == grpc.StatusCode.FAILED_PRECONDITION
 
 
+def test_writing_needs_a_session(server: P4RuntimeServer) -> None:
+    stranger = Client(server.port, election_id=10)
+    assert status_of(stranger.insert, ROUTE)[0] == grpc.StatusCode.PERMISSION_DENIED
+    first, backup = Client(server.port).primary(10), Client(server.port).open()
+    backup.arbitrate(5)
+    assert backup.standing()[0] == code_pb2.ALREADY_EXISTS
+    first.insert(ROUTE)
+    first.close()
+    assert backup.standing()[0] == code_pb2.NOT_FOUND
+    # The election id of a primary that is gone is worth nothing.
+    assert status_of(stranger.delete, ROUTE)[0] == grpc.StatusCode.PERMISSION_DENIED
+    assert len(backup.read_entries("ingress.known_sources")) == 1
+
+
 def test_reading_needs_no_session(server: P4RuntimeServer) -> None:
     assert Client(server.port, election_id=None).read_entries("ingress.known_sources") == []
 

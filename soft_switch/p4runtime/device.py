@@ -135,7 +135,7 @@ class Device:
             error = unimplemented("the stream takes arbitration, packet and digest_ack messages only")
             response = _stream_error(error)
             response.error.other.SetInParent()
-            stream.send(response)
+            stream.offer(response)
 
     def _role_of_primary(self, stream: ClientStream, what: str) -> str:
         """The role of which the client is primary; PERMISSION_DENIED when it is not, `what` being what it wants."""
@@ -160,7 +160,7 @@ class Device:
         except Exception as error:
             response = _stream_error(as_request_error(error))
             response.error.packet_out.packet_out.CopyFrom(packet)
-            stream.send(response)
+            stream.offer(response)
 
     def _packet_in(self, data: bytes) -> None:
         with self.switch.lock:
@@ -192,7 +192,7 @@ class Device:
         except RequestError as error:
             response = _stream_error(error)
             response.error.digest_list_ack.digest_list_ack.CopyFrom(ack)
-            stream.send(response)
+            stream.offer(response)
 
     def _digest(self, name: str, values: tuple[int, ...]) -> None:
         """A digest message of the data plane; it is sent from here when that needs no waiting."""

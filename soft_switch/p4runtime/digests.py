@@ -21,6 +21,9 @@ from soft_switch.p4runtime.status import (
 
 # Bounds what a digest may hold while nobody asks for smaller lists (max_list_size 0).
 LARGEST_LIST = 1000
+# Bounds the same where a client asks for larger lists, or never acknowledges any.
+MOST_WAITING = 10_000
+MOST_UNACKNOWLEDGED = 1000
 
 
 @dataclass(slots=True)
@@ -33,7 +36,7 @@ class _Channel:
     unacknowledged: dict[int, tuple[frozenset[tuple[int, ...]], int]] = field(default_factory=dict)
 
     def forget_expired(self, now_ns: int) -> None:
-        """Drop the lists whose acknowledgement is overdue: their values may be sent again."""
+        """Drop lists whose acknowledgement is overdue, or that are too many: their values may be sent again."""
         expired = [
             list_id
             for list_id, (_, sent_ns) in self.unacknowledged.items()
@@ -41,10 +44,12 @@ class _Channel:
         ]
         for list_id in expired:
             del self.unacknowledged[list_id]
+        while len(self.unacknowledged) > MOST_UNACKNOWLEDGED:
+            del self.unacknowledged[next(iter(self.unacknowledged))]
 
     def full(self) -> bool:
         """Whether what waits is to be sent without waiting longer."""
-        limit = self.config.max_list_size or LARGEST_LIST
+        limit = min(self.config.max_list_size or LARGEST_LIST, MOST_WAITING)
         return self.config.max_timeout_ns == 0 or len(self.waiting) >= limit
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
@@ -53,6 +53,7 @@ READS: dict[str, Read] = {
     "packet_replication_engine_entry": replication_engine.read_entries,
     "value_set_entry": value_sets.read_value_sets,
     "digest_entry": lambda program, entry, found: program.digests.read(entry, found),
+    "extern_entry": lambda _program, entry, _found: _check_no_extern(entry),
 }
 NOT_SERVED = {
     "register_entry": (
@@ -63,13 +64,19 @@ NOT_SERVED = {
 }
 
 
-def _kind(entity: p4runtime_pb2.Entity) -> str:
+def _kind(entity: p4runtime_pb2.Entity, served: Container[str]) -> str:
     kind = entity.WhichOneof("entity")
     if kind is None:
         raise invalid("the entity is empty: one of its fields must be set")
-    if kind in NOT_SERVED:
+    if kind not in served:
         raise unimplemented(NOT_SERVED[kind])
     return str(kind)
+
+
+def _check_no_extern(request: p4runtime_pb2.ExternEntry) -> None:
+    """A read of all externs of all types finds none; any other is of one that is not served."""
+    if request.extern_type_id or request.extern_id:
+        raise unimplemented(NOT_SERVED["extern_entry"])
 
 
 def write_batch(
@@ -111,7 +118,7 @@ def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update, role: str) 
         program.roles.check(role, update.entity)
         if update.type not in UPDATE_TYPES:
             raise invalid("the type of the update is not set; it is INSERT, MODIFY or DELETE")
-        kind = _kind(update.entity)
+        kind = _kind(update.entity, WRITES)
         WRITES[kind](program, update.type, getattr(update.entity, kind))
     except Exception as error:
         return as_request_error(error)
@@ -131,7 +138,7 @@ def read_batch(
         # Kept apart until complete: a request that fails half-way returns nothing.
         found = ReadResponses()
         try:
-            kind = _kind(request)
+            kind = _kind(request, READS)
             READS[kind](program, getattr(request, kind), found)
         except Exception as error:
             results.append(as_request_error(error))

@@ -69,8 +69,10 @@ class Roles:
 
     def covers(self, role: str, entity: p4runtime_pb2.Entity) -> bool:
         """Whether the entity is in the scope of the role. The replication engine is in that of the default role."""
+        if not self.restricts(role):
+            return True
         kind = entity.WhichOneof("entity")
-        if not self.restricts(role) or kind is None:
+        if kind is None:
             return True
         if kind in ("direct_counter_entry", "direct_meter_entry"):
             return self.owns(role, getattr(entity, kind).table_entry.table_id)

@@ -8,8 +8,11 @@ from typing import Any, TypeAlias
 
 from p4.v1 import p4runtime_pb2
 
+from soft_switch.p4runtime import matches
 from soft_switch.p4runtime.loaded_program import LoadedProgram
 from soft_switch.p4runtime.p4info import ProfileInfo, TableInfo
+from soft_switch.p4runtime.status import RequestError
+from soft_switch.tables import Entry, Table
 
 Restore: TypeAlias = Callable[[], None]
 # A part of the state under a name of its own, with the function that keeps it.
@@ -40,9 +43,9 @@ def _parts(program: LoadedProgram, entity: p4runtime_pb2.Entity) -> Iterator[Par
     kind = entity.WhichOneof("entity")
     info, pipeline = program.info, program.pipeline
     if kind == "table_entry":
-        yield from _table_parts(program, info.tables.by_id.get(entity.table_entry.table_id))
+        yield from _table_parts(program, entity.table_entry)
     elif kind in ("direct_counter_entry", "direct_meter_entry"):
-        yield from _table_parts(program, info.tables.by_id.get(getattr(entity, kind).table_entry.table_id))
+        yield from _table_parts(program, getattr(entity, kind).table_entry)
     elif kind in ("action_profile_member", "action_profile_group"):
         yield from _profile_parts(program, info.profiles.by_id.get(getattr(entity, kind).action_profile_id))
     elif kind == "counter_entry":
@@ -67,11 +70,27 @@ def _parts(program: LoadedProgram, entity: p4runtime_pb2.Entity) -> Iterator[Par
         yield "digests", program.digests.save
 
 
-def _table_parts(program: LoadedProgram, table: TableInfo | None) -> Iterator[Part]:
+def _table_parts(program: LoadedProgram, message: p4runtime_pb2.TableEntry) -> Iterator[Part]:
+    table = program.info.tables.by_id.get(message.table_id)
     if table is not None:
-        yield ("table", table.id), program.pipeline.tables[table.name].save
+        compiled = program.pipeline.tables[table.name]
+        entry = _named_entry(table, compiled, message)
+        if entry is not None:
+            yield id(entry), entry.save
+        yield ("table", table.id), compiled.save
         yield _dict(program.notes)
         yield from _profile_parts(program, table.profile)
+
+
+def _named_entry(table: TableInfo, compiled: Table, message: p4runtime_pb2.TableEntry) -> Entry | None:
+    """The entry that a write changes; None where there is none, or the write is going to fail."""
+    if message.is_default_action or not table.fields:
+        return None
+    try:
+        key = matches.decode_match(table, message.match)
+        return compiled.get(key, matches.decode_priority(table, message.priority))
+    except RequestError:
+        return None
 
 
 def _profile_parts(program: LoadedProgram, profile: ProfileInfo | None) -> Iterator[Part]:
