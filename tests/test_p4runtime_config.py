@@ -120,7 +120,7 @@ def test_reconcile_preserves_all_that_was_written(loaded: tuple[P4RuntimeServer,
     fixed = client.read_entries("ingress.fixed_ports")[0]
     before = [item for item in client.read(*everything()) if item.table_entry.table_id != IDS.of["ingress.settings"]]
     running = server.device.switch.pipeline
-    running.registers["ingress.last_seen"].values[:] = [1, 2, 3, 4]
+    running.registers["ingress.last_seen"].set_all([1, 2, 3, 4])
     config = features_config(cookie=8)
     make_larger(config)
     client.set_config(SetConfig.RECONCILE_AND_COMMIT, config)
@@ -129,7 +129,7 @@ def test_reconcile_preserves_all_that_was_written(loaded: tuple[P4RuntimeServer,
     assert client.get_config().config.cookie.cookie == 8
     assert client.read(*everything()) == before
     assert client.read_entries("ingress.fixed_ports")[0] == fixed
-    assert server.device.switch.pipeline.registers["ingress.last_seen"].values == [1, 2, 3, 4]
+    assert list(server.device.switch.pipeline.registers["ingress.last_seen"].values) == [1, 2, 3, 4]
     # What was taken over is alive.
     client.delete(*(e for e in client.read(entry(KNOWN))))
     assert client.read_entries(KNOWN) == []

@@ -36,6 +36,9 @@ def translate(generated: Generated, externs: Mapping[str, Any]) -> Translated:
             known = _translated(Module(generated, externs))
         except RecursionError as error:
             raise CannotTranslateError("expressions that are nested too deeply") from error
+        except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            # Code of a form that nothing here expects: Python can still run it.
+            raise CannotTranslateError(f"code of an unforeseen form ({type(error).__name__}: {error})") from error
         if len(_REMEMBERED) >= _MOST_REMEMBERED:
             _REMEMBERED.clear()
         _REMEMBERED[key] = known
