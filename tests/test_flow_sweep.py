@@ -168,7 +168,7 @@ def test_every_case_has_a_fabric_and_a_scenario(name: str) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_plays(name: str) -> None:
-    point = sweeping.Point("mixtral-8x22b-agent", 8, 6, 1, 3.0, 0.5, name, 1)
+    point = sweeping.Point("mixtral-8x22b-agent", 8, 6, 1, 3.0, "packed", "alike", 0.5, name, 1)
     row = sweeping.play_point(point, _tiny())
     assert row.variant == variant_named(name).name
     assert row.requests == 4

@@ -14,12 +14,13 @@ from evaluation import pictures
 from evaluation.errors import EvaluationError
 from evaluation.flow_level.sweep import FILE
 from evaluation.flow_level.sweep_rows import Row, rows_at
+from evaluation.flow_level.tenants import ALIKE
 from evaluation.flow_level.variants import VARIANTS
 from evaluation.intervals import mean_interval
 from evaluation.writing import writing
 
-Group = tuple[str, int, int, int, float]
-"""Case, servers, requests, oversubscription, SLO factor: what a table and a picture are of."""
+Group = tuple[str, int, int, int, float, str, str]
+"""Case, servers, requests, oversubscription, SLO factor, layout, tenants: what a table and a picture are of."""
 
 
 def report_sweep(out: Path, console: Console | None = None) -> list[Path]:
@@ -74,14 +75,25 @@ def rate_at(curve: Sequence[tuple[float, float]], attainment: float) -> float | 
 def _groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
     groups: dict[Group, list[Row]] = {}
     for row in rows:
-        group = row.scenario, row.servers, row.requests_per_run, row.oversubscription, row.slo_factor
+        group = (
+            row.scenario,
+            row.servers,
+            row.requests_per_run,
+            row.oversubscription,
+            row.slo_factor,
+            row.layout,
+            row.tenants,
+        )
         groups.setdefault(group, []).append(row)
     return groups
 
 
 def _print_table(group: Group, rows: Sequence[Row], console: Console) -> None:
-    case, servers, requests, over, factor = group
-    title = f"{case}, {servers} servers, {over}:1, {requests} requests, objective {factor:g} x low-load TTFT"
+    case, servers, requests, over, factor, layout, tenants = group
+    title = (
+        f"{case}, {servers} servers, {over}:1, {layout}, {requests} requests, objective {factor:g} x low-load TTFT"
+        + (f", tenants {tenants}" if tenants != ALIKE else "")
+    )
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     rates = sorted({row.rate_per_gpu for row in rows})
     table.add_column("in SLO, %, at requests/s per GPU", no_wrap=True)
@@ -98,6 +110,12 @@ def _print_table(group: Group, rows: Sequence[Row], console: Console) -> None:
             cells.append(
                 f"{100 * by_rate[rate]:.0f}" + (f"±{100 * half:.0f}" if half is not None else "") if seeds else ""
             )
+            if tenants != ALIKE and seeds:
+                mine = [row for row in rows if (row.variant, row.rate_per_gpu) == (variant, rate)]
+                first, second = (
+                    100 * fmean(getattr(row, f"attainment_{which}") for row in mine) for which in ("first", "second")
+                )
+                cells[-1] += f" ({first:.0f}, {second:.0f})"
         goodputs = [rate_at(curve, share) for share in (0.5, 0.9)]
         table.add_row(variant, *cells, *(f"{rate:.3f}" if rate is not None else "" for rate in goodputs))
     console.print(table)
