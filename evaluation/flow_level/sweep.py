@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -24,6 +24,8 @@ from evaluation.flow_level.cases import (
 )
 from evaluation.flow_level.data_centre import PACKED
 from evaluation.flow_level.experiment import play
+from evaluation.flow_level.sweep_parquet import FILE as PARQUET
+from evaluation.flow_level.sweep_parquet import write_parquet
 from evaluation.flow_level.sweep_rows import Row, rows_at
 from evaluation.flow_level.tenants import ALIKE, outcome, tenants_named
 from evaluation.flow_level.variants import variant_named
@@ -33,6 +35,7 @@ from evaluation.writing import check_writable, writing
 
 T = TypeVar("T")
 FILE = "sweep.csv"
+DASK_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ def run_sweep(
 ) -> list[Row]:
     """Run what is missing in ``out/sweep.csv``; each point is a line of it as soon as it ends.
 
+    When all have ended, the same rows are in ``out/sweep.parquet``.
+
     ``jobs`` processes, one per core if None. ``dask``: address of a Dask scheduler whose workers take their place.
 
     Returns:
@@ -159,6 +164,7 @@ def run_sweep(
             _all("runs", runs, jobs, progress, keep)
     with writing(out):
         file.sort()
+        write_parquet(file.rows.values(), out / PARQUET)
     return list(file.rows.values())
 
 
@@ -224,16 +230,18 @@ def _all(
         progress.advance(task)
 
 
-def _backend(dask: str | None) -> AbstractContextManager[Any]:
+@contextmanager
+def _backend(dask: str | None) -> Iterator[None]:
     if dask is None:
-        return nullcontext()
+        yield
+        return
     try:
         from distributed import Client
     except ImportError:
-        raise EvaluationError("a Dask cluster needs the package distributed: pip install distributed") from None
+        raise EvaluationError("a Dask cluster needs the package distributed: pip install 'mfs-switch[dask]'") from None
     try:
-        Client(dask, timeout=10)
-    except OSError as error:
+        client = Client(dask, timeout=DASK_TIMEOUT_S)
+    except (OSError, ValueError) as error:
         raise EvaluationError(f"no Dask scheduler answers at {dask}: {error}; start one, or leave --dask out") from None
-    context: AbstractContextManager[Any] = joblib.parallel_config(backend="dask")
-    return context
+    with client, joblib.parallel_config(backend="dask"):
+        yield

@@ -13,6 +13,8 @@ from rich.table import Table
 from evaluation import pictures
 from evaluation.errors import EvaluationError
 from evaluation.flow_level.sweep import FILE
+from evaluation.flow_level.sweep_parquet import FILE as PARQUET
+from evaluation.flow_level.sweep_parquet import read_parquet
 from evaluation.flow_level.sweep_rows import Row, rows_at
 from evaluation.flow_level.tenants import ALIKE
 from evaluation.flow_level.variants import VARIANTS
@@ -24,17 +26,16 @@ Group = tuple[str, int, int, int, float, str, str]
 
 
 def report_sweep(out: Path, console: Console | None = None) -> list[Path]:
-    """Print a table and write a picture for each case and fabric in ``out/sweep.csv``; returns the pictures.
+    """Print a table and write a picture for each case and fabric of a sweep; returns the pictures.
+
+    The rows are those of ``out/sweep.csv``, or of ``out/sweep.parquet`` where that alone is there.
 
     Raises:
         EvaluationError: there is no such file, or it is another one.
     """
     console = console or Console()
-    path = out / FILE
-    if not path.exists():
-        raise EvaluationError(f"there is no {path}; run mfs sweep --out {out} first")
     with writing(out):
-        rows = list(rows_at(path).rows.values())
+        rows = _rows(out)
         drawn = []
         for group, found in sorted(_groups(rows).items()):
             _print_table(group, found, console)
@@ -70,6 +71,14 @@ def rate_at(curve: Sequence[tuple[float, float]], attainment: float) -> float | 
     if curve and curve[-1][1] >= attainment:
         best = curve[-1][0]
     return best
+
+
+def _rows(out: Path) -> list[Row]:
+    if (out / FILE).exists():
+        return list(rows_at(out / FILE).rows.values())
+    if (out / PARQUET).exists():
+        return read_parquet(out / PARQUET)
+    raise EvaluationError(f"there is no {out / FILE}; run mfs sweep --out {out} first")
 
 
 def _groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
