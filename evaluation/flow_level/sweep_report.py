@@ -35,9 +35,9 @@ def report_sweep(out: Path, console: Console | None = None) -> list[Path]:
     """
     console = console or Console()
     with writing(out):
-        rows = _rows(out)
+        rows = rows_in(out)
         drawn = []
-        for group, found in sorted(_groups(rows).items()):
+        for group, found in sorted(groups(rows).items()):
             _print_table(group, found, console)
             name = "-".join(str(part) for part in ("sweep", *group))
             picture = out / f"{name}.svg"
@@ -73,7 +73,12 @@ def rate_at(curve: Sequence[tuple[float, float]], attainment: float) -> float | 
     return best
 
 
-def _rows(out: Path) -> list[Row]:
+def rows_in(out: Path) -> list[Row]:
+    """The rows of the sweep in ``out``: of its CSV file, or of its Parquet file where that alone is there.
+
+    Raises:
+        EvaluationError: there is neither, or it is another file.
+    """
     if (out / FILE).exists():
         return list(rows_at(out / FILE).rows.values())
     if (out / PARQUET).exists():
@@ -81,8 +86,9 @@ def _rows(out: Path) -> list[Row]:
     raise EvaluationError(f"there is no {out / FILE}; run mfs sweep --out {out} first")
 
 
-def _groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
-    groups: dict[Group, list[Row]] = {}
+def groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
+    """The rows that belong in one table."""
+    found: dict[Group, list[Row]] = {}
     for row in rows:
         group = (
             row.scenario,
@@ -93,8 +99,15 @@ def _groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
             row.layout,
             row.tenants,
         )
-        groups.setdefault(group, []).append(row)
-    return groups
+        found.setdefault(group, []).append(row)
+    return found
+
+
+def _goodput(curve: Sequence[tuple[float, float]], share: float) -> str:
+    rate = rate_at(curve, share)
+    if rate is None:
+        return f"<{curve[0][0]:g}"
+    return f">{rate:g}" if rate == curve[-1][0] else f"{rate:.3f}"
 
 
 def _print_table(group: Group, rows: Sequence[Row], console: Console) -> None:
@@ -103,7 +116,8 @@ def _print_table(group: Group, rows: Sequence[Row], console: Console) -> None:
         f"{case}, {servers} servers, {over}:1, {layout}, {requests} requests, objective {factor:g} x low-load TTFT"
         + (f", tenants {tenants}" if tenants != ALIKE else "")
     )
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    console.print(title, highlight=False)
+    table = Table(box=None, padding=(0, 1, 0, 0))
     rates = sorted({row.rate_per_gpu for row in rows})
     table.add_column("in SLO, %, at requests/s per GPU", no_wrap=True)
     for rate in rates:
@@ -125,6 +139,5 @@ def _print_table(group: Group, rows: Sequence[Row], console: Console) -> None:
                     100 * fmean(getattr(row, f"attainment_{which}") for row in mine) for which in ("first", "second")
                 )
                 cells[-1] += f" ({first:.0f}, {second:.0f})"
-        goodputs = [rate_at(curve, share) for share in (0.5, 0.9)]
-        table.add_row(variant, *cells, *(f"{rate:.3f}" if rate is not None else "" for rate in goodputs))
-    console.print(table)
+        table.add_row(variant, *cells, *(_goodput(curve, share) for share in (0.5, 0.9)))
+    console.print(table, "")
