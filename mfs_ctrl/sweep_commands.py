@@ -22,6 +22,7 @@ DEFAULT_VARIANTS = (
     "static-reuse",
     "mfs-hosts",
     "mfs",
+    "llf",
     "ceiling",
 )
 
