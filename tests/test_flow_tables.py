@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.errors import ClusterError, EvaluationError
+from evaluation.errors import ClusterError, EvaluationError, ServingError
+from evaluation.flow_level.cases import CASES, case_requests
 from evaluation.flow_level.data_centre import PACKED, SPREAD, data_centre
+from evaluation.flow_level.pooling import DEALINGS, routed_in_groups
 from evaluation.flow_level.sweep_rows import COLUMNS, Row
 from evaluation.flow_level.tables import attainment, differences, equal_attainment, tenants
 from evaluation.flow_level.tenants import TENANTS, jain, outcome, tenants_named
 from evaluation.metrics import RequestRecord
+from evaluation.router import route
 from evaluation.trace import Request
 
 
@@ -126,3 +129,18 @@ def test_spread_units_have_the_same_servers_each_at_another_edge_switch() -> Non
     assert all(len({server // 4 for server in unit}) == 1 for unit in packed.units)
     with pytest.raises(ClusterError, match="no layout 'round'"):
         data_centre(64, 4, "round")
+
+
+def test_groups_have_their_own_units_and_all_requests_a_place() -> None:
+    before, requests = case_requests(CASES["dbrx-agent"], 60, 1)
+    one = routed_in_groups(requests, 8, before, 1, "in turn", 1)
+    assert one == route(requests, 8, before)
+    for dealing in DEALINGS:
+        placed = routed_in_groups(requests, 8, before, 4, dealing, 1)
+        assert placed.keys() == one.keys()
+        for place in placed.values():
+            assert place.reuse.holder is None or place.reuse.holder // 2 == place.unit // 2
+    in_turn = routed_in_groups(requests, 8, before, 4, "in turn", 1)
+    assert all(in_turn[request.index].unit // 2 == position % 4 for position, request in enumerate(requests))
+    with pytest.raises(ServingError, match="8 units cannot be divided into 3 groups"):
+        routed_in_groups(requests, 8, before, 3, "in turn", 1)

@@ -129,7 +129,7 @@ def case_workload(
         EvaluationError: the trace has too few requests.
     """
     scenario = case.scenario(servers)
-    before, requests = _requests(case, count, seed, trace)
+    before, requests = case_requests(case, count, seed, trace)
     placements = route(requests, len(scenario.cluster.units), before)
     return flow_workload(scenario, case.fabric(servers), requests, placements)
 
@@ -139,7 +139,14 @@ def with_slo_factor(work: Workload, factor: float) -> Workload:
     return replace(work, slo_ns={index: round(value * factor) for index, value in work.slo_ns.items()})
 
 
-def _requests(case: Case, count: int, seed: int, trace: Path | None) -> tuple[Sequence[Request], Sequence[Request]]:
+def case_requests(
+    case: Case, count: int, seed: int, trace: Path | None = None
+) -> tuple[Sequence[Request], Sequence[Request]]:
+    """Requests that were served before, and ``count`` that are served.
+
+    Raises:
+        EvaluationError: the trace has too few.
+    """
     if case.prompts is not None:
         drawn = prompts(case.prompts, SERVED_BEFORE + count, seed)
         return [*openers(case.prompts), *drawn[:SERVED_BEFORE]], drawn[SERVED_BEFORE:]
