@@ -42,14 +42,18 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
 
 // The level in the DSCP, for whoever orders packets behind this switch and does not know the shim.
 control ClassSelector(in bit<9> egress_port, inout headers_t hdr, in metadata_t meta) {
+    bool   written;
+    bit<6> class;
+
     @name(".write_dscp")
     action write_dscp(bit<6> dscp) {
-        hdr.ipv4.dscp = dscp;
-        hdr.ipv6.dscp = dscp;
+        written = true;
+        class = dscp;
     }
 
     @name(".keep_dscp")
     action keep_dscp() {
+        written = false;
     }
 
     // Rows, one for each level, for the ports behind which others order by DSCP.
@@ -66,6 +70,12 @@ control ClassSelector(in bit<9> egress_port, inout headers_t hdr, in metadata_t 
 
     apply {
         dscp.apply();
+        // Only into the header that is there: on Tofino the fields of others may share its place.
+        if (written && hdr.ipv4.isValid()) {
+            hdr.ipv4.dscp = class;
+        } else if (written && hdr.ipv6.isValid()) {
+            hdr.ipv6.dscp = class;
+        }
     }
 }
 

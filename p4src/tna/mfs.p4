@@ -18,6 +18,8 @@
 #include "progress.p4"
 #include "ratchet.p4"
 
+// Metadata starts as zero, as on v1model: what no path has set is read all the same, the ports of a packet without any.
+@pa_auto_init_metadata
 control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingress_intrinsic_metadata_t intrinsic,
                    in ingress_intrinsic_metadata_from_parser_t from_parser,
                    inout ingress_intrinsic_metadata_for_deparser_t for_deparser,
@@ -47,7 +49,7 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
     bool         excess;
 
     action discard() {
-        discarded.count(meta.discard_reason);
+        discarded.count(meta.discard_reason, FCS_BYTES);
         for_deparser.drop_ctl = 1;
     }
 
@@ -126,7 +128,7 @@ control MfsEgress(inout bridged_headers_t hdr, inout metadata_t meta, in egress_
         convert();
         mark.apply(queued_us, hdr.inner, meta);
         class_selector.apply(intrinsic.egress_port, hdr.inner, meta);
-        observe.apply(intrinsic.egress_port, queued_us, hdr.inner, meta);
+        observe.apply(intrinsic.egress_port, queued_us, hdr, meta);
         last_hop.apply(intrinsic.egress_port, hdr.inner, meta);
     }
 }

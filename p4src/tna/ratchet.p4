@@ -11,10 +11,10 @@ control Remember(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t
                  out ratchet_t rule) {
     // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
     @name(".ratchet_flow")
-    Register<bit<32>, bit<16>>(RATCHET_CELLS) ratchet_flow;
+    Register<bit<32>, bit<16>>(RATCHET_CELLS, 0) ratchet_flow;
     // When its last packet came in.
     @name(".ratchet_seen")
-    Register<tick_t, bit<16>>(RATCHET_CELLS) ratchet_seen;
+    Register<tick_t, bit<16>>(RATCHET_CELLS, 0) ratchet_seen;
 
     Hash<bit<32>>(HashAlgorithm_t.CRC32) digest;
     RatchetRule() ratchet_rule;
@@ -73,7 +73,7 @@ control Remember(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t
 control Ratchet(in mfs_t mfs, in bit<16> cell, in ratchet_t rule, inout metadata_t meta) {
     // The level that the flow has reached.
     @name(".ratchet_level")
-    Register<wide_level_t, bit<16>>(RATCHET_CELLS) ratchet_level;
+    Register<wide_level_t, bit<16>>(RATCHET_CELLS, 0) ratchet_level;
 
     RegisterAction<wide_level_t, bit<16>, wide_level_t>(ratchet_level) restart = {
         void apply(inout wide_level_t held, out wide_level_t reached) {
