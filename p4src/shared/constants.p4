@@ -6,6 +6,12 @@ const bit<16> ETHERTYPE_IPV4 = 0x0800;
 const bit<16> ETHERTYPE_IPV6 = 0x86DD;
 const bit<16> ETHERTYPE_MFS = 0x88B5;
 
+const bit<4> IPV4_VERSION = 4;
+const bit<4> IPV6_VERSION = 6;
+const bit<4> IPV4_IHL = 5;          // words of a header without options
+const bit<2> ECN_NOT_CAPABLE = 0;
+const bit<2> ECN_CONGESTED = 3;
+
 const bit<8> PROTOCOL_TCP = 6;
 const bit<8> PROTOCOL_UDP = 17;
 
@@ -57,13 +63,14 @@ typedef bit<11> completion_t;   // stage, level, late, octave of |slack|: packet
 // Table and register sizes, each table with the reason for its own.
 #define EDGE_PORTS 512           // every 9-bit port
 #define IPV4_ROUTES 4096         // a rack's hosts plus the fabric's prefixes
-#define IPV6_ROUTES 1024
-#define NEXT_HOP_GROUPS 1024
+#define IPV6_ROUTES 1024         // the same, fewer: a key takes four times the TCAM on Tofino
+#define NEXT_HOP_GROUPS 1024     // one for each host, one for each set of uplinks
 #define NEXT_HOP_MEMBERS 2048    // members of all ECMP groups
 #define NEXT_HOP_GROUP_SIZE 64   // paths of one group
 #define RMLQ_ENTRIES 512         // two epochs of the largest policy
 #define PROGRESS_CELLS 65536     // batches in flight: 16 hash bits keep collisions rare
 #define RATCHET_CELLS 65536      // flows in flight
+#define LEVELS 8                 // as many as a port has queues
 #define DSCP_ENTRIES 1024        // the levels of 128 ports
 #define PORT_LEVEL_CELLS 4096    // 512 ports x 8 levels
 #define LAXITY_CELLS 512         // 4 stages x 8 levels x 16 buckets

@@ -24,17 +24,17 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
         key = { meta.level[2:0] : exact @name("level"); }
         actions = { mark_above; never_mark; }
         default_action = never_mark;
-        size = 8;
+        size = LEVELS;
     }
 
     apply {
         ecn.apply();
         if (margin_us[31:31] == 1) {
-            if (hdr.ipv4.isValid() && hdr.ipv4.ecn != 0) {
-                hdr.ipv4.ecn = 3;
+            if (hdr.ipv4.isValid() && hdr.ipv4.ecn != ECN_NOT_CAPABLE) {
+                hdr.ipv4.ecn = ECN_CONGESTED;
             }
-            if (hdr.ipv6.isValid() && hdr.ipv6.ecn != 0) {
-                hdr.ipv6.ecn = 3;
+            if (hdr.ipv6.isValid() && hdr.ipv6.ecn != ECN_NOT_CAPABLE) {
+                hdr.ipv6.ecn = ECN_CONGESTED;
             }
         }
     }
