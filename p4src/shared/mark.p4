@@ -42,18 +42,15 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
 
 // The level in the DSCP, for whoever orders packets behind this switch and does not know the shim.
 control ClassSelector(in bit<9> egress_port, inout headers_t hdr, in metadata_t meta) {
-    bool   written;
     bit<6> class;
 
     @name(".write_dscp")
     action write_dscp(bit<6> dscp) {
-        written = true;
         class = dscp;
     }
 
     @name(".keep_dscp")
     action keep_dscp() {
-        written = false;
     }
 
     // Rows, one for each level, for the ports behind which others order by DSCP.
@@ -69,12 +66,15 @@ control ClassSelector(in bit<9> egress_port, inout headers_t hdr, in metadata_t 
     }
 
     apply {
-        dscp.apply();
-        // Only into the header that is there: on Tofino the fields of others may share its place.
-        if (written && hdr.ipv4.isValid()) {
-            hdr.ipv4.dscp = class;
-        } else if (written && hdr.ipv6.isValid()) {
-            hdr.ipv6.dscp = class;
+        switch (dscp.apply().action_run) {
+            write_dscp : {
+                // Only into the header that is there: on Tofino the fields of others may lie in the same place.
+                if (hdr.ipv4.isValid()) {
+                    hdr.ipv4.dscp = class;
+                } else if (hdr.ipv6.isValid()) {
+                    hdr.ipv6.dscp = class;
+                }
+            }
         }
     }
 }
