@@ -14,7 +14,7 @@ test: $(STAMP) debian
 	$(BIN)/python -m pytest
 
 # What some tests run that pip does not install; without root, or where it cannot be had, they skip and say so.
-DEBIAN := mininet tshark ethtool
+DEBIAN := mininet tshark ethtool iputils-ping
 debian:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  ! dpkg-query -W $(DEBIAN) >/dev/null 2>&1; then \

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 from evaluation import policing
@@ -32,7 +31,7 @@ from soft_switch.network import HostPort, Link
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.rotating_port import RotatingPort
 from soft_switch.switch import NewPort, Switch
-from soft_switch.traffic_manager import Port, QueueConfig
+from soft_switch.traffic_manager import QueueConfig
 from topologies.topology import Topology, cables
 
 ORDERS = ("both", "hosts", "switch")
@@ -248,13 +247,16 @@ def _parameters(cluster: Cluster | None, topology: Topology, settings: RunSettin
     )
 
 
+def _rotating(period_ns: int) -> NewPort:
+    return lambda _number, rate_bps, queues: RotatingPort(rate_bps, queues, period_ns=period_ns)
+
+
 def _network(
     tors: Sequence[Topology], cluster: Cluster | None, settings: RunSettings, clock: VirtualClock
 ) -> PacketNetwork:
     first = tors[0]
     ports = [{host.id: host.port for host in tor.hosts} for tor in tors]
-    new_port: NewPort = Port if settings.rotate_ns is None else partial(RotatingPort, period_ns=settings.rotate_ns)
-    switches = [Switch(new_port=new_port) for _ in tors]
+    switches = [Switch(new_port=None if settings.rotate_ns is None else _rotating(settings.rotate_ns)) for _ in tors]
     addresses = {host.id: (host.mac, host.ipv4.packed) for tor in tors for host in tor.hosts}
 
     def interface(host: VirtualHost) -> HostPort:

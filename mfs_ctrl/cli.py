@@ -161,6 +161,13 @@ mfs.add_command(sweep_commands.report)
 @click.option("--device-id", type=click.IntRange(1, 2**64 - 1), default=1, show_default=True)
 @click.option("--empty", is_flag=True, help="Start without a program; a controller pushes one.")
 @click.option(
+    "--device-config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run this program, the JSON of p4c-bm2-ss, instead of MFS; with --p4info.",
+)
+@click.option("--p4info", type=click.Path(path_type=Path, dir_okay=False), help="P4Info (text) of --device-config.")
+@click.option("--cpu-port", type=click.IntRange(0, 510), help="The port of packet-ins and packet-outs; with -i.")
+@click.option(
     "-i",
     "--interface",
     "interfaces",
@@ -175,29 +182,55 @@ mfs.add_command(sweep_commands.report)
     show_default=True,
     help="Bits per second of each port on an interface, preamble, FCS and gap included.",
 )
+@click.option(
+    "--queue-trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a CSV row for each packet that enters or leaves a queue, or is dropped there; with -i.",
+)
 def switch(
-    address: str, device_id: int, empty: bool, interfaces: tuple[tuple[int, str, int | None], ...], rate: int
+    address: str,
+    device_id: int,
+    empty: bool,
+    device_config: Path | None,
+    p4info: Path | None,
+    cpu_port: int | None,
+    interfaces: tuple[tuple[int, str, int | None], ...],
+    rate: int,
+    queue_trace: Path | None,
 ) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
-    It holds the MFS program unless --empty is given. Without -i it has no ports, and is for controllers and shells.
-    Ctrl-C or SIGTERM ends it.
+    It holds the MFS program, or the one that is named, unless --empty is given. Without -i it has no ports, and is for
+    controllers and shells. Ctrl-C or SIGTERM ends it.
     """
     from p4src import artifact
 
-    if not empty:
+    if (device_config is None) != (p4info is None):
+        raise click.UsageError("--device-config and --p4info go together.")
+    if empty and device_config is not None:
+        raise click.UsageError("--empty and --device-config exclude each other.")
+    if not interfaces and (queue_trace is not None or cpu_port is not None):
+        raise click.UsageError("--queue-trace and --cpu-port need a port: -i PORT@INTERFACE.")
+    if not empty and device_config is None:
         artifact.load()
-    name = artifact.BUILD / "mfs_v1model"
-    config, p4info = (None, None) if empty else (name.with_suffix(".json"), name.with_suffix(".p4info.txtpb"))
+        name = artifact.BUILD / "mfs_v1model"
+        device_config, p4info = name.with_suffix(".json"), name.with_suffix(".p4info.txtpb")
     if interfaces:
         from soft_switch.realtime.serving import PortSpec, run_on_interfaces
 
         ports = [PortSpec(number, interface, own or rate) for number, interface, own in interfaces]
         run_on_interfaces(
-            ports, device_config=config, p4info=p4info, device_id=device_id, address=address, say=click.echo
+            ports,
+            cpu_port=cpu_port,
+            queue_trace=queue_trace,
+            device_config=device_config,
+            p4info=p4info,
+            device_id=device_id,
+            address=address,
+            say=click.echo,
         )
     else:
-        _serve_until_signalled(address, device_id, config, p4info)
+        _serve_until_signalled(address, device_id, device_config, p4info)
     click.echo("stopped")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from queue import Empty, SimpleQueue
 from types import FrameType
 
 from mfs_ctrl.controller import Controller, OnPolicy, TickRecord
@@ -103,22 +104,24 @@ def in_words(record: TickRecord) -> str:
 @contextlib.contextmanager
 def _signalled() -> Iterator[Ended]:
     """Within, SIGTERM and SIGINT do nothing but end the wait that this gives, be it under way or yet to begin."""
-    # A handler may run in the midst of the wait: a SimpleQueue allows for that, the lock of an Event does not.
-    arrived: SimpleQueue[int] = SimpleQueue()
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        arrived.put(number)
+    # A handler in Python runs between bytecodes only: a signal just before a wait begins would not cut the wait short.
+    # The wake-up descriptor is written to at once, and stays readable.
+    arrived, wake_up = socket.socketpair()
+    wake_up.setblocking(False)
+    former = signal.set_wakeup_fd(wake_up.fileno(), warn_on_full_buffer=False)
 
     def ended(timeout_s: float) -> bool:
-        try:
-            arrived.get(timeout=timeout_s)
-        except Empty:
-            return False
-        return True
+        return bool(select.select([arrived], [], [], timeout_s)[0])
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    def ignore(_number: int, _frame: FrameType | None) -> None:
+        pass
+
+    before = {number: signal.signal(number, ignore) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield ended
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(former)
+        arrived.close()
+        wake_up.close()

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from soft_switch.pipeline import Pipeline
 
 
-NewPort = Callable[[int, "Sequence[QueueConfig] | None"], "Port[Ingressed]"]
-"""Makes a port of a rate (bits per second) and its queues."""
+NewPort = Callable[[int, int, "Sequence[QueueConfig] | None"], "Port[Ingressed]"]
+"""Makes a port from its number, rate (bits per second) and queues."""
+
+
+def _usual_port(_number: int, rate_bps: int, queues: Sequence[QueueConfig] | None) -> Port[Ingressed]:
+    return Port(rate_bps, queues)
 
 
 class PortError(SwitchError):
@@ -40,7 +44,7 @@ class Switch:
         undeliverable: packets sent to a port that does not exist, or received before a pipeline was installed.
     """
 
-    def __init__(self, cpu_port: int | None = None, new_port: NewPort = Port) -> None:
+    def __init__(self, cpu_port: int | None = None, new_port: NewPort | None = None) -> None:
         """``new_port``: what its ports are made by, for another traffic manager than the usual one."""
         self.pipeline: Pipeline | None = None
         self.ports: dict[int, Port[Ingressed]] = {}
@@ -51,7 +55,7 @@ class Switch:
         self.on_packet_out: Callable[[int, bytes], None] | None = None
         self.undeliverable = 0
         self._last_ns = 0
-        self._new_port = new_port
+        self._new_port = new_port or _usual_port
 
     def add_port(self, number: int, rate_bps: int, queues: Sequence[QueueConfig] | None = None) -> Port[Ingressed]:
         """Give the switch a port; see :class:`~soft_switch.traffic_manager.Port`.
@@ -61,7 +65,7 @@ class Switch:
         """
         if number in self.ports or number == self.cpu_port:
             raise PortError(f"the switch has a port {number} already")
-        port = self._new_port(rate_bps, queues)
+        port = self._new_port(number, rate_bps, queues)
         self.ports[number] = port
         return port
 

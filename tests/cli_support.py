@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 
 COMMAND = [sys.executable, "-c", "from mfs_ctrl.cli import main; main()"]
-SECONDS = 20
+SECONDS = 60
 
 
 class Process:

@@ -105,7 +105,7 @@ def probes() -> list[Stamp]:
     ]
 
 
-def eventually(condition: object, within_s: float = 10.0) -> None:
+def eventually(condition: object, within_s: float = 60.0) -> None:
     assert callable(condition)
     deadline = time.monotonic() + within_s
     while not condition():

@@ -153,7 +153,7 @@ class Client:
         return update.status.code, number if update.HasField("election_id") else None
 
     def ended_with(self) -> grpc.StatusCode:
-        error = self.inbox.get(timeout=5)
+        error = self.inbox.get(timeout=60)
         assert isinstance(error, grpc.RpcError), error
         return error.code()
 

@@ -33,6 +33,7 @@ def _missing() -> str:
 
 
 real_kernel = pytest.mark.skipif(bool(_missing()), reason=_missing() or "nothing is missing")
+needs_ping = pytest.mark.skipif(shutil.which("ping") is None, reason="there is no ping here (iputils-ping)")
 
 
 def fresh_prefix() -> str:
@@ -41,10 +42,10 @@ def fresh_prefix() -> str:
 
 
 @contextlib.contextmanager
-def switch_on(rack: Realised, topology: Topology, number: int = 0) -> Iterator[tuple[str, Process]]:
+def switch_on(rack: Realised, topology: Topology, number: int = 0, *more: str) -> Iterator[tuple[str, Process]]:
     """``mfs switch`` on the ports of the rack, once they are open: its P4Runtime address, and the process."""
     address = free_address()
-    with started("switch", "--address", address, *rack.switch_options(topology, number)) as process:
+    with started("switch", "--address", address, *rack.switch_options(topology, number), *more) as process:
         assert "P4Runtime listens" in process.line()
         assert process.line().startswith("ports: ")
         yield address, process

@@ -129,22 +129,34 @@ class TestService:
             eventually(lambda: any("connected again" in line for line in said))
             assert level_of(switch, probes()[0]) is not None
             stop.set()
-            thread.join(10)
+            thread.join(60)
         assert not thread.is_alive()
         assert said[-1] == "stopped; the switch keeps its entries"
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_signals_end_it_in_good_order(self, number: int, running: tuple[Switch, P4RuntimeServer]) -> None:
+    @pytest.mark.parametrize("by_another_thread", [False, True])
+    def test_signals_end_it_in_good_order(
+        self, number: int, by_another_thread: bool, running: tuple[Switch, P4RuntimeServer]
+    ) -> None:
         _, server = running
-        program = (
-            "from mfs_ctrl.service import run_controller\n"
-            "from mfs_ctrl.policy import mfs\n"
-            "from topologies.topology import tor\n"
-            "from functools import partial\n"
-            f"run_controller({server.address!r}, 1, tor(2, 2), mfs(), 30, say=partial(print, flush=True))"
-        )
+        # What another thread takes does not interrupt what the main thread waits for.
+        program = f"""
+import signal, sys, threading
+from functools import partial
+from mfs_ctrl.policy import mfs
+from mfs_ctrl.service import run_controller
+from topologies.topology import tor
+
+def take():
+    if sys.stdin.readline():
+        signal.pthread_kill(threading.get_ident(), {int(number)})
+
+threading.Thread(target=take).start()
+run_controller({server.address!r}, 1, tor(2, 2), mfs(), 60, say=partial(print, flush=True))
+"""
         process = subprocess.Popen(
             [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -152,8 +164,9 @@ class TestService:
         )
         assert process.stdout is not None
         assert "in force" in process.stdout.readline()
-        process.send_signal(number)
-        out, err = process.communicate(timeout=10)
+        if not by_another_thread:
+            process.send_signal(number)
+        out, err = process.communicate("now\n" if by_another_thread else None, timeout=30)
         assert (process.returncode, out, err) == (0, "stopped; the switch keeps its entries\n", "")
 
     def test_interval_must_be_positive(self) -> None:

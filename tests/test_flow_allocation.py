@@ -70,7 +70,7 @@ some_flows = st.lists(st.tuples(paths, st.integers(0, 7)), min_size=1, max_size=
 capacities = st.lists(st.integers(1, 12), min_size=LINKS, max_size=LINKS)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(capacities, some_flows)
 def test_flows_get_what_progressive_filling_gives(capacity: list[int], flows: list[Flow]) -> None:
     network = Network(capacity)
@@ -79,7 +79,7 @@ def test_flows_get_what_progressive_filling_gives(capacity: list[int], flows: li
     assert network.rates() == pytest.approx(network.wanted(), abs=CLOSE)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(capacities, some_flows, st.data())
 def test_after_any_events_shares_are_those_of_a_fresh_start(
     capacity: list[int], flows: list[Flow], data: st.DataObject
@@ -96,7 +96,7 @@ def test_after_any_events_shares_are_those_of_a_fresh_start(
     assert network.rates() == pytest.approx(network.wanted(), abs=CLOSE)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(capacities, st.lists(st.tuples(paths, st.integers(0, 2)), min_size=1, max_size=7))
 def test_the_reference_is_what_linear_programs_say(capacity: list[int], flows: list[Flow]) -> None:
     exact = {link: Fraction(value) for link, value in enumerate(capacity)}
@@ -104,7 +104,7 @@ def test_the_reference_is_what_linear_programs_say(capacity: list[int], flows: l
     assert by_linear_programs(exact, flows) == pytest.approx(filled, abs=1e-5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(capacities, st.lists(st.tuples(paths, st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=14))
 def test_where_places_disagree_links_stay_within_capacity_and_full_ones_hold_flows_back(
     capacity: list[int], flows: list[tuple[tuple[int, ...], int, int]]
@@ -173,7 +173,7 @@ def test_a_flow_of_a_lower_level_stands_while_a_higher_one_fills_the_link() -> N
     assert network.state.left[1] == pytest.approx(60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(capacities, some_flows)
 def test_where_links_serve_in_order_the_older_of_a_level_goes_first(capacity: list[int], flows: list[Flow]) -> None:
     network = Network(capacity)

@@ -68,7 +68,7 @@ def test_a_restarted_controller_comes_back_with_its_old_id(server: P4RuntimeServ
     for _ in range(50):  # The server learns of the broken channel shortly after.
         again = Client(server.port).open()
         again.arbitrate(1)
-        answer = again.inbox.get(timeout=5)
+        answer = again.inbox.get(timeout=60)
         if isinstance(answer, p4runtime_pb2.StreamMessageResponse):
             break
         time.sleep(0.05)
@@ -228,7 +228,7 @@ def test_tls(certificates: Path, mutual: bool) -> None:
             channel = grpc.secure_channel(f"localhost:{server.port}", credentials)
             stub = Client(server.port, channel=channel).stub
             if welcome:
-                assert stub.Capabilities(p4runtime_pb2.CapabilitiesRequest(), timeout=5).p4runtime_api_version
+                assert stub.Capabilities(p4runtime_pb2.CapabilitiesRequest(), timeout=60).p4runtime_api_version
             else:
                 with pytest.raises(grpc.RpcError):
                     stub.Capabilities(p4runtime_pb2.CapabilitiesRequest(), timeout=5)

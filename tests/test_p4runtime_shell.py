@@ -138,9 +138,9 @@ def test_packet_io_and_digest(server: P4RuntimeServer) -> None:
     digest.max_list_size = 1
     digest.insert()
     switch.receive(1, ethernet(source=0xAB, ether_type=0x88CC), 0)
-    arrived = sh.client.get_stream_packet("packet", timeout=5)
+    arrived = sh.client.get_stream_packet("packet", timeout=60)
     assert arrived.packet.payload == ethernet(source=0xAB, ether_type=0x88CC)
-    learned = sh.client.get_stream_packet("digest", timeout=5)
+    learned = sh.client.get_stream_packet("digest", timeout=60)
     assert learned.digest.data[0].struct.members[0].bitstring == b"\xab"
 
 

@@ -57,7 +57,7 @@ PLACES = [(name, place) for name in NAMES for place in places(PROGRAMS[name])]
 DAMAGE = [None, "x", -1, 3, [], {}, True, "0xzz", 10**9]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(PLACES), st.sampled_from(["delete", *range(len(DAMAGE))]))
 def test_damage_anywhere_is_refused_in_words_or_harmless(where: tuple[str, tuple[Any, ...]], damage: str | int) -> None:
     name, place = where

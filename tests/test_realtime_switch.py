@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import shutil
 import socket
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +25,7 @@ from soft_switch.realtime.serving import PortSpec, check_ports
 from soft_switch.traffic_manager import wire_bytes
 from tests.cli_support import COMMAND, finished, free_address, one_error
 from tests.controller_support import eventually
-from tests.realtime_support import controlled, fresh_prefix, real_kernel, switch_on
+from tests.realtime_support import controlled, fresh_prefix, needs_ping, real_kernel, switch_on
 from topologies import namespaces
 from topologies.namespaces import Realised
 from topologies.topology import tor
@@ -69,6 +71,24 @@ def network_interfaces(rack: Realised) -> Iterator[list[PacketSocket]]:
 
 
 class TestPackets:
+    @real_kernel
+    def test_the_queue_trace_has_a_row_for_every_packet(self, rack: Realised, tmp_path: Path) -> None:
+        trace = tmp_path / "queues.csv"
+        with (
+            switch_on(rack, TOPOLOGY, 0, "--queue-trace", str(trace)) as (address, process),
+            controlled(address, TOPOLOGY),
+            network_interfaces(rack) as (sender, receiver, _),
+        ):
+            for number in range(5):
+                sender.send(frame(0, 1, Stage.COLLECTIVE, 1000, bytes(100 + number)))
+            for _ in range(5):
+                eventually(lambda: receiver.take() is not None)
+            process.end()
+        rows = list(csv.DictReader(trace.open()))
+        assert Counter(row["event"] for row in rows if row["port"] == "2") == {"enqueue": 5, "dequeue": 5}
+        assert all(int(row["waited_ns"]) >= 0 for row in rows)
+
+    @needs_ping
     @real_kernel
     def test_pings_cross_a_switch_that_its_controller_has_filled(self, rack: Realised) -> None:
         with switch_on(rack, TOPOLOGY) as (address, _), controlled(address, TOPOLOGY):
@@ -214,6 +234,9 @@ class TestInterfaces:
             (("-i", "1@"), "does not say PORT@INTERFACE"),
             (("-i", "1@lo@fast"), "is not a rate"),
             (("-i", "1@lo", "--rate", "0"), "is not a rate"),
+            (("--queue-trace", "queues.csv"), "need a port"),
+            (("--device-config", "program.json"), "go together"),
+            (("--empty", "--device-config", "program.json", "--p4info", "program.p4info.txtpb"), "exclude each other"),
         ],
     )
     def test_absurd_ports_and_rates_are_named(self, arguments: tuple[str, ...], words: str) -> None:

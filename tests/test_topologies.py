@@ -13,7 +13,7 @@ import pytest
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.entries import ActionCall, Exact, GroupRef, Lpm, ProfileGroup, ProfileMember, TableEntry
 from tests.cli_support import finished, one_error
-from tests.realtime_support import controlled, fresh_prefix, real_kernel, switch_on
+from tests.realtime_support import controlled, fresh_prefix, needs_ping, real_kernel, switch_on
 from topologies import catalogue, cleanup, namespaces
 from topologies.errors import TopologyError
 from topologies.topology import End, Topology, cables, leaf_spine, tor, two_tors
@@ -128,6 +128,7 @@ def test_topologies_are_set_up_and_taken_down_by_command() -> None:
     assert [line.split()[0] for line in listed] == list(catalogue.CATALOGUE)
 
 
+@needs_ping
 @real_kernel
 def test_hosts_of_two_racks_reach_each_other_over_the_spine() -> None:
     topologies = leaf_spine(2, 1, 20_000_000, spines=1)

@@ -24,6 +24,8 @@ POLL_NS = 30_000
 ARRIVALS_PER_TURN = 4
 """Frames taken from one port before departures have their turn: bounds how late they get."""
 DEPARTURES_PER_TURN = 16
+IDLE_S = 0.5
+"""The longest sleep: a signal just before it begins is seen only after it."""
 
 
 class FrameSocket(Protocol):
@@ -150,7 +152,7 @@ class Driver:
     def _wait(self) -> bool:
         """Until a frame may have come or a port's link is almost free; True for the former."""
         next_ns = self.pacer.next_ns
-        timeout_s = None if next_ns is None else max(0, next_ns - self._clock() - POLL_NS) / 1e9
+        timeout_s = IDLE_S if next_ns is None else max(0, next_ns - self._clock() - POLL_NS) / 1e9
         # epoll itself counts in milliseconds, select in microseconds.
         ready, _, _ = select.select((self._poll,), (), (), timeout_s)
         return bool(ready)

@@ -7,15 +7,17 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from soft_switch.p4runtime.server import DEFAULT_ADDRESS, P4RuntimeServer, serve
+from soft_switch.queue_trace import csv_recorder, traced
 from soft_switch.realtime.driver import Driver
 from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.packet_socket import PacketSocket
-from soft_switch.switch import Switch
+from soft_switch.switch import NewPort, Switch
 
 THREAD_TURN_S = 50e-6
 """How long the packet loop waits for another thread of the process: Python's own 5 ms are eight frames at 20 Mb/s."""
@@ -49,16 +51,29 @@ def check_ports(ports: Sequence[PortSpec]) -> None:
 
 
 @contextlib.contextmanager
-def opened(ports: Sequence[PortSpec], say: Callable[[str], None] = print) -> Iterator[Driver]:
+def opened(
+    ports: Sequence[PortSpec],
+    say: Callable[[str], None] = print,
+    *,
+    cpu_port: int | None = None,
+    queue_trace: Path | None = None,
+) -> Iterator[Driver]:
     """A switch with these ports, ready to run; interfaces are given back at the end.
+
+    ``queue_trace``: a file for what happens in the queues (:mod:`soft_switch.queue_trace`).
 
     Raises:
         InterfaceError: a port or interface is given twice, or an interface cannot be opened.
         PortConfigError: a rate is not positive.
+        PortError: the CPU port is one of the ports.
+        QueueTraceError: the file cannot be written.
     """
     check_ports(ports)
-    switch = Switch()
     with contextlib.ExitStack() as stack:
+        new_port: NewPort | None = None
+        if queue_trace is not None:
+            new_port = traced(time.monotonic_ns, stack.enter_context(csv_recorder(queue_trace)))
+        switch = Switch(cpu_port, new_port)
         sockets = {}
         for port in ports:
             switch.add_port(port.number, port.rate_bps)
@@ -71,6 +86,8 @@ def opened(ports: Sequence[PortSpec], say: Callable[[str], None] = print) -> Ite
 def run_on_interfaces(
     ports: Sequence[PortSpec],
     *,
+    cpu_port: int | None = None,
+    queue_trace: Path | None = None,
     device_config: Path | None = None,
     p4info: Path | None = None,
     device_id: int = 1,
@@ -84,7 +101,7 @@ def run_on_interfaces(
     """
     ending = {signal.SIGINT, signal.SIGTERM}
     _take_precedence()
-    with opened(ports, say) as driver:
+    with opened(ports, say, cpu_port=cpu_port, queue_trace=queue_trace) as driver:
         before = {number: signal.signal(number, lambda _number, _frame: driver.stop()) for number in ending}
         # The server's threads inherit this: signals are for this thread, and end its sleep.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ending)

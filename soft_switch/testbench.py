@@ -1,0 +1,116 @@
+"""A switch to experiment with: one program, ports of any rate, packets at given times, and a trace of every queue.
+
+On the virtual clock: exact, and the same in every run. See docs/soft_switch.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, SupportsBytes
+
+from soft_switch.errors import ArtifactError
+from soft_switch.events import VirtualClock
+from soft_switch.network import Link, VirtualNetwork
+from soft_switch.pipeline import Pipeline
+from soft_switch.queue_trace import QueueEvent, traced
+from soft_switch.switch import Switch
+from soft_switch.tables import Table
+from soft_switch.traffic_manager import QueueConfig
+
+
+class Frame(NamedTuple):
+    """A frame that has left by a port; ``time_ns`` is when its last bit has."""
+
+    time_ns: int
+    port: int
+    data: bytes
+
+
+class Testbench:
+    """A program between ports.
+
+    Attributes:
+        pipeline: the program's tables, registers, counters, meters, value sets and replication.
+        switch: for :func:`soft_switch.p4runtime.server.serve`, to set all that over P4Runtime instead.
+        trace: what happened in the queues, in order of time.
+        packet_ins: frames that left by the CPU port.
+    """
+
+    __test__ = False  # What pytest takes for a test by its name.
+
+    def __init__(self, pipeline: Pipeline, cpu_port: int | None = None) -> None:
+        """``cpu_port``: the port whose packets go to ``packet_ins`` instead of a link."""
+        self.pipeline = pipeline
+        self.trace: list[QueueEvent] = []
+        self.packet_ins: list[Frame] = []
+        self._sent: list[Frame] = []
+        self._clock = VirtualClock()
+        self._network = VirtualNetwork(self._clock)
+        self.switch = Switch(cpu_port, traced(lambda: self._clock.now_ns, self.trace.append))
+        self.switch.install(pipeline)
+        self.switch.on_packet_in = lambda data: self.packet_ins.append(Frame(self._clock.now_ns, cpu_port or 0, data))
+
+    @classmethod
+    def load(cls, program: Path | str, cpu_port: int | None = None) -> Testbench:
+        """A testbench for the JSON that ``p4c-bm2-ss`` wrote to the file ``program``.
+
+        Raises:
+            ArtifactError: the file cannot be read, or is no such program.
+            UnsupportedConstructError: the program uses something that this switch does not run.
+        """
+        try:
+            text = Path(program).read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"cannot read {program}: {error.strerror}") from error
+        return cls(Pipeline.load(text), cpu_port)
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The program's tables, by the names that P4Info gives them."""
+        return self.pipeline.tables
+
+    @property
+    def now_ns(self) -> int:
+        """The virtual time."""
+        return self._clock.now_ns
+
+    def add_port(self, number: int, rate_bps: int, queues: Sequence[QueueConfig] | None = None) -> None:
+        """A port with a link of ``rate_bps`` (preamble, FCS and gap count) behind eight queues, queue 0 first.
+
+        Raises:
+            PortError: the number is in use.
+            PortConfigError: a rate, limit or share that no port can have.
+        """
+        self._network.attach_host(self.switch, number, _Receiver(self._sent, number), Link(rate_bps, 0), queues)
+
+    def send(self, port: int, packet: SupportsBytes, at_ns: int | None = None) -> None:
+        """Let ``packet`` (bytes, or what Scapy makes) arrive by ``port`` at that time, by default now.
+
+        Raises:
+            ClockError: the time is past.
+        """
+        self._clock.call_at(self.now_ns if at_ns is None else at_ns, self._arrive, port, bytes(packet))
+
+    def run(self, until_ns: int | None = None) -> list[Frame]:
+        """Run until nothing is on its way, or to that time; the frames that left meanwhile."""
+        self._sent.clear()
+        self._clock.run(until_ns)
+        return self._sent.copy()
+
+    def _arrive(self, port: int, data: bytes) -> None:
+        self.switch.receive(port, data, self._clock.now_ns)
+
+
+class _Receiver:
+    """What is plugged into a port: it sends nothing itself."""
+
+    def __init__(self, frames: list[Frame], port: int) -> None:
+        self._frames = frames
+        self._port = port
+
+    def pull(self, _now_ns: int) -> bytes | None:
+        return None
+
+    def receive(self, data: bytes, now_ns: int) -> None:
+        self._frames.append(Frame(now_ns, self._port, data))
