@@ -20,7 +20,7 @@ header bridge_t {
 // What the chip counts of a packet's bytes beyond the frame as v1model counts it: everywhere the frame check sequence, in
 // egress what ingress put in front.
 #define FCS_BYTES 4
-#define BRIDGED_FCS_BYTES(hdr) (sizeInBytes((hdr).bridge) + FCS_BYTES)
+#define BRIDGED_FCS_BYTES(hdr) (sizeInBytes(hdr.bridge) + FCS_BYTES)
 
 struct bridged_headers_t {
     bridge_t  bridge;
