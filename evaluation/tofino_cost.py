@@ -7,12 +7,14 @@ is what the feature takes. That is not a sum: what shares a stage, a table or a 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,60 +82,67 @@ def _phv_bits(described: Any) -> int:
     return sum(size["bits_occupied"] for kind in described.values() for size in kind)
 
 
-def compiled_without(features: Iterable[Feature], name: str, keep: Path | None = None) -> Resources:
-    """What the artifact ``name`` takes without ``features``; ``keep`` is a new folder for all that is made of it.
+def compiled_without(features: Iterable[Feature], name: str) -> Resources | None:
+    """What the artifact ``name`` takes without ``features``; None if the compiler finds no place for it.
 
     Raises:
-        EvaluationError: it does not compile, or does not fit.
+        EvaluationError: the sources have changed, or the reports are not as expected.
     """
-    features = tuple(features)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = keep or Path(temporary) / "p4src"
+        folder = Path(temporary) / "p4src"
         write_without(features, folder)
         build = folder / "build"
         build.mkdir()
         try:
             make_tofino(name, build)
-        except subprocess.CalledProcessError as error:
-            left_out = ", ".join(feature.name for feature in features) or "anything left out"
-            raise EvaluationError(f"without {left_out}: {error.cmd[0]} ended with {error.returncode}") from None
+        except subprocess.CalledProcessError:
+            return None
         return read_reports(build / name)
 
 
-def markdown(rows: Sequence[tuple[str, Resources]]) -> str:
+def markdown(rows: Sequence[tuple[str, Resources | None]]) -> str:
     """The table for people: the first row as it is, the others as differences to it."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
     whole = rows[0][1]
-    for name, resources in rows:
-        if resources is whole:
-            cells = [f"{count:,}" for count in asdict(resources).values()]
+    if whole is None:
+        raise EvaluationError("the program does not compile as it is; the compiler's messages are above")
+    lines = [_line(HEADINGS), "|---" * len(HEADINGS) + "|", _line((rows[0][0], *map("{:,}".format, astuple(whole))))]
+    for name, left in rows[1:]:
+        if left is None:
+            cells = ["no place found", *[""] * (len(HEADINGS) - 2)]
         else:
-            base = asdict(whole)
-            cells = [
-                f"{count - base[kind]:+,}" if count != base[kind] else "" for kind, count in asdict(resources).items()
-            ]
-        lines.append("| " + " | ".join((name, *cells)) + " |")
+            pairs = zip(astuple(left), astuple(whole), strict=True)
+            cells = [f"{here - there:+,}" if here != there else "" for here, there in pairs]
+        lines.append(_line((name, *cells)))
     return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for cost-CHIP.md.")
 @click.option("--chip", type=click.Choice(list(CHIPS)), default="tofino", show_default=True)
-def tofino_cost(out: Path, chip: str) -> None:
+@click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, help="Compilations at a time.")
+def tofino_cost(out: Path, chip: str, jobs: int) -> None:
     """Compile without each feature, and write what each takes."""
     if shutil.which(TOFINO_COMPILER) is None:
         raise EvaluationError(f"{TOFINO_COMPILER} is not on the PATH; see docs/deploy.md for where to get p4c")
-    variants = {WHOLE: (), **{feature.name: (feature,) for feature in FEATURES}, NONE: FEATURES}
-    rows = []
-    for name, features in variants.items():
-        rows.append((name, compiled_without(features, CHIPS[chip])))
+    variants: dict[str, tuple[Feature, ...]] = {WHOLE: (), **{one.name: (one,) for one in FEATURES}, NONE: FEATURES}
+
+    def compiled(name: str) -> tuple[str, Resources | None]:
+        left = compiled_without(variants[name], CHIPS[chip])
         click.echo(f"{name}: done", err=True)
+        return name, left
+
+    with ThreadPoolExecutor(jobs) as pool:
+        table = markdown(list(pool.map(compiled, variants)))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / f"cost-{chip}.md").write_text(markdown(rows), "utf-8")
+        (out / f"cost-{chip}.md").write_text(table, "utf-8")
     except OSError as error:
         raise EvaluationError(f"cannot write {out}: {error.strerror}; choose another folder with --out") from None
-    click.echo(markdown(rows), nl=False)
+    click.echo(table, nl=False)
 
 
 if __name__ == "__main__":

@@ -78,8 +78,11 @@ FEATURES = (
     Feature(
         "ratchet",
         (
-            Edit("tna/mfs.p4", "        remember.apply(hdr.inner.mfs, meta.path.src_addr, now, meta, cell, rule);\n"),
-            Edit("tna/mfs.p4", "        ratchet.apply(hdr.inner.mfs, cell, rule, meta);\n"),
+            Edit(
+                "tna/mfs.p4",
+                "        remember.apply(honoured, hdr.inner.mfs, meta.path.src_addr, now, meta, cell, rule);\n",
+            ),
+            Edit("tna/mfs.p4", "        ratchet.apply(honoured, hdr.inner.mfs, cell, rule, meta);\n"),
         ),
     ),
     Feature(

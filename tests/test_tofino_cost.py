@@ -62,6 +62,7 @@ def test_the_last_word_of_the_reports_counts(tmp_path: Path) -> None:
 
 def test_what_a_feature_takes_is_shown_as_a_difference() -> None:
     whole, less = Resources(11, 12, 1000, 3, 2, 3, 3, 9, 15), Resources(10, 12, 900, 3, 2, 3, 3, 9, 15)
-    lines = markdown([("all of it", whole), ("ECMP", less)]).splitlines()
+    lines = markdown([("all of it", whole), ("ECMP", less), ("last hop", None)]).splitlines()
     assert lines[2] == "| all of it | 11 | 12 | 1,000 | 3 | 2 | 3 | 3 | 9 | 15 |"
     assert lines[3] == "| ECMP | -1 |  | -100 |  |  |  |  |  |  |"
+    assert lines[4] == "| last hop | no place found |  |  |  |  |  |  |  |  |"

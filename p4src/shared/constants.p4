@@ -6,12 +6,6 @@ const bit<16> ETHERTYPE_IPV4 = 0x0800;
 const bit<16> ETHERTYPE_IPV6 = 0x86DD;
 const bit<16> ETHERTYPE_MFS = 0x88B5;
 
-const bit<4> IPV4_VERSION = 4;
-const bit<4> IPV6_VERSION = 6;
-const bit<4> IPV4_IHL = 5;          // words of a header without options
-const bit<2> ECN_NOT_CAPABLE = 0;
-const bit<2> ECN_CONGESTED = 3;
-
 const bit<8> PROTOCOL_TCP = 6;
 const bit<8> PROTOCOL_UDP = 17;
 
@@ -36,7 +30,7 @@ const code_t CODE_MAX = 255;
 // Wide enough for remaining - slack + bias before it saturates, its sign included.
 typedef bit<16> wide_code_t;
 
-// An idle gap that counts as endless, 9 minutes: half of what Tofino's clock counts, since it tells gaps by a sign.
+// An idle gap that counts as endless, 9 minutes, and the largest: half of what Tofino's clock counts before it wraps.
 const bit<32> IDLE_GAP_NEVER_US = 0x1FFFFFFF;
 
 // Why a packet went nowhere: the index into the counter `discarded`.
@@ -70,7 +64,6 @@ typedef bit<11> completion_t;   // stage, level, late, octave of |slack|: packet
 #define RMLQ_ENTRIES 512         // two epochs of the largest policy
 #define PROGRESS_CELLS 65536     // batches in flight: 16 hash bits keep collisions rare
 #define RATCHET_CELLS 65536      // flows in flight
-#define LEVELS 8                 // as many as a port has queues
 #define DSCP_ENTRIES 1024        // the levels of 128 ports
 #define PORT_LEVEL_CELLS 4096    // 512 ports x 8 levels
 #define LAXITY_CELLS 512         // 4 stages x 8 levels x 16 buckets

@@ -8,9 +8,9 @@ control WellFormed(in headers_t hdr, in bool unparsed, inout metadata_t meta) {
     apply {
         if (unparsed || meta.bad_checksum) {
             meta.discard_reason = DISCARD_MALFORMED;
-        } else if (hdr.ipv4.isValid() && (hdr.ipv4.version != IPV4_VERSION || hdr.ipv4.ihl != IPV4_IHL)) {
+        } else if (hdr.ipv4.isValid() && (hdr.ipv4.version != 4 || hdr.ipv4.ihl != 5)) {
             meta.discard_reason = DISCARD_MALFORMED;
-        } else if (hdr.ipv6.isValid() && hdr.ipv6.version != IPV6_VERSION) {
+        } else if (hdr.ipv6.isValid() && hdr.ipv6.version != 6) {
             meta.discard_reason = DISCARD_MALFORMED;
         } else if (hdr.mfs.isValid() && meta.trusted && (hdr.mfs.version != MFS_VERSION || hdr.mfs.stage > STAGE_MAX)) {
             // A stamp that is not honoured is not judged.

@@ -24,17 +24,17 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
         key = { meta.level[2:0] : exact @name("level"); }
         actions = { mark_above; never_mark; }
         default_action = never_mark;
-        size = LEVELS;
+        size = 8;
     }
 
     apply {
         ecn.apply();
         if (margin_us[31:31] == 1) {
-            if (hdr.ipv4.isValid() && hdr.ipv4.ecn != ECN_NOT_CAPABLE) {
-                hdr.ipv4.ecn = ECN_CONGESTED;
+            if (hdr.ipv4.isValid() && hdr.ipv4.ecn != 0) {
+                hdr.ipv4.ecn = 3;
             }
-            if (hdr.ipv6.isValid() && hdr.ipv6.ecn != ECN_NOT_CAPABLE) {
-                hdr.ipv6.ecn = ECN_CONGESTED;
+            if (hdr.ipv6.isValid() && hdr.ipv6.ecn != 0) {
+                hdr.ipv6.ecn = 3;
             }
         }
     }
@@ -42,11 +42,10 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
 
 // The level in the DSCP, for whoever orders packets behind this switch and does not know the shim.
 control ClassSelector(in bit<9> egress_port, inout headers_t hdr, in metadata_t meta) {
-    bit<6> class;
-
     @name(".write_dscp")
     action write_dscp(bit<6> dscp) {
-        class = dscp;
+        hdr.ipv4.dscp = dscp;
+        hdr.ipv6.dscp = dscp;
     }
 
     @name(".keep_dscp")
@@ -66,16 +65,7 @@ control ClassSelector(in bit<9> egress_port, inout headers_t hdr, in metadata_t 
     }
 
     apply {
-        switch (dscp.apply().action_run) {
-            write_dscp : {
-                // Only into the header that is there: on Tofino the fields of others may lie in the same place.
-                if (hdr.ipv4.isValid()) {
-                    hdr.ipv4.dscp = class;
-                } else if (hdr.ipv6.isValid()) {
-                    hdr.ipv6.dscp = class;
-                }
-            }
-        }
+        dscp.apply();
     }
 }
 

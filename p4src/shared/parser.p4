@@ -31,9 +31,9 @@ parser PacketParser(packet_in packet, inout headers_t hdr, inout metadata_t meta
         ipv4_header.apply(packet, hdr.ipv4, meta);
         // Of a fragmented datagram no part is told by its ports, so that all parts take one path.
         transition select(hdr.ipv4.ihl, hdr.ipv4.flags[0:0], hdr.ipv4.fragment_offset, hdr.ipv4.protocol) {
-            (IPV4_IHL, 0, 0, PROTOCOL_TCP) : parse_ports;
-            (IPV4_IHL, 0, 0, PROTOCOL_UDP) : parse_ports;
-            default                        : accept;
+            (5, 0, 0, PROTOCOL_TCP) : parse_ports;
+            (5, 0, 0, PROTOCOL_UDP) : parse_ports;
+            default                 : accept;
         }
     }
 

@@ -7,7 +7,7 @@
 #include "../shared/ratchet_rule.p4"
 #include "bridge.p4"
 
-control Remember(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t meta, out bit<16> cell,
+control Remember(in bool honoured, in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t meta, out bit<16> cell,
                  out ratchet_t rule) {
     // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
     @name(".ratchet_flow")
@@ -62,7 +62,7 @@ control Remember(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t
         convert();
         look_back();
         cell = identity[15:0];
-        if (meta.discard_reason == DISCARD_NOTHING && mfs.isValid() && mfs.stage != STAGE_NONE) {
+        if (honoured && mfs.stage != STAGE_NONE) {
             known = claim.execute(cell);
             idle = touch.execute(cell);
         }
@@ -70,7 +70,7 @@ control Remember(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t
     }
 }
 
-control Ratchet(in mfs_t mfs, in bit<16> cell, in ratchet_t rule, inout metadata_t meta) {
+control Ratchet(in bool honoured, in mfs_t mfs, in bit<16> cell, in ratchet_t rule, inout metadata_t meta) {
     // The level that the flow has reached.
     @name(".ratchet_level")
     Register<wide_level_t, bit<16>>(RATCHET_CELLS, 0) ratchet_level;
@@ -96,7 +96,7 @@ control Ratchet(in mfs_t mfs, in bit<16> cell, in ratchet_t rule, inout metadata
     };
 
     apply {
-        if (meta.discard_reason == DISCARD_NOTHING && mfs.isValid() && mfs.stage != STAGE_NONE) {
+        if (honoured && mfs.stage != STAGE_NONE) {
             if (rule == RATCHET_RESTART || meta.level == (wide_level_t)SCAVENGER) {
                 meta.level = restart.execute(cell);
             } else if (rule == RATCHET_RISE) {

@@ -31,7 +31,7 @@ parser MfsParser(packet_in packet, out headers_t hdr, inout metadata_t meta, ino
 
 control MfsVerifyChecksum(inout headers_t hdr, inout metadata_t meta) {
     apply {
-        verify_checksum(hdr.ipv4.isValid() && hdr.ipv4.ihl == IPV4_IHL, IPV4_CHECKSUM_FIELDS, hdr.ipv4.checksum,
+        verify_checksum(hdr.ipv4.isValid() && hdr.ipv4.ihl == 5, IPV4_CHECKSUM_FIELDS, hdr.ipv4.checksum,
                         HashAlgorithm.csum16);
     }
 }

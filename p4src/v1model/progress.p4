@@ -9,16 +9,15 @@ control Progress(inout mfs_t mfs) {
     // The batch a cell belongs to. Another batch takes the cell over, and never sees its predecessor's layer.
     @name(".progress_batch")
     register<bit<32>>(PROGRESS_CELLS) progress_batch;
-    // The highest layer seen.
     @name(".progress_layer")
-    register<bit<8>>(PROGRESS_CELLS) progress_layer;
+    register<bit<8>>(PROGRESS_CELLS) progress_layer;    // the highest layer seen
 
     bit<16> cell;
     bit<32> held_batch;
     bit<8>  held_layer;
 
     apply {
-        hash(cell, HashAlgorithm.crc16, 16w0, { mfs.batch }, (bit<32>)PROGRESS_CELLS);
+        hash(cell, HashAlgorithm.crc16, 16w0, { mfs.batch }, 32w65536);
         progress_batch.read(held_batch, (bit<32>)cell);
         progress_layer.read(held_layer, (bit<32>)cell);
         if (held_batch == mfs.batch && held_layer > mfs.current_layer) {

@@ -19,7 +19,7 @@ control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32>
     RatchetRule() ratchet_rule;
 
     ratchet_t rule;
-    bit<32> identity;   // its low bits name the cell
+    bit<32> identity;
     bit<32> cell;
     bit<32> held_flow;
     bit<32> held_seen;
