@@ -84,7 +84,7 @@ def _words(estimate: Estimate, sign: str = "") -> str:
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for rotation.md.")
 @click.option("--requests", type=click.IntRange(min=5), default=60, show_default=True, help="Requests of a run.")
-@click.option("--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="Runs of a variant.")
+@click.option("--seeds", type=click.IntRange(min=1), default=12, show_default=True, help="Runs of a variant.")
 def rotation(out: Path, requests: int, seeds: int) -> None:
     """Measure what rotating queues would gain, and write rotation.md."""
     try:

@@ -23,11 +23,12 @@ TOFINO_DRIVER = "p4c"
 """Runs the Tofino compiler, the assembler and what else makes a loadable program; needs the compiler beside it."""
 CONF_WRITER = "p4c-gen-conf"
 NOT_MEANT = {
-    "uninitialized-use": "metadata starts as zero, headers as invalid; registers' actions run after operands are set",
+    "uninitialized-use": "metadata starts as zero (on Tofino by pa_auto_init_metadata) and headers as invalid; what "
+    "registers' actions use is set before they run, and what they give is not looked at where they did not",
     "uninitialized-out-param": "as before, of what a parser gives",
     "invalid-header": "on Tofino codes are computed of packets without a stamp too, and not looked at",
 }
-"""Warnings that are not given, and why each does not apply."""
+"""Warnings that are not given, and why each does not apply; docs/tofino.md has those that cannot be silenced."""
 VALUE_BITS = 32
 MANTISSA_BITS = 3
 
