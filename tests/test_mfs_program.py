@@ -16,6 +16,8 @@ from soft_switch.externs import MeterConfig
 from soft_switch.tables import ActionCall, Exact, Group
 from tests.program import UNTAGGED_LEVEL, UNTRUSTED_LEVEL, Program, anything, ether, ipv4_to, ipv6_to
 
+pytestmark = pytest.mark.usefixtures("run_as")
+
 NO_ROUTE, MALFORMED, TTL = 0, 1, 2
 BIAS = bias_code(100e9)
 
