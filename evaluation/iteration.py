@@ -53,6 +53,7 @@ class ServingConfig:
         sequence_parallel: sequences are spread over the unit's servers, so keys and values are gathered in each layer.
         laxity_deadlines: flows have the deadlines of a clairvoyant, see :mod:`evaluation.laxity`.
         hopeless_last: requests that cannot be in time any more are computed after all others (:mod:`.hopeless`).
+        compute_estimate: what schedulers are told that computing takes is the truth times this.
     """
 
     cluster: Cluster
@@ -68,6 +69,7 @@ class ServingConfig:
     sequence_parallel: bool = False
     laxity_deadlines: bool = False
     hopeless_last: bool = False
+    compute_estimate: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -84,6 +86,8 @@ class ServingConfig:
             raise ServingError(f"kv_nics must divide a unit's {unit_nics} NICs, it is {self.kv_nics}")
         if self.collective_factor < 0:
             raise ServingError(f"collective_factor must not be negative, it is {self.collective_factor}")
+        if self.compute_estimate < 0:
+            raise ServingError(f"compute_estimate must not be negative, it is {self.compute_estimate}")
 
     @property
     def scaled_nic_bits_per_second(self) -> int:
@@ -176,11 +180,12 @@ class Iteration:
 
     @property
     def compute_left_ns(self) -> int:
-        """Computing that is left, the running step's included, nanoseconds."""
+        """Computing that is left as it is estimated, the running step's included, nanoseconds."""
         now_ns = self._network.now_ns
-        return sum(map(self._step_compute_ns, range(self._computed_steps, self._steps))) + max(
+        left = sum(map(self._step_compute_ns, range(self._computed_steps, self._steps))) + max(
             0, self._computing_until_ns - now_ns
         )
+        return self._estimated(left)
 
     def flows(self) -> Iterator[tuple[int, FlowSpec]]:
         """All flows that the batch sends from beginning to end, each with the host it leaves."""
@@ -221,13 +226,16 @@ class Iteration:
         last_kv = longest_chunk * self._layers_of(self._steps - 1) * self._kv_bytes // len(self._hosts)
         exchanged = [self._scaled(total) if (total := self._collective_bytes(step)) else 0 for step in steps]
         return BatchTimes(
-            compute_ns=tuple(self._step_compute_ns(step) for step in steps),
+            compute_ns=tuple(self._estimated(self._step_compute_ns(step)) for step in steps),
             collective_ns=tuple(transmission_ns(count, rate) for count in exchanged),
             hand_over_ns=transmission_ns(self._scaled(last_kv), rate),
             hand_over_early=config.hand_over_early,
             layers_per_step=config.layers_per_step,
             bits_per_second=rate,
         )
+
+    def _estimated(self, duration_ns: int) -> int:
+        return round(duration_ns * self._config.compute_estimate)
 
     def _layers_of(self, step: int) -> int:
         return min(self._config.layers_per_step, self._config.model.layers - step * self._config.layers_per_step)

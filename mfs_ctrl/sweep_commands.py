@@ -22,6 +22,7 @@ DEFAULT_VARIANTS = (
     "static-reuse",
     "mfs-hosts",
     "mfs",
+    "llf",
     "ceiling",
 )
 
@@ -55,6 +56,22 @@ DEFAULT_VARIANTS = (
     show_default=True,
     help="Objectives are the low-load TTFT times this; may be repeated.",
 )
+@click.option(
+    "--layout",
+    "layouts",
+    type=click.Choice(("packed", "spread")),
+    multiple=True,
+    default=("packed",),
+    show_default=True,
+    help="A unit's servers at one edge switch, or each at another; may be repeated.",
+)
+@click.option(
+    "--tenants",
+    multiple=True,
+    default=("alike",),
+    show_default=True,
+    help="How two tenants differ: alike, loose, eager, bulk; may be repeated.",
+)
 @click.option("--servers", type=click.IntRange(min=1), default=256, show_default=True, help="Of 8 GPUs and 8 NICs.")
 @click.option("--requests", type=click.IntRange(min=3), default=1536, show_default=True, help="A third is warm-up.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="How many, the same for all.")
@@ -73,6 +90,8 @@ def sweep(
     rates: tuple[float, ...],
     overs: tuple[int, ...],
     factors: tuple[float, ...],
+    layouts: tuple[str, ...],
+    tenants: tuple[str, ...],
     servers: int,
     requests: int,
     seeds: int,
@@ -96,6 +115,8 @@ def sweep(
         rates_per_gpu=rates,
         oversubscriptions=overs,
         slo_factors=factors,
+        layouts=layouts,
+        tenants=tenants,
         servers=servers,
         requests=requests,
         trace=trace,

@@ -8,7 +8,6 @@ ends with an error, and the request, where a device breaks its word: see `Fuzzer
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import resource
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -555,30 +555,32 @@ def fuzzer_of(name: str, seed: int) -> Fuzzer:
     return Fuzzer(config.p4_device_config, config.p4info, random.Random(seed))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, help="file for the request that broke something, in binary")
-    parser.add_argument("--configs", type=float, default=0.02, help="share of steps that set a pipeline config")
-    args = parser.parse_args()
-    rnd = random.Random(args.seed)
-    devices = [fuzzer_of(name, args.seed) for name in PROGRAMS]
-    ends = time.monotonic() + args.seconds
+@click.command()
+@click.option("--seconds", type=float, default=60, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--configs", type=float, default=0.02, show_default=True, help="Share of steps that set a pipeline config."
+)
+@click.option("--keep", type=click.Path(path_type=Path), help="File for a request that broke something, in binary.")
+def main(seconds: float, seed: int, configs: float, keep: Path | None) -> None:
+    """Send random requests to devices for so many seconds."""
+    rnd = random.Random(seed)
+    devices = [fuzzer_of(name, seed) for name in PROGRAMS]
+    ends = time.monotonic() + seconds
     steps, half_kib = 0, 0
     while time.monotonic() < ends:
         for fuzzer in devices:
             try:
-                if rnd.random() < args.configs:
+                if rnd.random() < configs:
                     fuzzer.config(rnd)
                 else:
                     fuzzer.step()
             except Broken as error:
-                if args.keep is not None:
-                    args.keep.write_bytes(error.request.SerializeToString())
+                if keep is not None:
+                    keep.write_bytes(error.request.SerializeToString())
                 raise
             steps += 1
-        if not half_kib and time.monotonic() > ends - args.seconds / 2:
+        if not half_kib and time.monotonic() > ends - seconds / 2:
             half_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     total: Counter[tuple[str, int]] = Counter()
     for fuzzer in devices:

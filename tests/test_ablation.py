@@ -15,7 +15,7 @@ from rich.console import Console
 
 from evaluation import ablation
 from evaluation.ablation_rows import COLUMNS, Row, RowFile
-from evaluation.errors import EvaluationError
+from evaluation.errors import EvaluationError, ServingError
 from evaluation.experiment import alone_on_the_rack, run
 from evaluation.intervals import gap_closed, mean_interval, paired_difference
 from evaluation.laxity import BatchTimes
@@ -254,6 +254,22 @@ def test_a_request_that_just_makes_it_alone_has_no_laxity(early: bool) -> None:
     # To a nanosecond of rounding for each flow in a row.
     assert all(laxity >= -8 for _, laxity in left)
     assert min(laxity for stage, laxity in left if stage == Stage.COLLECTIVE) <= 8
+
+
+def test_a_wrong_estimate_of_computing_moves_laxity_deadlines_and_nothing_else() -> None:
+    def first_collective(estimate: float) -> tuple[int, int]:
+        config = replace(serving.tiny(), laxity_deadlines=True, compute_estimate=estimate)
+        network = serving.RecordingNetwork(config.scaled_nic_bits_per_second)
+        [record] = serving.run(config, [serving.request(0, 100)], network).records
+        deadlines = [spec.deadline_ns for _, _, spec in network.flows if spec.stage == Stage.COLLECTIVE]
+        return deadlines[0], record.ttft_ns
+
+    (early, *_), (right, ttft_ns), (late, *_) = map(first_collective, (1.5, 1.0, 0.5))
+    assert right - early == pytest.approx(late - right, abs=8)
+    assert early < right < late
+    assert {first_collective(estimate)[1] for estimate in (0.0, 0.5, 1.5)} == {ttft_ns}
+    with pytest.raises(ServingError, match="compute_estimate"):
+        replace(serving.tiny(), compute_estimate=-1.0)
 
 
 @pytest.mark.parametrize("count", [1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 30 * SEGMENT_BYTES])

@@ -52,13 +52,17 @@ class Heard(IdealNetwork):
         self.pruned.append((self.now_ns, frozenset(requests)))
 
 
-def serve(tokens: list[int], slo_s: list[float], budget: float) -> tuple[Heard, Coordination, Serving]:
+def serve(
+    tokens: list[int], slo_s: list[float], budget: float, compute_estimate: float = 1.0
+) -> tuple[Heard, Coordination, Serving]:
     """Requests that come together, in turn at unit 0 and 1; four layers of 4 bytes of KV a token."""
     requests = [
         Request(index, 0, count, 1, tuple(range(100 * index, 100 * index + block_count(count))))
         for index, count in enumerate(tokens)
     ]
-    config = ServingConfig(replace(LINE, nic_bits_per_second=8_000), TINY_MODEL, SLOW_GPU)
+    config = ServingConfig(
+        replace(LINE, nic_bits_per_second=8_000), TINY_MODEL, SLOW_GPU, compute_estimate=compute_estimate
+    )
     network = Heard(8_000)
     coordination = Coordination(config, network, budget)
     slo_ns = {index: round(slo * SECOND) for index, slo in enumerate(slo_s)}
@@ -81,6 +85,16 @@ def test_what_cannot_make_it_is_given_up_and_counts_against_the_budget() -> None
     assert coordination.given_up == 1
     assert {record.index for record in serving.records} == {0, 1}, "given up is not dropped"
     assert not serve([100, 100], [10**6, 1e-3], 0.4)[0].pruned
+
+
+def test_a_request_is_given_up_in_vain_where_computing_is_overestimated() -> None:
+    batch = serve([100], [10**6], 0.0)[2].batches[0]
+    assert batch.compute_ns > 0
+    enough = 10 * serve([100], [10**6], 0.0)[2].records[0].ttft_ns / SECOND
+    assert not serve([100], [enough], 1.0)[0].pruned
+    network, _, serving = serve([100], [enough], 1.0, compute_estimate=2 * enough * SECOND / batch.compute_ns)
+    assert network.pruned[0] == (0, {0})
+    assert serving.records[0].in_time
 
 
 def test_a_request_returns_when_the_batch_that_was_in_its_way_departs() -> None:

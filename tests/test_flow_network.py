@@ -132,6 +132,24 @@ def test_a_port_that_knows_its_load_promotes_a_last_stage_flow_in_time() -> None
     assert ends.at["first"] == pytest.approx(550, rel=0.01)
 
 
+def test_a_port_that_takes_its_load_for_less_promotes_later() -> None:
+    def promoted_ms(load_error: float) -> int:
+        network = FlowNetwork(RACK, policy.mfs().rules, FlowSettings(load_error=load_error))
+        network.advance([0, 1], BATCH, LAYERS)
+        network.start_flow(1, spec(2, 500, Stage.COLLECTIVE, 10_000), lambda _: None)
+        network.start_flow(0, spec(2, 50, Stage.P2D, 200, LAYERS), lambda _: None)
+        for now_ms in range(1, 200):
+            network.run(now_ms * MS)
+            if network.level(1, 1) == TOP_LEVEL:
+                return now_ms
+        raise AssertionError("never promoted")
+
+    times = [promoted_ms(load_error) for load_error in (0.0, 0.5, 1.0, 1.5)]
+    assert times == sorted(set(times), reverse=True)
+    # Without load it needs 50 ms of 200, and rises a little before MLU 1.
+    assert 130 < times[0] < 150
+
+
 def test_a_last_stage_flow_that_is_late_lets_others_go_first() -> None:
     network = FlowNetwork(RACK, policy.static().rules)
     ends = Ends(network)

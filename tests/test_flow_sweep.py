@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from evaluation.flow_level import sweep as sweeping
 from evaluation.flow_level.cases import CASES, case_named, case_workload
 from evaluation.flow_level.data_centre import data_centre
 from evaluation.flow_level.sweep import FILE, Grid, run_sweep
+from evaluation.flow_level.sweep_parquet import FILE as PARQUET
+from evaluation.flow_level.sweep_parquet import read_parquet
 from evaluation.flow_level.sweep_report import rate_at, report_sweep
 from evaluation.flow_level.variants import VARIANTS, variant_named
 from evaluation.prompts import AGENT_LIKE, CONVERSATION_LIKE, PromptClass, openers, prompts
@@ -61,6 +64,40 @@ def test_finished_points_are_not_run_again(swept: Path, tmp_path: Path, monkeypa
     assert sorted(played) == [("fifo", 1), ("fifo", 2)]
     again = {row.key: row.slo_attainment for row in run_sweep(GRID, swept, jobs=1, console=quiet())}
     assert {row.key: row.slo_attainment for row in rows} == again
+
+
+def test_a_dask_cluster_runs_the_same_points(swept: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask's scheduler and workers are not installed")
+    local = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "protocol": "tcp", "dashboard_address": None}
+    with distributed.LocalCluster(**local) as cluster:
+        rows = run_sweep(GRID, tmp_path, dask=cluster.scheduler_address, console=quiet())
+    expected = {row.key: row.slo_attainment for row in run_sweep(GRID, swept, jobs=1, console=quiet())}
+    assert {row.key: row.slo_attainment for row in rows} == expected
+
+
+def test_without_a_dask_cluster_a_sweep_says_so_and_loses_nothing(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed", reason="Dask's scheduler and workers are not installed")
+    monkeypatch.setattr(sweeping, "DASK_TIMEOUT_S", 1)
+    (tmp_path / FILE).write_text("".join((swept / FILE).read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(EvaluationError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        run_sweep(GRID, tmp_path, dask="tcp://127.0.0.1:9", console=quiet())
+    assert len((tmp_path / FILE).read_text().splitlines()) == 3
+
+
+def test_parquet_has_the_same_rows_and_can_be_reported(swept: Path, tmp_path: Path) -> None:
+    rows = run_sweep(GRID, swept, jobs=1, console=quiet())
+    assert read_parquet(swept / PARQUET) == rows
+    shutil.copy(swept / PARQUET, tmp_path / PARQUET)
+    console = quiet()
+    report_sweep(tmp_path, console)
+    report_sweep(swept, other := quiet())
+    tables = [one.file.getvalue().partition("Pictures")[0] for one in (console, other)]  # type: ignore[attr-defined]
+    assert tables[0] == tables[1] != ""
+    (tmp_path / PARQUET).write_bytes(b"something else")
+    with pytest.raises(EvaluationError, match=r"sweep\.parquet holds no rows of mfs sweep"):
+        report_sweep(tmp_path, quiet())
 
 
 def test_a_report_has_a_table_and_a_picture(swept: Path) -> None:
@@ -168,7 +205,7 @@ def test_every_case_has_a_fabric_and_a_scenario(name: str) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_plays(name: str) -> None:
-    point = sweeping.Point("mixtral-8x22b-agent", 8, 6, 1, 3.0, 0.5, name, 1)
+    point = sweeping.Point("mixtral-8x22b-agent", 8, 6, 1, 3.0, "packed", "alike", 0.5, name, 1)
     row = sweeping.play_point(point, _tiny())
     assert row.variant == variant_named(name).name
     assert row.requests == 4

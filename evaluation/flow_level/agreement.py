@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -74,14 +75,16 @@ class Line:
 
 def compare(
     scenario: Scenario,
-    variants: Sequence[str],
-    rates: Sequence[float],
+    wanted: Sequence[tuple[float, str]],
     seeds: Sequence[int],
     rows: Path,
     count: int,
     deep: bool = True,
 ) -> Iterable[Line]:
-    """A line per rate and variant, as they are found. ``deep``: switches hold whole flows, as scaled ones do."""
+    """A line for each of the ``wanted`` rates and variants, as they are found.
+
+    ``deep``: switches hold whole flows, as scaled ones do.
+    """
     known = (
         RowFile(rows, REQUESTS, SCALE).rows if count == REQUESTS and scenario.scale == SCALE and rows.exists() else {}
     )
@@ -90,24 +93,21 @@ def compare(
     racks = racks_of(scenario)
     fabric: Fabric = BufferedRacks(racks) if deep else racks
     kind = DeepQueues if deep else FlowNetwork
-    wanted = [(scenario.name, rate, name, seed) for rate in rates for name in variants for seed in seeds]
     # Objectives by packets take as long as a run; without any run to make they are not needed.
     work = workload(scenario, trace, count)
     flow_work = flow_workload(scenario, fabric, requests, work.placements, kind=kind)
-    missing = [key for key in wanted if key not in known]
-    for rate in rates:
-        for name in variants:
-            variant = variant_named(name)
-            packets: list[Served] = []
-            flows: list[Served] = []
-            for seed in seeds:
-                key = scenario.name, rate, name, seed
-                packets.append(
-                    run(scenario, work, variant.policy, rate, seed, variant.settings) if key in missing else known[key]
-                )
-                warm = round(WARM_UP_SHARE * count)
-                flows.append(play(scenario, fabric, flow_work, FLOW_VARIANTS[name], rate, seed, warm, kind).run)
-            yield Line(scenario.name, rate, name, _means(packets), _means(flows))
+    for rate, name in wanted:
+        variant = variant_named(name)
+        packets: list[Served] = []
+        flows: list[Served] = []
+        for seed in seeds:
+            key = scenario.name, rate, name, seed
+            packets.append(
+                known[key] if key in known else run(scenario, work, variant.policy, rate, seed, variant.settings)
+            )
+            warm = round(WARM_UP_SHARE * count)
+            flows.append(play(scenario, fabric, flow_work, FLOW_VARIANTS[name], rate, seed, warm, kind).run)
+        yield Line(scenario.name, rate, name, _means(packets), _means(flows))
 
 
 def _means(runs: Sequence[Served]) -> tuple[float, float, float]:
@@ -148,7 +148,8 @@ def agreement(
     for name in names:
         scenario = replace(scenario_named(name), scale=scale)
         chosen = rates or (LOW_RATE, scenario.request_rates[0], scenario.request_rates[-1])
-        for line in compare(scenario, variants, chosen, range(first_seed, first_seed + seeds), rows, requests, deep):
+        wanted = list(product(chosen, variants))
+        for line in compare(scenario, wanted, range(first_seed, first_seed + seeds), rows, requests, deep):
             click.echo("| " + " | ".join(line.cells()) + " |")
             sys.stdout.flush()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.errors import EvaluationError
-from evaluation.flow_level.data_centre import NIC_BITS_PER_SECOND, NICS_PER_SERVER, data_centre
+from evaluation.flow_level.data_centre import NIC_BITS_PER_SECOND, NICS_PER_SERVER, PACKED, data_centre
 from evaluation.flow_level.experiment import flow_workload
 from evaluation.flow_level.fabric import FatTree
 from evaluation.llm import (
@@ -31,7 +31,6 @@ WARM_SHARE = 1 / 3
 """Of the requests, 512 of 1,536 by default: they do not count."""
 SERVED_BEFORE = 1_000
 """Prompts that were served before a run, so that caches hold something."""
-PROMPT_SEED = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +58,9 @@ class Case:
     sequence_parallel: bool = False
     rates_per_gpu: tuple[float, ...] = (1.0,)
 
-    def scenario(self, servers: int = SERVERS) -> Scenario:
+    def scenario(self, servers: int = SERVERS, layout: str = PACKED) -> Scenario:
         """The case on so many servers; its rates are requests per second."""
-        cluster = data_centre(servers, self.servers_per_unit)
+        cluster = data_centre(servers, self.servers_per_unit, layout)
         gpus = cluster.servers * cluster.gpus_per_server
         return Scenario(
             self.name,
@@ -119,14 +118,18 @@ def case_named(name: str) -> Case:
     return CASES[name]
 
 
-def case_workload(case: Case, servers: int = SERVERS, count: int = REQUESTS, trace: Path | None = None) -> Workload:
+def case_workload(
+    case: Case, servers: int = SERVERS, count: int = REQUESTS, seed: int = 1, trace: Path | None = None
+) -> Workload:
     """``count`` requests of ``case``, routed by cache and load; objectives are measured on the 1:1 fabric.
+
+    ``seed`` draws the prompts, where they are drawn.
 
     Raises:
         EvaluationError: the trace has too few requests.
     """
     scenario = case.scenario(servers)
-    before, requests = _requests(case, count, trace)
+    before, requests = case_requests(case, count, seed, trace)
     placements = route(requests, len(scenario.cluster.units), before)
     return flow_workload(scenario, case.fabric(servers), requests, placements)
 
@@ -136,9 +139,16 @@ def with_slo_factor(work: Workload, factor: float) -> Workload:
     return replace(work, slo_ns={index: round(value * factor) for index, value in work.slo_ns.items()})
 
 
-def _requests(case: Case, count: int, trace: Path | None) -> tuple[Sequence[Request], Sequence[Request]]:
+def case_requests(
+    case: Case, count: int, seed: int, trace: Path | None = None
+) -> tuple[Sequence[Request], Sequence[Request]]:
+    """Requests that were served before, and ``count`` that are served.
+
+    Raises:
+        EvaluationError: the trace has too few.
+    """
     if case.prompts is not None:
-        drawn = prompts(case.prompts, SERVED_BEFORE + count, PROMPT_SEED)
+        drawn = prompts(case.prompts, SERVED_BEFORE + count, seed)
         return [*openers(case.prompts), *drawn[:SERVED_BEFORE]], drawn[SERVED_BEFORE:]
     path = trace or SAMPLE_PATH
     read = load_trace(path, SERVED_BEFORE + count)

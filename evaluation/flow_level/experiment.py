@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from evaluation.coordination import Coordination
 from evaluation.errors import ServingError
 from evaluation.flow_level.fabric import Fabric
 from evaluation.flow_level.network import HEADER_BYTES, FlowNetwork
@@ -16,6 +17,7 @@ from evaluation.flow_level.variants import Variant
 from evaluation.ideal_network import IdealNetwork
 from evaluation.iteration import BatchRecord
 from evaluation.metrics import RequestRecord, after_warm_up, percentile, slo_attainment, summarise
+from evaluation.network_interface import Network
 from evaluation.objectives import SLO_FACTOR, low_load_records, objectives
 from evaluation.placement import Placement
 from evaluation.policies import CEILING, policy_for, serving_for
@@ -43,6 +45,8 @@ class FlowRun(Served):
     """Attainment of the half with the longer objectives."""
     overrun_p99: float
     """99th percentile of TTFT over objective: how long what is late is kept waiting."""
+    requests_pruned: int
+    """Requests that were given up when they finished, those of the warm-up included."""
     flows: int
     """Flows started."""
     rounds: int
@@ -84,10 +88,12 @@ def play(
     seed: int,
     warm: int,
     kind: type[FlowNetwork] = FlowNetwork,
+    judged_ns: Mapping[int, int] | None = None,
 ) -> Played:
     """Play ``work`` at ``request_rate`` requests per second; the first ``warm`` to arrive do not count.
 
-    ``kind``: of network; the ceiling has its own.
+    ``kind``: of network; the ceiling has its own. ``judged_ns``: for each request's index the objective that it is
+    judged by, if that is not the one of ``work``, which the scheduler is told.
 
     Raises:
         ServingError: the run stalls.
@@ -99,13 +105,20 @@ def play(
         network = alone_on(fabric)
     else:
         chosen = variant.rules or policy_for(variant.policy, scenario, work, requests[:SURVEYED])
+        if variant.drop_budget is not None:
+            chosen = policy.giving_up(chosen)
         network = kind(fabric, chosen.rules, variant.settings)
-    serving = Serving(serving_for(variant.policy, scenario), network, requests, work.slo_ns, work.placements)
+    config = replace(serving_for(variant.policy, scenario), compute_estimate=variant.compute_estimate)
+    coordination = None if variant.drop_budget is None else Coordination(config, network, variant.drop_budget)
+    carrying: Network = coordination or network
+    serving = Serving(config, carrying, requests, work.slo_ns, work.placements, coordination)
     serving.start()
     network.run()
     if serving.unfinished:
         raise ServingError(f"{serving.unfinished} requests of {len(requests)} do not end; are there paths for them?")
     records = after_warm_up(serving.records, warm)
+    if judged_ns is not None:
+        records = [replace(one, deadline_ns=one.arrival_ns + judged_ns[one.index]) for one in records]
     summary = summarise(records, serving.batches)
     by_objective = sorted(records, key=objective_ns)
     flows = sum(network.flows_by_stage.values()) if isinstance(network, IdealNetwork) else network.flows
@@ -127,6 +140,7 @@ def play(
             collective_completion_mean_s=summary.collective_mean_s,
             p2d_earliness_mean_s=summary.earliness_mean_s,
             network_share=summary.network_share,
+            requests_pruned=0 if coordination is None else coordination.given_up,
             flows=flows,
             rounds=0 if isinstance(network, IdealNetwork) else network.rounds,
             unsettled=0 if isinstance(network, IdealNetwork) else network.unsettled,

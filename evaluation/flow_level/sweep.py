@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +22,12 @@ from evaluation.flow_level.cases import (
     case_workload,
     with_slo_factor,
 )
+from evaluation.flow_level.data_centre import PACKED
 from evaluation.flow_level.experiment import play
+from evaluation.flow_level.sweep_parquet import FILE as PARQUET
+from evaluation.flow_level.sweep_parquet import write_parquet
 from evaluation.flow_level.sweep_rows import Row, rows_at
+from evaluation.flow_level.tenants import ALIKE, outcome, tenants_named
 from evaluation.flow_level.variants import variant_named
 from evaluation.objectives import SLO_FACTOR
 from evaluation.workload import Workload
@@ -31,6 +35,7 @@ from evaluation.writing import check_writable, writing
 
 T = TypeVar("T")
 FILE = "sweep.csv"
+DASK_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,12 @@ class Grid:
     Attributes:
         cases: by name.
         variants: by name.
-        seeds: of the arrivals.
+        seeds: of the arrivals, and of the prompts where they are drawn.
         rates_per_gpu: requests per second and GPU; empty: those of each case.
         oversubscriptions: of edge switches.
         slo_factors: objectives are low-load TTFTs times these.
+        layouts: of units on the fabric.
+        tenants: how two tenants differ, by name.
         servers: of the fabric.
         requests: of a run, those of the warm-up included.
         trace: a Mooncake trace, for cases that play one; None: the one that comes along.
@@ -55,6 +62,8 @@ class Grid:
     rates_per_gpu: tuple[float, ...] = ()
     oversubscriptions: tuple[int, ...] = (1,)
     slo_factors: tuple[float, ...] = (SLO_FACTOR,)
+    layouts: tuple[str, ...] = (PACKED,)
+    tenants: tuple[str, ...] = (ALIKE,)
     servers: int = SERVERS
     requests: int = REQUESTS
     trace: Path | None = None
@@ -63,17 +72,20 @@ class Grid:
         """All points, those of a case together."""
         for name in self.cases:
             case = case_named(name)
-            for rate, over, factor, variant, seed in product(
+            for seed, rate, over, factor, layout, tenants, variant in product(
+                self.seeds,
                 self.rates_per_gpu or case.rates_per_gpu,
                 self.oversubscriptions,
                 self.slo_factors,
+                self.layouts,
+                self.tenants,
                 self.variants,
-                self.seeds,
             ):
                 case.fabric(self.servers, over)
                 variant_named(variant)
-                servers = case.scenario(self.servers).cluster.servers
-                yield Point(name, servers, self.requests, over, factor, rate, variant, seed)
+                tenants_named(tenants)
+                servers = case.scenario(self.servers, layout).cluster.servers
+                yield Point(name, servers, self.requests, over, factor, layout, tenants, rate, variant, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,8 @@ class Point:
     requests: int
     oversubscription: int
     slo_factor: float
+    layout: str
+    tenants: str
     rate_per_gpu: float
     variant: str
     seed: int
@@ -98,6 +112,8 @@ class Point:
             self.requests,
             self.oversubscription,
             self.slo_factor,
+            self.layout,
+            self.tenants,
             self.rate_per_gpu,
             self.variant,
             self.seed,
@@ -108,6 +124,8 @@ def run_sweep(
     grid: Grid, out: Path, jobs: int | None = None, dask: str | None = None, console: Console | None = None
 ) -> list[Row]:
     """Run what is missing in ``out/sweep.csv``; each point is a line of it as soon as it ends.
+
+    When all have ended, the same rows are in ``out/sweep.parquet``.
 
     ``jobs`` processes, one per core if None. ``dask``: address of a Dask scheduler whose workers take their place.
 
@@ -128,39 +146,50 @@ def run_sweep(
     console.print(f"{len(points)} points, {len(points) - len(missing)} of them in {path} already", highlight=False)
     if missing:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        names = list(dict.fromkeys(point.case for point in missing))
+        drawn = list(dict.fromkeys((point.case, point.seed) for point in missing))
         with _backend(dask), Progress(*columns, console=console) as progress:
-            works: dict[str, Workload] = {}
+            works: dict[tuple[str, int], Workload] = {}
 
-            def know(found: tuple[str, Workload]) -> None:
+            def know(found: tuple[tuple[str, int], Workload]) -> None:
                 works[found[0]] = found[1]
 
-            calls = [(_named_workload, (name, grid.servers, grid.requests, grid.trace)) for name in names]
+            calls = [(_drawn_workload, (name, grid.servers, grid.requests, seed, grid.trace)) for name, seed in drawn]
             _all("low-load TTFT of each request", calls, jobs, progress, know)
 
             def keep(row: Row) -> None:
                 with writing(out):
                     file.append(row)
 
-            _all("runs", [(play_point, (point, works[point.case])) for point in missing], jobs, progress, keep)
+            runs = [(play_point, (point, works[point.case, point.seed])) for point in missing]
+            _all("runs", runs, jobs, progress, keep)
     with writing(out):
         file.sort()
+        write_parquet(file.rows.values(), out / PARQUET)
     return list(file.rows.values())
 
 
 def play_point(point: Point, work: Workload) -> Row:
     """One run. ``work`` has the objectives of the default factor."""
     case = case_named(point.case)
-    scenario = case.scenario(point.servers)
+    scenario = case.scenario(point.servers, point.layout)
     gpus = scenario.cluster.servers * scenario.cluster.gpus_per_server
+    tenants = tenants_named(point.tenants)
+    second = tenants.second(work.requests)
+    work_as_asked = with_slo_factor(work, point.slo_factor / SLO_FACTOR)
     played = play(
         scenario,
         case.fabric(point.servers, point.oversubscription),
-        with_slo_factor(work, point.slo_factor / SLO_FACTOR),
+        replace(work_as_asked, slo_ns=tenants.stated_ns(work_as_asked.slo_ns, second)),
         variant_named(point.variant),
         point.rate_per_gpu * gpus,
         point.seed,
         round(WARM_SHARE * point.requests),
+        judged_ns=tenants.wanted_ns(work_as_asked.slo_ns, second),
+    )
+    low_load_ns = {index: objective / SLO_FACTOR for index, objective in work.slo_ns.items()}
+    of_first, of_second = (
+        outcome((one for one in played.records if (one.index in second) == which), low_load_ns)
+        for which in (False, True)
     )
     return Row(
         **played.run.model_dump(),
@@ -169,11 +198,21 @@ def play_point(point: Point, work: Workload) -> Row:
         oversubscription=point.oversubscription,
         rate_per_gpu=point.rate_per_gpu,
         slo_factor=point.slo_factor,
+        layout=point.layout,
+        tenants=point.tenants,
+        attainment_first=of_first.attainment,
+        attainment_second=of_second.attainment,
+        progress_first=of_first.progress,
+        progress_second=of_second.progress,
+        ttft_p99_first_s=of_first.ttft_p99_s,
+        ttft_p99_second_s=of_second.ttft_p99_s,
     )
 
 
-def _named_workload(name: str, servers: int, requests: int, trace: Path | None) -> tuple[str, Workload]:
-    return name, case_workload(case_named(name), servers, requests, trace)
+def _drawn_workload(
+    name: str, servers: int, requests: int, seed: int, trace: Path | None
+) -> tuple[tuple[str, int], Workload]:
+    return (name, seed), case_workload(case_named(name), servers, requests, seed, trace)
 
 
 def _all(
@@ -191,16 +230,18 @@ def _all(
         progress.advance(task)
 
 
-def _backend(dask: str | None) -> AbstractContextManager[Any]:
+@contextmanager
+def _backend(dask: str | None) -> Iterator[None]:
     if dask is None:
-        return nullcontext()
+        yield
+        return
     try:
         from distributed import Client
     except ImportError:
-        raise EvaluationError("a Dask cluster needs the package distributed: pip install distributed") from None
+        raise EvaluationError("a Dask cluster needs the package distributed: pip install 'mfs-switch[dask]'") from None
     try:
-        Client(dask, timeout=10)
-    except OSError as error:
+        client = Client(dask, timeout=DASK_TIMEOUT_S)
+    except (OSError, ValueError) as error:
         raise EvaluationError(f"no Dask scheduler answers at {dask}: {error}; start one, or leave --dask out") from None
-    context: AbstractContextManager[Any] = joblib.parallel_config(backend="dask")
-    return context
+    with client, joblib.parallel_config(backend="dask"):
+        yield

@@ -13,29 +13,31 @@ from rich.table import Table
 from evaluation import pictures
 from evaluation.errors import EvaluationError
 from evaluation.flow_level.sweep import FILE
+from evaluation.flow_level.sweep_parquet import FILE as PARQUET
+from evaluation.flow_level.sweep_parquet import read_parquet
 from evaluation.flow_level.sweep_rows import Row, rows_at
+from evaluation.flow_level.tenants import ALIKE
 from evaluation.flow_level.variants import VARIANTS
 from evaluation.intervals import mean_interval
 from evaluation.writing import writing
 
-Group = tuple[str, int, int, int, float]
-"""Case, servers, requests, oversubscription, SLO factor: what a table and a picture are of."""
+Group = tuple[str, int, int, int, float, str, str]
+"""Case, servers, requests, oversubscription, SLO factor, layout, tenants: what a table and a picture are of."""
 
 
 def report_sweep(out: Path, console: Console | None = None) -> list[Path]:
-    """Print a table and write a picture for each case and fabric in ``out/sweep.csv``; returns the pictures.
+    """Print a table and write a picture for each case and fabric of a sweep; returns the pictures.
+
+    The rows are those of ``out/sweep.csv``, or of ``out/sweep.parquet`` where that alone is there.
 
     Raises:
         EvaluationError: there is no such file, or it is another one.
     """
     console = console or Console()
-    path = out / FILE
-    if not path.exists():
-        raise EvaluationError(f"there is no {path}; run mfs sweep --out {out} first")
     with writing(out):
-        rows = list(rows_at(path).rows.values())
+        rows = rows_in(out)
         drawn = []
-        for group, found in sorted(_groups(rows).items()):
+        for group, found in sorted(groups(rows).items()):
             _print_table(group, found, console)
             name = "-".join(str(part) for part in ("sweep", *group))
             picture = out / f"{name}.svg"
@@ -71,18 +73,51 @@ def rate_at(curve: Sequence[tuple[float, float]], attainment: float) -> float | 
     return best
 
 
-def _groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
-    groups: dict[Group, list[Row]] = {}
+def rows_in(out: Path) -> list[Row]:
+    """The rows of the sweep in ``out``: of its CSV file, or of its Parquet file where that alone is there.
+
+    Raises:
+        EvaluationError: there is neither, or it is another file.
+    """
+    if (out / FILE).exists():
+        return list(rows_at(out / FILE).rows.values())
+    if (out / PARQUET).exists():
+        return read_parquet(out / PARQUET)
+    raise EvaluationError(f"there is no {out / FILE}; run mfs sweep --out {out} first")
+
+
+def groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
+    """The rows that belong in one table."""
+    found: dict[Group, list[Row]] = {}
     for row in rows:
-        group = row.scenario, row.servers, row.requests_per_run, row.oversubscription, row.slo_factor
-        groups.setdefault(group, []).append(row)
-    return groups
+        group = (
+            row.scenario,
+            row.servers,
+            row.requests_per_run,
+            row.oversubscription,
+            row.slo_factor,
+            row.layout,
+            row.tenants,
+        )
+        found.setdefault(group, []).append(row)
+    return found
+
+
+def _goodput(curve: Sequence[tuple[float, float]], share: float) -> str:
+    rate = rate_at(curve, share)
+    if rate is None:
+        return f"<{curve[0][0]:g}"
+    return f">{rate:g}" if rate == curve[-1][0] else f"{rate:.3f}"
 
 
 def _print_table(group: Group, rows: Sequence[Row], console: Console) -> None:
-    case, servers, requests, over, factor = group
-    title = f"{case}, {servers} servers, {over}:1, {requests} requests, objective {factor:g} x low-load TTFT"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    case, servers, requests, over, factor, layout, tenants = group
+    title = (
+        f"{case}, {servers} servers, {over}:1, {layout}, {requests} requests, objective {factor:g} x low-load TTFT"
+        + (f", tenants {tenants}" if tenants != ALIKE else "")
+    )
+    console.print(title, highlight=False)
+    table = Table(box=None, padding=(0, 1, 0, 0))
     rates = sorted({row.rate_per_gpu for row in rows})
     table.add_column("in SLO, %, at requests/s per GPU", no_wrap=True)
     for rate in rates:
@@ -98,6 +133,11 @@ def _print_table(group: Group, rows: Sequence[Row], console: Console) -> None:
             cells.append(
                 f"{100 * by_rate[rate]:.0f}" + (f"±{100 * half:.0f}" if half is not None else "") if seeds else ""
             )
-        goodputs = [rate_at(curve, share) for share in (0.5, 0.9)]
-        table.add_row(variant, *cells, *(f"{rate:.3f}" if rate is not None else "" for rate in goodputs))
-    console.print(table)
+            if tenants != ALIKE and seeds:
+                mine = [row for row in rows if (row.variant, row.rate_per_gpu) == (variant, rate)]
+                first, second = (
+                    100 * fmean(getattr(row, f"attainment_{which}") for row in mine) for which in ("first", "second")
+                )
+                cells[-1] += f" ({first:.0f}, {second:.0f})"
+        table.add_row(variant, *cells, *(_goodput(curve, share) for share in (0.5, 0.9)))
+    console.print(table, "")

@@ -21,6 +21,17 @@ class Row(FlowRun):
     """Requests per second and GPU."""
     slo_factor: float
     """Objectives are the low-load TTFT times this."""
+    layout: str
+    """Of the units on the fabric: packed or spread."""
+    tenants: str
+    """How the two tenants differ (:mod:`.tenants`); the next columns are what became of the first and the second."""
+    attainment_first: float
+    attainment_second: float
+    progress_first: float
+    """Mean of low-load TTFT over TTFT, 0 to 1."""
+    progress_second: float
+    ttft_p99_first_s: float
+    ttft_p99_second_s: float
 
     @property
     def key(self) -> Hashable:
@@ -31,6 +42,8 @@ class Row(FlowRun):
             self.requests_per_run,
             self.oversubscription,
             self.slo_factor,
+            self.layout,
+            self.tenants,
             self.rate_per_gpu,
             self.variant,
             self.seed,
@@ -38,7 +51,8 @@ class Row(FlowRun):
 
 
 _FIRST = (
-    "scenario", "servers", "requests_per_run", "oversubscription", "slo_factor", "rate_per_gpu", "variant", "seed",
+    "scenario", "servers", "requests_per_run", "oversubscription", "slo_factor", "layout", "tenants", "rate_per_gpu",
+    "variant", "seed",
 )  # fmt: skip
 COLUMNS = (*_FIRST, *(name for name in Row.model_fields if name not in _FIRST))
 

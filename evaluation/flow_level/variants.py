@@ -5,16 +5,21 @@ Names that :mod:`evaluation.variants` has too mean the same there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 from evaluation.errors import EvaluationError
 from evaluation.flow_level.network import FlowSettings
 from evaluation.policies import CEILING, EDF_EXPLICIT, KARUNA, KARUNA_PACED, LLF, STATIC_REUSE, WITHOUT_RED
 from evaluation.variants import FLOOR, FULL, STALE_NS
+from host_agent.level import CODE_STEPS, URGENCY_ONE
+from host_agent.stamp import LEVELS
 from mfs_ctrl import policy
 from mfs_ctrl.policy import Policy
 
 PACED_SHARE = 0.9
+DROP_BUDGET = 0.1
+"""As packet-level runs have it by default."""
 NEAR_RLI = 4
 """As many layers as a step has, so that the next step is near."""
 
@@ -29,6 +34,8 @@ class Variant:
         why: what it stands for, in one line.
         settings: who ranks, and what they know.
         rules: the policy itself, where it is none that has a name.
+        drop_budget: share of the requests that may be given up (:mod:`mfs_ctrl.coordinator`); None: nobody prunes.
+        compute_estimate: see :class:`~evaluation.iteration.ServingConfig`.
     """
 
     name: str
@@ -36,14 +43,40 @@ class Variant:
     why: str
     settings: FlowSettings = field(default_factory=FlowSettings)
     rules: Policy | None = None
+    drop_budget: float | None = None
+    compute_estimate: float = 1.0
 
 
 _HOSTS = FlowSettings(switches="share", progress_delay_ns=STALE_NS, switch_delay_ns=None)
 _MARKS = FlowSettings(switches="obey", progress_delay_ns=STALE_NS, switch_delay_ns=None)
 
 
-def _paper(name: str, why: str, settings: FlowSettings = _HOSTS, top: float = 0.5, ratio: float = 4.0) -> Variant:
-    return Variant(name, "paper", why, settings, policy.paper(top, ratio, NEAR_RLI))
+def _paper(
+    name: str,
+    why: str,
+    settings: FlowSettings = _HOSTS,
+    top: float = 0.5,
+    ratio: float = 4.0,
+    levels: int = LEVELS,
+) -> Variant:
+    rules = policy.paper(top, ratio, NEAR_RLI)
+    return Variant(name, "paper", why, settings, rules if levels == LEVELS else policy.folded(rules, levels))
+
+
+def _mfs_at(top: float) -> Policy:
+    """The MFS policy that promotes at MLU ``top``."""
+    mlu = URGENCY_ONE + round(CODE_STEPS * math.log2(top))
+    return policy.mfs(policy.Thresholds(mlu=mlu, near_rli=NEAR_RLI))
+
+
+def _stale(milliseconds: int, name: str = "") -> Variant:
+    delay_ns = milliseconds * 1_000_000
+    return Variant(
+        name or f"stale-{milliseconds}ms",
+        "mfs",
+        f"hosts and switches rank; both hear of progress {milliseconds} ms late",
+        FlowSettings(progress_delay_ns=delay_ns, switch_delay_ns=None),
+    )
 
 
 VARIANTS = {
@@ -82,21 +115,42 @@ VARIANTS = {
         _paper("paper-u-0.25", "the paper's rules with U = 0.25", top=0.25),
         _paper("paper-e-2", "the paper's rules with E = 2", ratio=2.0),
         _paper("paper-e-8", "the paper's rules with E = 8", ratio=8.0),
+        _paper("paper-levels-2", "the paper's rules in two queues", levels=2),
+        _paper("paper-levels-4", "the paper's rules in four queues", levels=4),
+        _paper("paper-load-low", "the paper's rules; load taken for half", replace(_HOSTS, load_error=0.5)),
+        _paper("paper-load-high", "the paper's rules; load taken for 1.5 times", replace(_HOSTS, load_error=1.5)),
+        Variant("mfs-u-0.5", "mfs", "promotes at MLU 0.5", rules=_mfs_at(0.5)),
+        Variant("mfs-u-0.25", "mfs", "promotes at MLU 0.25", rules=_mfs_at(0.25)),
+        *(
+            Variant(
+                f"{policy_name}-pruning{mark}",
+                policy_name,
+                f"hopeless requests given up{told}",
+                drop_budget=DROP_BUDGET,
+                compute_estimate=estimate,
+            )
+            for policy_name in ("mfs", "fifo")
+            for mark, told, estimate in (
+                ("", "", 1.0),
+                ("-compute-low", "; computing taken for half of what it is", 0.5),
+                ("-compute-high", "; computing taken for 1.5 times", 1.5),
+            )
+        ),
         Variant("load-low", "mfs", "load of ports taken for half of what it is", FlowSettings(load_error=0.5)),
         Variant(
             "load-high", "mfs", "load of ports taken for one and a half times what it is", FlowSettings(load_error=1.5)
         ),
         Variant("switch-only", "mfs", "switches alone rank", FlowSettings(hosts_rank=False)),
-        Variant(
-            "stale-progress",
-            "mfs",
-            "hosts and switches rank, both hear of progress late",
-            FlowSettings(progress_delay_ns=STALE_NS, switch_delay_ns=None),
-        ),
+        _stale(STALE_NS // 1_000_000, "stale-progress"),
+        _stale(2),
+        _stale(5),
+        _stale(80),
         Variant("without-red", WITHOUT_RED, "without the order between batches"),
         Variant("levels-2", "mfs-2-levels", "two queues"),
         Variant("levels-4", "mfs-4-levels", "four queues"),
         Variant("llf", LLF, "EDF by the deadlines of a clairvoyant, who knows what must follow each flow"),
+        Variant("llf-compute-low", LLF, "the same; computing taken for half of what it is", compute_estimate=0.5),
+        Variant("llf-compute-high", LLF, "the same; computing taken for 1.5 times", compute_estimate=1.5),
         Variant(CEILING, CEILING, "each flow alone on its path: what no order can pass"),
     )
 }
