@@ -251,6 +251,14 @@ class TestWithoutMachineCode:
         with pytest.raises(NativeError, match="no-such-compiler"):
             Pipeline.load(program_text("parsing"), "c")
 
+    def test_without_cffi_it_runs_as_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "cffi", None)
+        library.interface.cache_clear()
+        try:
+            assert "cffi is not installed" in Pipeline.load(program_text("parsing"), "auto").why_python
+        finally:
+            library.interface.cache_clear()
+
     def test_a_compiler_that_fails_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CC", "false")
         assert "false failed" in Pipeline.load(program_text("parsing"), "auto").why_python

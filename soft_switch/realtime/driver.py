@@ -182,6 +182,7 @@ class Driver:
 
     def close(self) -> None:
         """Give back what the loop itself holds; the sockets are their owner's to close."""
+        self._drop_forwarder()
         self.switch.on_backlog = self.switch.on_packet_out = None
         self._poll.close()
         os.close(self._wakeup)
