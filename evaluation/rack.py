@@ -35,6 +35,8 @@ from soft_switch.traffic_manager import QueueConfig
 from topologies.topology import Topology, cables
 
 ORDERS = ("both", "hosts", "switch")
+PATIENCE_S = 600.0
+"""How long the controller waits for the switch beside it, which answers late only on a machine that is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ def _controlled(
 
     server = P4RuntimeServer(switch, device_id=device_id)
     controller = Controller(
-        Session(f"127.0.0.1:{server.port}", device_id),
+        Session(f"127.0.0.1:{server.port}", device_id, timeout_s=PATIENCE_S),
         program,
         tor,
         policy.fifo() if settings.order == "hosts" else chosen,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from statistics import fmean
 
 import click
 
@@ -40,10 +41,18 @@ VARIANTS: dict[str, RunSettings] = {
 }
 """``base``: promotion at messages of eight segments, a share of 1/256, queues of 1 MiB, no ECN."""
 
-HEADINGS = (
-    "variant", "stranded, KB", "delay, ms", "reordered per million", "reordered within a message", "packets lost",
-    "TTFT mean, ms", "TTFT p99, ms", "attainment, %",
-)  # fmt: skip
+MEASURES: dict[str, tuple[str, float]] = {
+    "stranded, KB": ("stranded_bytes", 1e-3),
+    "delay, ms": ("stranding_delay_mean_s", 1e3),
+    "reordered per million": ("reordered_per_million", 1),
+    "reordered within a message": ("reordered_within_message", 1),
+    "packets lost": ("packets_lost", 1),
+    "TTFT mean, ms": ("ttft_mean_s", 1e3),
+    "TTFT p99, ms": ("ttft_p99_s", 1e3),
+    "attainment, %": ("slo_attainment", 100),
+}
+"""By heading: the field of :class:`~evaluation.results.Run`, and the factor that turns it into the heading's unit."""
+HEADINGS = ("variant", *MEASURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +65,13 @@ class Row:
 
 def row(variant: str, runs: Sequence[Run]) -> Row:
     """The mean of ``runs``, at least one."""
+    return Row(variant, tuple(fmean(measured(one, heading) for one in runs) for heading in MEASURES))
 
-    def mean(field: str, factor: float = 1.0) -> float:
-        return factor * sum(float(getattr(one, field)) for one in runs) / len(runs)
 
-    return Row(
-        variant,
-        (
-            mean("stranded_bytes", 1e-3),
-            mean("stranding_delay_mean_s", 1e3),
-            mean("reordered_per_million"),
-            mean("reordered_within_message"),
-            mean("packets_lost"),
-            mean("ttft_mean_s", 1e3),
-            mean("ttft_p99_s", 1e3),
-            mean("slo_attainment", 100),
-        ),
-    )
+def measured(one: Run, heading: str) -> float:
+    """What ``one`` shows under ``heading`` of :data:`MEASURES`."""
+    field, factor = MEASURES[heading]
+    return factor * float(getattr(one, field))
 
 
 def markdown(rows: Sequence[Row]) -> str:

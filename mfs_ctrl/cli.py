@@ -158,7 +158,16 @@ mfs.add_command(sweep_commands.report)
 
 @mfs.command()
 @click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="Where to serve P4Runtime.")
-@click.option("--device-id", type=click.IntRange(1, 2**64 - 1), default=1, show_default=True)
+@click.option(
+    "--device-id",
+    type=click.IntRange(0, 2**64 - 1),
+    default=1,
+    show_default=True,
+    help="The specification forbids 0, which is simple_switch_grpc's default and that of clients made for it.",
+)
+@click.option(
+    "--cpu-port", type=click.IntRange(0, 510), help="The port that is the controller: packet-in and packet-out."
+)
 @click.option("--empty", is_flag=True, help="Start without a program; a controller pushes one.")
 @click.option(
     "--device-config",
@@ -166,7 +175,6 @@ mfs.add_command(sweep_commands.report)
     help="Run this program, the JSON of p4c-bm2-ss, instead of MFS; with --p4info.",
 )
 @click.option("--p4info", type=click.Path(path_type=Path, dir_okay=False), help="P4Info (text) of --device-config.")
-@click.option("--cpu-port", type=click.IntRange(0, 510), help="The port of packet-ins and packet-outs; with -i.")
 @click.option(
     "-i",
     "--interface",
@@ -183,6 +191,14 @@ mfs.add_command(sweep_commands.report)
     help="Bits per second of each port on an interface, preamble, FCS and gap included.",
 )
 @click.option(
+    "--pipeline",
+    type=click.Choice(["auto", "python", "c"]),
+    envvar="MFS_PIPELINE",
+    default="auto",
+    show_default=True,
+    help="Run programs as machine code (c), which takes a C compiler, or as Python; auto: as machine code if possible.",
+)
+@click.option(
     "--queue-trace",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write a CSV row for each packet that enters or leaves a queue, or is dropped there; with -i.",
@@ -197,6 +213,7 @@ def switch(
     interfaces: tuple[tuple[int, str, int | None], ...],
     rate: int,
     queue_trace: Path | None,
+    pipeline: str,
 ) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
@@ -204,13 +221,15 @@ def switch(
     controllers and shells. Ctrl-C or SIGTERM ends it.
     """
     from p4src import artifact
+    from soft_switch.native.choice import VARIABLE
 
+    os.environ[VARIABLE] = pipeline
     if (device_config is None) != (p4info is None):
         raise click.UsageError("--device-config and --p4info go together.")
     if empty and device_config is not None:
         raise click.UsageError("--empty and --device-config exclude each other.")
-    if not interfaces and (queue_trace is not None or cpu_port is not None):
-        raise click.UsageError("--queue-trace and --cpu-port need a port: -i PORT@INTERFACE.")
+    if not interfaces and queue_trace is not None:
+        raise click.UsageError("--queue-trace needs a port: -i PORT@INTERFACE.")
     if not empty and device_config is None:
         artifact.load()
         name = artifact.BUILD / "mfs_v1model"
@@ -230,11 +249,13 @@ def switch(
             say=click.echo,
         )
     else:
-        _serve_until_signalled(address, device_id, device_config, p4info)
+        _serve_until_signalled(address, device_id, cpu_port, device_config, p4info)
     click.echo("stopped")
 
 
-def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4info: Path | None) -> None:
+def _serve_until_signalled(
+    address: str, device_id: int, cpu_port: int | None, config: Path | None, p4info: Path | None
+) -> None:
     from soft_switch.p4runtime.server import serve
     from soft_switch.switch import Switch
 
@@ -243,7 +264,12 @@ def _serve_until_signalled(address: str, device_id: int, config: Path | None, p4
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     try:
         server = serve(
-            Switch(), device_config=config, p4info=p4info, device_id=device_id, address=address, announce=click.echo
+            Switch(cpu_port),
+            device_config=config,
+            p4info=p4info,
+            device_id=device_id,
+            address=address,
+            announce=click.echo,
         )
         signal.sigwait(ending)
         server.stop(0)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from host_agent.level import log2_code
 from p4src.artifact import BUILD, MANIFEST, ROOT, TOFINO, TOFINO_2, V1MODEL, source_hashes
@@ -22,11 +23,12 @@ TOFINO_DRIVER = "p4c"
 """Runs the Tofino compiler, the assembler and what else makes a loadable program; needs the compiler beside it."""
 CONF_WRITER = "p4c-gen-conf"
 NOT_MEANT = {
-    "uninitialized-use": "metadata starts as zero, headers as invalid; registers' actions run after operands are set",
+    "uninitialized-use": "metadata starts as zero (on Tofino by pa_auto_init_metadata) and headers as invalid; what "
+    "registers' actions use is set before they run, and what they give is not looked at where they did not",
     "uninitialized-out-param": "as before, of what a parser gives",
     "invalid-header": "on Tofino codes are computed of packets without a stamp too, and not looked at",
 }
-"""Warnings that are not given, and why each does not apply."""
+"""Warnings that are not given, and why each does not apply; docs/tofino.md has those that cannot be silenced."""
 VALUE_BITS = 32
 MANTISSA_BITS = 3
 
@@ -37,7 +39,7 @@ class Program:
 
     name: str
     compiler: str
-    make: Callable[[str], None]
+    make: Callable[[str, Path], None]
 
 
 def log2_entries() -> str:
@@ -53,19 +55,19 @@ def log2_entries() -> str:
     return "".join(rows)
 
 
-def make_v1model(name: str) -> None:
-    """Compile to ``build/NAME.json`` and ``build/NAME.p4info.txtpb``.
+def make_v1model(name: str, build: Path) -> None:
+    """Compile the sources beside the folder ``build`` to ``NAME.json`` and ``NAME.p4info.txtpb`` in it.
 
     The compiler records the name its source was given by, nothing else of this machine.
     """
     output = ["--p4runtime-files", f"{name}.p4info.txtpb", "-o", f"{name}.json"]
-    subprocess.run([V1MODEL_COMPILER, "--p4v", "16", *_quiet(), *output, "../v1model/mfs.p4"], check=True, cwd=BUILD)
+    subprocess.run([V1MODEL_COMPILER, "--p4v", "16", *_quiet(), *output, "../v1model/mfs.p4"], check=True, cwd=build)
 
 
-def make_tofino(name: str) -> None:
-    """Compile for the chip that ``name`` ends with.
+def make_tofino(name: str, build: Path) -> None:
+    """Compile the sources beside the folder ``build`` for the chip that ``name`` ends with.
 
-    To ``build/NAME.p4info.txtpb``, and to the folder ``build/NAME/`` all that is loaded.
+    To ``NAME.p4info.txtpb`` in it, and to its folder ``NAME`` all that is loaded, and the compiler's reports.
     """
     chip = name.partition("_")[2]
     output = [
@@ -74,11 +76,11 @@ def make_tofino(name: str) -> None:
         *("--program-name", "mfs", "-g", "--verbose", "1"),
     ]
     target = ["--target", chip, "--arch", "t2na" if chip == "tofino2" else "tna"]
-    subprocess.run([TOFINO_DRIVER, *target, *_quiet(), *output, "../tna/mfs.p4"], check=True, cwd=BUILD)
+    subprocess.run([TOFINO_DRIVER, *target, *_quiet(), *output, "../tna/mfs.p4"], check=True, cwd=build)
     # The driver of an installed p4c leaves out its last step, the file that names all others.
     conf = ["--conf-type", "BF-RT", "--bfrt-name", f"{name}/bf-rt.json", "--name", "mfs", "--device", chip]
     conf += ["--p4-version", "p4-16", "--outputdir", name, "--pipe", "pipe"]
-    subprocess.run([CONF_WRITER, *conf], check=True, cwd=BUILD)
+    subprocess.run([CONF_WRITER, *conf], check=True, cwd=build)
 
 
 def _quiet() -> list[str]:
@@ -108,7 +110,7 @@ def compile_programs() -> list[str]:
     recorded = json.loads(MANIFEST.read_text("utf-8")) if MANIFEST.is_file() else {}
     manifest = {program.name: recorded[program.name] for program in PROGRAMS if program.name in recorded}
     for program in here:
-        program.make(program.name)
+        program.make(program.name, BUILD)
         manifest[program.name] = {
             "compiler": {program.compiler: version(program.compiler)},
             "sources": source_hashes(program.name),

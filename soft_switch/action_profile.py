@@ -50,6 +50,16 @@ class ActionProfile:
         """Has ``listener`` called after every change of a member or group."""
         self._listeners.append(listener)
 
+    def save(self) -> Callable[[], None]:
+        """Keeps members, groups and who refers to them; the function returned puts all back."""
+        members, groups, uses = dict(self.members), dict(self.groups), Counter(self._uses)
+
+        def restore() -> None:
+            self.members, self.groups, self._uses = members, groups, uses
+            self._changed()
+
+        return restore
+
     def acquire(self, target: Member | Group) -> None:
         """Notes that a table entry refers to ``target``. Raises if there is no such member or group."""
         if isinstance(target, Member):

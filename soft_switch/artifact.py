@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from soft_switch import expressions
 from soft_switch.controls import read_control
 from soft_switch.errors import ArtifactError, UnsupportedConstructError
-from soft_switch.expressions import Json, place_of, read_expression, read_field, read_last, read_primitive
+from soft_switch.expressions import Json, place_of, read_expression, read_field, read_last, read_primitive, read_width
 from soft_switch.program import (
     Action,
     ArrayDef,
@@ -33,14 +33,15 @@ from soft_switch.program import (
     ParserState,
     Program,
     Transition,
+    ValueSetDef,
 )
 
 Item = TypeVar("Item")
 
 FORMAT_MAJOR = 2
 """Major version of the JSON format that is understood."""
-MAX_WIDTH = 2048
-"""Bits that a field may have, p4c's own limit."""
+MAX_VARIABLE_BYTES = 1 << 14
+"""Bytes that a header with a field of variable width may have: more than any frame."""
 MAX_CELLS = 1 << 24
 """Counters, meters or registers that one array may have."""
 
@@ -104,7 +105,8 @@ def _read_root(root: Json) -> Program:
         program.field_lists[number] = fields
     for action in _each(root, "actions", lambda a: _read_action(a, program)):
         program.actions[action.id] = action
-    program.value_sets = [str(item["name"]) for item in root.get("parse_vsets") or ()]
+    for value_set in _each(root, "parse_vsets", _read_value_set) if root.get("parse_vsets") else ():
+        program.value_sets[value_set.name] = value_set
     _read_parser(root, program)
     _read_deparser(root, program)
     program.checksums = tuple(_each(root, "checksums", lambda c: _read_checksum(c, program)))
@@ -135,13 +137,13 @@ def _read_headers(root: Json, program: Program) -> None:
                 if any(f.most for f in fields):
                     raise UnsupportedConstructError("two fields of variable width", f"header type {item['name']}")
                 fixed = sum(int(f[1]) for f in item["fields"] if f[1] != "*")
+                if not 0 <= int(item["max_length"]) <= MAX_VARIABLE_BYTES:
+                    raise ValueError(f"at most {item['max_length']} bytes")
                 fields.append(FieldDef(str(name), 0, False, int(item["max_length"]) * 8 - fixed))
                 continue
             if rest[1:] and rest[1]:
                 raise UnsupportedConstructError(f"saturating field {name!r}", f"header type {item['name']}")
-            if not isinstance(width, int) or not 0 < width <= MAX_WIDTH:
-                raise ValueError(f"field {name!r} has width {width!r}")
-            fields.append(FieldDef(str(name), width, bool(rest and rest[0])))
+            fields.append(FieldDef(str(name), read_width(width), bool(rest and rest[0])))
         types[item["name"]] = tuple(fields)
 
     def read_header(item: Json) -> None:
@@ -178,7 +180,7 @@ def _read_array(item: Json) -> ArrayDef:
     return ArrayDef(
         name=item["name"],
         size=size,
-        width=int(item.get("bitwidth", 0)),
+        width=read_width(item["bitwidth"]) if "bitwidth" in item else 0,
         unit=str(item.get("type", "both")),
         table=item["binding"] if item.get("is_direct") else None,
         result=FieldRef(*target) if target else None,
@@ -193,7 +195,7 @@ def _read_calculation(item: Json, program: Program) -> Calculation:
         if kind == "field":
             inputs.append(read_field(entry["value"], program))
         elif kind == "hexstr":
-            inputs.append(Const(int(entry["value"], 16), int(entry["bitwidth"])))
+            inputs.append(Const(int(entry["value"], 16), read_width(entry["bitwidth"])))
         elif kind == "header":
             program.headers[entry["value"]]
             inputs.append(HeaderRef(entry["value"]))
@@ -227,7 +229,7 @@ def _field_list_reader(program: Program) -> Callable[[Json], tuple[int, tuple[Fi
 
 
 def _read_action(item: Json, program: Program) -> Action:
-    params = tuple((p["name"], int(p["bitwidth"])) for p in item["runtime_data"])
+    params = tuple((p["name"], read_width(p["bitwidth"])) for p in item["runtime_data"])
     primitives = tuple(read_primitive(p, program, f"action {item['name']}") for p in item["primitives"])
     return Action(int(item["id"]), item["name"], params, primitives)
 
@@ -248,6 +250,10 @@ def _read_parser(root: Json, program: Program) -> None:
         raise ArtifactError(f"parser: unknown first state {program.first_state!r}")
 
 
+def _read_value_set(item: Json) -> ValueSetDef:
+    return ValueSetDef(str(item["name"]), int(item.get("max_size", 0)))
+
+
 def _read_state(item: Json, program: Program) -> ParserState:
     name = item["name"]
     key: list[FieldRef | LastField | Lookahead] = []
@@ -262,8 +268,8 @@ def _read_state(item: Json, program: Program) -> ParserState:
             widths.append(program.field_def(FieldRef(program.stacks[last.stack][0], last.name)).width)
             key.append(last)
         elif part["type"] == "lookahead":
-            key.append(Lookahead(int(part["value"][0]), int(part["value"][1])))
-            widths.append(int(part["value"][1]))
+            key.append(Lookahead(int(part["value"][0]), read_width(part["value"][1])))
+            widths.append(read_width(part["value"][1]))
         else:
             raise UnsupportedConstructError(f"select on a {part['type']}", f"parser state {name}")
     transitions = []
@@ -273,9 +279,11 @@ def _read_state(item: Json, program: Program) -> ParserState:
         elif cfg.get("type", "hexstr") == "hexstr":
             transitions.append(Transition(_split_key(cfg, widths), cfg["next_state"]))
         elif cfg["type"] == "parse_vset" and not cfg.get("mask"):
-            transitions.append(
-                Transition((), cfg["next_state"], program.value_sets[program.value_sets.index(cfg["value"])])
-            )
+            value_set = program.value_sets[cfg["value"]]
+            if value_set.widths not in ((), tuple(widths)):
+                raise ValueError(f"value set {value_set.name!r} is used with {value_set.widths} and {widths} bits")
+            value_set.widths = tuple(widths)
+            transitions.append(Transition((), cfg["next_state"], value_set.name))
         else:
             raise UnsupportedConstructError(f"transition on a {cfg['type']}", f"parser state {name}")
     ops = tuple(_read_parser_op(op, program, name) for op in item["parser_ops"])

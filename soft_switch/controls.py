@@ -75,8 +75,6 @@ def _read_table(item: Json, program: Program) -> TableDef:
     place = place_of(item, f"table {item['name']}")
     if item["type"] not in ("simple", "indirect", "indirect_ws"):
         raise UnsupportedConstructError(f"table of type {item['type']!r}", place)
-    if item.get("support_timeout"):
-        raise UnsupportedConstructError("table with idle timeout", place)
     keys = tuple(_read_key(k, program, place) for k in item["key"])
     action_ids = tuple(int(a) for a in item["action_ids"])
     for action_id in action_ids:
@@ -97,6 +95,7 @@ def _read_table(item: Json, program: Program) -> TableDef:
         keys=keys,
         size=int(item["max_size"]),
         has_counter=bool(item["with_counters"]),
+        ages=bool(item.get("support_timeout")),
         meter=item.get("direct_meters"),
         profile=item.get("action_profile"),
         action_ids=action_ids,

@@ -38,6 +38,17 @@ UNARY = frozenset({"not", "~", "valid", "valid_union", "d2b", "b2d", "-", "+"})
 _OBJECTS = {"counter_array": "counters", "meter_array": "meters", "register_array": "registers"}
 
 
+MAX_WIDTH = 2048
+"""Bits that a field may have, p4c's own limit."""
+
+
+def read_width(value: Any) -> int:
+    """A number of bits. Raises ValueError where no field can have it."""
+    if not isinstance(value, int) or not 0 < value <= MAX_WIDTH:
+        raise ValueError(f"a width of {value!r} bits")
+    return value
+
+
 def place_of(item: object, otherwise: str) -> str:
     """Where in the source an object of the JSON stands: ``file:line``, or ``otherwise`` where the JSON does not say."""
     info = item.get("source_info") if isinstance(item, dict) else None
@@ -80,7 +91,7 @@ def read_expression(item: Json, program: Program, place: str) -> Expr:
         program.headers[value]
         return HeaderRef(str(value))
     if kind == "lookahead":
-        return Lookahead(int(value[0]), int(value[1]))
+        return Lookahead(int(value[0]), read_width(value[1]))
     if kind in ("header_stack", "header_union_stack"):
         program.stacks[value]
         return StackRef(str(value))

@@ -1,13 +1,17 @@
 """State of counters, meters and registers, shared by the generated code and the control plane.
 
-The generated code holds references to the lists in here: whoever sets values must write into the lists, and never put
-another list in their place.
+The generated code holds references to the cells in here: whoever sets values must write into them, and never put
+others in their place.
 """
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from soft_switch.cells import Cells, cells
 
 GREEN: Final = 0
 YELLOW: Final = 1
@@ -22,12 +26,11 @@ class CounterArray:
     name: str
     size: int
     unit: str = "both"
-    packets: list[int] = field(default_factory=list)
-    bytes: list[int] = field(default_factory=list)
+    packets: Cells = field(init=False)
+    bytes: Cells = field(init=False)
 
     def __post_init__(self) -> None:
-        self.packets[:] = [0] * self.size
-        self.bytes[:] = [0] * self.size
+        self.packets, self.bytes = cells(self.size), cells(self.size)
 
 
 @dataclass(slots=True)
@@ -37,10 +40,15 @@ class RegisterArray:
     name: str
     size: int
     width: int
-    values: list[int] = field(default_factory=list)
+    values: Cells = field(init=False)
 
     def __post_init__(self) -> None:
-        self.values[:] = [0] * self.size
+        self.values = cells(self.size, self.width)
+
+    def set_all(self, values: Iterable[int]) -> None:
+        """Sets each register to the value at its place."""
+        for index, value in enumerate(values):
+            self.values[index] = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,22 @@ class MeterConfig:
     cburst: int
     pir: int
     pburst: int
+
+
+METER_WORDS: Final = 10
+"""Words of a meter in memory: its state, the four numbers of its configuration, and what machine code keeps there."""
+METER_OFF: Final = 0
+METER_FRESH: Final = 2
+"""Configured, and full as soon as a packet comes."""
+
+
+def describe_meter(words: array[int], at: int, config: MeterConfig | None) -> None:
+    """Writes a meter's configuration into memory from word ``at`` on."""
+    if config is None:
+        words[at] = METER_OFF
+    else:
+        words[at + 1 : at + 5] = array("Q", (config.cir, config.cburst, config.pir, config.pburst))
+        words[at] = METER_FRESH
 
 
 class MeterBuckets:
@@ -82,14 +106,34 @@ class MeterBuckets:
         return GREEN
 
 
+class MeterConfigs(list[MeterConfig | None]):
+    """The configurations of an array of meters; what is set is written into the memory of the meters, too."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__([None] * size)
+        self.words: array[int] = array("Q", bytes(8 * METER_WORDS * size))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        places = range(len(self))[index]
+        before = {place: self[place] for place in (places if isinstance(places, range) else (places,))}
+        super().__setitem__(index, value)
+        for place, config in before.items():
+            if self[place] is not config:
+                describe_meter(self.words, place * METER_WORDS, self[place])
+
+
 class MeterArray:
-    """Indirect meters. Setting ``configs[i]`` (to an equal object, too) starts that meter with full buckets."""
+    """Indirect meters. Setting ``configs[i]`` (to an equal object, too) starts that meter with full buckets.
+
+    ``words`` is their memory, for machine code.
+    """
 
     def __init__(self, name: str, size: int, unit: str) -> None:
         self.name = name
         self.size = size
         self.unit = unit
-        self.configs: list[MeterConfig | None] = [None] * size
+        self.configs = MeterConfigs(size)
+        self.words = self.configs.words
         self._buckets: dict[int, MeterBuckets] = {}
 
     def execute(self, index: int, length: int, now_ns: int) -> int:

@@ -101,19 +101,32 @@ class HashMemo(dict[tuple[int, ...], int]):
 
     def __init__(self, function: HashFunction, headers: int, fields: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        self._function = function
-        self._headers = headers
-        self._fields = tuple(fields)
+        self.function = function
+        self.headers = headers
+        self.fields = tuple(fields)
 
     def __missing__(self, key: tuple[int, ...]) -> int:
         number = total = 0
-        for (header, width), value in zip(self._fields, key[self._headers :], strict=True):
+        for (header, width), value in zip(self.fields, key[self.headers :], strict=True):
             if header < 0 or key[header]:
                 part, bits = sized(value, width)
                 number = number << bits | part & (1 << bits) - 1
                 total += bits
-        result = self._function((number << -total % 8).to_bytes((total + 7) // 8, "big"))
+        result = self.function((number << -total % 8).to_bytes((total + 7) // 8, "big"))
         if len(self) >= MEMO_LIMIT:
             self.clear()
         self[key] = result
         return result
+
+
+class PackedHash:
+    """A hash of pairs (validity, value) and a payload, for those that seldom repeat: a memo would only fill."""
+
+    def __init__(self, function: HashFunction, widths: Sequence[int]) -> None:
+        self.function = function
+        self.widths = tuple(widths)
+
+    def __call__(self, payload: bytes, *parts: tuple[int, int]) -> int:
+        """The hash; ``parts`` that are not valid are left out."""
+        kept = [sized(value, width) for (valid, value), width in zip(parts, self.widths, strict=True) if valid]
+        return self.function(pack_fields([v for v, _ in kept], [w for _, w in kept]) + payload)

@@ -26,12 +26,16 @@ Search = Callable[[Any], R]
 
 def build_search(matches: Matches, results: Sequence[R], otherwise: R, widths: Sequence[int]) -> Search[R]:
     """A search over entries, best first, each with its result; ``widths`` are those of the key fields in bits."""
-    if len(widths) == 1 and all(interval_of(match[0], widths[0]) is not None for match in matches):
+    if single_intervals(matches, widths):
         return flat_intervals([match[0] for match in matches], results, otherwise, widths[0])
-    masks = _mask_combinations(matches, widths)
-    if masks is not None and (len(masks) <= FEW_MASKS or len(matches) > MANY_ENTRIES):
+    if few_masks(matches, widths):
         return tuple_space(matches, results, otherwise, widths)
     return bit_vectors(matches, results, otherwise, widths)
+
+
+def single_intervals(matches: Matches, widths: Sequence[int]) -> bool:
+    """Whether there is one field, and every entry accepts one interval of its values."""
+    return len(widths) == 1 and all(interval_of(match[0], widths[0]) is not None for match in matches)
 
 
 def _pairs(match: tuple[Match, ...], widths: Sequence[int]) -> list[tuple[int, int]] | None:
@@ -42,6 +46,12 @@ def _pairs(match: tuple[Match, ...], widths: Sequence[int]) -> list[tuple[int, i
             return None
         pairs.append(pair)
     return pairs
+
+
+def few_masks(matches: Matches, widths: Sequence[int]) -> bool:
+    """Whether a hash table per combination of masks is the better search."""
+    masks = _mask_combinations(matches, widths)
+    return masks is not None and (len(masks) <= FEW_MASKS or len(matches) > MANY_ENTRIES)
 
 
 def _mask_combinations(matches: Matches, widths: Sequence[int]) -> set[tuple[int, ...]] | None:
@@ -56,6 +66,14 @@ def _mask_combinations(matches: Matches, widths: Sequence[int]) -> set[tuple[int
 
 def flat_intervals(matches: Sequence[Match], results: Sequence[R], otherwise: R, width: int) -> Search[R]:
     """One field: the line cut where any entry begins or ends, each piece with its winner. O(log n) a lookup."""
+    starts, ranks = cut(matches, width)
+    # A key below the first cut cannot be: keys are not negative, and 0 is a cut.
+    winners: list[R] = [otherwise, *(otherwise if rank is None else results[rank] for rank in ranks)]
+    return lambda key: winners[bisect_right(starts, key)]
+
+
+def cut(matches: Sequence[Match], width: int) -> tuple[list[int], list[int | None]]:
+    """(where a piece of the line begins, the number of the first entry that accepts it), pieces in order from 0."""
     begins: dict[int, list[int]] = {}
     ends = []
     cuts = {0}
@@ -67,28 +85,20 @@ def flat_intervals(matches: Sequence[Match], results: Sequence[R], otherwise: R,
         ends.append(interval[1])
         cuts.update((interval[0], interval[1] + 1))
     starts = sorted(cuts)
-    # A key below the first cut cannot be: keys are not negative, and 0 is a cut.
-    winners: list[R] = [otherwise]
+    winners: list[int | None] = []
     alive: list[int] = []
     for start in starts:
         for rank in begins.get(start, ()):
             heapq.heappush(alive, rank)
         while alive and ends[alive[0]] < start:
             heapq.heappop(alive)
-        winners.append(results[alive[0]] if alive else otherwise)
-    return lambda key: winners[bisect_right(starts, key)]
+        winners.append(alive[0] if alive else None)
+    return starts, winners
 
 
 def tuple_space(matches: Matches, results: Sequence[R], otherwise: R, widths: Sequence[int]) -> Search[R]:
     """A hash table per combination of masks, tried in the order of the best entry that each holds."""
-    groups: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
-    for rank, match in enumerate(matches):
-        pairs = _pairs(match, widths)
-        if pairs is None:
-            raise ValueError("a range that is not a mask")
-        values, masks = (tuple(numbers) for numbers in zip(*pairs, strict=True))
-        groups.setdefault(masks, {}).setdefault(values, rank)
-    ordered = sorted(((min(group.values()), masks, group) for masks, group in groups.items()), key=lambda g: g[0])
+    ordered = mask_groups(matches, widths)
     none = len(matches)
     by_rank = [*results, otherwise]
     single = len(widths) == 1
@@ -105,6 +115,20 @@ def tuple_space(matches: Matches, results: Sequence[R], otherwise: R, widths: Se
         return by_rank[best]
 
     return search
+
+
+def mask_groups(
+    matches: Matches, widths: Sequence[int]
+) -> list[tuple[int, tuple[int, ...], dict[tuple[int, ...], int]]]:
+    """For each combination of masks (its best entry, the masks, masked values to the first entry), best first."""
+    groups: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
+    for rank, match in enumerate(matches):
+        pairs = _pairs(match, widths)
+        if pairs is None:
+            raise ValueError("a range that is not a mask")
+        values, masks = (tuple(numbers) for numbers in zip(*pairs, strict=True))
+        groups.setdefault(masks, {}).setdefault(values, rank)
+    return sorted(((min(group.values()), masks, group) for masks, group in groups.items()), key=lambda g: g[0])
 
 
 def bit_vectors(matches: Matches, results: Sequence[R], otherwise: R, widths: Sequence[int]) -> Search[R]:
@@ -125,9 +149,20 @@ def bit_vectors(matches: Matches, results: Sequence[R], otherwise: R, widths: Se
 
 
 def _bits_by_value(column: Sequence[Match], width: int) -> Callable[[int], int]:
+    pieces = bits_by_interval(column, width)
+    if pieces is None:
+        return _bits_by_mask(column, width)
+    starts, sets = pieces
+    if width <= NARROW_BITS:
+        return [sets[bisect_right(starts, value) - 1] for value in range(1 << width)].__getitem__
+    return lambda value: sets[bisect_right(starts, value) - 1]
+
+
+def bits_by_interval(column: Sequence[Match], width: int) -> tuple[list[int], list[int]] | None:
+    """(where a piece of the line begins, the entries that accept it); None where an entry's mask is not a prefix."""
     intervals = [interval_of(match, width) for match in column]
     if any(interval is None for interval in intervals):
-        return _bits_by_mask(column, width)
+        return None
     changes: dict[int, int] = {0: 0}
     for number, interval in enumerate(intervals):
         if interval is not None:
@@ -139,12 +174,11 @@ def _bits_by_value(column: Sequence[Match], width: int) -> Callable[[int], int]:
     for start in starts:
         bits ^= changes[start]
         sets.append(bits)
-    if width <= NARROW_BITS:
-        return [sets[bisect_right(starts, value) - 1] for value in range(1 << width)].__getitem__
-    return lambda value: sets[bisect_right(starts, value) - 1]
+    return starts, sets
 
 
-def _bits_by_mask(column: Sequence[Match], width: int) -> Callable[[int], int]:
+def bits_by_mask(column: Sequence[Match], width: int) -> dict[int, dict[int, int]]:
+    """For each mask the entries that accept a masked value."""
     groups: dict[int, dict[int, int]] = {}
     for number, match in enumerate(column):
         pair = mask_of(match, width)
@@ -153,6 +187,11 @@ def _bits_by_mask(column: Sequence[Match], width: int) -> Callable[[int], int]:
         value, mask = pair
         group = groups.setdefault(mask, {})
         group[value] = group.get(value, 0) | 1 << number
+    return groups
+
+
+def _bits_by_mask(column: Sequence[Match], width: int) -> Callable[[int], int]:
+    groups = bits_by_mask(column, width)
 
     def accept(value: int) -> int:
         bits = 0

@@ -1,7 +1,8 @@
 """A loaded P4 program: what the control plane may set, and the two functions that packets go through.
 
-The JSON of p4c's bmv2 backend (v1model) is turned into Python source once (:mod:`soft_switch.codegen`), compiled, and
-run for every packet. Behaviour follows bmv2's simple_switch wherever that is deterministic; where it is not (fields
+The JSON of p4c's bmv2 backend (v1model) is turned into Python source once (:mod:`soft_switch.codegen`). That, or the
+machine code into which it is translated where there is a C compiler (:mod:`soft_switch.native`), runs for every packet;
+both do the same. Behaviour follows bmv2's simple_switch wherever that is deterministic; where it is not (fields
 that nobody has set, fields of headers that are not valid) everything reads zero.
 """
 
@@ -15,13 +16,15 @@ from typing import Any, Final
 from soft_switch.action_profile import ActionProfile
 from soft_switch.artifact import read_program
 from soft_switch.codegen.context import DROP_PORT
-from soft_switch.codegen.functions import generate
+from soft_switch.codegen.functions import Generated, generate
 from soft_switch.errors import ArtifactError, ProgramAssertionError, TableError
 from soft_switch.externs import CounterArray, DirectMeter, MeterArray, RegisterArray
 from soft_switch.matches import ActionCall, Exact, Lpm, Match, Range, Ternary
+from soft_switch.native.choice import Wish, machine_code
 from soft_switch.program import ConstEntry, Program, TableDef
 from soft_switch.replication import Ingressed, Reentry, Replication
 from soft_switch.tables import NO_ACTION, Table
+from soft_switch.value_sets import ValueSet
 
 _LOG = logging.getLogger("soft_switch.program")
 
@@ -49,17 +52,19 @@ class Pipeline:
             that came in by a port at a time in nanoseconds; None if the program drops it.
         egress: ``egress(packet, enqueued_ns, dequeued_ns, enq_qdepth, deq_qdepth)`` runs egress, checksum update and
             deparser; None if the program drops it, else the bytes to send. Depths are in packets.
-        value_sets: members of each parser value set, tuples of the values that its select looks at.
+        value_sets: parser value sets by name.
         replication: clone sessions and multicast groups.
         spawned: what ``ingress`` and ``egress`` have made besides the packet that they return: copies, to be queued,
             and packets to go through ingress again (:meth:`reenter`). Whoever calls the two takes them out.
         on_digest: called with name and values of every digest that the program sends, if set.
         source: the generated Python.
+        machine_code: the same as machine code, if that is what runs.
+        why_python: the reason why Python runs; empty if it does not.
     """
 
     drop_port: Final = DROP_PORT
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, run_as: Wish | None = None) -> None:
         self.program = program
         self.on_digest: DigestSink | None = None
         self.actions = {a.name: a.params for a in program.actions.values()}
@@ -78,36 +83,55 @@ class Pipeline:
             for node in control.nodes.values():
                 if isinstance(node, TableDef):
                     self.tables[node.name] = self._table(node)
-        self.value_sets: dict[str, set[tuple[int, ...]]] = {name: set() for name in program.value_sets}
+        self.value_sets = {v.name: ValueSet(v.name, v.size, v.widths) for v in program.value_sets.values()}
         self.replication = Replication()
         self.spawned = self.replication.spawned
-        generated = generate(program, self._externs())
+        externs = self._externs()
+        generated = generate(program, externs)
         self.source = generated.source
+        self.machine_code, self.why_python = machine_code(run_as, generated, externs, self.replication)
+        if self.machine_code is not None:
+            self.ingress: IngressFunction = self.machine_code.ingress
+            self.egress: EgressFunction = self.machine_code.egress
+            self._enter: Callable[..., Ingressed | None] = self.machine_code.ingress
+        else:
+            self._run_as_python(generated)
+
+    def _run_as_python(self, generated: Generated) -> None:
         self.replication.rid_at = generated.rid_at
+        self.replication.priority_at = generated.priority_at
         space: dict[str, Any] = dict(generated.objects)
         try:
             exec(compile(generated.source, "<generated pipeline>", "exec"), space)
         except (SyntaxError, RecursionError, MemoryError) as error:
             raise ArtifactError(f"the program is too deeply nested to be compiled: {error}") from error
-        self.ingress: IngressFunction = space["ingress"]
-        self.egress: EgressFunction = space["egress"]
-        self._enter: Callable[..., Ingressed | None] = space["ingress"]
+        self.ingress = self._enter = space["ingress"]
+        self.egress = space["egress"]
 
     @classmethod
-    def load(cls, json_text: str | bytes) -> Pipeline:
+    def load(cls, json_text: str | bytes, run_as: Wish | None = None) -> Pipeline:
         """The program in p4c's JSON output.
 
+        ``run_as`` is ``python``, ``c``, or ``auto``: machine code if it can be had. By default the environment variable
+        ``MFS_PIPELINE`` says it, and ``auto`` where it does not.
+
         Raises:
+            NativeError: ``run_as`` is ``c``, and machine code cannot be had; the message says why.
             ArtifactError: the text is not such a program, is cut off, or contradicts itself; the message says where.
             UnsupportedConstructError: the program uses something that this switch does not run.
         """
         program = read_program(json_text)
         try:
-            return cls(program)
+            return cls(program, run_as)
         except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             # Every part was well formed by itself, so what is left is one that refers to what is not there.
             reason = f"{type(error).__name__}: {error}"
             raise ArtifactError(f"the parts of the program do not fit together ({reason})") from error
+
+    @property
+    def runs_as(self) -> str:
+        """How it runs, in words."""
+        return "machine code" if self.machine_code is not None else f"Python ({self.why_python})"
 
     def reenter(self, packet: Reentry, now_ns: int) -> Ingressed | None:
         """Ingress for a packet that was resubmitted or recirculated."""
@@ -125,6 +149,7 @@ class Pipeline:
             tuple(key.width for key in definition.keys),
             {actions[i].name: (i, tuple(width for _, width in actions[i].params)) for i in definition.action_ids},
             has_counter=definition.has_counter,
+            ages=definition.ages,
             meter_name=definition.meter,
             profile=self.action_profiles[definition.profile] if definition.profile else None,
             default=default,
@@ -159,6 +184,8 @@ class Pipeline:
             "fail": _fail,
             "digest": self._send_digest,
             "clone": self.replication.clone,
+            "cut": self.replication.cut,
+            "cut_end": self.replication.cut_end,
             "multicast": self.replication.multicast,
             "again": self.replication.again,
             "new": tuple.__new__,

@@ -209,6 +209,15 @@ class ParserOp:
     primitive: Primitive | None = None
 
 
+@dataclass(slots=True)
+class ValueSetDef:
+    """A parser value set of so many members (0: not said); ``widths`` in bits of what is looked at, () where unused."""
+
+    name: str
+    size: int
+    widths: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Transition:
     """Goes to ``next_state`` (None: accept) where each key part equals its value under its mask; () matches all.
@@ -262,6 +271,7 @@ class TableDef:
     keys: tuple[KeyField, ...]
     size: int
     has_counter: bool
+    ages: bool
     meter: str | None
     profile: str | None
     action_ids: tuple[int, ...]
@@ -357,7 +367,7 @@ class Program:
     headers: dict[str, HeaderDef] = field(default_factory=dict)
     stacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unions: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    value_sets: list[str] = field(default_factory=list)
+    value_sets: dict[str, ValueSetDef] = field(default_factory=dict)
     field_lists: dict[int, tuple[FieldRef, ...]] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     states: dict[str, ParserState] = field(default_factory=dict)

@@ -7,9 +7,8 @@ leads to a group the action id is :data:`GROUP` and the fourth element the tuple
 
 from __future__ import annotations
 
-import builtins
+from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from soft_switch.action_profile import ActionProfile, GroupState
@@ -20,7 +19,7 @@ from soft_switch.errors import (
     InvalidEntryError,
     TableFullError,
 )
-from soft_switch.externs import MeterBuckets, MeterConfig
+from soft_switch.externs import METER_WORDS, MeterBuckets, MeterConfig, describe_meter
 from soft_switch.lookup import build_search
 from soft_switch.matches import (
     ActionCall,
@@ -60,30 +59,108 @@ MEMO_LIMIT: Final = 65_536
 NO_ACTION: Final = ActionCall("NoAction", ())
 
 Result = tuple[Any, ...]
+METER_AT: Final = 2
+"""Where in the cells of an entry its direct meter begins; before it are packets and bytes of its direct counter."""
+LAST_HIT_AT: Final = METER_AT + METER_WORDS
+"""Where the time of its last hit is."""
 
 
-@dataclass(slots=True)
 class Entry:
-    """A table entry, with what its direct counter has counted. ``buckets`` belong to the direct meter."""
+    """A table entry.
 
-    match: tuple[Match, ...]
-    priority: int
-    target: Target
-    packets: int = 0
-    bytes: int = 0
-    meter: MeterConfig | None = None
-    is_const: bool = False
-    metadata: builtins.bytes = b""
-    buckets: MeterBuckets | None = field(default=None, repr=False, compare=False)
+    ``cells`` is the memory of its direct counter, its direct meter and the time of its last hit; ``buckets`` are the
+    meter's. In a table that ages ``last_hit_ns`` is when a packet last hit it, by the clock of the packets, or when it
+    was written. The other times are those of :class:`~soft_switch.idle.IdleWatch`.
+    """
+
+    __slots__ = (
+        "_meter",
+        "buckets",
+        "cells",
+        "idle_timeout_ns",
+        "is_const",
+        "looked_at_ns",
+        "match",
+        "metadata",
+        "notified_ns",
+        "priority",
+        "target",
+    )
+
+    def __init__(self, match: tuple[Match, ...], priority: int, target: Target, is_const: bool = False) -> None:
+        self.match = match
+        self.priority = priority
+        self.target = target
+        self.is_const = is_const
+        self.metadata = b""
+        self.cells: array[int] = array("Q", bytes(8 * (LAST_HIT_AT + 1)))
+        self.idle_timeout_ns = 0
+        self.notified_ns = 0
+        self.looked_at_ns: int | None = None
+        self.buckets: MeterBuckets | None = None
+        self._meter: MeterConfig | None = None
+
+    @property
+    def packets(self) -> int:
+        """What the direct counter has counted."""
+        return self.cells[0]
+
+    @packets.setter
+    def packets(self, value: int) -> None:
+        self.cells[0] = value
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of these packets."""
+        return self.cells[1]
+
+    @bytes.setter
+    def bytes(self, value: int) -> None:
+        self.cells[1] = value
+
+    @property
+    def last_hit_ns(self) -> int:
+        """When a packet last hit the entry, in a table that ages."""
+        return self.cells[LAST_HIT_AT]
+
+    @last_hit_ns.setter
+    def last_hit_ns(self, time_ns: int) -> None:
+        self.cells[LAST_HIT_AT] = time_ns
+
+    @property
+    def meter(self) -> MeterConfig | None:
+        """The configuration of the direct meter; setting it fills the buckets."""
+        return self._meter
+
+    @meter.setter
+    def meter(self, config: MeterConfig | None) -> None:
+        self._meter = config
+        describe_meter(self.cells, METER_AT, config)
+
+    def save(self) -> Callable[[], None]:
+        """Keeps all that the control plane can change; the function returned puts it back."""
+        cells = self.cells[:]
+        kept = [(name, getattr(self, name)) for name in _CHANGING]
+
+        def restore() -> None:
+            self.cells[:] = cells
+            for name, value in kept:
+                setattr(self, name, value)
+
+        return restore
 
 
-class _Results(dict[Any, Result]):
-    """Memo of lookups; the generated code keeps a reference to it, so it is emptied, never replaced."""
+_CHANGING = ("target", "_meter", "metadata", "buckets", "idle_timeout_ns", "notified_ns")
 
-    __slots__ = ("compute",)
 
-    def __init__(self, compute: Callable[[Any], Result]) -> None:
+class Results(dict[Any, Result]):
+    """Memo of lookups in ``table``; the generated code keeps a reference to it, so it is emptied, never replaced."""
+
+    __slots__ = ("compute", "table")
+
+    def __init__(self, table: Table, compute: Callable[[Any], Result]) -> None:
         super().__init__()
+        self.table = table
         self.compute = compute
 
     def __missing__(self, key: Any) -> Result:
@@ -110,6 +187,7 @@ class Table:
         actions: Mapping[str, tuple[int, tuple[int, ...]]],
         *,
         has_counter: bool = False,
+        ages: bool = False,
         meter_name: str | None = None,
         profile: ActionProfile | None = None,
         default: ActionCall = NO_ACTION,
@@ -122,6 +200,7 @@ class Table:
         self.key_widths = key_widths
         self.actions = dict(actions)
         self.has_counter = has_counter
+        self.ages = ages
         self.meter_name = meter_name
         self.profile = profile
         self.is_const = False
@@ -135,7 +214,9 @@ class Table:
         self._by_key: dict[Any, Entry] = {}
         self._exact = all(kind == "exact" for kind in match_kinds)
         self._lpm = match_kinds.index("lpm") if "lpm" in match_kinds else None
-        self.results = _Results(self._first_lookup)
+        self.results = Results(self, self._first_lookup)
+        self.on_change: Callable[[Table, Entry | None], None] | None = None
+        """Called after a change, with the entry if it is one of a single entry (added, another action, removed)."""
         if profile is not None:
             profile.on_change(self._changed)
             profile.check_action = self._checked_call
@@ -159,7 +240,7 @@ class Table:
         new = self._acquired(target)
         self._released(entry.target)
         entry.target = new
-        self._changed()
+        self._changed(entry)
         return entry
 
     def delete(self, match: tuple[Match, ...], priority: int) -> None:
@@ -170,7 +251,7 @@ class Table:
         self._released(entry.target)
         del self._entries[self._id(match, priority)]
         self._by_key.pop(_exact_key(match), None)
-        self._changed()
+        self._changed(entry)
 
     def get(self, match: tuple[Match, ...], priority: int) -> Entry | None:
         """The entry with this match and priority, const entries included."""
@@ -189,6 +270,19 @@ class Table:
         self.default = self.initial_default if call is None else self._checked_call(call)
         self._changed()
 
+    def save(self) -> Callable[[], None]:
+        """Keeps which entries there are, and the default action; the function returned puts them back.
+
+        What is in an entry that is changed meanwhile is kept by :meth:`Entry.save`, before.
+        """
+        entries, by_key, default = dict(self._entries), dict(self._by_key), self.default
+
+        def restore() -> None:
+            self._entries, self._by_key, self.default = entries, by_key, default
+            self._changed()
+
+        return restore
+
     def set_const_entries(self, entries: list[tuple[tuple[Match, ...], int, ActionCall]]) -> None:
         """The entries that the program fixes; afterwards nobody can write any."""
         for match, priority, call in entries:
@@ -202,12 +296,14 @@ class Table:
         self._entries[self._id(entry.match, entry.priority)] = entry
         if self._exact:
             self._by_key[_exact_key(entry.match)] = entry
-        self._changed()
+        self._changed(entry)
         return entry
 
-    def _changed(self) -> None:
+    def _changed(self, entry: Entry | None = None) -> None:
         self.results.clear()
         self.results.compute = self._first_lookup
+        if self.on_change is not None:
+            self.on_change(self, entry)
 
     def _id(self, match: tuple[Match, ...], priority: int) -> Any:
         return (match, priority) if self.prioritised else match
@@ -263,11 +359,17 @@ class Table:
         if self.profile is not None and not isinstance(target, ActionCall):
             self.profile.release(target)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every key field is matched exactly."""
+        return self._exact
+
     def _call_result(self, call: ActionCall, entry: Entry | None) -> Result:
         action_id = self.actions[call.action][0] if call.action in self.actions else NOTHING
         return (action_id, entry is not None, entry, *call.args)
 
-    def _result(self, entry: Entry | None) -> Result:
+    def result(self, entry: Entry | None) -> Result:
+        """What a lookup gives that finds ``entry``, or none."""
         if entry is None:
             return self._call_result(self.default, None)
         target = entry.target
@@ -285,18 +387,23 @@ class Table:
         if self._exact:
             self.results.compute = self._exact_lookup
         else:
-            ordered = list(self._entries.values())
-            if self.prioritised:
-                ordered.sort(key=lambda e: -e.priority)
-            elif self._lpm is not None:
-                ordered.sort(key=self._prefix_rank)
+            ordered = self.ranked()
             self.results.compute = build_search(
-                [e.match for e in ordered], [self._result(e) for e in ordered], self._result(None), self.key_widths
+                [e.match for e in ordered], [self.result(e) for e in ordered], self.result(None), self.key_widths
             )
         return self.results.compute(key)
 
+    def ranked(self) -> list[Entry]:
+        """All entries, in the order in which the first that matches is found."""
+        ordered = list(self._entries.values())
+        if self.prioritised:
+            ordered.sort(key=lambda e: -e.priority)
+        elif self._lpm is not None:
+            ordered.sort(key=self._prefix_rank)
+        return ordered
+
     def _exact_lookup(self, key: Any) -> Result:
-        return self._result(self._by_key.get(key))
+        return self.result(self._by_key.get(key))
 
     def _prefix_rank(self, entry: Entry) -> int:
         match = entry.match[self._lpm or 0]

@@ -35,6 +35,7 @@ class Testbench:
         switch: for :func:`soft_switch.p4runtime.server.serve`, to set all that over P4Runtime instead.
         trace: what happened in the queues, in order of time.
         packet_ins: frames that left by the CPU port.
+        clock: the virtual time, for a P4Runtime server whose digests and idle timeouts are to keep it.
     """
 
     __test__ = False  # What pytest takes for a test by its name.
@@ -45,11 +46,11 @@ class Testbench:
         self.trace: list[QueueEvent] = []
         self.packet_ins: list[Frame] = []
         self._sent: list[Frame] = []
-        self._clock = VirtualClock()
-        self._network = VirtualNetwork(self._clock)
-        self.switch = Switch(cpu_port, traced(lambda: self._clock.now_ns, self.trace.append))
+        self.clock = VirtualClock()
+        self._network = VirtualNetwork(self.clock)
+        self.switch = Switch(cpu_port, traced(lambda: self.clock.now_ns, self.trace.append))
         self.switch.install(pipeline)
-        self.switch.on_packet_in = lambda data: self.packet_ins.append(Frame(self._clock.now_ns, cpu_port or 0, data))
+        self.switch.on_packet_in = lambda data: self.packet_ins.append(Frame(self.clock.now_ns, cpu_port or 0, data))
 
     @classmethod
     def load(cls, program: Path | str, cpu_port: int | None = None) -> Testbench:
@@ -73,7 +74,7 @@ class Testbench:
     @property
     def now_ns(self) -> int:
         """The virtual time."""
-        return self._clock.now_ns
+        return self.clock.now_ns
 
     def add_port(self, number: int, rate_bps: int, queues: Sequence[QueueConfig] | None = None) -> None:
         """A port with a link of ``rate_bps`` (preamble, FCS and gap count) behind eight queues, queue 0 first.
@@ -90,16 +91,16 @@ class Testbench:
         Raises:
             ClockError: the time is past.
         """
-        self._clock.call_at(self.now_ns if at_ns is None else at_ns, self._arrive, port, bytes(packet))
+        self.clock.call_at(self.now_ns if at_ns is None else at_ns, self._arrive, port, bytes(packet))
 
     def run(self, until_ns: int | None = None) -> list[Frame]:
         """Run until nothing is on its way, or to that time; the frames that left meanwhile."""
         self._sent.clear()
-        self._clock.run(until_ns)
+        self.clock.run(until_ns)
         return self._sent.copy()
 
     def _arrive(self, port: int, data: bytes) -> None:
-        self.switch.receive(port, data, self._clock.now_ns)
+        self.switch.receive(port, data, self.clock.now_ns)
 
 
 class _Receiver:

@@ -1,12 +1,34 @@
-"""How property tests run: the same examples each time, however slow the machine.
-
-``pytest --hypothesis-profile=explore`` looks for others.
+"""Fixtures that several files of tests share, and how property tests run: the same examples each time, however slow the
+machine. ``pytest --hypothesis-profile=explore`` looks for others.
 """
 
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from soft_switch.native.choice import VARIABLE
+from tests.native_support import no_machine_code
 
 _SLOW_MACHINE = (HealthCheck.too_slow,)
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=_SLOW_MACHINE)
 settings.register_profile("explore", deadline=None, max_examples=1000, suppress_health_check=_SLOW_MACHINE)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module", params=["python", "c"])
+def run_as(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a file's tests twice: pipelines are Python, then machine code."""
+    if request.param == "c" and no_machine_code():
+        pytest.skip(no_machine_code())
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = request.param
+    yield request.param
+    if before is None:
+        del os.environ[VARIABLE]
+    else:
+        os.environ[VARIABLE] = before

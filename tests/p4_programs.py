@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from pathlib import Path
 
+from soft_switch.native.choice import VARIABLE
 from soft_switch.pipeline import Pipeline
 
 PROGRAMS = Path(__file__).parent / "p4" / "build"
@@ -17,6 +20,16 @@ def program_text(name: str) -> str:
 def load(name: str) -> Pipeline:
     """A fresh pipeline of a program."""
     return Pipeline.load(program_text(name))
+
+
+def shared(name: str) -> Pipeline:
+    """A pipeline of a program that tests share: one that runs as the environment says."""
+    return _shared(name, os.environ.get(VARIABLE, ""))
+
+
+@functools.cache
+def _shared(name: str, _: str) -> Pipeline:
+    return load(name)
 
 
 def send(pipeline: Pipeline, data: bytes, now_ns: int = 0, port: int = 0) -> bytes | None:

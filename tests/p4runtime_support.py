@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import pytest
 from google.protobuf import text_format
 from google.rpc import code_pb2, status_pb2
 from p4.config.v1 import p4info_pb2
@@ -29,12 +30,14 @@ DELETE = p4runtime_pb2.Update.DELETE
 SetConfig = p4runtime_pb2.SetForwardingPipelineConfigRequest
 
 
-def read_p4info() -> p4info_pb2.P4Info:
-    return text_format.Parse(P4INFO.read_text(), p4info_pb2.P4Info())
+def program_config(name: str) -> p4runtime_pb2.ForwardingPipelineConfig:
+    """A program of tests/p4."""
+    info = text_format.Parse((BUILD / f"{name}.p4info.txtpb").read_text(), p4info_pb2.P4Info())
+    return p4runtime_pb2.ForwardingPipelineConfig(p4info=info, p4_device_config=(BUILD / f"{name}.json").read_bytes())
 
 
 def features_config(cookie: int | None = None) -> p4runtime_pb2.ForwardingPipelineConfig:
-    config = p4runtime_pb2.ForwardingPipelineConfig(p4info=read_p4info(), p4_device_config=JSON.read_bytes())
+    config = program_config("p4runtime_features")
     if cookie is not None:
         config.cookie.cookie = cookie
     return config
@@ -44,7 +47,7 @@ class Ids:
     """Names of the test program to ids: tables and so on by full name, match fields and parameters by (owner, name)."""
 
     def __init__(self) -> None:
-        info = read_p4info()
+        info = features_config().p4info
         kinds = (
             info.tables,
             info.actions,
@@ -103,13 +106,40 @@ def entry(table: str, *key: p4runtime_pb2.FieldMatch, **fields: object) -> p4run
     return entity
 
 
+def everything() -> list[p4runtime_pb2.Entity]:
+    """Requests that read all that can be read: entries with their direct resources, default entries, and the rest."""
+    requests = [p4runtime_pb2.Entity() for _ in range(13)]
+    requests[0].table_entry.counter_data.SetInParent()
+    requests[0].table_entry.meter_config.SetInParent()
+    requests[1].table_entry.is_default_action = True
+    requests[2].action_profile_member.SetInParent()
+    requests[3].action_profile_group.SetInParent()
+    requests[4].counter_entry.SetInParent()
+    requests[5].meter_entry.SetInParent()
+    requests[6].direct_counter_entry.table_entry.SetInParent()
+    requests[7].direct_meter_entry.table_entry.SetInParent()
+    requests[8].digest_entry.SetInParent()
+    requests[9].value_set_entry.SetInParent()
+    requests[10].packet_replication_engine_entry.multicast_group_entry.SetInParent()
+    requests[11].packet_replication_engine_entry.clone_session_entry.SetInParent()
+    requests[12].extern_entry.SetInParent()
+    return requests
+
+
 class Client:
     """One controller: a channel, optionally a stream, and the plain RPCs. Reads `inbox` with a time limit."""
 
-    def __init__(self, port: int, election_id: int | None = 1, channel: grpc.Channel | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        election_id: int | None = 1,
+        channel: grpc.Channel | None = None,
+        device_id: int = DEVICE_ID,
+    ) -> None:
         self.channel = channel or grpc.insecure_channel(f"127.0.0.1:{port}")
         self.stub = p4runtime_pb2_grpc.P4RuntimeStub(self.channel)
         self.election_id = election_id
+        self.device_id = device_id
         self.inbox: queue.Queue[p4runtime_pb2.StreamMessageResponse | grpc.RpcError | None] = queue.Queue()
         self._outbox: queue.Queue[p4runtime_pb2.StreamMessageRequest | None] = queue.Queue()
         self._stream: grpc.Call | None = None
@@ -131,10 +161,10 @@ class Client:
     def send(self, **kind: object) -> None:
         self._outbox.put(p4runtime_pb2.StreamMessageRequest(**kind))
 
-    def arbitrate(self, election_id: int | None = None, device_id: int = DEVICE_ID, role: str = "") -> None:
+    def arbitrate(self, election_id: int | None = None, device_id: int | None = None, role: str = "") -> None:
         if election_id is not None:
             self.election_id = election_id
-        message = p4runtime_pb2.MasterArbitrationUpdate(device_id=device_id)
+        message = p4runtime_pb2.MasterArbitrationUpdate(device_id=device_id or self.device_id)
         if self.election_id is not None:
             self._number(message.election_id)
         if role:
@@ -157,10 +187,10 @@ class Client:
         assert isinstance(error, grpc.RpcError), error
         return error.code()
 
-    def primary(self, election_id: int | None = None) -> Client:
+    def primary(self, election_id: int | None = None, role: str = "") -> Client:
         """Open the stream and become primary."""
         self.open()
-        self.arbitrate(election_id)
+        self.arbitrate(election_id, role=role)
         assert self.standing()[0] == code_pb2.OK
         return self
 
@@ -175,7 +205,7 @@ class Client:
         target.low = self.election_id & ((1 << 64) - 1)
 
     def write(self, *updates: tuple[int, p4runtime_pb2.Entity], **fields: object) -> None:
-        request = p4runtime_pb2.WriteRequest(device_id=fields.pop("device_id", DEVICE_ID), **fields)
+        request = p4runtime_pb2.WriteRequest(device_id=fields.pop("device_id", self.device_id), **fields)
         if self.election_id is not None:
             self._number(request.election_id)
         for kind, entity in updates:
@@ -191,33 +221,37 @@ class Client:
     def delete(self, *entities: p4runtime_pb2.Entity) -> None:
         self.write(*((DELETE, entity) for entity in entities))
 
-    def read(self, *requests: p4runtime_pb2.Entity) -> list[p4runtime_pb2.Entity]:
-        request = p4runtime_pb2.ReadRequest(device_id=DEVICE_ID, entities=requests)
+    def read(self, *requests: p4runtime_pb2.Entity, role: str = "") -> list[p4runtime_pb2.Entity]:
+        request = p4runtime_pb2.ReadRequest(device_id=self.device_id, entities=requests, role=role)
         return [entity for response in self.stub.Read(request) for entity in response.entities]
 
     def read_entries(self, table: str, **fields: object) -> list[p4runtime_pb2.TableEntry]:
         return [entity.table_entry for entity in self.read(entry(table, **fields))]
 
-    def set_config(self, kind: int, config: p4runtime_pb2.ForwardingPipelineConfig | None = None) -> None:
-        request = SetConfig(device_id=DEVICE_ID, action=kind, config=config)
+    def set_config(
+        self, kind: int, config: p4runtime_pb2.ForwardingPipelineConfig | None = None, role: str = ""
+    ) -> None:
+        request = SetConfig(device_id=self.device_id, action=kind, config=config, role=role)
         if self.election_id is not None:
             self._number(request.election_id)
         self.stub.SetForwardingPipelineConfig(request)
 
     def get_config(self, response_type: int = 0) -> p4runtime_pb2.GetForwardingPipelineConfigResponse:
-        request = p4runtime_pb2.GetForwardingPipelineConfigRequest(device_id=DEVICE_ID, response_type=response_type)
+        request = p4runtime_pb2.GetForwardingPipelineConfigRequest(
+            device_id=self.device_id, response_type=response_type
+        )
         return self.stub.GetForwardingPipelineConfig(request)
 
 
 @contextmanager
-def running_server(with_program: bool = True) -> Iterator[P4RuntimeServer]:
+def running_server(with_program: bool = True, name: str = "p4runtime_features") -> Iterator[P4RuntimeServer]:
     """A switch with ports 0-3 and a CPU port, served on a free port of localhost."""
     switch = Switch(cpu_port=CPU_PORT)
     for number in range(4):
         switch.add_port(number, rate_bps=1_000_000_000)
     server = P4RuntimeServer(switch, device_id=DEVICE_ID)
     if with_program:
-        server.load(JSON.read_bytes(), P4INFO.read_text())
+        server.load((BUILD / f"{name}.json").read_bytes(), (BUILD / f"{name}.p4info.txtpb").read_text())
     server.start()
     try:
         yield server
@@ -226,9 +260,9 @@ def running_server(with_program: bool = True) -> Iterator[P4RuntimeServer]:
 
 
 @contextmanager
-def connected(with_program: bool = True) -> Iterator[tuple[P4RuntimeServer, Client]]:
+def connected(with_program: bool = True, name: str = "p4runtime_features") -> Iterator[tuple[P4RuntimeServer, Client]]:
     """A server and a client that is its primary."""
-    with running_server(with_program) as server:
+    with running_server(with_program, name) as server:
         client = Client(server.port).primary()
         try:
             yield server, client
@@ -248,6 +282,14 @@ def batch_errors(error: grpc.RpcError) -> list[tuple[int, str]]:
         message = p4runtime_pb2.Error()
         assert item.Unpack(message)
         found.append((message.canonical_code, message.message))
+    return found
+
+
+def error_of(client: Client, kind: int, entity: p4runtime_pb2.Entity) -> tuple[int, str]:
+    """Code and message with which a single update fails."""
+    with pytest.raises(grpc.RpcError) as caught:
+        client.write((kind, entity))
+    (found,) = batch_errors(caught.value)
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from p4.v1 import p4runtime_pb2
 
 from host_agent.ebpf.policy import PolicySource
 from mfs_ctrl import cli
@@ -20,6 +21,7 @@ from mfs_ctrl.writer import EPOCHS
 from p4src import artifact
 from tests.cli_support import finished, free_address, one_error, started
 from tests.controller_support import INDEX
+from tests.p4runtime_support import CPU_PORT, Client, SetConfig, ethernet, features_config
 from topologies.topology import tor
 
 
@@ -91,6 +93,20 @@ def test_half_a_program_is_refused(mfs: Callable[..., int], capsys: pytest.Captu
     assert "the program cannot be read" in capsys.readouterr().err
 
 
+def test_a_switch_with_a_port_for_the_controller(address: str) -> None:
+    with started("switch", "--empty", "--address", address, "--cpu-port", str(CPU_PORT), "--device-id", "7") as switch:
+        switch.line()
+        client = Client(int(address.rpartition(":")[2]), device_id=7).primary()
+        client.set_config(SetConfig.VERIFY_AND_COMMIT, features_config())
+        packet = p4runtime_pb2.PacketOut(payload=ethernet())
+        packet.metadata.add(metadata_id=1, value=CPU_PORT.to_bytes(2, "big"))
+        packet.metadata.add(metadata_id=2, value=b"\0")
+        client.send(packet=packet)
+        # The program puts no packet_in header in front, so the first four bytes are taken for one.
+        assert client.receive(timeout=60).packet.payload == ethernet()[4:]
+        client.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_empty_switch_ends_on_a_signal(address: str, number: signal.Signals) -> None:
     with started("switch", "--empty", "--address", address) as switch:
@@ -141,7 +157,7 @@ def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         ("agent run", "--rate", "0"),
         ("agent run", "--mode", "0999"),
         ("agent run", "--ingress", "fast"),
-        ("switch", "--device-id", "0"),
+        ("switch", "--device-id", "-1"),
         ("sweep", "--servers", "0"),
         ("sweep", "--requests", "2"),
         ("sweep", "--oversubscription", "0"),

@@ -91,5 +91,5 @@ def test_green_bytes_never_exceed_rate_and_burst(arrivals: list[tuple[int, int]]
 
 @pytest.mark.parametrize("size", [0, 1, 7])
 def test_arrays_start_at_zero(size: int) -> None:
-    assert CounterArray("c", size).packets == CounterArray("c", size).bytes == [0] * size
-    assert RegisterArray("r", size, 8).values == [0] * size
+    assert list(CounterArray("c", size).packets) == list(CounterArray("c", size).bytes) == [0] * size
+    assert list(RegisterArray("r", size, 8).values) == [0] * size

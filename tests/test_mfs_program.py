@@ -16,6 +16,8 @@ from soft_switch.externs import MeterConfig
 from soft_switch.tables import ActionCall, Exact, Group
 from tests.program import UNTAGGED_LEVEL, UNTRUSTED_LEVEL, Program, anything, ether, ipv4_to, ipv6_to
 
+pytestmark = pytest.mark.usefixtures("run_as")
+
 NO_ROUTE, MALFORMED, TTL = 0, 1, 2
 BIAS = bias_code(100e9)
 
@@ -105,6 +107,26 @@ def test_the_last_hop_removes_the_shim_where_its_port_says_so(program: Program) 
     assert MFS not in bare.packet
     assert len(bytes(kept.packet)) - len(bytes(bare.packet)) == STAMP_BYTES
     assert kept.stamp.batch == 1
+
+
+@pytest.mark.parametrize(("make", "layer", "field"), [(ipv4_to, IP, "tos"), (ipv6_to, IPv6, "tc")])
+def test_the_level_goes_into_the_dscp_and_nothing_else_changes(  # type: ignore[no-untyped-def]
+    program: Program, make, layer, field: str
+) -> None:
+    packet = make(program.topology, 1, **{field: 0b000011_01})
+    kept = program.send(packet)
+    row = (Exact(program.topology.hosts[1].port), Exact(UNTAGGED_LEVEL))
+    program.pipeline.tables["dscp"].insert(row, 0, ActionCall("write_dscp", (0b101010,)))
+    written = program.send(packet)
+    assert kept is not None
+    assert written is not None
+    before, after = kept.packet[layer], written.packet[layer]
+    assert (getattr(before, field), getattr(after, field)) == (0b000011_01, 0b101010_01)
+    setattr(after, field, getattr(before, field))
+    for one in (before, after):
+        if layer is IP:
+            one.chksum = None
+    assert bytes(before) == bytes(after)
 
 
 # Malformed and absurd stamps.

@@ -20,6 +20,7 @@ from tests.p4runtime_support import (
     batch_errors,
     connected,
     entry,
+    error_of,
     ethernet,
     exact,
     ipv4,
@@ -43,12 +44,6 @@ def pair() -> Iterator[tuple[P4RuntimeServer, Client]]:
 @pytest.fixture
 def client(pair: tuple[P4RuntimeServer, Client]) -> Client:
     return pair[1]
-
-
-def error_of(client: Client, kind: int, entity: p4runtime_pb2.Entity) -> tuple[int, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        client.write((kind, entity))
-    return batch_errors(caught.value)[0]
 
 
 def counter(index: int | None = None, packets: int | None = None, size: int = 0) -> p4runtime_pb2.Entity:

@@ -14,8 +14,8 @@ import pytest
 from google.rpc import code_pb2
 from p4.v1 import p4runtime_pb2
 
-from soft_switch.p4runtime.device import MAX_STREAMS
 from soft_switch.p4runtime.server import TLS, P4RuntimeServer, ServerError, serve
+from soft_switch.p4runtime.sessions import MAX_STREAMS
 from soft_switch.switch import Switch
 from tests.p4runtime_support import DEVICE_ID, JSON, P4INFO, Client, action, entry, ethernet, exact, running_server
 
@@ -122,12 +122,18 @@ def test_a_live_stream_cannot_change_its_device_or_role(server: P4RuntimeServer)
     assert other.ended_with() == grpc.StatusCode.FAILED_PRECONDITION
 
 
-def test_only_the_default_role(server: P4RuntimeServer) -> None:
-    client = Client(server.port).open()
-    client.arbitrate(1, role="operator")
-    assert client.ended_with() == grpc.StatusCode.UNIMPLEMENTED
-    primary = Client(server.port).primary(2)
-    assert status_of(lambda: primary.write(role="operator"))[0] == grpc.StatusCode.NOT_FOUND
+def test_writing_needs_a_session(server: P4RuntimeServer) -> None:
+    stranger = Client(server.port, election_id=10)
+    assert status_of(stranger.insert, ROUTE)[0] == grpc.StatusCode.PERMISSION_DENIED
+    first, backup = Client(server.port).primary(10), Client(server.port).open()
+    backup.arbitrate(5)
+    assert backup.standing()[0] == code_pb2.ALREADY_EXISTS
+    first.insert(ROUTE)
+    first.close()
+    assert backup.standing()[0] == code_pb2.NOT_FOUND
+    # The election id of a primary that is gone is worth nothing.
+    assert status_of(stranger.delete, ROUTE)[0] == grpc.StatusCode.PERMISSION_DENIED
+    assert len(backup.read_entries("ingress.known_sources")) == 1
 
 
 def test_reading_needs_no_session(server: P4RuntimeServer) -> None:
@@ -150,16 +156,6 @@ def test_more_streams_than_are_served(server: P4RuntimeServer) -> None:
 def test_capabilities(server: P4RuntimeServer) -> None:
     reply = Client(server.port).stub.Capabilities(p4runtime_pb2.CapabilitiesRequest())
     assert reply.p4runtime_api_version == "1.4.0"
-
-
-def test_atomic_batches_are_refused_by_name(server: P4RuntimeServer) -> None:
-    client = Client(server.port).primary()
-    for name in ("ROLLBACK_ON_ERROR", "DATAPLANE_ATOMIC"):
-        atomicity = p4runtime_pb2.WriteRequest.Atomicity.Value(name)
-        code, message = status_of(lambda value=atomicity: client.write((1, ROUTE), atomicity=value))
-        assert code == grpc.StatusCode.UNIMPLEMENTED
-        assert name in message
-    assert client.read_entries("ingress.known_sources") == []
 
 
 def test_an_address_in_use_is_refused_with_its_name(server: P4RuntimeServer) -> None:

@@ -12,7 +12,7 @@ from p4runtime_sh.p4runtime import P4RuntimeWriteException
 
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
-from tests.p4runtime_support import DEVICE_ID, JSON, P4INFO, ethernet, running_server
+from tests.p4runtime_support import CPU_PORT, DEVICE_ID, JSON, P4INFO, ethernet, running_server
 
 
 @pytest.fixture
@@ -142,6 +142,40 @@ def test_packet_io_and_digest(server: P4RuntimeServer) -> None:
     assert arrived.packet.payload == ethernet(source=0xAB, ether_type=0x88CC)
     learned = sh.client.get_stream_packet("digest", timeout=60)
     assert learned.digest.data[0].struct.members[0].bitstring == b"\xab"
+
+
+@pytest.mark.usefixtures("server")
+def test_multicast_groups_and_clone_sessions() -> None:
+    group = sh.MulticastGroupEntry(3)
+    group.add(1, 5).add(2, 6)
+    group.insert()
+    session = sh.CloneSessionEntry(4)
+    session.add(CPU_PORT, 1)
+    session.cos = 2
+    session.packet_length_bytes = 64
+    session.insert()
+    assert [str(item) for item in sh.MulticastGroupEntry().read()] == [str(group)]
+    assert [str(item) for item in sh.CloneSessionEntry().read()] == [str(session)]
+    with pytest.raises(P4RuntimeWriteException, match="ALREADY_EXISTS"):
+        group.insert()
+    group.delete()
+    session.delete()
+    assert list(sh.MulticastGroupEntry().read()) == []
+
+
+@pytest.mark.usefixtures("server")
+def test_idle_timeouts() -> None:
+    known = sh.TableEntry("ingress.known_sources")(action="NoAction")
+    known.match["source"] = "00:00:00:00:00:09"
+    known.idle_timeout_ns = 20_000_000
+    notifications = sh.IdleTimeoutNotification()
+    known.insert()
+    notification = notifications.notification_queue.get(timeout=60)
+    (idle,) = notification.idle_timeout_notification.table_entry
+    assert idle.match[0].exact.value == b"\x09"
+    known.time_since_last_hit.elapsed_ns = 0
+    (read,) = list(known.read())
+    assert read.time_since_last_hit.elapsed_ns >= 20_000_000
 
 
 @pytest.mark.usefixtures("server")

@@ -10,8 +10,9 @@ import pytest
 from google.rpc import code_pb2 as code
 from p4.v1 import p4runtime_pb2
 
+from soft_switch.p4runtime.client_stream import MAX_WAITING, ClientStream
 from soft_switch.p4runtime.digest_data import DigestShape
-from soft_switch.p4runtime.digests import DigestBook
+from soft_switch.p4runtime.digests import MOST_UNACKNOWLEDGED, MOST_WAITING, DigestBook
 from soft_switch.p4runtime.server import P4RuntimeServer
 from tests.p4runtime_support import (
     DELETE,
@@ -220,3 +221,27 @@ def test_digest_timing_on_a_given_clock() -> None:
     assert digests.next_due_ns() is None
     digests.offer("learn", (1,), 1150)  # The acknowledgement is overdue.
     assert digests.next_due_ns() == 1250
+
+
+def test_digests_that_nobody_acknowledges_are_bounded() -> None:
+    digests = book(max_list_size=1, ack_timeout_ns=1 << 62)
+    for number in range(MOST_UNACKNOWLEDGED + 2):
+        assert digests.offer("learn", (number % 256, number), 0)
+        digests.take_due(0, 0)
+    assert digests.offer("learn", (0, 0), 0)  # The oldest was forgotten,
+    assert not digests.offer("learn", (5, 5), 0)  # a later one not.
+
+
+def test_lists_that_are_asked_to_be_endless_are_not() -> None:
+    digests = book(max_list_size=(1 << 31) - 1, max_timeout_ns=1 << 62)
+    ready = [digests.offer("learn", (number,), 0) for number in range(MOST_WAITING)]
+    assert ready.index(True) == MOST_WAITING - 1
+
+
+def test_a_client_that_takes_nothing_is_given_up() -> None:
+    stream = ClientStream()
+    for _ in range(MAX_WAITING + 1):
+        stream.send(p4runtime_pb2.StreamMessageResponse())
+    assert sum(1 for _ in stream.responses()) == MAX_WAITING
+    assert stream.error is not None
+    assert stream.error.code == code.RESOURCE_EXHAUSTED

@@ -23,6 +23,7 @@ from tests.p4runtime_support import (
     between,
     connected,
     entry,
+    error_of,
     exact,
     field_match,
     ipv4,
@@ -64,14 +65,6 @@ def route(value: bytes, length: int, **fields: object) -> p4runtime_pb2.Entity:
 def classed(*key: p4runtime_pb2.FieldMatch, priority: int = 1, **fields: object) -> p4runtime_pb2.Entity:
     fields.setdefault("call", action("ingress.set_class_metered", value=b"\x05"))
     return entry(CLASSES, exact(CLASSES, "port", b"\x00"), *key, priority=priority, **fields)
-
-
-def error_of(client: Client, kind: int, entity: p4runtime_pb2.Entity) -> tuple[int, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        client.write((kind, entity))
-    errors = batch_errors(caught.value)
-    assert len(errors) == 1
-    return errors[0]
 
 
 ENTRIES = [
@@ -205,7 +198,7 @@ BAD_ACTIONS = [
     (with_action(action_profile_member_id=1), code.INVALID_ARGUMENT, "no action profile"),
     (known(b"\x01", call=action("ingress.learn")), code.PERMISSION_DENIED, "@defaultonly"),
     (known(b"\x01", is_const=True), code.INVALID_ARGUMENT, "is_const"),
-    (known(b"\x01", idle_timeout_ns=1), code.INVALID_ARGUMENT, "idle timeout"),
+    (route(b"\x0a\x00\x00\x00", 8, idle_timeout_ns=1), code.INVALID_ARGUMENT, "idle timeout"),
     (known(b"\x01", counter_data=p4runtime_pb2.CounterData()), code.INVALID_ARGUMENT, "no direct counter"),
     (known(b"\x01", meter_config=p4runtime_pb2.MeterConfig()), code.INVALID_ARGUMENT, "no direct meter"),
 ]
@@ -380,9 +373,9 @@ def test_reads_that_make_no_sense(client: Client, entity: p4runtime_pb2.Entity, 
 def test_objects_that_are_not_served_say_why(client: Client) -> None:
     register = p4runtime_pb2.Entity()
     register.register_entry.register_id = IDS.of["ingress.last_seen"]
-    multicast = p4runtime_pb2.Entity()
-    multicast.packet_replication_engine_entry.multicast_group_entry.multicast_group_id = 1
-    for entity, named in ((register, "registers"), (multicast, "multicast")):
+    extern = p4runtime_pb2.Entity()
+    extern.extern_entry.extern_id = 1
+    for entity, named in ((register, "registers"), (extern, "externs")):
         found, message = error_of(client, MODIFY, entity)
         assert found == code.UNIMPLEMENTED
         assert named in message

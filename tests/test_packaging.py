@@ -70,8 +70,8 @@ def test_the_command_line_starts_with_click_alone() -> None:
 def test_the_agent_on_a_server_needs_pyroute2_beside() -> None:
     modules = loaded_by("host_agent.daemon.service")
     assert forbidden(modules) == set()
-    # pyroute2 imports multiprocessing, which knows the main module by another name, and psutil where it is there.
-    assert beyond({"host_agent", "pyroute2", "psutil", "__mp_main__"}, modules) == set()
+    # multiprocessing, which pyroute2 imports, knows the main module by another name. psutil it takes where it is there.
+    assert beyond({"host_agent", "pyroute2", "__mp_main__", "psutil"}, modules) == set()
 
 
 def test_the_errors_that_the_command_line_foresees_cost_nothing_either() -> None:

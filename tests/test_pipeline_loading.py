@@ -115,3 +115,29 @@ def test_what_is_not_supported_is_refused_by_name() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_source_is_the_same_every_time(name: str) -> None:
     assert Pipeline.load(program_text(name)).source == Pipeline.load(program_text(name)).source
+
+
+def test_numbers_of_bits_that_nothing_can_have() -> None:
+    """Such as would take all memory for a mask: the first of each kind in each program."""
+    found = set()
+    for name, place in PLACES:
+        value = PROGRAMS[name]
+        for key in place:
+            parent, value = value, value[key]
+        is_lookahead = place[-2:] == ("value", 1) and parent[0] == 0 and isinstance(value, int)
+        if isinstance(value, bool) or not isinstance(value, int) or not (place[-1] in WIDTHS or is_lookahead):
+            continue
+        kind = (name, *(key for key in place if isinstance(key, str)))
+        if kind not in found:
+            found.add(kind)
+            damaged = copy.deepcopy(PROGRAMS[name])
+            inner = damaged
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = 1 << 40
+            with pytest.raises(SwitchError):
+                load(damaged)
+    assert {kind[-1] for kind in found} == {*WIDTHS, "value"}
+
+
+WIDTHS = {"bitwidth", "max_length"}

@@ -13,7 +13,9 @@ from soft_switch.externs import MeterConfig
 from soft_switch.hashes import crc16
 from soft_switch.pipeline import Pipeline
 from soft_switch.tables import ActionCall, Exact, Group, Lpm, Member, Range, Table, Ternary
-from tests.p4_programs import load, send
+from tests.p4_programs import load, send, shared
+
+pytestmark = pytest.mark.usefixtures("run_as")
 
 Answer = tuple[int, int, int]
 
@@ -161,11 +163,8 @@ def test_direct_meter(pipeline: Pipeline) -> None:
 
 @given(st.integers(0, (1 << 32) - 1))
 def test_mask_of_the_program_on_a_key(large: int) -> None:
-    masked = MASKED.tables["TestIngress.masked"]
+    masked = shared("matching").tables["TestIngress.masked"]
     entry = masked.insert((Exact(large & 0x00FFFF00), Exact(1)), 0, call("answer", 5))
-    assert ask(MASKED, 10, large=large) == (5, 0, 0)
-    assert ask(MASKED, 10, large=large ^ 0x100) == (0, 0, 0)
+    assert ask(shared("matching"), 10, large=large) == (5, 0, 0)
+    assert ask(shared("matching"), 10, large=large ^ 0x100) == (0, 0, 0)
     masked.delete(entry.match, 0)
-
-
-MASKED = load("matching")

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.p4_programs import load, send
+from tests.p4_programs import send, shared
+
+pytestmark = pytest.mark.usefixtures("run_as")
 
 WIDTHS = (8, 16, 24, 32, 48, 64, 128)
-PIPELINE = load("operators")
 
 UNSIGNED = ("add", "sub", "mul", "and", "or", "xor", "inv", "neg", "sat_add", "sat_sub", "shl", "shr", "mux", "from_s")
 SIGNED = ("sadd", "ssub", "smul", "sneg", "ssat_add", "ssat_sub", "sshr", "sshl")
@@ -84,7 +85,7 @@ OPERAND = st.one_of(st.sampled_from(EDGES), st.integers(0, (1 << 128) - 1))
 @settings(max_examples=300, deadline=None)
 @given(OPERAND, OPERAND, st.one_of(st.integers(0, 20), st.integers(0, 255)))
 def test_every_operator_is_right_at_every_width(a: int, b: int, shift: int) -> None:
-    out = send(PIPELINE, a.to_bytes(16, "big") + b.to_bytes(16, "big") + bytes([shift]))
+    out = send(shared("operators"), a.to_bytes(16, "big") + b.to_bytes(16, "big") + bytes([shift]))
     assert out is not None
     for width, result in parts(out):
         assert result == expected(a, b, shift, width), width

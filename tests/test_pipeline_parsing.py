@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.p4_programs import load, send
+from tests.p4_programs import send, shared
 
-PIPELINE = load("parsing")
+pytestmark = pytest.mark.usefixtures("run_as")
+
 TOO_SHORT, BAD_VERSION, INVALID = 1, 2, 3
 
 
@@ -28,7 +29,7 @@ class Report(NamedTuple):
 
 
 def report(data: bytes) -> Report:
-    out = send(PIPELINE, data)
+    out = send(shared("parsing"), data)
     assert out is not None
     return Report(*struct.unpack("!BBHIBH", out[:11]), out[11:])
 
@@ -130,15 +131,15 @@ def test_equality_of_headers_needs_validity() -> None:
 
 
 def test_drop_in_egress() -> None:
-    assert send(PIPELINE, b"\x2f\x20\xab\xc7") is not None
+    assert send(shared("parsing"), b"\x2f\x20\xab\xc7") is not None
     data = b"\x04\x10\xde\xad"
-    packet = PIPELINE.ingress(0, data, 0)
+    packet = shared("parsing").ingress(0, data, 0)
     assert packet is not None
     assert packet.length == 4
-    assert PIPELINE.egress(packet, 0, 0, 0, 0) is None
+    assert shared("parsing").egress(packet, 0, 0, 0, 0) is None
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_parsed_without_an_exception(data: bytes) -> None:
-    send(PIPELINE, data)
+    send(shared("parsing"), data)

@@ -15,7 +15,9 @@ from soft_switch.errors import ProgramAssertionError
 from soft_switch.externs import MeterConfig
 from soft_switch.hashes import crc16, csum16, xor16
 from soft_switch.pipeline import Pipeline
-from tests.p4_programs import load
+from tests.p4_programs import load, shared
+
+pytestmark = pytest.mark.usefixtures("run_as")
 
 MICROSECOND = 1000
 
@@ -84,11 +86,11 @@ def test_meters_in_bytes_and_in_packets(pipeline: Pipeline) -> None:
 def test_hashes_are_those_of_bmv2(index: int, value: int) -> None:
     data = struct.pack("!BI", index, value)
     swapped = struct.pack("!IB", value, index)
-    answer = ask(SHARED, 4, index, value)
+    answer = ask(shared("state"), 4, index, value)
     assert answer.first == crc16(data)
     assert answer.second == zlib.crc32(swapped) % 1000 + 10
     assert answer.third == value << 8 | 0x50 | index & 0xF
-    assert ask(SHARED, 5, index, value)[:2] == (csum16(swapped), xor16(swapped))
+    assert ask(shared("state"), 5, index, value)[:2] == (csum16(swapped), xor16(swapped))
 
 
 def test_digests_report_even_packets_that_are_dropped(pipeline: Pipeline) -> None:
@@ -149,7 +151,7 @@ ADDRESS = st.integers(0, 0xFFFFFFFF)
 @settings(deadline=None)
 @given(st.integers(1, 255), ADDRESS, ADDRESS, st.sampled_from([0, 0, 1, 0x8000]), st.binary(max_size=9))
 def test_ipv4_checksum_is_verified_and_updated(ttl: int, source: int, target: int, wrong: int, payload: bytes) -> None:
-    answer = ask(SHARED, 8, 0, 0, ipv4(ttl, 6, source, target, wrong) + payload)
+    answer = ask(shared("state"), 8, 0, 0, ipv4(ttl, 6, source, target, wrong) + payload)
     assert answer.first == (1 if wrong else 0)
     assert answer.rest == ipv4(ttl - 1, 6, source, target) + payload
 
@@ -159,9 +161,6 @@ def test_ipv4_checksum_is_verified_and_updated(ttl: int, source: int, target: in
 def test_checksum_over_the_payload(source: int, target: int, payload: bytes, corrupt: bool) -> None:
     segment = udp(source, target, (9, 10), payload)
     sent = segment[:-1] + bytes([segment[-1] ^ 1]) if corrupt and payload else segment
-    answer = ask(SHARED, 8, 1, 0, ipv4(9, 17, source, target) + sent)
+    answer = ask(shared("state"), 8, 1, 0, ipv4(9, 17, source, target) + sent)
     assert answer.first == int(sent != segment)
     assert answer.rest == ipv4(8, 17, source, target) + udp(source, target, (9, 4791), sent[8:])
-
-
-SHARED = load("state")

@@ -24,6 +24,7 @@ from soft_switch.errors import (
     TableFullError,
 )
 from soft_switch.tables import GROUP, NOTHING, ActionCall, Exact, Group, Lpm, Match, Member, Range, Table, Ternary
+from tests.native_support import NativeTable, no_machine_code
 
 ACTIONS = {"set": (7, (32,)), "NoAction": (0, ())}
 DEFAULT = ActionCall("set", (0xFFFFFFFF,))
@@ -82,6 +83,8 @@ SHAPES = [
     (("ternary", "exact"), (10, 2)),
     (("range",), (5,)),
     (("range",), (32,)),
+    (("exact",), (100,)),
+    (("ternary", "lpm"), (70, 9)),
     (("range", "range", "range"), (3, 3, 10)),
     (("exact", "range", "ternary", "lpm"), (1, 4, 3, 9)),
     (("ternary", "ternary"), (12, 3)),
@@ -95,6 +98,7 @@ def test_lookups_equal_a_scan_while_entries_come_and_go(
     kinds: tuple[str, ...], widths: tuple[int, ...], data: st.DataObject
 ) -> None:
     table = make(kinds, widths)
+    native = None if no_machine_code() else NativeTable(table)
     match = st.tuples(*(matches(k, w) for k, w in zip(kinds, widths, strict=True)))
     model: dict[Any, tuple[tuple[Match, ...], int, int]] = {}
     values = [st.integers(0, (1 << w) - 1) for w in widths]
@@ -125,12 +129,16 @@ def test_lookups_equal_a_scan_while_entries_come_and_go(
             probes.append(tuple(getattr(m, "high", getattr(m, "value", 0)) for m in model[some][0]))
         for values_ in probes:
             key_ = values_[0] if len(values_) == 1 else values_
-            assert table.results[key_][3] == scan(list(model.values()), values_, table)
+            expected = scan(list(model.values()), values_, table)
+            assert table.results[key_][3] == expected
+            if native is not None:
+                assert native.look_up(values_)[2] == expected
     assert [e.match for e in table.entries()] == [m for m, _, _ in model.values()]
 
 
 def test_many_masks_and_many_entries() -> None:
     table = make(("lpm", "exact"), (32, 4), size=5000)
+    native = None if no_machine_code() else NativeTable(table)
     entries = []
     for number in range(3000):
         match = (Lpm(number * 2654435761 & 0xFFFFFFFF, 8 + number % 25), Exact(number % 16))
@@ -139,6 +147,8 @@ def test_many_masks_and_many_entries() -> None:
     for number in range(0, 3000, 97):
         key = (number * 2654435761 & 0xFFFFFFFF, number % 16)
         assert table.results[key][3] == scan(entries, key, table)
+        if native is not None:
+            assert native.look_up(key)[2] == table.results[key][3]
 
 
 def test_the_first_of_equal_priority_wins() -> None:

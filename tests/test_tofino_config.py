@@ -78,6 +78,42 @@ def test_the_compilers_folder_may_have_been_moved(tmp_path: Path) -> None:
     assert read_conf(moved) == read_conf(here)
 
 
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        (("program-name",), 5, "program-name is 5, not a text"),
+        (("bfrt-config",), None, "bfrt-config is None, not a text"),
+        (("p4_pipelines",), [], "mfs has no pipeline"),
+        (("p4_pipelines", 0, "config"), 1, "config is 1, not a text"),
+        (
+            ("p4_pipelines", 0, "pipe_scope"),
+            [0, -1],
+            r"pipe_scope of pipe is \[0, -1\], where pipes are numbered 0\.\.3",
+        ),
+        (("p4_pipelines", 0, "pipe_scope"), ["all"], "pipe_scope of pipe"),
+    ],
+)
+def test_a_conf_that_says_something_else_is_refused(
+    conf: Path, where: tuple[str | int, ...], value: object, words: str
+) -> None:
+    text = json.loads(conf.read_text())
+    holder = text["p4_devices"][0]["p4_programs"][0]
+    for key in where[:-1]:
+        holder = holder[key]
+    holder[where[-1]] = value
+    conf.write_text(json.dumps(text))
+    with pytest.raises(TofinoError, match=rf"is not the NAME\.conf of one program .*{words}"):
+        read_conf(conf)
+
+
+def test_a_file_of_another_kind_is_refused_in_a_few_words(tmp_path: Path) -> None:
+    path = tmp_path / "tofino.bin"
+    path.write_bytes(BINARY * 8)
+    with pytest.raises(TofinoError, match=r"tofino\.bin is not the NAME\.conf") as refused:
+        read_conf(path)
+    assert len(str(refused.value)) < 300
+
+
 names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=8)
 profiles = st.builds(
     Profile, names, st.binary(), st.binary(), st.lists(st.integers(0, 2**32 - 1), max_size=4).map(tuple)

@@ -8,6 +8,8 @@ import click
 
 DEFAULT_BF_RUNTIME = "127.0.0.1:50052"
 """The port that BF Runtime's service has by default."""
+BUFFER_BYTES_MAX = 64 << 20
+"""No chip of the family has a larger buffer."""
 
 
 @click.group()
@@ -73,7 +75,9 @@ def unpack(file: Path, out: Path) -> None:
     help="Which chip, where no switch is asked.",
 )
 @click.option(
-    "--queue-bytes", type=click.IntRange(min=1), help="Byte limit of a queue; by default the controller's number."
+    "--queue-bytes",
+    type=click.IntRange(1, BUFFER_BYTES_MAX),
+    help="Byte limit of a queue; by default the controller's number.",
 )
 @click.option(
     "--guaranteed-share",

@@ -17,6 +17,9 @@ from google.protobuf.message import DecodeError
 from mfs_ctrl.errors import TofinoError
 from mfs_ctrl.tofino.messages import BfPipelineConfig
 
+PIPES_MAX = 4
+"""Of the larger chips of either generation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -49,23 +52,37 @@ def read_conf(path: Path) -> DeviceConfig:
         conf = json.loads(path.read_text("utf-8"))
         programs = [program for device in conf["p4_devices"] for program in device["p4_programs"]]
         (program,) = programs
+        name, pipelines = _text(program, "program-name"), program["p4_pipelines"]
+        if not pipelines:
+            raise ValueError(f"{name} has no pipeline")
         return DeviceConfig(
-            program["program-name"],
-            _named(path, program["bfrt-config"]),
-            tuple(_profile(path, pipeline) for pipeline in program["p4_pipelines"]),
+            name,
+            _named(path, _text(program, "bfrt-config")),
+            tuple(_profile(path, pipeline) for pipeline in pipelines),
         )
     except OSError as error:
         raise TofinoError(f"{path}: {error.strerror}; give the NAME.conf in the compiler's output folder") from None
     except (ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
         raise TofinoError(
-            f"{path} is not the NAME.conf of one program that the Tofino compiler writes: {error!r}"
+            f"{path} is not the NAME.conf of one program that the Tofino compiler writes: {what}"
         ) from None
 
 
 def _profile(conf: Path, pipeline: Any) -> Profile:
-    name = pipeline["p4_pipeline_name"]
-    context, binary = (_named(conf, pipeline[kind], name) for kind in ("context", "config"))
-    return Profile(name, context, binary, tuple(pipeline["pipe_scope"]))
+    name = _text(pipeline, "p4_pipeline_name")
+    context, binary = (_named(conf, _text(pipeline, kind), name) for kind in ("context", "config"))
+    scope = tuple(pipeline["pipe_scope"])
+    if not all(isinstance(pipe, int) and 0 <= pipe < PIPES_MAX for pipe in scope):
+        raise ValueError(f"pipe_scope of {name} is {list(scope)}, where pipes are numbered 0..{PIPES_MAX - 1}")
+    return Profile(name, context, binary, scope)
+
+
+def _text(described: Any, key: str) -> str:
+    value = described[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is {value!r}, not a text")
+    return value
 
 
 def _named(conf: Path, name: str, folder: str = "") -> bytes:

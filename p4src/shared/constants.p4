@@ -30,7 +30,7 @@ const code_t CODE_MAX = 255;
 // Wide enough for remaining - slack + bias before it saturates, its sign included.
 typedef bit<16> wide_code_t;
 
-// An idle gap that counts as endless, 9 minutes: half of what Tofino's clock counts, since it tells gaps by a sign.
+// An idle gap that counts as endless, 9 minutes, and the largest: half of what Tofino's clock counts before it wraps.
 const bit<32> IDLE_GAP_NEVER_US = 0x1FFFFFFF;
 
 // Why a packet went nowhere: the index into the counter `discarded`.
@@ -57,8 +57,8 @@ typedef bit<11> completion_t;   // stage, level, late, octave of |slack|: packet
 // Table and register sizes, each table with the reason for its own.
 #define EDGE_PORTS 512           // every 9-bit port
 #define IPV4_ROUTES 4096         // a rack's hosts plus the fabric's prefixes
-#define IPV6_ROUTES 1024
-#define NEXT_HOP_GROUPS 1024
+#define IPV6_ROUTES 1024         // the same, fewer: a key takes four times the TCAM on Tofino
+#define NEXT_HOP_GROUPS 1024     // one for each host, one for each set of uplinks
 #define NEXT_HOP_MEMBERS 2048    // members of all ECMP groups
 #define NEXT_HOP_GROUP_SIZE 64   // paths of one group
 #define RMLQ_ENTRIES 512         // two epochs of the largest policy

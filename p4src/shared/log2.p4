@@ -11,7 +11,7 @@ control Log2(in bit<32> value, out code_t code, out wide_code_t wide_code) {
         wide_code = (wide_code_t)value_code;
     }
 
-    // Leading one and the three bits below it: one row each.
+    // Leading one and the three bits below it: one row each. Without a size Tofino's compiler takes 512, and says so.
     table log2 {
         key = { value : ternary; }
         actions = { set_code; }

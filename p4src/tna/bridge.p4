@@ -17,6 +17,11 @@ header bridge_t {
     tick_t       arrived;
 }
 
+// What the chip counts of a packet's bytes beyond the frame as v1model counts it: everywhere the frame check sequence, in
+// egress what ingress put in front.
+#define FCS_BYTES 4
+#define BRIDGED_FCS_BYTES(hdr) (sizeInBytes(hdr.bridge) + FCS_BYTES)
+
 struct bridged_headers_t {
     bridge_t  bridge;
     headers_t inner;

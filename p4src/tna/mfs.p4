@@ -18,6 +18,11 @@
 #include "progress.p4"
 #include "ratchet.p4"
 
+// Metadata starts as zero, as on v1model: what no path has set is read all the same, the ports of a packet without any.
+@pa_auto_init_metadata
+// Written whether or not their header is there (write_dscp), so no field of another header may lie in the same place.
+@pa_no_overlay("egress", "hdr.inner.ipv4.dscp")
+@pa_no_overlay("egress", "hdr.inner.ipv6.dscp")
 control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingress_intrinsic_metadata_t intrinsic,
                    in ingress_intrinsic_metadata_from_parser_t from_parser,
                    inout ingress_intrinsic_metadata_for_deparser_t for_deparser,
@@ -45,9 +50,11 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
     ratchet_t    rule;
     wide_level_t lowered;
     bool         excess;
+    // The stamp is there, and counts.
+    bool         honoured;
 
     action discard() {
-        discarded.count(meta.discard_reason);
+        discarded.count(meta.discard_reason, FCS_BYTES);
         for_deparser.drop_ctl = 1;
     }
 
@@ -64,21 +71,26 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
         edge.apply(intrinsic.ingress_port, meta);
         well_formed.apply(hdr.inner, from_parser.parser_err != 0, meta);
         strip_untrusted.apply(hdr.inner, meta);
+        honoured = false;
+        if (meta.discard_reason == DISCARD_NOTHING && hdr.inner.mfs.isValid()) {
+            honoured = true;
+        }
         route.apply(hdr.inner, meta);
         if (meta.routed) {
             next_hop.apply(hdr.inner, meta, for_tm.ucast_egress_port);
         }
         bias.apply(for_tm.ucast_egress_port, meta);
-        // Whether or not it can be forwarded, which is known later.
-        if (meta.discard_reason == DISCARD_NOTHING && hdr.inner.mfs.isValid() && hdr.inner.mfs.batch != 0) {
+        time_to_live.apply(hdr.inner, meta);
+        // A stamp counts whether or not its packet can be forwarded, as on v1model.
+        if (honoured && hdr.inner.mfs.batch != 0) {
             progress.apply(hdr.inner.mfs);
         }
-        remember.apply(hdr.inner.mfs, meta.path.src_addr, now, meta, cell, rule);
+        remember.apply(honoured, hdr.inner.mfs, meta.path.src_addr, now, meta, cell, rule);
         meta.rli = hdr.inner.mfs.target_layer |-| hdr.inner.mfs.current_layer;
-        if (meta.discard_reason == DISCARD_NOTHING && hdr.inner.mfs.isValid()) {
+        if (honoured) {
             rmlq.apply(hdr.inner.mfs, meta);
         }
-        ratchet.apply(hdr.inner.mfs, cell, rule, meta);
+        ratchet.apply(honoured, hdr.inner.mfs, cell, rule, meta);
         police.apply(intrinsic.ingress_port, meta, lowered, excess);
         if (excess) {
             enqueue(lowered);
@@ -89,7 +101,6 @@ control MfsIngress(inout bridged_headers_t hdr, inout metadata_t meta, in ingres
         hdr.bridge.remaining_code = meta.remaining_code;
         hdr.bridge.bias = meta.bias;
         hdr.bridge.arrived = now;
-        time_to_live.apply(hdr.inner, meta);
         if (meta.discard_reason != DISCARD_NOTHING) {
             discard();
         }
@@ -126,7 +137,7 @@ control MfsEgress(inout bridged_headers_t hdr, inout metadata_t meta, in egress_
         convert();
         mark.apply(queued_us, hdr.inner, meta);
         class_selector.apply(intrinsic.egress_port, hdr.inner, meta);
-        observe.apply(intrinsic.egress_port, queued_us, hdr.inner, meta);
+        observe.apply(intrinsic.egress_port, queued_us, hdr, meta);
         last_hop.apply(intrinsic.egress_port, hdr.inner, meta);
     }
 }

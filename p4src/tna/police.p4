@@ -2,7 +2,7 @@
 #ifndef MFS_TNA_POLICE_P4
 #define MFS_TNA_POLICE_P4
 
-#include "../shared/headers.p4"
+#include "bridge.p4"
 
 control Police(in PortId_t ingress_port, in metadata_t meta, out wide_level_t lowered, out bool excess) {
     // Bytes at or above police_floor, by ingress port.
@@ -20,8 +20,8 @@ control Police(in PortId_t ingress_port, in metadata_t meta, out wide_level_t lo
 
     apply {
         compare();
-        if (meta.trusted && below_floor == 0) {
-            color = police.execute(ingress_port);
+        if (meta.discard_reason == DISCARD_NOTHING && meta.trusted && below_floor == 0) {
+            color = police.execute(index = ingress_port, adjust_byte_count = FCS_BYTES);
         }
         excess = color == (bit<8>)MeterColor_t.RED;
     }

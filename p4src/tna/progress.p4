@@ -7,10 +7,10 @@
 control Progress(inout mfs_t mfs) {
     // The batch a cell belongs to. Another batch takes the cell over, and never sees its predecessor's layer.
     @name(".progress_batch")
-    Register<bit<32>, bit<16>>(PROGRESS_CELLS) progress_batch;
+    Register<bit<32>, bit<16>>(PROGRESS_CELLS, 0) progress_batch;
     // The highest layer seen.
     @name(".progress_layer")
-    Register<bit<8>, bit<16>>(PROGRESS_CELLS) progress_layer;
+    Register<bit<8>, bit<16>>(PROGRESS_CELLS, 0) progress_layer;
 
     Hash<bit<16>>(HashAlgorithm_t.CRC16) digest;
 

@@ -7,14 +7,14 @@
 #include "../shared/ratchet_rule.p4"
 #include "bridge.p4"
 
-control Remember(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t meta, out bit<16> cell,
+control Remember(in bool honoured, in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t meta, out bit<16> cell,
                  out ratchet_t rule) {
     // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
     @name(".ratchet_flow")
-    Register<bit<32>, bit<16>>(RATCHET_CELLS) ratchet_flow;
+    Register<bit<32>, bit<16>>(RATCHET_CELLS, 0) ratchet_flow;
     // When its last packet came in.
     @name(".ratchet_seen")
-    Register<tick_t, bit<16>>(RATCHET_CELLS) ratchet_seen;
+    Register<tick_t, bit<16>>(RATCHET_CELLS, 0) ratchet_seen;
 
     Hash<bit<32>>(HashAlgorithm_t.CRC32) digest;
     RatchetRule() ratchet_rule;
@@ -62,7 +62,7 @@ control Remember(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t
         convert();
         look_back();
         cell = identity[15:0];
-        if (meta.discard_reason == DISCARD_NOTHING && mfs.isValid() && mfs.stage != STAGE_NONE) {
+        if (honoured && mfs.stage != STAGE_NONE) {
             known = claim.execute(cell);
             idle = touch.execute(cell);
         }
@@ -70,10 +70,10 @@ control Remember(in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t
     }
 }
 
-control Ratchet(in mfs_t mfs, in bit<16> cell, in ratchet_t rule, inout metadata_t meta) {
+control Ratchet(in bool honoured, in mfs_t mfs, in bit<16> cell, in ratchet_t rule, inout metadata_t meta) {
     // The level that the flow has reached.
     @name(".ratchet_level")
-    Register<wide_level_t, bit<16>>(RATCHET_CELLS) ratchet_level;
+    Register<wide_level_t, bit<16>>(RATCHET_CELLS, 0) ratchet_level;
 
     RegisterAction<wide_level_t, bit<16>, wide_level_t>(ratchet_level) restart = {
         void apply(inout wide_level_t held, out wide_level_t reached) {
@@ -96,7 +96,7 @@ control Ratchet(in mfs_t mfs, in bit<16> cell, in ratchet_t rule, inout metadata
     };
 
     apply {
-        if (meta.discard_reason == DISCARD_NOTHING && mfs.isValid() && mfs.stage != STAGE_NONE) {
+        if (honoured && mfs.stage != STAGE_NONE) {
             if (rule == RATCHET_RESTART || meta.level == (wide_level_t)SCAVENGER) {
                 meta.level = restart.execute(cell);
             } else if (rule == RATCHET_RISE) {

@@ -42,7 +42,7 @@ control MfsIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
         if (meta.routed) {
             next_hop.apply(hdr, meta, standard);
         }
-        // Whether or not it can be forwarded: on Tofino that is known later.
+        // Whether or not it can be forwarded: a stamp tells of its batch all the same.
         if (meta.discard_reason == DISCARD_NOTHING && hdr.mfs.isValid()) {
             if (hdr.mfs.batch != 0) {
                 progress.apply(hdr.mfs);

@@ -10,7 +10,7 @@ control Progress(inout mfs_t mfs) {
     @name(".progress_batch")
     register<bit<32>>(PROGRESS_CELLS) progress_batch;
     @name(".progress_layer")
-    register<bit<8>>(PROGRESS_CELLS) progress_layer;
+    register<bit<8>>(PROGRESS_CELLS) progress_layer;    // the highest layer seen
 
     bit<16> cell;
     bit<32> held_batch;

@@ -11,7 +11,7 @@ from soft_switch.codegen.ir import Assign, If, Names, Stmt
 from soft_switch.codegen.primitives import emit_primitive
 from soft_switch.codegen.values import Value, fit, varbit_width, variable
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.hashes import ALGORITHMS, VARYING, pack_fields, sized
+from soft_switch.hashes import ALGORITHMS, VARYING, PackedHash
 from soft_switch.program import VALID, ChecksumDef, Const, Expr, FieldRef, HeaderDef, HeaderRef, Op
 
 PAYLOAD: Names = frozenset(("data", "off"))
@@ -76,7 +76,7 @@ def _checksum(compiler: Compiler, checksum: ChecksumDef, *, extracted: bool) -> 
 
 
 def _unmemoised(compiler: Compiler, checksum: ChecksumDef) -> Value:
-    """A call of a function over (valid, value) pairs: checksums seldom repeat, a memo would only fill."""
+    """A call of a :class:`PackedHash`."""
     context = compiler.context
     calculation = context.program.calculations[checksum.calculation]
     function, widths = ALGORITHMS[calculation.algorithm], []
@@ -96,12 +96,8 @@ def _unmemoised(compiler: Compiler, checksum: ChecksumDef) -> Value:
         arguments.append(f"({present}, {value.text})")
         reads |= value.reads
 
-    def compute(payload: bytes, *parts: tuple[int, int]) -> int:
-        kept = [sized(value, width) for (valid, value), width in zip(parts, widths, strict=True) if valid]
-        return function(pack_fields([v for v, _ in kept], [w for _, w in kept]) + payload)
-
     payload = "data[off:]" if calculation.with_payload else "b''"
-    name = context.share(f"compute_{checksum.name}", compute)
+    name = context.share(f"compute_{checksum.name}", PackedHash(function, widths))
     return Value(f"{name}({', '.join([payload, *arguments])})", 0, (1 << 64) - 1, reads, atom=True)
 
 

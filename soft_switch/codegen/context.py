@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from soft_switch.codegen.values import limits
 from soft_switch.errors import UnsupportedConstructError
 from soft_switch.program import (
     VALID,
@@ -34,11 +35,13 @@ class Context:
 
     ``externs`` are the counters, meters, registers and tables under "kind:name", and the functions that code may call.
     ``objects`` become the globals of the generated code: tables' results, counters, hash memos and the like.
+    ``limits`` are the least and the greatest value of variables, for those that cannot be seen in the code.
     """
 
     program: Program
     externs: dict[str, Any] = field(default_factory=dict)
     objects: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
     _names: dict[FieldRef, str] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _count: int = 0
@@ -54,6 +57,12 @@ class Context:
             suffix = "valid" if ref.name == VALID else ref.name
             known = self.unique(f"{ref.header}__{suffix}")
             self._names[ref] = known
+            if ref.name == "$raw":
+                self.limits[known] = (0, (1 << self.program.headers[ref.header].width) - 1)
+            elif ref.name != "$wire":
+                definition = self.program.field_def(ref)
+                width = definition.width + (definition.most and definition.most + 1)
+                self.limits[known] = limits(width, definition.signed)
         return known
 
     def valid(self, header: str) -> str:

@@ -14,7 +14,7 @@ from soft_switch.codegen.values import Value, constant, fit
 from soft_switch.controls import successors
 from soft_switch.errors import UnsupportedConstructError
 from soft_switch.program import ConditionalDef, ControlDef, TableDef
-from soft_switch.tables import GROUP
+from soft_switch.tables import GROUP, LAST_HIT_AT
 
 MAX_NODES = 20_000
 """Tables and conditionals that a control block may have when ways that cross are written out more than once."""
@@ -132,8 +132,10 @@ class _Control:
             on_hit += self._direct_meter(table, found, scope)
         if table.has_counter:
             entry = context.fresh("e")
-            lines = (f"{entry} = {found}[2]", f"{entry}.packets += 1", f"{entry}.bytes += n")
+            lines = (f"{entry} = {found}[2].cells", f"{entry}[0] += 1", f"{entry}[1] += n")
             on_hit.append(Effect(lines, this | LENGTH))
+        if table.ages:
+            on_hit.append(Effect((f"{found}[2].cells[{LAST_HIT_AT}] = now_ns",), this | CLOCK))
         if on_hit:
             result.append(If([(f"{found}[1]", this, on_hit)]))
         return found

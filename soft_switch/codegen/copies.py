@@ -6,7 +6,7 @@ zero, but for the fields of the request's field list.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from soft_switch.codegen.context import Context, all_primitives
@@ -17,9 +17,12 @@ CLONE, CLONE_LIST = "clone_session", "clone_list"
 RESUBMIT, RECIRCULATE = "resubmit_list", "recirculate_list"
 TRUNCATE = "truncate_to"
 """One more than the bytes that are left of the packet; 0 for all of them."""
+PACKET_LENGTH = "packet_length_now"
+"""Variable with the length that the packet has after headers came and went, as bmv2 keeps it."""
 ROUNDS = "rounds"
 """How often the packet has come in again."""
 _KEPT = "kept"
+_CUT, _CUT_LENGTH = "cut_data", "cut_length"
 _SESSION_BITS = 0x7FFF
 _SESSION_SET = 0x8000
 NORMAL, INGRESS_CLONE, EGRESS_CLONE, RECIRCULATED, REPLICATED, RESUBMITTED = 0, 1, 2, 4, 5, 6
@@ -107,8 +110,8 @@ class Copies:
         refs = (FieldRef(h.name, f.name) for h in program.headers.values() if h.is_metadata for f in h.fields)
         return {self.context.name(ref) for ref in refs}
 
-    def _copied(self, carried: Sequence[str], kind: int) -> tuple[str, Names]:
-        """A copy's state: headers as they are, metadata zero but for what is kept."""
+    def _copied(self, carried: Sequence[str], kind: int, instead: Mapping[str, str] | None = None) -> tuple[str, Names]:
+        """A copy's state: headers as they are, metadata zero but for what is kept; ``instead`` gives other names."""
         metadata = self._of_metadata()
         positions = {self.context.name(ref): i for i, ref in enumerate(self.preserved)}
         parts, reads = [], {_KEPT}
@@ -120,8 +123,8 @@ class Copies:
             elif name in metadata or name in (TRUNCATE, ROUNDS):
                 parts.append("0")
             else:
-                parts.append(name)
-                reads.add(name)
+                parts.append((instead or {}).get(name, name))
+                reads.add(parts[-1])
         return state_text(parts), frozenset(reads)
 
     def _priority(self) -> str:
@@ -133,9 +136,12 @@ class Copies:
         clone: list[Stmt] = []
         rest: list[Stmt] = []
         if self.clones:
-            spawn, parse = self._extern("clone"), "parse_again"
-            call = f"{spawn}({CLONE} & {_SESSION_BITS:#x}, {self._priority()}, n, {parse}(port, data, now_ns, {_KEPT}))"
-            effect = Effect((call,), frozenset((CLONE, _KEPT, "port", "data", "now_ns", "n")))
+            session, parsed = f"{CLONE} & {_SESSION_BITS:#x}", f"parse_again(port, {_CUT}, now_ns, {_KEPT})"
+            lines = (
+                f"{_CUT} = {self._extern('cut')}({session}, data)",
+                f"{self._extern('clone')}({session}, {self._priority()}, len({_CUT}), {parsed})",
+            )
+            effect = Effect(lines, frozenset((CLONE, _KEPT, "port", "data", "now_ns")), frozenset((_CUT,)))
             clone = self._asked(CLONE, [*self._keep(CLONE_LIST), effect])
         if "resubmit" in self.wishes:
             rest += self._asked(
@@ -166,9 +172,14 @@ class Copies:
         """Clones of what egress has made."""
         if not self.clones:
             return []
-        state, reads = self._copied(carried, EGRESS_CLONE)
-        call = f"{self._extern('clone')}({CLONE} & {_SESSION_BITS:#x}, {self._priority()}, packet[2], {state})"
-        effect = Effect((call,), reads | {CLONE, "packet"})
+        session, shorter = f"{CLONE} & {_SESSION_BITS:#x}", {"data": _CUT, PACKET_LENGTH: _CUT_LENGTH}
+        state, reads = self._copied(carried, EGRESS_CLONE, shorter)
+        lines = (
+            f"{_CUT}, {_CUT_LENGTH} = {self._extern('cut_end')}({session}, data, off, {PACKET_LENGTH})",
+            f"{self._extern('clone')}({session}, {self._priority()}, {_CUT_LENGTH}, {state})",
+        )
+        names = frozenset((_CUT, _CUT_LENGTH))
+        effect = Effect(lines, (reads - names) | {CLONE, "data", "off", PACKET_LENGTH}, names)
         return self._asked(CLONE, [*self._keep(CLONE_LIST), effect])
 
     def after_deparser(self, out: str) -> list[Stmt]:

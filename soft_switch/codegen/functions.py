@@ -9,10 +9,10 @@ from soft_switch.codegen.checksums import emit_deparser, emit_verification
 from soft_switch.codegen.compiler import Scope
 from soft_switch.codegen.context import DROP_PORT, Context
 from soft_switch.codegen.control import emit_control
-from soft_switch.codegen.copies import TRUNCATE, Copies, stable
+from soft_switch.codegen.copies import PACKET_LENGTH, TRUNCATE, Copies, stable
 from soft_switch.codegen.ir import Assign, Effect, If, Names, Return, Stmt, prune, render, written
 from soft_switch.codegen.parser import emit_parser
-from soft_switch.codegen.primitives import DIGEST, PACKET_LENGTH
+from soft_switch.codegen.primitives import DIGEST
 from soft_switch.codegen.values import Value, fit
 from soft_switch.program import Const, Program
 
@@ -23,12 +23,23 @@ _MICROSECONDS = "// 1000"
 class Generated:
     """Source of the module with ``ingress`` and ``egress``, and the globals that it needs.
 
-    ``rid_at`` is where egress_rid is in the state of a packet between the two, None where nobody reads it.
+    Attributes:
+        source: the functions.
+        objects: the globals.
+        rid_at: where egress_rid is in the state of a packet between the two; None where nobody reads it.
+        priority_at: where priority is, likewise.
+        carried: the variables whose values are the state, in order.
+        preserved: how many fields a packet that comes in again may take along.
+        limits: the least and the greatest value of variables.
     """
 
     source: str
     objects: dict[str, Any]
     rid_at: int | None
+    priority_at: int | None
+    carried: tuple[str, ...]
+    preserved: int
+    limits: dict[str, tuple[int, int]]
 
 
 def generate(program: Program, externs: dict[str, Any]) -> Generated:
@@ -55,9 +66,21 @@ def generate(program: Program, externs: dict[str, Any]) -> Generated:
             "",
         ]
     )
-    rid = program.intrinsic("egress_rid")
-    name = None if rid is None else context.name(rid)
-    return Generated(source, context.objects, carried.index(name) if name in carried else None)
+    return Generated(
+        source,
+        context.objects,
+        _position(context, "egress_rid", carried),
+        _position(context, "priority", carried),
+        tuple(carried),
+        len(copies.preserved),
+        context.limits,
+    )
+
+
+def _position(context: Context, intrinsic: str, carried: list[str]) -> int | None:
+    ref = context.program.intrinsic(intrinsic)
+    name = None if ref is None else context.name(ref)
+    return carried.index(name) if name in carried else None
 
 
 def _set(context: Context, name: str, text: str, reads: Names, high: int) -> list[Stmt]:

@@ -248,6 +248,7 @@ class _Parser:
 
         def render(wanted: Names) -> list[str]:
             whole = context.fresh("h")
+            context.limits[whole] = (0, (1 << header.width + varbit.most) - 1)
             lines = [f"{whole} = int.from_bytes(data[{begin}:{end}], 'big')"]
             shift, before = header.width, True
             for f in header.fields:

@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 from soft_switch.codegen import operators
 from soft_switch.codegen.compiler import Compiler, Scope
 from soft_switch.codegen.context import DROP_PORT, Context, header_name
-from soft_switch.codegen.copies import CLONE, CLONE_LIST, RECIRCULATE, RESUBMIT, TRUNCATE, session_note
+from soft_switch.codegen.copies import (
+    CLONE,
+    CLONE_LIST,
+    PACKET_LENGTH,
+    RECIRCULATE,
+    RESUBMIT,
+    TRUNCATE,
+    session_note,
+)
 from soft_switch.codegen.graph import CycleError, post_dominators
 from soft_switch.codegen.hashing import hash_value
 from soft_switch.codegen.ir import Assign, Break, Effect, If, Loop, Stmt, written
@@ -28,8 +36,6 @@ from soft_switch.program import (
     UnionRef,
 )
 
-PACKET_LENGTH = "packet_length_now"
-"""Variable with the length that the packet has after headers came and went, as bmv2 keeps it."""
 DIGEST = "digest_list"
 """Variable with the id of the digest that ingress asked for last; 0 for none."""
 

@@ -53,7 +53,7 @@ class Arbiter(Generic[Client]):
         if election_id is not None:
             for other, held in self.clients.items():
                 if other != client and held == election_id:
-                    raise invalid(f"election id {election_id} is in use by another connected client; take another one")
+                    raise invalid(f"election id {election_id} is used by another connected client; take another one")
         was_primary = client == self.primary
         self.clients[client] = election_id
         if election_id is not None and (self.highest is None or election_id >= self.highest):

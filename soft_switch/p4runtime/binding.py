@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol, cast
 
 from soft_switch.p4runtime.digest_data import DigestShape
-from soft_switch.p4runtime.p4info import ActionInfo, ProgramInfo, TableInfo
+from soft_switch.p4runtime.p4info import ActionInfo, ProgramInfo, TableInfo, ValueSetInfo
 from soft_switch.p4runtime.status import invalid
 from soft_switch.pipeline import Pipeline
 from soft_switch.tables import Table
@@ -50,10 +50,22 @@ def _problems(info: ProgramInfo, pipeline: Pipeline) -> Iterator[str]:
             yield f"the device config has no action profile {profile.name}"
         elif pipeline.action_profiles[profile.name].with_selector != profile.with_selector:
             yield f"action profile {profile.name} has a selector in one of the two only"
+    for value_set in info.value_sets:
+        yield from _value_set_problems(value_set, pipeline)
     yield from _array_problems("counter", {item.name: item.size for item in info.counters}, pipeline.counters)
     yield from _array_problems("meter", {item.name: item.size for item in info.meters}, pipeline.meters)
     registers = {register.preamble.name: int(register.size) for register in info.message.registers}
     yield from _array_problems("register", registers, pipeline.registers)
+
+
+def _value_set_problems(info: ValueSetInfo, pipeline: Pipeline) -> Iterator[str]:
+    compiled = pipeline.value_sets.get(info.name)
+    if compiled is None:
+        yield f"the device config has no value set {info.name}"
+        return
+    widths = tuple(field.width for field in info.fields)
+    if compiled.widths not in ((), widths):
+        yield f"value set {info.name} has fields of {widths} bits in the P4Info, {compiled.widths} when compiled"
 
 
 def _digest_problems(digests: Iterable[DigestShape], pipeline: Pipeline) -> Iterator[str]:
@@ -103,6 +115,8 @@ def _table_problems(table: TableInfo, compiled: Table) -> Iterator[str]:
             f"table {table.name} has direct meter {table.meter.name} in the P4Info, "
             f"{compiled.meter_name or 'none'} when compiled"
         )
+    if table.idle_timeout and not compiled.ages:
+        yield f"table {table.name} has an idle timeout in the P4Info only"
     if table.is_const != compiled.is_const:
         yield f"the entries of table {table.name} are constant in one of the two only"
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 from p4.v1 import p4runtime_pb2
 
-from soft_switch.p4runtime.status import RequestError
+from soft_switch.p4runtime.status import RESOURCE_EXHAUSTED, RequestError
 
-# Packets and digests that a slow client has not taken yet; arbitration and errors are never dropped.
+# Notifications and errors that a slow client has not taken yet; more are dropped.
 MAX_WAITING_NOTIFICATIONS = 10_000
+# What tells who is primary is never dropped: a client that takes none of it is given up.
+MAX_WAITING = 20_000
 
 _numbers = itertools.count(1)
 
@@ -26,7 +28,11 @@ class ClientStream:
         self._responses: queue.SimpleQueue[p4runtime_pb2.StreamMessageResponse | None] = queue.SimpleQueue()
 
     def send(self, response: p4runtime_pb2.StreamMessageResponse) -> None:
-        """Send a response that must not be lost."""
+        """Send a response that must not be lost; a client that has not taken thousands of them is dropped itself."""
+        if self._responses.qsize() >= MAX_WAITING:
+            if self.error is None:
+                self.close(RequestError(RESOURCE_EXHAUSTED, f"{MAX_WAITING} messages wait to be taken"))
+            return
         self._responses.put(response)
 
     def offer(self, response: p4runtime_pb2.StreamMessageResponse) -> bool:

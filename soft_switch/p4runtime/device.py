@@ -10,24 +10,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
-from google.rpc import status_pb2
 from p4.v1 import p4runtime_pb2
 from p4.v1.p4runtime_pb2 import GetForwardingPipelineConfigRequest as GetConfig
 from p4.v1.p4runtime_pb2 import SetForwardingPipelineConfigRequest as SetConfig
 
-from soft_switch.p4runtime import entities, packet_io
-from soft_switch.p4runtime.arbitration import Arbiter, Notice
+from soft_switch.p4runtime import entities, packet_io, table_reads
 from soft_switch.p4runtime.client_stream import ClientStream
 from soft_switch.p4runtime.loaded_program import LoadedProgram, load_program
+from soft_switch.p4runtime.reconcile import take_over
+from soft_switch.p4runtime.sessions import Sessions, election_id
 from soft_switch.p4runtime.status import (
-    ALREADY_EXISTS,
     FAILED_PRECONDITION,
-    NOT_FOUND,
-    OK,
-    RESOURCE_EXHAUSTED,
     RequestError,
     as_request_error,
     denied,
@@ -38,9 +34,6 @@ from soft_switch.p4runtime.status import (
 from soft_switch.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
-
-MAX_STREAMS = 32
-STANDING = {OK: "you are primary", ALREADY_EXISTS: "there is another primary", NOT_FOUND: "there is no primary"}
 
 
 class ControlledSwitch(Protocol):
@@ -59,7 +52,12 @@ class ControlledSwitch(Protocol):
 
 
 class Device:
-    """One switch under P4Runtime. `clock` gives nanoseconds from any origin, `epoch_clock` since 1970."""
+    """One switch under P4Runtime.
+
+    `clock` is that of the packets, in nanoseconds from any origin; `epoch_clock` gives nanoseconds since 1970.
+    Notifications that wait for their time go out when someone calls :meth:`send_due`; `on_waiting` is called, from any
+    thread, when that may be sooner than it said last.
+    """
 
     def __init__(
         self,
@@ -70,13 +68,12 @@ class Device:
     ) -> None:
         self.switch = switch
         self.device_id = device_id
-        self.digests_waiting = threading.Event()
+        self.on_waiting: Callable[[], None] = lambda: None
         self._clock = clock
         self._epoch_clock = epoch_clock
         # Taken before the switch's lock where both are, and held by all who change what follows.
         self._turn = threading.RLock()
-        self._arbiter: Arbiter[ClientStream] = Arbiter()
-        self._streams: set[ClientStream] = set()
+        self._sessions = Sessions(device_id)
         # Reads and writes go to `_current`; it is not `_running` between VERIFY_AND_SAVE and COMMIT.
         self._running: LoadedProgram | None = None
         self._current: LoadedProgram | None = None
@@ -89,22 +86,25 @@ class Device:
         if device_id != self.device_id:
             raise not_found(f"there is no device with id {device_id}; this server serves device {self.device_id}")
 
-    def check_role(self, role: str, role_id: int = 0) -> None:
-        """NOT_FOUND for any role but the default one, which is unnamed."""
-        if role or role_id:
-            raise not_found(f"there is no role {role or role_id!r}; this switch has the default role only (unset)")
-
     def _check_primary(self, request: p4runtime_pb2.WriteRequest | SetConfig) -> None:
-        if not self._arbiter.is_primary(_election_id(request)):
+        """NOT_FOUND for a role that there is not, PERMISSION_DENIED when the client is not its primary."""
+        role = request.role
+        if request.role_id:
+            raise not_found("numbers of roles (role_id) are of P4Runtime before 1.4; name the role in `role`")
+        named = self._current is not None and role in self._current.roles.names
+        if role and not named and not self._sessions.has_role(role):
+            raise not_found(f"there is no role {role!r}: no client has it, and the P4Info does not name it")
+        if not self._sessions.is_primary(role, election_id(request)):
+            of_role = f" of role {role!r}" if role else ""
             raise denied(
-                f"election id {_show(_election_id(request))} is not that of the primary; "
+                f"election id {_show(election_id(request))} is not that of the primary{of_role}; "
                 "become primary on a StreamChannel first"
             )
 
     def _program(self) -> LoadedProgram:
         if self._current is None:
             raise RequestError(
-                FAILED_PRECONDITION, "no pipeline config has been set; use SetForwardingPipelineConfig first"
+                FAILED_PRECONDITION, "no forwarding pipeline config has been set; use SetForwardingPipelineConfig first"
             )
         return self._current
 
@@ -113,23 +113,20 @@ class Device:
     def open_stream(self) -> ClientStream:
         """Admit a stream; RESOURCE_EXHAUSTED beyond MAX_STREAMS of them."""
         with self._turn, self.switch.lock:
-            if len(self._streams) >= MAX_STREAMS:
-                raise RequestError(RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open, which is the most served")
-            stream = ClientStream()
-            self._streams.add(stream)
-            return stream
+            return self._sessions.open()
 
     def close_stream(self, stream: ClientStream) -> None:
         """The client is gone; if it was primary, there is none until a client claims it with an id as high."""
         with self._turn, self.switch.lock:
-            self._streams.discard(stream)
-            self._announce(self._arbiter.leave(stream))
+            self._sessions.close(stream)
 
     def stream_request(self, stream: ClientStream, request: p4runtime_pb2.StreamMessageRequest) -> None:
         """Handle one message of a client's stream. RequestError means that the stream is to be ended with it."""
         kind = request.WhichOneof("update")
         if kind == "arbitration":
-            self._arbitrate(stream, request.arbitration)
+            with self._turn, self.switch.lock:
+                if self._sessions.arbitrate(stream, request.arbitration) and self._running is not None:
+                    self._running.digests.forget_sent()
         elif kind == "packet":
             self._packet_out(stream, request.packet)
         elif kind == "digest_ack":
@@ -138,74 +135,64 @@ class Device:
             error = unimplemented("the stream takes arbitration, packet and digest_ack messages only")
             response = _stream_error(error)
             response.error.other.SetInParent()
-            stream.send(response)
+            stream.offer(response)
 
-    def _arbitrate(self, stream: ClientStream, message: p4runtime_pb2.MasterArbitrationUpdate) -> None:
-        with self._turn, self.switch.lock:
-            if stream in self._arbiter.clients and message.device_id != self.device_id:
-                raise RequestError(FAILED_PRECONDITION, "a stream cannot change its device; open another stream")
-            self.check_device(message.device_id)
-            if message.role.name or message.role.id or message.role.HasField("config"):
-                if stream in self._arbiter.clients:
-                    raise RequestError(FAILED_PRECONDITION, "a stream cannot change its role; open another stream")
-                raise unimplemented("roles are not supported: leave `role` unset for the default role")
-            before = self._arbiter.primary
-            self._announce(self._arbiter.update(stream, _election_id(message)))
-            if self._running is not None and self._arbiter.primary not in (None, before):
-                self._running.digests.forget_sent()
-
-    def _announce(self, notices: Sequence[Notice[ClientStream]]) -> None:
-        for notice in notices:
-            response = p4runtime_pb2.StreamMessageResponse()
-            update = response.arbitration
-            update.device_id = self.device_id
-            if notice.election_id is not None:
-                update.election_id.high = notice.election_id >> 64
-                update.election_id.low = notice.election_id & ((1 << 64) - 1)
-            update.status.CopyFrom(status_pb2.Status(code=notice.code, message=STANDING[notice.code]))
-            notice.client.send(response)
+    def _role_of_primary(self, stream: ClientStream, what: str) -> str:
+        """The role of which the client is primary; PERMISSION_DENIED when it is not, `what` being what it wants."""
+        role = self._sessions.role_as_primary(stream)
+        if role is None:
+            raise denied(f"only the primary can {what}")
+        return role
 
     # Packets and digests.
 
     def _packet_out(self, stream: ClientStream, packet: p4runtime_pb2.PacketOut) -> None:
         try:
             with self.switch.lock:
-                if stream != self._arbiter.primary:
-                    raise denied("only the primary can send packets out")
+                role = self._role_of_primary(stream, "send packets out")
                 if self._running is None:
-                    raise RequestError(FAILED_PRECONDITION, "no pipeline config has been committed")
+                    raise RequestError(FAILED_PRECONDITION, "no forwarding pipeline config has been committed")
+                if not self._running.roles.has_packet_io(role, "packet_out"):
+                    raise self._running.roles.refusal(role, "packet-out")
                 if self.switch.cpu_port is None:
                     raise RequestError(FAILED_PRECONDITION, "this switch has no CPU port, so no packet-out")
                 self.switch.packet_out(packet_io.pack_packet_out(self._running.info.packet_out, packet))
         except Exception as error:
             response = _stream_error(as_request_error(error))
             response.error.packet_out.packet_out.CopyFrom(packet)
-            stream.send(response)
+            stream.offer(response)
 
     def _packet_in(self, data: bytes) -> None:
         with self.switch.lock:
-            primary = self._arbiter.primary
-            if primary is None or self._running is None:
+            if self._running is None:
+                return
+            roles = self._running.roles
+            receivers = [
+                stream for role, stream in self._sessions.primaries() if roles.has_packet_io(role, "packet_in")
+            ]
+            if not receivers:
                 return
             try:
                 packet = packet_io.unpack_packet_in(self._running.info.packet_in, data)
             except packet_io.ShortPacketError as error:
                 log.warning("dropped: %s", error)
                 return
-            primary.offer(p4runtime_pb2.StreamMessageResponse(packet=packet))
+            for stream in receivers:
+                stream.offer(p4runtime_pb2.StreamMessageResponse(packet=packet))
 
     def _digest_ack(self, stream: ClientStream, ack: p4runtime_pb2.DigestListAck) -> None:
         try:
             with self.switch.lock:
-                if stream != self._arbiter.primary:
-                    raise denied("only the primary can acknowledge digests")
+                role = self._role_of_primary(stream, "acknowledge digests")
                 if self._running is None:
-                    raise RequestError(FAILED_PRECONDITION, "no pipeline config has been committed")
+                    raise RequestError(FAILED_PRECONDITION, "no forwarding pipeline config has been committed")
+                if not self._running.roles.owns(role, ack.digest_id):
+                    raise self._running.roles.refusal(role, f"digest {ack.digest_id}")
                 self._running.digests.acknowledge(ack)
         except RequestError as error:
             response = _stream_error(error)
             response.error.digest_list_ack.digest_list_ack.CopyFrom(ack)
-            stream.send(response)
+            stream.offer(response)
 
     def _digest(self, name: str, values: tuple[int, ...]) -> None:
         """A digest message of the data plane; it is sent from here when that needs no waiting."""
@@ -213,84 +200,109 @@ class Device:
             if self._running is None:
                 return
             if self._running.digests.offer(name, values, self._clock()):
-                self.send_due_digests()
+                self.send_due()
             else:
-                self.digests_waiting.set()
+                self.on_waiting()
 
-    def send_due_digests(self) -> int | None:
-        """Send the lists whose time has come; nanoseconds until the next one, None when nothing waits."""
+    def send_due(self) -> int | None:
+        """Send digests and idle timeouts whose time has come; nanoseconds until the next, None when none waits."""
         with self.switch.lock:
             if self._running is None:
                 return None
             now_ns = self._clock()
+            self._send_idle_timeouts(self._running, now_ns)
             book = self._running.digests
-            primary = self._arbiter.primary
             for message in book.take_due(now_ns, self._epoch_clock()):
-                if primary is not None:
-                    primary.offer(p4runtime_pb2.StreamMessageResponse(digest=message))
-            if primary is None:
-                book.forget_sent()
-            due_ns = book.next_due_ns()
-            return None if due_ns is None else max(0, due_ns - now_ns)
+                receivers = self._receivers(self._running, message.digest_id)
+                for stream in receivers:
+                    stream.offer(p4runtime_pb2.StreamMessageResponse(digest=message))
+                if not receivers:
+                    book.forget(message)
+            waiting = [time_ns for time_ns in (book.next_due_ns(), self._running.idle.next_ns()) if time_ns is not None]
+            return max(0, min(waiting) - now_ns) if waiting else None
+
+    def _send_idle_timeouts(self, program: LoadedProgram, now_ns: int) -> None:
+        for name, entries in program.idle.take(now_ns).items():
+            table = program.info.tables.by_name.get(name)
+            if table is None:
+                continue
+            response = p4runtime_pb2.StreamMessageResponse()
+            notification = response.idle_timeout_notification
+            notification.timestamp = self._epoch_clock()
+            for entry in entries:
+                table_reads.idle_entry(program, table, entry, notification.table_entry.add())
+            for stream in self._receivers(program, table.id):
+                stream.offer(response)
+
+    def _receivers(self, program: LoadedProgram, object_id: int) -> list[ClientStream]:
+        """The primaries of all roles in whose scope the object is."""
+        return [stream for role, stream in self._sessions.primaries() if program.roles.owns(role, object_id)]
 
     # Entities.
 
     def write(self, request: p4runtime_pb2.WriteRequest) -> list[RequestError | None]:
         """Carry out a batch; one result per update. RequestError when the request as a whole is refused."""
         self.check_device(request.device_id)
-        self.check_role(request.role, request.role_id)
         with self._turn:
             self._check_primary(request)
             program = self._program()
-            if request.atomicity != p4runtime_pb2.WriteRequest.CONTINUE_ON_ERROR:
-                name = p4runtime_pb2.WriteRequest.Atomicity.Name(request.atomicity)
-                raise unimplemented(f"atomicity {name} is not supported; use CONTINUE_ON_ERROR (the default)")
-            return entities.write_batch(program, request.updates, self.switch.lock)
+            if request.atomicity not in p4runtime_pb2.WriteRequest.Atomicity.values():
+                raise invalid(f"atomicity {request.atomicity} is unknown; leave it unset, or see the specification")
+            # Rolled back or atomic for the data plane: the one that is both serves for either.
+            whole = request.atomicity != p4runtime_pb2.WriteRequest.CONTINUE_ON_ERROR
+            write = entities.write_all_or_none if whole else entities.write_batch
+            before_ns = program.idle.next_ns()
+            results = write(program, request.updates, self.switch.lock, request.role)
+
+            after_ns = program.idle.next_ns()
+            if after_ns is not None and (before_ns is None or after_ns < before_ns):
+                self.on_waiting()
+            return results
 
     def read(
         self, request: p4runtime_pb2.ReadRequest
     ) -> tuple[list[p4runtime_pb2.ReadResponse], list[RequestError | None]]:
         """What the requests select, in responses to be sent; and one result per request."""
         self.check_device(request.device_id)
-        self.check_role(request.role)
         with self._turn:
-            return entities.read_batch(self._program(), request.entities)
+            return entities.read_batch(self._program(), request.entities, request.role)
 
     # Pipeline config.
 
     def set_config(self, request: SetConfig) -> None:
         """Verify, save or commit a pipeline config; on any error the pipeline that runs is untouched."""
         self.check_device(request.device_id)
-        self.check_role(request.role, request.role_id)
         with self._turn:
             self._check_primary(request)
+            if self._current is not None and self._current.roles.restricts(request.role):
+                raise self._current.roles.refusal(request.role, "the pipeline config")
         if request.action == SetConfig.COMMIT:
             self._commit_saved(request)
             return
-        if request.action == SetConfig.RECONCILE_AND_COMMIT:
-            raise unimplemented(
-                "RECONCILE_AND_COMMIT is not supported; use VERIFY_AND_COMMIT and write the entries anew"
-            )
-        if request.action not in (SetConfig.VERIFY, SetConfig.VERIFY_AND_SAVE, SetConfig.VERIFY_AND_COMMIT):
-            raise invalid("the action is not set; it is VERIFY, VERIFY_AND_SAVE, VERIFY_AND_COMMIT or COMMIT")
+        if request.action not in SetConfig.Action.values() or request.action == SetConfig.UNSPECIFIED:
+            raise invalid(f"action {request.action} is unknown; it is one of {', '.join(SetConfig.Action.keys()[1:])}")
         if not request.HasField("config"):
             raise invalid("no config is given")
         # Compiling takes a while, and packets need not wait for it.
-        program = load_program(request.config)
+        program = load_program(request.config, self._clock)
         if request.action == SetConfig.VERIFY:
             return
         with self._turn:
             self._check_primary(request)
-            self._current = program
-            if request.action == SetConfig.VERIFY_AND_COMMIT:
-                self._run(program)
+            with self.switch.lock:
+                if request.action == SetConfig.RECONCILE_AND_COMMIT and self._running is not None:
+                    take_over(self._running, program)
+                self._current = program
+                if request.action != SetConfig.VERIFY_AND_SAVE:
+                    self._run(program)
 
-    def load(self, config: p4runtime_pb2.ForwardingPipelineConfig) -> None:
-        """Run a program without a client's request, as when a switch starts with one."""
-        program = load_program(config)
+    def load(self, config: p4runtime_pb2.ForwardingPipelineConfig) -> Pipeline:
+        """Run a program without a client's request, as when a switch starts with one; the pipeline that runs it."""
+        program = load_program(config, self._clock)
         with self._turn:
             self._current = program
             self._run(program)
+        return program.pipeline
 
     def _commit_saved(self, request: SetConfig) -> None:
         if request.HasField("config"):
@@ -306,6 +318,8 @@ class Device:
         with self.switch.lock:
             self.switch.install(program.pipeline)
             self._running = program
+            program.idle.start(self._clock())
+            self.on_waiting()
 
     def get_config(self, request: GetConfig) -> p4runtime_pb2.GetForwardingPipelineConfigResponse:
         """The config that reads and writes refer to; `config` is unset when there is none."""
@@ -323,14 +337,6 @@ class Device:
         if request.response_type in (GetConfig.ALL, GetConfig.DEVICE_CONFIG_AND_COOKIE):
             response.config.p4_device_config = config.p4_device_config
         return response
-
-
-def _election_id(
-    message: p4runtime_pb2.WriteRequest | SetConfig | p4runtime_pb2.MasterArbitrationUpdate,
-) -> int | None:
-    if not message.HasField("election_id"):
-        return None
-    return int(message.election_id.high) << 64 | int(message.election_id.low)
 
 
 def _show(election_id: int | None) -> str:

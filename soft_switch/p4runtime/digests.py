@@ -5,6 +5,7 @@ Pure logic on a clock that is passed in (nanoseconds, any origin); the caller se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from p4.v1 import p4runtime_pb2
@@ -20,6 +21,9 @@ from soft_switch.p4runtime.status import (
 
 # Bounds what a digest may hold while nobody asks for smaller lists (max_list_size 0).
 LARGEST_LIST = 1000
+# Bounds the same where a client asks for larger lists, or never acknowledges any.
+MOST_WAITING = 10_000
+MOST_UNACKNOWLEDGED = 1000
 
 
 @dataclass(slots=True)
@@ -32,7 +36,7 @@ class _Channel:
     unacknowledged: dict[int, tuple[frozenset[tuple[int, ...]], int]] = field(default_factory=dict)
 
     def forget_expired(self, now_ns: int) -> None:
-        """Drop the lists whose acknowledgement is overdue: their values may be sent again."""
+        """Drop lists whose acknowledgement is overdue, or that are too many: their values may be sent again."""
         expired = [
             list_id
             for list_id, (_, sent_ns) in self.unacknowledged.items()
@@ -40,10 +44,12 @@ class _Channel:
         ]
         for list_id in expired:
             del self.unacknowledged[list_id]
+        while len(self.unacknowledged) > MOST_UNACKNOWLEDGED:
+            del self.unacknowledged[next(iter(self.unacknowledged))]
 
     def full(self) -> bool:
         """Whether what waits is to be sent without waiting longer."""
-        limit = self.config.max_list_size or LARGEST_LIST
+        limit = min(self.config.max_list_size or LARGEST_LIST, MOST_WAITING)
         return self.config.max_timeout_ns == 0 or len(self.waiting) >= limit
 
 
@@ -71,6 +77,18 @@ class DigestBook:
             channel.config = _checked_config(entry, name)
         else:
             del self._channels[entry.digest_id]
+
+    def save(self) -> Callable[[], None]:
+        """Keep what is enabled, and how; the function returned puts it back."""
+        channels = dict(self._channels)
+        configs = [(channel, channel.config) for channel in channels.values()]
+
+        def restore() -> None:
+            self._channels = channels
+            for channel, config in configs:
+                channel.config = config
+
+        return restore
 
     def read(self, entry: p4runtime_pb2.DigestEntry, found: ReadResponses) -> None:
         """The enabled digests, or the one that `entry` names; NOT_FOUND when that one is unknown or not enabled."""
@@ -141,6 +159,10 @@ class DigestBook:
         channel = self._channels.get(ack.digest_id)
         if channel is not None:
             channel.unacknowledged.pop(ack.list_id, None)
+
+    def forget(self, message: p4runtime_pb2.DigestList) -> None:
+        """Await no acknowledgement of a list that went to nobody."""
+        self._channels[message.digest_id].unacknowledged.pop(message.list_id, None)
 
     def forget_sent(self) -> None:
         """Await no acknowledgement any more: a new primary is to learn everything itself."""

@@ -98,7 +98,7 @@ def _entries_of(
 def _write_key(table: TableInfo, entry: Entry, message: p4runtime_pb2.TableEntry) -> None:
     message.table_id = table.id
     message.priority = entry.priority
-    matches.encode_match(table, entry.match, message)
+    matches.encode_match(table.fields, entry.match, message)
 
 
 def write_direct_counter(program: LoadedProgram, update_type: int, message: p4runtime_pb2.DirectCounterEntry) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from p4.v1 import p4runtime_pb2
 
-from soft_switch.p4runtime import action_profiles, counters, direct_resources, meters, table_entries, table_reads
+from soft_switch.p4runtime import (
+    action_profiles,
+    counters,
+    direct_resources,
+    meters,
+    replication_engine,
+    table_entries,
+    table_reads,
+    value_sets,
+)
 from soft_switch.p4runtime.loaded_program import LoadedProgram
 from soft_switch.p4runtime.read_responses import ReadResponses
-from soft_switch.p4runtime.status import RequestError, as_request_error, invalid, unimplemented
+from soft_switch.p4runtime.roles import Roles
+from soft_switch.p4runtime.rollback import save
+from soft_switch.p4runtime.status import ABORTED, RequestError, as_request_error, invalid, unimplemented
 
 # The message is of the entity's own type, so the functions differ in it.
 Write: TypeAlias = Callable[[LoadedProgram, int, Any], None]
@@ -27,6 +38,8 @@ WRITES: dict[str, Write] = {
     "direct_counter_entry": direct_resources.write_direct_counter,
     "meter_entry": meters.write_meter,
     "direct_meter_entry": direct_resources.write_direct_meter,
+    "packet_replication_engine_entry": replication_engine.write_entry,
+    "value_set_entry": value_sets.write_value_set,
     "digest_entry": lambda program, update_type, entry: program.digests.write(update_type, entry),
 }
 READS: dict[str, Read] = {
@@ -37,47 +50,75 @@ READS: dict[str, Read] = {
     "direct_counter_entry": direct_resources.read_direct_counters,
     "meter_entry": meters.read_meters,
     "direct_meter_entry": direct_resources.read_direct_meters,
+    "packet_replication_engine_entry": replication_engine.read_entries,
+    "value_set_entry": value_sets.read_value_sets,
     "digest_entry": lambda program, entry, found: program.digests.read(entry, found),
+    "extern_entry": lambda _program, entry, _found: _check_no_extern(entry),
 }
 NOT_SERVED = {
     "register_entry": (
         "registers cannot be read or written over P4Runtime on this switch, as on bmv2; "
         "use a counter, a table entry, a digest or a packet-in"
     ),
-    "packet_replication_engine_entry": "multicast groups and clone sessions cannot be set over P4Runtime yet",
-    "value_set_entry": "members of value sets cannot be set over P4Runtime yet",
     "extern_entry": "this switch has no externs besides those of v1model",
 }
 
 
-def _kind(entity: p4runtime_pb2.Entity) -> str:
+def _kind(entity: p4runtime_pb2.Entity, served: Container[str]) -> str:
     kind = entity.WhichOneof("entity")
     if kind is None:
         raise invalid("the entity is empty: one of its fields must be set")
-    if kind in NOT_SERVED:
+    if kind not in served:
         raise unimplemented(NOT_SERVED[kind])
     return str(kind)
 
 
+def _check_no_extern(request: p4runtime_pb2.ExternEntry) -> None:
+    """A read of all externs of all types finds none; any other is of one that is not served."""
+    if request.extern_type_id or request.extern_id:
+        raise unimplemented(NOT_SERVED["extern_entry"])
+
+
 def write_batch(
-    program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update], lock: AbstractContextManager[object]
+    program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update], lock: AbstractContextManager[object], role: str
 ) -> list[RequestError | None]:
     """Carry out every update, in order, whether or not others fail; one result for each, None where it succeeded.
 
-    ``lock`` is held for each, and given back in between.
+    ``lock`` is held for each, and given back in between. ``role`` is that of the client.
     """
     results = []
     for update in updates:
         with lock:
-            results.append(_write_one(program, update))
+            results.append(_write_one(program, update, role))
     return results
 
 
-def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update) -> RequestError | None:
+def write_all_or_none(
+    program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update], lock: AbstractContextManager[object], role: str
+) -> list[RequestError | None]:
+    """Carry out all updates, in order, or none of them: the first that fails ends the batch and undoes the others.
+
+    ``lock`` is held throughout, so every packet is processed either before the batch or after it. Results as in
+    :func:`write_batch`; where one update failed, the others have ABORTED.
+    """
+    with lock:
+        restore = save(program, updates)
+        for number, update in enumerate(updates):
+            error = _write_one(program, update, role)
+            if error is not None:
+                restore()
+                undone = RequestError(ABORTED, f"undone, because update {number} of the batch failed")
+                untried = RequestError(ABORTED, f"not carried out, because update {number} of the batch failed")
+                return [*[undone] * number, error, *[untried] * (len(updates) - number - 1)]
+    return [None] * len(updates)
+
+
+def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update, role: str) -> RequestError | None:
     try:
+        program.roles.check(role, update.entity)
         if update.type not in UPDATE_TYPES:
             raise invalid("the type of the update is not set; it is INSERT, MODIFY or DELETE")
-        kind = _kind(update.entity)
+        kind = _kind(update.entity, WRITES)
         WRITES[kind](program, update.type, getattr(update.entity, kind))
     except Exception as error:
         return as_request_error(error)
@@ -85,20 +126,32 @@ def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update) -> RequestE
 
 
 def read_batch(
-    program: LoadedProgram, requests: Sequence[p4runtime_pb2.Entity]
+    program: LoadedProgram, requests: Sequence[p4runtime_pb2.Entity], role: str
 ) -> tuple[list[p4runtime_pb2.ReadResponse], list[RequestError | None]]:
-    """Responses with all that the valid requests select, and one result for each request, None where it was valid."""
+    """Responses with all that the valid requests select, and one result for each request, None where it was valid.
+
+    What is not in the scope of ``role`` is left out.
+    """
     responses: list[p4runtime_pb2.ReadResponse] = []
     results: list[RequestError | None] = []
     for request in requests:
         # Kept apart until complete: a request that fails half-way returns nothing.
         found = ReadResponses()
         try:
-            kind = _kind(request)
+            kind = _kind(request, READS)
             READS[kind](program, getattr(request, kind), found)
         except Exception as error:
             results.append(as_request_error(error))
         else:
             results.append(None)
             responses.extend(found.messages)
+    if program.roles.restricts(role):
+        return _in_scope(program.roles, role, responses), results
     return responses, results
+
+
+def _in_scope(
+    roles: Roles, role: str, responses: Sequence[p4runtime_pb2.ReadResponse]
+) -> list[p4runtime_pb2.ReadResponse]:
+    kept = ([entity for entity in response.entities if roles.covers(role, entity)] for response in responses)
+    return [p4runtime_pb2.ReadResponse(entities=entities) for entities in kept if entities]

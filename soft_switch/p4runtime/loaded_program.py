@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from p4.v1 import p4runtime_pb2
 
 from soft_switch.errors import SwitchError
+from soft_switch.idle import IdleWatch
 from soft_switch.p4runtime.binding import check_belong_together
 from soft_switch.p4runtime.digest_data import digest_shapes
 from soft_switch.p4runtime.digests import DigestBook
 from soft_switch.p4runtime.p4info import ProgramInfo, TableInfo
+from soft_switch.p4runtime.roles import Roles
 from soft_switch.p4runtime.status import invalid
 from soft_switch.pipeline import Pipeline
 from soft_switch.tables import Match, Table
@@ -28,7 +32,7 @@ class OneShot:
     member_ids: list[int]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class EntryNotes:
     """What an entry returns on reading although the data plane has no use for it."""
 
@@ -45,11 +49,18 @@ class LoadedProgram:
     pipeline: Pipeline
     config: p4runtime_pb2.ForwardingPipelineConfig
     digests: DigestBook
+    roles: Roles
+    idle: IdleWatch
+    # The time of the packets, in nanoseconds.
+    clock: Callable[[], int]
     notes: dict[EntryKey, EntryNotes] = field(default_factory=dict)
     # Action profiles whose groups and members come from one-shot action sets, with the number of those sets.
     one_shots: dict[str, int] = field(default_factory=dict)
     # max_size as the client wrote it, by (action profile, group id): 0 and the default must read back as written.
     group_max_sizes: dict[tuple[str, int], int] = field(default_factory=dict)
+    # What a read returns of the replication engine, by group and by session.
+    multicast_groups: dict[int, p4runtime_pb2.MulticastGroupEntry] = field(default_factory=dict)
+    clone_sessions: dict[int, p4runtime_pb2.CloneSessionEntry] = field(default_factory=dict)
 
     def table(self, table_id: int) -> tuple[TableInfo, Table]:
         """The table with this id, as the P4Info has it and as the pipeline runs it; NOT_FOUND when unknown."""
@@ -57,8 +68,12 @@ class LoadedProgram:
         return info, self.pipeline.tables[info.name]
 
 
-def load_program(config: p4runtime_pb2.ForwardingPipelineConfig) -> LoadedProgram:
+def load_program(
+    config: p4runtime_pb2.ForwardingPipelineConfig, clock: Callable[[], int] = time.monotonic_ns
+) -> LoadedProgram:
     """Make a program ready to be run from a pipeline config: text of the bmv2 JSON and the P4Info.
+
+    `clock` is that of the packets, in nanoseconds.
 
     Raises RequestError INVALID_ARGUMENT, naming the reason, when it cannot be realised.
     """
@@ -75,4 +90,5 @@ def load_program(config: p4runtime_pb2.ForwardingPipelineConfig) -> LoadedProgra
     check_belong_together(info, shapes.values(), pipeline)
     kept = p4runtime_pb2.ForwardingPipelineConfig()
     kept.CopyFrom(config)
-    return LoadedProgram(info, pipeline, kept, DigestBook(shapes))
+    idle = IdleWatch(pipeline.tables.values())
+    return LoadedProgram(info, pipeline, kept, DigestBook(shapes), Roles(config.p4info), idle, clock)

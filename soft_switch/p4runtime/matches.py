@@ -17,20 +17,25 @@ def decode_match(table: TableInfo, key: Iterable[p4runtime_pb2.FieldMatch]) -> t
 
     Raises RequestError INVALID_ARGUMENT (or OUT_OF_RANGE for a value too wide), naming table and field.
     """
+    return decode_fields(f"table {table.name}", table.fields, key)
+
+
+def decode_fields(owner: str, fields: tuple[Field, ...], key: Iterable[p4runtime_pb2.FieldMatch]) -> tuple[Match, ...]:
+    """The same for whatever has match fields; `owner` names it in errors."""
     given: dict[int, p4runtime_pb2.FieldMatch] = {}
-    ids = {field.id for field in table.fields}
+    ids = {field.id for field in fields}
     for match in key:
         if match.field_id not in ids:
-            known = ", ".join(f"{field.name} ({field.id})" for field in table.fields) or "none"
-            raise invalid(f"table {table.name} has no match field with id {match.field_id}; its fields are: {known}")
+            known = ", ".join(f"{field.name} ({field.id})" for field in fields) or "none"
+            raise invalid(f"{owner} has no match field with id {match.field_id}; its fields are: {known}")
         if match.field_id in given:
-            raise invalid(f"table {table.name}: match field id {match.field_id} is given twice")
+            raise invalid(f"{owner}: match field id {match.field_id} is given twice")
         given[match.field_id] = match
-    return tuple(_decode_field(table, field, given.get(field.id)) for field in table.fields)
+    return tuple(_decode_field(owner, field, given.get(field.id)) for field in fields)
 
 
-def _decode_field(table: TableInfo, field: Field, match: p4runtime_pb2.FieldMatch | None) -> Match:
-    what = f"table {table.name}, field {field.name}"
+def _decode_field(owner: str, field: Field, match: p4runtime_pb2.FieldMatch | None) -> Match:
+    what = f"{owner}, field {field.name}" if field.name else f"{owner}, field {field.id}"
     if match is None:
         return _everything(field, what)
     kind = match.WhichOneof("field_match_type")
@@ -106,9 +111,13 @@ def decode_priority(table: TableInfo, priority: int) -> int:
     return priority
 
 
-def encode_match(table: TableInfo, key: tuple[Match, ...], message: p4runtime_pb2.TableEntry) -> None:
-    """Fill in the match of a TableEntry, canonical: fields that match everything are left out."""
-    for field, match in zip(table.fields, key, strict=True):
+def encode_match(
+    fields: tuple[Field, ...],
+    key: tuple[Match, ...],
+    message: p4runtime_pb2.TableEntry | p4runtime_pb2.ValueSetMember,
+) -> None:
+    """Fill in the match of a message, canonical: fields that match everything are left out."""
+    for field, match in zip(fields, key, strict=True):
         if not _matches_everything(field, match):
             target = message.match.add()
             target.field_id = field.id

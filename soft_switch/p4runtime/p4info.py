@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -82,6 +82,16 @@ class MeterInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ValueSetInfo:
+    """A parser value set of at most `size` members."""
+
+    id: int
+    name: str
+    fields: tuple[Field, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class TableInfo:
     """A table with everything that refers to it resolved."""
 
@@ -112,10 +122,30 @@ class _Numbered(Protocol):
 Item = TypeVar("Item", bound=_Numbered)
 
 
+def _check_unlike(kind: str, items: Sequence[_Numbered], owner: str = "", names: bool = True) -> None:
+    """INVALID_ARGUMENT where an object has no id, or two have the same id or (if `names` counts) the same name."""
+    where = f" of {owner}" if owner else ""
+    ids: dict[int, str] = {}
+    by_name: set[str] = set()
+    for item in items:
+        if item.id == 0:
+            raise invalid(f"P4Info: {kind} {item.name!r}{where} has no id")
+        if item.id in ids:
+            raise invalid(f"P4Info: two {kind}s{where}, {ids[item.id]!r} and {item.name!r}, have the id {item.id}")
+        if names and item.name in by_name:
+            raise invalid(f"P4Info: two {kind}s{where} have the name {item.name!r}")
+        ids[item.id] = item.name
+        by_name.add(item.name)
+
+
 class Catalogue(Generic[Item]):
-    """The objects of one kind, by id and by name; `kind` is the word for error messages."""
+    """The objects of one kind, by id and by name; `kind` is the word for error messages.
+
+    Raises RequestError INVALID_ARGUMENT when ids or names are not unique.
+    """
 
     def __init__(self, kind: str, items: list[Item]) -> None:
+        _check_unlike(kind, items)
         self.kind = kind
         self.by_id = {item.id: item for item in items}
         self.by_name = {item.name: item for item in items}
@@ -143,12 +173,13 @@ class ProgramInfo:
     def __init__(self, p4info: p4info_pb2.P4Info) -> None:
         self.message = p4info
         self.actions = Catalogue("action", [_action(action, p4info) for action in p4info.actions])
-        self.profiles = Catalogue("action profile", [_profile(profile) for profile in p4info.action_profiles])
+        self.profiles = Catalogue("action profile", [_profile(profile, p4info) for profile in p4info.action_profiles])
         self.counters = Catalogue("counter", [_counter(counter, counter.size) for counter in p4info.counters])
         self.direct_counters = Catalogue("direct counter", [_counter(item, 0) for item in p4info.direct_counters])
         self.meters = Catalogue("meter", [_meter(meter, meter.size) for meter in p4info.meters])
         self.direct_meters = Catalogue("direct meter", [_meter(item, 0) for item in p4info.direct_meters])
         self.tables = Catalogue("table", [self._table(table) for table in p4info.tables])
+        self.value_sets = Catalogue("value set", [_value_set(item, p4info) for item in p4info.value_sets])
         self.packet_in = _packet_header(p4info, "packet_in")
         self.packet_out = _packet_header(p4info, "packet_out")
 
@@ -173,7 +204,7 @@ class ProgramInfo:
         return TableInfo(
             id=table.preamble.id,
             name=name,
-            fields=tuple(_match_field(field, name, p4info=self.message) for field in table.match_fields),
+            fields=_match_fields(table.match_fields, f"table {name}", self.message),
             uses=uses,
             is_const=table.is_const_table,
             const_default=table.const_default_action_id != 0,
@@ -198,8 +229,15 @@ def _translated_width(p4info: p4info_pb2.P4Info, type_name: str, width: int, wha
     return width
 
 
-def _match_field(field: p4info_pb2.MatchField, table: str, p4info: p4info_pb2.P4Info) -> Field:
-    what = f"match field {field.name} of table {table}"
+def _match_fields(fields: Sequence[p4info_pb2.MatchField], owner: str, p4info: p4info_pb2.P4Info) -> tuple[Field, ...]:
+    found = tuple(_match_field(field, owner, p4info) for field in fields)
+    # A value set of a plain bit<W> has one field without a name.
+    _check_unlike("match field", found, owner, names=False)
+    return found
+
+
+def _match_field(field: p4info_pb2.MatchField, owner: str, p4info: p4info_pb2.P4Info) -> Field:
+    what = f"match field {field.name or field.id} of {owner}"
     kind = KIND_NAMES.get(field.match_type)
     if kind is None:
         raise invalid(f"P4Info: {what}: its match type is not one of {', '.join(KIND_NAMES.values())}")
@@ -216,10 +254,17 @@ def _action(action: p4info_pb2.Action, p4info: p4info_pb2.P4Info) -> ActionInfo:
         )
         for param in action.params
     )
+    _check_unlike("parameter", params, f"action {name}", names=False)
     return ActionInfo(action.preamble.id, name, params)
 
 
-def _profile(profile: p4info_pb2.ActionProfile) -> ProfileInfo:
+def _profile(profile: p4info_pb2.ActionProfile, p4info: p4info_pb2.P4Info) -> ProfileInfo:
+    users = {table.preamble.id for table in p4info.tables if table.implementation_id == profile.preamble.id}
+    if not users or set(profile.table_ids) != users:
+        raise invalid(
+            f"P4Info: action profile {profile.preamble.name} names the tables {sorted(profile.table_ids)}, and "
+            f"{sorted(users) or 'no table'} names it"
+        )
     return ProfileInfo(
         profile.preamble.id,
         profile.preamble.name,
@@ -242,11 +287,16 @@ def _meter(meter: p4info_pb2.Meter | p4info_pb2.DirectMeter, size: int) -> Meter
     return MeterInfo(meter.preamble.id, meter.preamble.name, size, kind)
 
 
+def _value_set(item: p4info_pb2.ValueSet, p4info: p4info_pb2.P4Info) -> ValueSetInfo:
+    name = item.preamble.name
+    return ValueSetInfo(item.preamble.id, name, _match_fields(item.match, f"value set {name}", p4info), item.size)
+
+
 def _packet_header(p4info: p4info_pb2.P4Info, name: str) -> tuple[Field, ...] | None:
     """The fields of the header annotated @controller_header(name), None when the program has none."""
     for header in p4info.controller_packet_metadata:
         if header.preamble.name == name:
-            return tuple(
+            fields = tuple(
                 Field(
                     field.id,
                     field.name,
@@ -255,4 +305,6 @@ def _packet_header(p4info: p4info_pb2.P4Info, name: str) -> tuple[Field, ...] | 
                 )
                 for field in header.metadata
             )
+            _check_unlike("metadata field", fields, name, names=False)
+            return fields
     return None

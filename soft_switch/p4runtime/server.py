@@ -1,4 +1,4 @@
-"""P4Runtime server of the embedded switch: listening, TLS, and the thread that sends digests in time."""
+"""P4Runtime server of the embedded switch: listening, TLS, and the thread that sends notifications in time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from google.protobuf import text_format
 from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
 
 from soft_switch.errors import SwitchError
-from soft_switch.p4runtime.device import MAX_STREAMS, ControlledSwitch, Device
+from soft_switch.events import VirtualClock
+from soft_switch.p4runtime.device import ControlledSwitch, Device
 from soft_switch.p4runtime.servicer import P4RuntimeService
+from soft_switch.p4runtime.sessions import MAX_STREAMS
+from soft_switch.p4runtime.virtual_timer import VirtualTimer
+from soft_switch.pipeline import Pipeline
 
 # Every stream keeps a thread for its whole life; the rest serve the short calls.
 WORKERS = MAX_STREAMS + 16
@@ -48,7 +52,8 @@ class TLS:
 class P4RuntimeServer:
     """Serves one switch as `device_id`. `port` is the TCP port it listens on, also when `address` asked for port 0.
 
-    `clock` gives nanoseconds from any origin (digest timeouts), `epoch_clock` since 1970 (digest timestamps).
+    `clock` is that of the packets, in nanoseconds from any origin (digest and idle timeouts); `epoch_clock` gives
+    nanoseconds since 1970 (timestamps). With a `virtual_clock` it is both, and notifications go out when it runs.
     Raises ServerError when it cannot listen.
     """
 
@@ -60,9 +65,13 @@ class P4RuntimeServer:
         tls: TLS | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
         epoch_clock: Callable[[], int] = time.time_ns,
+        virtual_clock: VirtualClock | None = None,
     ) -> None:
-        if not 0 < device_id < 1 << 64:
-            raise ServerError(f"device id {device_id} is not in 1..2^64-1")
+        if virtual_clock is not None:
+            clock = epoch_clock = lambda: virtual_clock.now_ns
+        # The specification forbids 0. Many clients send it all the same: it is simple_switch_grpc's default.
+        if not 0 <= device_id < 1 << 64:
+            raise ServerError(f"device id {device_id} is not in 0..2^64-1")
         self.device = Device(switch, device_id, clock, epoch_clock)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="p4runtime"),
@@ -73,7 +82,13 @@ class P4RuntimeServer:
         self.port = self._listen(address, tls)
         self.address = f"{address.rpartition(':')[0]}:{self.port}"
         self._stopped = threading.Event()
-        self._digest_thread = threading.Thread(target=self._send_digests, name="p4runtime-digests", daemon=True)
+        self._wake = threading.Event()
+        self._timer: threading.Thread | None = None
+        if virtual_clock is not None:
+            VirtualTimer(self.device, virtual_clock)
+        else:
+            self.device.on_waiting = self._wake.set
+            self._timer = threading.Thread(target=self._send_due, name="p4runtime-timer", daemon=True)
 
     def _listen(self, address: str, tls: TLS | None) -> int:
         """Take the address, and give the port. gRPC would take a port above 65535 modulo 65536."""
@@ -92,22 +107,25 @@ class P4RuntimeServer:
     def start(self) -> None:
         """Begin to serve."""
         self._server.start()
-        self._digest_thread.start()
+        if self._timer is not None:
+            self._timer.start()
 
     def stop(self, grace: float | None = None) -> None:
         """Stop serving; calls in progress get `grace` seconds to end."""
         self._stopped.set()
-        self.device.digests_waiting.set()
+        self._wake.set()
         self._server.stop(grace).wait()
-        if self._digest_thread.is_alive():
-            self._digest_thread.join()
+        if self._timer is not None and self._timer.is_alive():
+            self._timer.join()
 
     def wait(self) -> None:
         """Return when the server has been stopped."""
         self._server.wait_for_termination()
 
-    def load(self, device_config: bytes, p4info_text: str) -> None:
+    def load(self, device_config: bytes, p4info_text: str) -> Pipeline:
         """Run a program from its bmv2 JSON and its P4Info in text format, as `SetForwardingPipelineConfig` would.
+
+        Returns the pipeline that runs it.
 
         Raises SwitchError saying why when they cannot be run, or do not belong together.
         """
@@ -117,13 +135,14 @@ class P4RuntimeServer:
             text_format.Parse(p4info_text, config.p4info, allow_unknown_field=True)
         except text_format.ParseError as error:
             raise ServerError(f"the P4Info is not in protobuf text format: {error}") from error
-        self.device.load(config)
+        return self.device.load(config)
 
-    def _send_digests(self) -> None:
+    def _send_due(self) -> None:
         while not self._stopped.is_set():
-            self.device.digests_waiting.clear()
-            due_in_ns = self.device.send_due_digests()
-            self.device.digests_waiting.wait(None if due_in_ns is None else due_in_ns / 1e9)
+            self._wake.clear()
+            due_in_ns = self.device.send_due()
+            # Threads cannot wait for longer than some centuries, which idle timeouts may be.
+            self._wake.wait(None if due_in_ns is None else min(due_in_ns / 1e9, 3600))
 
 
 def serve(
@@ -146,11 +165,13 @@ def serve(
     program = "no program yet"
     if device_config is not None and p4info is not None:
         try:
-            server.load(_read(device_config, "device config"), _read(p4info, "P4Info").decode("utf-8", "replace"))
+            pipeline = server.load(
+                _read(device_config, "device config"), _read(p4info, "P4Info").decode("utf-8", "replace")
+            )
         except SwitchError:
             server.stop()
             raise
-        program = f"program {device_config}"
+        program = f"program {device_config} as {pipeline.runs_as}"
     server.start()
     security = "TLS" if tls is not None else "no TLS"
     announce(f"P4Runtime listens on {server.address} ({security}), device id {device_id}, {program}")

@@ -21,6 +21,7 @@ ALREADY_EXISTS: int = code_pb2.ALREADY_EXISTS
 PERMISSION_DENIED: int = code_pb2.PERMISSION_DENIED
 RESOURCE_EXHAUSTED: int = code_pb2.RESOURCE_EXHAUSTED
 FAILED_PRECONDITION: int = code_pb2.FAILED_PRECONDITION
+ABORTED: int = code_pb2.ABORTED
 OUT_OF_RANGE: int = code_pb2.OUT_OF_RANGE
 UNIMPLEMENTED: int = code_pb2.UNIMPLEMENTED
 INTERNAL: int = code_pb2.INTERNAL
@@ -94,7 +95,8 @@ def batch_details(results: Sequence[RequestError | None]) -> tuple[str, bytes]:
     client accepts by default, and the summary says so.
     """
     failed = [(index, error) for index, error in enumerate(results) if error is not None]
-    index, first = failed[0]
+    # ABORTED says only that another one failed.
+    index, first = next((pair for pair in failed if pair[1].code != ABORTED), failed[0])
     summary = f"{len(failed)} of {len(results)} failed; element {index}: {first.message}"
     # What the codes alone take: the Any wrapping of an empty Error is 40 bytes.
     budget = DETAILS_BUDGET_BYTES - 44 * len(results) - len(summary)

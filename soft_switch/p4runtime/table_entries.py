@@ -7,7 +7,7 @@ from p4.v1 import p4runtime_pb2
 from soft_switch.p4runtime import matches
 from soft_switch.p4runtime.actions import decode_action
 from soft_switch.p4runtime.direct_resources import apply_resources, check_resources
-from soft_switch.p4runtime.loaded_program import EntryNotes, LoadedProgram
+from soft_switch.p4runtime.loaded_program import EntryNotes, LoadedProgram, OneShot
 from soft_switch.p4runtime.one_shots import make_one_shot, release_one_shot, replace_one_shot
 from soft_switch.p4runtime.p4info import TableInfo
 from soft_switch.p4runtime.status import ALREADY_EXISTS, RequestError, denied, invalid, not_found, unimplemented
@@ -41,7 +41,7 @@ def write_table_entry(program: LoadedProgram, update_type: int, message: p4runti
     if update_type == DELETE:
         _delete(program, table, compiled, key, priority)
         return
-    _refuse_idle_timeout(table, message)
+    _check_idle_timeout(table, message)
     check_resources(table, message)
     if update_type == INSERT:
         if existing is not None:
@@ -54,11 +54,15 @@ def write_table_entry(program: LoadedProgram, update_type: int, message: p4runti
         _modify(program, table, compiled, existing, message)
 
 
-def _refuse_idle_timeout(table: TableInfo, message: p4runtime_pb2.TableEntry) -> None:
-    if message.idle_timeout_ns or message.HasField("time_since_last_hit"):
-        if table.idle_timeout:
-            raise unimplemented(f"table {table.name}: this switch does not age entries; leave idle_timeout_ns 0")
+def _check_idle_timeout(table: TableInfo, message: p4runtime_pb2.TableEntry) -> None:
+    if not table.idle_timeout and (message.idle_timeout_ns or message.HasField("time_since_last_hit")):
         raise invalid(f"table {table.name} has no idle timeout; leave idle_timeout_ns and time_since_last_hit unset")
+    if message.HasField("time_since_last_hit"):
+        raise invalid(f"table {table.name}: time_since_last_hit is for reads; leave it unset")
+    if message.idle_timeout_ns < 0:
+        raise invalid(f"table {table.name}: idle_timeout_ns must be 0 (never) or more, not {message.idle_timeout_ns}")
+    if table.is_const and message.idle_timeout_ns:
+        raise invalid(f"table {table.name}: its entries are constant, and have no idle timeout")
 
 
 def _insert(
@@ -71,20 +75,22 @@ def _insert(
 ) -> None:
     if not message.HasField("action"):
         raise invalid(f"table {table.name}: a new entry needs an action")
-    notes = EntryNotes(message.controller_metadata)
+    one_shot = None
     if message.action.WhichOneof("type") == "action_profile_action_set":
-        notes.one_shot = make_one_shot(program, table, message.action.action_profile_action_set)
-        target: Target = Group(notes.one_shot.group_id)
+        one_shot = make_one_shot(program, table, message.action.action_profile_action_set)
+        target: Target = Group(one_shot.group_id)
     else:
         target = _decode_target(program, table, message.action)
     try:
         entry = compiled.insert(key, priority, target)
     except Exception:
-        if notes.one_shot is not None:
-            release_one_shot(program, table, notes.one_shot)
+        if one_shot is not None:
+            release_one_shot(program, table, one_shot)
         raise
-    program.notes[table.name, key, priority] = notes
+    program.notes[table.name, key, priority] = EntryNotes(message.controller_metadata, one_shot=one_shot)
     entry.metadata = message.metadata
+    if table.idle_timeout:
+        program.idle.set(compiled, entry, int(message.idle_timeout_ns), program.clock(), is_new=True)
     apply_resources(table, message, entry)
 
 
@@ -92,11 +98,15 @@ def _modify(
     program: LoadedProgram, table: TableInfo, compiled: Table, entry: Entry, message: p4runtime_pb2.TableEntry
 ) -> None:
     if not entry.is_const:
-        notes = program.notes.setdefault((table.name, entry.match, entry.priority), EntryNotes())
+        note_key = (table.name, entry.match, entry.priority)
+        notes = program.notes.get(note_key, EntryNotes())
+        one_shot = notes.one_shot
         if message.HasField("action"):
-            _retarget(program, table, compiled, entry, notes, message.action)
-        notes.controller_metadata = message.controller_metadata
+            one_shot = _retarget(program, table, compiled, entry, one_shot, message.action)
+        program.notes[note_key] = EntryNotes(message.controller_metadata, one_shot=one_shot)
         entry.metadata = message.metadata
+        if table.idle_timeout:
+            program.idle.set(compiled, entry, int(message.idle_timeout_ns), program.clock(), is_new=False)
     apply_resources(table, message, entry)
 
 
@@ -105,14 +115,14 @@ def _retarget(
     table: TableInfo,
     compiled: Table,
     entry: Entry,
-    notes: EntryNotes,
+    one_shot: OneShot | None,
     action: p4runtime_pb2.TableAction,
-) -> None:
-    if notes.one_shot is not None and action.WhichOneof("type") == "action_profile_action_set":
-        notes.one_shot = replace_one_shot(program, table, notes.one_shot, action.action_profile_action_set)
-    else:
-        # From one style to the other there is no way: both refuse while the profile is in use by the other.
-        compiled.modify(entry.match, entry.priority, _decode_target(program, table, action))
+) -> OneShot | None:
+    if one_shot is not None and action.WhichOneof("type") == "action_profile_action_set":
+        return replace_one_shot(program, table, one_shot, action.action_profile_action_set)
+    # From one style to the other there is no way: both refuse while the profile is in use by the other.
+    compiled.modify(entry.match, entry.priority, _decode_target(program, table, action))
+    return one_shot
 
 
 def _delete(program: LoadedProgram, table: TableInfo, compiled: Table, key: tuple[Match, ...], priority: int) -> None:

@@ -40,11 +40,20 @@ def read_table_entries(program: LoadedProgram, request: p4runtime_pb2.TableEntry
     _read_table(program, table, compiled, request, found)
 
 
+def idle_entry(program: LoadedProgram, table: TableInfo, entry: Entry, message: p4runtime_pb2.TableEntry) -> None:
+    """Fill in an entry of an idle timeout notification."""
+    notes = program.notes.get((table.name, entry.match, entry.priority), NO_NOTES)
+    _write_entry(program, table, entry, notes, p4runtime_pb2.TableEntry(), message)
+
+
 def _check_request(table: TableInfo, request: p4runtime_pb2.TableEntry) -> None:
     if request.HasField("time_since_last_hit"):
-        if table.idle_timeout:
-            raise unimplemented(f"table {table.name}: this switch does not age entries")
-        raise invalid(f"table {table.name} has no idle timeout; leave time_since_last_hit unset")
+        if not table.idle_timeout:
+            raise invalid(f"table {table.name} has no idle timeout; leave time_since_last_hit unset")
+        if request.is_default_action:
+            raise invalid(
+                f"table {table.name}: the default action has no idle timeout; leave time_since_last_hit unset"
+            )
     if request.HasField("counter_data") and table.counter is None:
         raise invalid(f"table {table.name} has no direct counter; leave counter_data unset")
     if request.HasField("meter_config") and table.meter is None:
@@ -123,11 +132,14 @@ def _write_entry(
     message: p4runtime_pb2.TableEntry,
 ) -> None:
     message.table_id = table.id
-    matches.encode_match(table, entry.match, message)
+    matches.encode_match(table.fields, entry.match, message)
     message.priority = entry.priority
     message.metadata = entry.metadata
     message.controller_metadata = notes.controller_metadata
     message.is_const = entry.is_const
+    message.idle_timeout_ns = entry.idle_timeout_ns
+    if request.HasField("time_since_last_hit") and table.idle_timeout:
+        message.time_since_last_hit.elapsed_ns = max(0, program.clock() - entry.last_hit_ns)
     if notes.one_shot is not None:
         message.action.action_profile_action_set.CopyFrom(notes.one_shot.message)
     elif isinstance(entry.target, ActionCall):

@@ -1,7 +1,8 @@
 """The loop that moves packets between interfaces and a switch, in one thread, on a real clock.
 
 It sleeps until a frame arrives or a port's link is free, and polls only in the last moments before a departure: timers
-are not that exact.
+are not that exact. While a pipeline runs as machine code, so does the loop (:mod:`soft_switch.native.forwarder`), in
+turns of half a millisecond between which it looks to the rest.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 from soft_switch.errors import ProgramAssertionError
-from soft_switch.realtime.pacer import Pacer
+from soft_switch.native.errors import NativeError
+from soft_switch.native.forwarder import Forwarder
+from soft_switch.pipeline import Pipeline
+from soft_switch.realtime.pacer import CATCH_UP_NS, Pacer
+from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.switch import Switch
 
 POLL_NS = 30_000
@@ -24,6 +29,12 @@ POLL_NS = 30_000
 ARRIVALS_PER_TURN = 4
 """Frames taken from one port before departures have their turn: bounds how late they get."""
 DEPARTURES_PER_TURN = 16
+NATIVE_ARRIVALS = 16
+"""The same where a frame takes a microsecond or two."""
+NATIVE_POLL_NS = 100_000
+"""Longer than where Python polls: it is exact, and no other thread of the process waits for it."""
+NATIVE_TURN_NS = 500_000
+"""How long machine code moves packets before whoever waits to write to the switch has a turn."""
 IDLE_S = 0.5
 """The longest sleep: a signal just before it begins is seen only after it."""
 
@@ -73,8 +84,12 @@ class Driver:
         self._say = say
         self._clock = clock
         self._said: set[tuple[str, str]] = set()
+        self._forwarder: Forwarder | None = None
+        self._pipeline: Pipeline | None = None
+        self._next_ns: int | None = None
         self._injected: deque[tuple[int, bytes]] = deque()
         self._stopping = False
+        self._slipped_ns = 0
         self.pacer = Pacer(clock, switch.transmit, lambda port, frame: self._sockets[port].send(frame))
         switch.on_backlog = self.pacer.wake
         switch.on_packet_out = self._inject
@@ -91,6 +106,11 @@ class Driver:
         take_in, send_due = self._take_in, self.pacer.send_due
         woken = False
         while not self._stopping:
+            if self.switch.pipeline is not self._pipeline:
+                self._adopt()
+            if self._forwarder is not None:
+                woken = self._turn(self._forwarder, woken)
+                continue
             moved = 0
             for number, socket in sockets:
                 moved += take_in(number, socket)
@@ -99,10 +119,61 @@ class Driver:
                 self._receive(*self._injected.popleft())
                 moved += 1
             if not moved:
-                if woken or self.pacer.next_ns is None:
+                self._next_ns = self.pacer.next_ns
+                if woken or self._next_ns is None:
                     # Woken by something else than a frame, or about to sleep for long.
                     self._look()
                 woken = self._wait()
+        self._drop_forwarder()
+
+    def _adopt(self) -> None:
+        """Another pipeline was installed: in C, if everything it needs can be had there."""
+        with self.switch.lock:
+            pipeline = self._pipeline = self.switch.pipeline
+            self._drop_forwarder()
+            sockets = {number: s for number, s in self._sockets.items() if isinstance(s, PacketSocket)}
+            if pipeline is None or pipeline.machine_code is None or len(sockets) < len(self._sockets):
+                return
+            with contextlib.suppress(NativeError):
+                self._forwarder = Forwarder(
+                    pipeline.machine_code,
+                    self.switch.ports,
+                    sockets,
+                    CATCH_UP_NS,
+                    self.switch.cpu_port,
+                    self._packet_in,
+                )
+
+    def _packet_in(self, frame: bytes) -> None:
+        if self.switch.on_packet_in is not None:
+            self.switch.on_packet_in(frame)
+
+    def _drop_forwarder(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.account()
+            self._slipped_ns += self._forwarder.slipped_ns
+            self.switch.undeliverable += self._forwarder.undeliverable + self._forwarder.clear()
+            self._forwarder.close()
+            self._forwarder = None
+
+    def _turn(self, forwarder: Forwarder, woken: bool) -> bool:
+        """A turn of machine code, and sleep if nothing is to be done; whether a frame may have come."""
+        try:
+            with self.switch.lock:
+                if self.switch.pipeline is not self._pipeline:
+                    return False
+                while self._injected:
+                    forwarder.receive(*self._injected.popleft(), self._clock())
+                self._next_ns = forwarder.run(NATIVE_ARRIVALS, DEPARTURES_PER_TURN, NATIVE_TURN_NS, NATIVE_POLL_NS)
+        except ProgramAssertionError as error:
+            self._refuse(error)
+            return False
+        if self._next_ns == 0:
+            return False
+        if woken or self._next_ns is None:
+            forwarder.account()
+            self._look()
+        return self._wait()
 
     def stop(self) -> None:
         """Make :meth:`run` return; from any thread, or a signal handler."""
@@ -111,6 +182,7 @@ class Driver:
 
     def close(self) -> None:
         """Give back what the loop itself holds; the sockets are their owner's to close."""
+        self._drop_forwarder()
         self.switch.on_backlog = self.switch.on_packet_out = None
         self._poll.close()
         os.close(self._wakeup)
@@ -128,8 +200,8 @@ class Driver:
             told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
             if told:
                 lines.append(f"port {number} ({socket.interface}), frames: {told}")
-        if self.pacer.slipped_ns:
-            lines.append(f"{self.pacer.slipped_ns / 1e6:.1f} ms of link time lost: the process was not run in time")
+        if slipped_ns := self.pacer.slipped_ns + self._slipped_ns:
+            lines.append(f"{slipped_ns / 1e6:.1f} ms of link time lost: the process was not run in time")
         if self.refused:
             lines.append(f"{self.refused} packets for which an assertion of the program failed")
         return lines
@@ -146,13 +218,17 @@ class Driver:
         try:
             self.switch.receive(number, frame, self._clock())
         except ProgramAssertionError as error:
-            self.refused += 1
-            self._say_once("the program", str(error))
+            self._refuse(error)
+
+    def _refuse(self, error: ProgramAssertionError) -> None:
+        self.refused += 1
+        self._say_once("the program", str(error))
 
     def _wait(self) -> bool:
         """Until a frame may have come or a port's link is almost free; True for the former."""
-        next_ns = self.pacer.next_ns
-        timeout_s = IDLE_S if next_ns is None else max(0, next_ns - self._clock() - POLL_NS) / 1e9
+        next_ns = self._next_ns
+        early_ns = POLL_NS if self._forwarder is None else NATIVE_POLL_NS
+        timeout_s = IDLE_S if next_ns is None else max(0, next_ns - self._clock() - early_ns) / 1e9
         # epoll itself counts in milliseconds, select in microseconds.
         ready, _, _ = select.select((self._poll,), (), (), timeout_s)
         return bool(ready)

@@ -104,6 +104,20 @@ class PacketSocket:
         """For a selector: readable when frames wait."""
         return self._socket.fileno()
 
+    @property
+    def ring(self) -> tuple[mmap.mmap, int, int, int]:
+        """(memory, bytes of a slot, slots, the longest frame in bytes) for C that takes frames itself."""
+        return self._ring, self._slot, self._last // self._slot + 1, self._longest
+
+    @property
+    def position(self) -> int:
+        """The slot of the ring that is looked at next."""
+        return self._offset // self._slot
+
+    @position.setter
+    def position(self, slot: int) -> None:
+        self._offset = slot * self._slot
+
     def take(self) -> bytes | None:
         """The next whole frame that was received; None when none waits."""
         memory = self._ring

@@ -165,7 +165,7 @@ class _Run:
         elif kind == "register":
             register = pipeline.registers[_resolve(args[0], pipeline.registers, "register")]
             if verb == "reset":
-                register.values[:] = [0] * register.size
+                register.set_all([0] * register.size)
             elif verb == "write":
                 register.values[_within(args[1], register.size)] = parse_number(args[2]) % (1 << register.width)
             else:

@@ -126,11 +126,12 @@ control ingress(inout headers_t hdr, inout metadata_t meta, inout standard_metad
         hdr.ethernet.source = source;
     }
 
-    table known_sources {                       // exact; learns what it does not know
+    table known_sources {                       // exact; learns what it does not know, and ages
         key = { hdr.ethernet.source : exact @name("source"); }
         actions = { NoAction; @defaultonly learn; }
         const default_action = learn();
         size = 8;
+        support_timeout = true;
     }
     table routes {                              // longest prefix, with a direct counter
         key = { hdr.ipv4.destination : lpm @name("destination"); }

@@ -1,0 +1,154 @@
+"""Compiles C into a shared library, once for each source: the library is kept in the user's cache directory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from soft_switch.native.errors import NativeError
+
+COMPILERS = ("cc", "gcc", "clang")
+OPTIONS = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-w")
+COMPILE_S = 300
+"""A compiler that takes longer is given up."""
+RUNTIME = Path(__file__).with_name("runtime.h")
+CACHE_VARIABLE = "MFS_CACHE_DIR"
+DECLARATIONS = """
+typedef int64_t (*call_python)(void *handle, uint64_t what, uint64_t *args);
+struct column { uint32_t word, words; uint64_t parts; const uint64_t *masks, *starts, *bounds, *sets; };
+struct group { const uint64_t *masks, *slots; uint64_t slot_mask, best; };
+struct table {
+    uint64_t kind, words, stride, miss;
+    const uint64_t *records;
+    uint64_t *slots;
+    uint64_t slot_mask;
+    const uint64_t *starts, *winners;
+    uint64_t count;
+    const struct column *columns;
+    uint64_t column_count, set_words;
+    const struct group *groups;
+    uint64_t group_count;
+    uint64_t *memo;
+    uint64_t memo_mask, generation;
+};
+struct pipeline {
+    uint64_t **cells;
+    struct table *tables;
+    uint8_t *frame;
+    uint64_t frame_bytes;
+    call_python call;
+    void *handle;
+    uint8_t *state;
+};
+uint64_t pipeline_rid_at(void);
+uint64_t pipeline_priority_at(void);
+uint64_t pipeline_state_bytes(void);
+void pipeline_put(uint64_t *slots, uint64_t slot_mask, const uint64_t *key, uint64_t words, uint64_t number);
+uint64_t pipeline_search(const struct table *t, const uint64_t *key, uint64_t words);
+int64_t pipeline_ingress(struct pipeline *s, uint64_t port, const uint8_t *data, uint64_t n, uint64_t now_ns,
+                         const uint64_t *again);
+int64_t pipeline_egress(struct pipeline *s, const uint8_t *state, const uint8_t *data, uint64_t n, uint64_t port,
+                        uint64_t enqueued_ns, uint64_t dequeued_ns, uint64_t depths);
+"""
+"""What every library has, as cffi reads it; ``runtime.h`` says what it means."""
+
+
+@functools.cache
+def interface() -> Any:
+    """The foreign function interface, with the declarations.
+
+    Raises:
+        NativeError: cffi is not installed.
+    """
+    return declared(DECLARATIONS)
+
+
+def declared(declarations: str) -> Any:
+    """A foreign function interface. Raises NativeError as :func:`interface`."""
+    try:
+        from cffi import FFI
+    except ImportError as error:
+        raise NativeError("cffi is not installed; pip install cffi") from error
+    ffi = FFI()
+    ffi.cdef(declarations)
+    return ffi
+
+
+def compiler() -> list[str]:
+    """The command of the C compiler: what ``CC`` says, else the first of :data:`COMPILERS` that is there.
+
+    Raises:
+        NativeError: there is none.
+    """
+    words = shlex.split(os.environ.get("CC", ""))
+    for command in [words] if words else [[name] for name in COMPILERS]:
+        if shutil.which(command[0]):
+            return command
+    what = f"C compiler {words[0]!r} (from CC)" if words else f"C compiler ({', '.join(COMPILERS)})"
+    raise NativeError(f"no {what} on the PATH; install one (Debian: apt-get install gcc)")
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: ``MFS_CACHE_DIR``, or a folder of the user's cache."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "mfs-switch"
+
+
+def load_pipeline(source: str) -> Any:
+    """The library of a pipeline's translation; see :func:`load`."""
+    return load(interface(), f"{RUNTIME.read_text()}\n{source}")
+
+
+def load(ffi: Any, text: str) -> Any:
+    """The library of a source, compiled if it is not in the cache. Processes may do so at the same time.
+
+    Raises:
+        NativeError: cffi or a compiler is missing, or the compiler fails.
+    """
+    command = [*compiler(), *OPTIONS]
+    name = hashlib.sha256("\0".join([*command, os.uname().machine, sys.platform, text]).encode()).hexdigest()[:32]
+    with contextlib.suppress(OSError):
+        path = cache_folder() / f"{name}.so"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            _compile(command, text, path)
+        return ffi.dlopen(str(path))
+    # No home, or one that cannot be written: a library for this process alone. The file may go once it is loaded.
+    with tempfile.TemporaryDirectory(prefix="mfs-switch-") as folder:
+        path = Path(folder) / f"{name}.so"
+        _compile(command, text, path)
+        return ffi.dlopen(str(path))
+
+
+def _compile(command: list[str], text: str, path: Path) -> None:
+    descriptor, made = tempfile.mkstemp(suffix=".so", prefix=path.stem, dir=path.parent)
+    os.close(descriptor)
+    try:
+        done = subprocess.run(
+            [*command, "-x", "c", "-o", made, "-"],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_S,
+            check=False,
+        )
+        if done.returncode:
+            first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+            raise NativeError(f"{command[0]} failed: {first or f'exit status {done.returncode}'}")
+        # Whoever loads the library sees all of it or none.
+        Path(made).replace(path)
+    except subprocess.TimeoutExpired as error:
+        raise NativeError(f"{command[0]} took longer than {COMPILE_S} s") from error
+    finally:
+        Path(made).unlink(missing_ok=True)
