@@ -75,8 +75,8 @@ def tuner_history(run: Run) -> str:
     return _svg(figure)
 
 
-def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]]) -> str:
-    """SLO attainment with its interval, a row per variant and a colour per request rate."""
+def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]], rates: str = "requests per second") -> str:
+    """SLO attainment with its interval, a row per variant and a colour per request rate; ``rates`` says of what."""
     # Most rates have fewer variants than the fullest one; its order is that of all.
     fullest = sorted(attained.values(), key=len, reverse=True)
     names = list(dict.fromkeys(name for lines in fullest for name, _ in lines))
@@ -99,7 +99,7 @@ def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]]) -> str:
     axes.set_xlim(0, 1.02)
     if attained:
         # Above the rows, of which it would hide one.
-        axes.legend(title="requests per second", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(attained))
+        axes.legend(title=rates, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(attained))
     return _svg(figure)
 
 

@@ -12,6 +12,7 @@ from evaluation.errors import ClusterError, EvaluationError, ServingError
 from evaluation.flow_level.cases import CASES, case_requests
 from evaluation.flow_level.data_centre import PACKED, SPREAD, data_centre
 from evaluation.flow_level.pooling import DEALINGS, routed_in_groups
+from evaluation.flow_level.sweep_report import picture_of
 from evaluation.flow_level.sweep_rows import COLUMNS, Row
 from evaluation.flow_level.tables import attainment, differences, equal_attainment, tenants
 from evaluation.flow_level.tenants import TENANTS, jain, outcome, tenants_named
@@ -76,6 +77,15 @@ def test_what_differs_is_said_and_stands_in_a_line_of_its_own() -> None:
     assert "| `dbrx-agent` | 32 servers, 4:1, SLO x 1.5, spread | 1 |" in attainment([*ROWS, spread])
     told = tenants([row("mfs", 1.0, 1, 0.5, tenants="loose", attainment_first=0.2, attainment_second=0.8)])
     assert cells(told, "`dbrx-agent`")[1:7] == ["32 servers, loose", "1", "`mfs`", "50", "20", "80"]
+
+
+def test_a_picture_has_curves_or_intervals() -> None:
+    curves, intervals = picture_of(ROWS), picture_of([one for one in ROWS if one.rate_per_gpu == 1.0])
+    assert curves.startswith("<svg")
+    assert intervals.startswith("<svg")
+    # Error bars are collections of lines, curves are lines.
+    assert "LineCollection" in intervals
+    assert "LineCollection" not in curves
 
 
 REQUESTS = [Request(index, 0, 100 * index + 16, 1, (index,)) for index in range(40)]

@@ -41,7 +41,7 @@ def report_sweep(out: Path, console: Console | None = None) -> list[Path]:
             _print_table(group, found, console)
             name = "-".join(str(part) for part in ("sweep", *group))
             picture = out / f"{name}.svg"
-            picture.write_text(pictures.sweep(curves(found)), "utf-8")
+            picture.write_text(picture_of(found), "utf-8")
             drawn.append(picture)
     console.print("Pictures: " + ", ".join(map(str, drawn)), highlight=False)
     return drawn
@@ -101,6 +101,16 @@ def groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
         )
         found.setdefault(group, []).append(row)
     return found
+
+
+def picture_of(rows: Sequence[Row]) -> str:
+    """Curves over the rates; where there is one rate alone, a line for each variant with its interval."""
+    found = curves(rows)
+    [rate, *others] = {row.rate_per_gpu for row in rows}
+    if others:
+        return pictures.sweep(found)
+    estimates = [(name, mean_interval([row.slo_attainment for row in rows if row.variant == name])) for name in found]
+    return pictures.ablation({rate: estimates}, "requests per second and GPU")
 
 
 def _goodput(curve: Sequence[tuple[float, float]], share: float) -> str:
