@@ -31,8 +31,7 @@ class Testbench:
     """A program between ports.
 
     Attributes:
-        pipeline: the program's tables, registers, counters, meters, value sets and replication.
-        switch: for :func:`soft_switch.p4runtime.server.serve`, to set all that over P4Runtime instead.
+        switch: for :class:`soft_switch.p4runtime.server.P4RuntimeServer`, to set all over P4Runtime instead.
         trace: what happened in the queues, in order of time.
         packet_ins: frames that left by the CPU port.
         clock: the virtual time, for a P4Runtime server whose digests and idle timeouts are to keep it.
@@ -42,7 +41,6 @@ class Testbench:
 
     def __init__(self, pipeline: Pipeline, cpu_port: int | None = None) -> None:
         """``cpu_port``: the port whose packets go to ``packet_ins`` instead of a link."""
-        self.pipeline = pipeline
         self.trace: list[QueueEvent] = []
         self.packet_ins: list[Frame] = []
         self._sent: list[Frame] = []
@@ -65,6 +63,13 @@ class Testbench:
         except OSError as error:
             raise ArtifactError(f"cannot read {program}: {error.strerror}") from error
         return cls(Pipeline.load(text), cpu_port)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The program's tables, registers, counters, meters, value sets and replication."""
+        pipeline = self.switch.pipeline
+        assert pipeline is not None, "a testbench begins with a program, and another may take its place"
+        return pipeline
 
     @property
     def tables(self) -> dict[str, Table]:
