@@ -61,7 +61,7 @@ class BpfObject:
 
 def source_hashes() -> dict[str, str]:
     """SHA-256 of what the object is made of, by file name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (CONSTANTS, SOURCE)}
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(ROOT.glob("*.[ch]"))}
 
 
 def load() -> BpfObject:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from soft_switch.codegen.actions import emit_action
 from soft_switch.codegen.compiler import Compiler, Scope
 from soft_switch.codegen.context import Context
+from soft_switch.codegen.extern_primitives import CLOCK, LENGTH
 from soft_switch.codegen.graph import CycleError, post_dominators
 from soft_switch.codegen.hashing import memoised_hash
 from soft_switch.codegen.ir import Assign, Block, Break, Effect, If, Names, Stmt, written
-from soft_switch.codegen.primitives import CLOCK, LENGTH, emit_action
 from soft_switch.codegen.values import Value, constant, fit
 from soft_switch.controls import successors
 from soft_switch.errors import UnsupportedConstructError

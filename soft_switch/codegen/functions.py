@@ -10,9 +10,9 @@ from soft_switch.codegen.compiler import Scope
 from soft_switch.codegen.context import DROP_PORT, Context
 from soft_switch.codegen.control import emit_control
 from soft_switch.codegen.copies import PACKET_LENGTH, TRUNCATE, Copies, stable
+from soft_switch.codegen.extern_primitives import DIGEST
 from soft_switch.codegen.ir import Assign, Effect, If, Names, Return, Stmt, prune, render, written
 from soft_switch.codegen.parser import emit_parser
-from soft_switch.codegen.primitives import DIGEST
 from soft_switch.codegen.values import Value, fit
 from soft_switch.program import Const, Program
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from soft_switch.codegen.compiler import Compiler, Scope
 from soft_switch.codegen.context import Context
+from soft_switch.codegen.header_primitives import emit_only_member
 from soft_switch.codegen.ir import Assign, Block, Break, If, Loop, Multi, Names, Stmt, written
-from soft_switch.codegen.primitives import emit_only_member, emit_primitive
+from soft_switch.codegen.primitives import emit_primitive
 from soft_switch.codegen.values import Value, constant, fit
 from soft_switch.errors import UnsupportedConstructError
 from soft_switch.program import (

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// What leaves: its flow, where it stands in it, its stamp and its class.
+#pragma once
+#include "level.h"
+#include "maps.h"
+#include "packet.h"
+
+INLINE const u32 *flow_of(struct __sk_buff *skb, const struct tuple *tuple)
+{
+    u64 identity = socket_cookie(skb);
+    const u32 *index = identity ? map_lookup(&cookies, &identity) : 0;
+
+    if (index)
+        return index;
+    index = map_lookup(&tuples, tuple);
+    if (index)
+        return index;
+    identity = cgroup_id(skb);
+    return identity ? map_lookup(&cgroups, &identity) : 0;
+}
+
+INLINE u32 current_layer(u32 batch)
+{
+    const u32 *layer = batch ? map_lookup(&progress, &batch) : 0;
+
+    return layer ? *layer : 0;
+}
+
+// Microseconds to the deadline, rounded down and saturated.
+INLINE s32 slack_us(u64 deadline_ns, u64 now_ns)
+{
+    u64 us;
+
+    if (deadline_ns >= now_ns) {
+        us = (deadline_ns - now_ns) / 1000;
+        return us > 0x7FFFFFFF ? 0x7FFFFFFF : (s32)us;
+    }
+    us = (now_ns - deadline_ns + 999) / 1000;
+    return us > 0x80000000ULL ? (s32)0x80000000 : (s32)-(s64)us;
+}
+
+// Where in its flow a packet stands: payload bytes before it. Counts it as sent, unless it was sent before.
+INLINE u64 count_payload(struct state *state, const struct packet *packet, u32 *again)
+{
+    u64 position = state->sent;
+
+    if (packet->tuple.protocol == TCP) {
+        u32 end = packet->sequence + packet->payload;
+        s32 ahead;
+
+        if (!state->sequence_known) {
+            state->next_sequence = packet->sequence;
+            state->sequence_known = 1;
+        }
+        ahead = (s32)(packet->sequence - state->next_sequence);
+        if (ahead < 0) {
+            u64 back = (u64)-(s64)ahead;
+
+            *again = 1;
+            position = back > position ? 0 : position - back;
+        }
+        ahead = (s32)(end - state->next_sequence);
+        if (ahead > 0) {
+            state->sent += (u32)ahead;
+            state->next_sequence = end;
+        }
+    } else {
+        __sync_fetch_and_add(&state->sent, packet->payload);
+    }
+    return position;
+}
+
+INLINE u32 flags_at(const struct flow *flow, u64 position, u32 payload, u32 again)
+{
+    u64 end = position + payload;
+    u32 flags = 0;
+
+    if (position < flow->own_bytes && end >= flow->own_bytes)
+        flags |= FLAG_LAST;
+    // What is sent again begins neither a flow nor a message again.
+    if (again)
+        return flags;
+    if (position == 0)
+        return flags | FLAG_FIRST | FLAG_BOUNDARY;
+    if (flow->message_bytes) {
+        u64 past = position % flow->message_bytes;
+
+        if (past == 0 || past + payload > flow->message_bytes)
+            flags |= FLAG_BOUNDARY;
+    }
+    return flags;
+}
+
+INLINE int leave(struct __sk_buff *skb, const struct config *config, struct counters *counters, u32 level,
+                 u32 payload, const struct stamp *stamp)
+{
+    u32 segment = skb->gso_size, frame = segment ? skb->len - payload + segment : skb->len;
+    struct shimmed front = {.type = NETWORK16(ETHERTYPE_MFS), .stamp = *stamp};
+
+    level &= LEVELS - 1;
+    counters->level_packets[level] += 1;
+    counters->level_bytes[level] += skb->len;
+    if (config->class_major)
+        skb->priority = config->class_major << 16 | (level + 1);
+    if (segment && !config->share) {
+        counters->segmented += 1;
+        return TC_ACT_OK;
+    }
+    if (frame + STAMP_BYTES > config->max_frame) {
+        counters->too_long += 1;
+        return TC_ACT_OK;
+    }
+    // The kernel goes on taking what is before the network header for the link layer's, and copies it to each segment.
+    if (load_bytes(skb, 0, front.addresses, sizeof(front.addresses)) || change_head(skb, STAMP_BYTES, 0)) {
+        counters->failed += 1;
+        return TC_ACT_OK;
+    }
+    store_bytes(skb, 0, &front, sizeof(front), 0);
+    counters->stamped += 1;
+    if (segment)
+        counters->shared += 1;
+    return TC_ACT_OK;
+}
+
+SECTION("egress") int mfs_egress(struct __sk_buff *skb)
+{
+    struct packet packet = {};
+    struct stamp stamp = {};
+    const struct config *config;
+    const struct policy *policy;
+    struct counters *counters;
+    const struct flow *flow = 0;
+    struct state *state = 0;
+    u32 zero = 0, stage = 0, layer, rli, again = 0, units = 0, level, batch, bank;
+    s32 slack = 0;
+    const u32 *index;
+
+    config = map_lookup(&configs, &zero);
+    counters = map_lookup(&counted, &zero);
+    if (!config || !counters || !parse(skb, &packet))
+        return TC_ACT_OK;
+    bank = config->bank;
+    policy = map_lookup(&policies, &bank);
+    if (!policy)
+        return TC_ACT_OK;
+    index = flow_of(skb, &packet.tuple);
+    if (index) {
+        u32 slot = *index;
+
+        flow = map_lookup(&flows, &slot);
+        state = map_lookup(&states, &slot);
+        if (!flow || !state)
+            return TC_ACT_OK;
+        batch = flow->batch;
+        stamp.flow = NETWORK16(flow->number);
+        stamp.target_layer = flow->target_layer;
+        // Without payload it is an acknowledgement, or opens or ends a connection: of no stage.
+        stage = packet.payload ? flow->stage : 0;
+    } else {
+        const struct peer *peer = map_lookup(&peers, &packet.tuple);
+
+        if (!peer)
+            return TC_ACT_OK;
+        batch = peer->batch;
+        stamp.flow = NETWORK16(peer->number);
+        stamp.target_layer = peer->target_layer;
+    }
+    layer = current_layer(batch);
+    if (layer > 0xFF)
+        layer = 0xFF;
+    rli = stamp.target_layer > layer ? stamp.target_layer - layer : 0;
+    if (flow && state) {
+        u64 total = flow->own_bytes + flow->beyond_bytes, position, left;
+
+        slack = slack_us(flow->deadline_ns, time_ns());
+        if (flow->pruned && slack > 0)
+            slack = 0;
+        state->packets += 1;
+        if (stage) {
+            position = count_payload(state, &packet, &again);
+            left = total > position ? total - position : 0;
+            left = (left + REMAINING_UNIT_BYTES - 1) / REMAINING_UNIT_BYTES;
+            units = left > 0xFFFFFFFFULL ? 0xFFFFFFFF : (u32)left;
+            stamp.flags = flags_at(flow, position, packet.payload, again);
+        }
+    }
+    level = decide(policy, stage, rli, slack, units);
+    if (state && stage) {
+        level = ratchet(state->level, level, stamp.flags & FLAG_BOUNDARY);
+        state->level = level + 1;
+    }
+    stamp.version_stage = VERSION << 4 | (stage & 0xF);
+    stamp.next_type = NETWORK16(packet.next_type);
+    stamp.batch = NETWORK32(batch);
+    stamp.current_layer = layer;
+    stamp.slack = NETWORK32((u32)slack);
+    stamp.remaining = NETWORK32(units);
+    return leave(skb, config, counters, level, packet.payload, &stamp);
+}

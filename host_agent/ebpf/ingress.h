@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// What came in: its stamp is read and taken off, on the driver's hook or on that of tc.
+#pragma once
+#include "maps.h"
+#include "packet.h"
+
+INLINE void learn(u32 batch, u32 layer, struct counters *counters)
+{
+    const u32 *known = map_lookup(&progress, &batch);
+
+    if (known ? layer > *known : layer > 0) {
+        map_update(&progress, &batch, &layer, BPF_ANY);
+        counters->learnt += 1;
+    }
+}
+
+// What a frame that came in tells: progress, and who is to be answered. Its stamp's next_type, in network order; 0 for a
+// frame without a stamp that we understand.
+INLINE u16 received(const void *start, const void *end, struct counters *counters)
+{
+    const struct shimmed *front = start;
+    const struct stamp *stamp = &front->stamp;
+    struct tuple tuple = {};
+    u32 batch, stage;
+
+    if ((const void *)(front + 1) > end || front->type != NETWORK16(ETHERTYPE_MFS))
+        return 0;
+    stage = stamp->version_stage & 0xF;
+    if (stamp->version_stage >> 4 != VERSION || stage > STAGE_MAX) {
+        counters->malformed += 1;
+        return 0;
+    }
+    batch = NETWORK32(stamp->batch);
+    if (batch)
+        learn(batch, stamp->current_layer, counters);
+    if (stage && reversed(front + 1, end, NETWORK16(stamp->next_type), &tuple)) {
+        const struct peer *known = map_lookup(&peers, &tuple);
+        struct peer peer = {batch, NETWORK16(stamp->flow), stamp->target_layer, 0};
+
+        if (!known || known->batch != peer.batch || known->number != peer.number)
+            map_update(&peers, &tuple, &peer, BPF_ANY);
+    }
+    return stamp->next_type;
+}
+
+// On the driver's hook.
+SECTION("xdp_ingress") int mfs_xdp_ingress(struct xdp_md *context)
+{
+    void *start = (void *)(long)context->data;
+    void *end = (void *)(long)context->data_end;
+    struct counters *counters;
+    u8 addresses[TYPE_OFFSET];
+    u32 zero = 0;
+    u16 next_type;
+
+    counters = map_lookup(&counted, &zero);
+    if (!counters || start + ETHERNET_BYTES > end)
+        return XDP_PASS;
+    __builtin_memcpy(addresses, start, sizeof(addresses));
+    next_type = received(start, end, counters);
+    if (!next_type || adjust_head(context, STAMP_BYTES))
+        return XDP_PASS;
+    start = (void *)(long)context->data;
+    end = (void *)(long)context->data_end;
+    if (start + ETHERNET_BYTES > end)
+        return XDP_DROP;
+    __builtin_memcpy(start, addresses, sizeof(addresses));
+    *(u16 *)(start + TYPE_OFFSET) = next_type;
+    counters->removed += 1;
+    return XDP_PASS;
+}
+
+// On the ingress hook of tc, for drivers that have no hook of their own, in two passes: the kernel cuts room out of IP
+// packets alone, so the first pass says that it is one, and has the kernel receive it again. Filters of others follow.
+_Static_assert(VERSION != 4 && VERSION != 6, "a stamp must not look like an IP header");
+
+SECTION("tc_ingress") int mfs_tc_ingress(struct __sk_buff *skb)
+{
+    u32 type = NETWORK16((u16)skb->protocol), zero = 0, most = FRONT_BYTES_MAX;
+    struct counters *counters;
+    u16 next_type;
+
+    if (type == TYPE_IPV4 || type == TYPE_IPV6) {
+        u8 first = 0;
+
+        if (load_bytes(skb, ETHERNET_BYTES, &first, sizeof(first)) || first >> 4 != VERSION)
+            return TC_ACT_UNSPEC;
+        if (adjust_room(skb, -STAMP_BYTES, BPF_ADJ_ROOM_MAC, skb->gso_size ? BPF_F_ADJ_ROOM_FIXED_GSO : 0))
+            return TC_ACT_SHOT;
+        return TC_ACT_UNSPEC;
+    }
+    if (type != ETHERTYPE_MFS)
+        return TC_ACT_UNSPEC;
+    counters = map_lookup(&counted, &zero);
+    if (!counters)
+        return TC_ACT_UNSPEC;
+    pull_data(skb, skb->len < most ? skb->len : most);
+    next_type = received((void *)(long)skb->data, (void *)(long)skb->data_end, counters);
+    if (next_type != NETWORK16(TYPE_IPV4) && next_type != NETWORK16(TYPE_IPV6))
+        return TC_ACT_UNSPEC;
+    if (store_bytes(skb, TYPE_OFFSET, &next_type, sizeof(next_type), BPF_F_RECOMPUTE_CSUM))
+        return TC_ACT_UNSPEC;
+    counters->removed += 1;
+    return redirect(skb->ifindex, BPF_F_INGRESS);
+}
