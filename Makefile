@@ -24,11 +24,11 @@ debian:
 	fi
 
 lint: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python -m evaluation.bench --out bench.json
-	$(BIN)/python -m evaluation.flow_level.bench --out bench-flows.json
+	$(BIN)/python -m mfs_eval.bench.packets --out bench.json
+	$(BIN)/python -m mfs_eval.bench.flows --out bench-flows.json
 
 # Recompile the P4 program; needs p4c-bm2-ss on the PATH.
 p4: $(STAMP)

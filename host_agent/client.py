@@ -22,7 +22,8 @@ import time
 from types import TracebackType
 from typing import Any
 
-from host_agent.stamp import Stage
+from host_agent.protocol.errors import MfsError
+from host_agent.protocol.stamp import Stage
 
 DEFAULT_SOCKET = "/run/mfs/agent.sock"
 TIMEOUT_S = 5.0
@@ -30,7 +31,7 @@ _SO_COOKIE = 57
 """``asm-generic/socket.h``; Linux 4.12 or later."""
 
 
-class AgentError(Exception):
+class AgentError(MfsError):
     """The agent refuses a request; the message says why."""
 
 

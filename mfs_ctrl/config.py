@@ -35,9 +35,9 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
+from host_agent.protocol.units import parse_bit_rate
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.errors import ConfigError, DesiredStateError
-from mfs_ctrl.rates import bits_per_second
 from topologies.topology import SWITCH_MAC, Addresses, Host, Topology, Uplink
 
 LINK_NS = 1_000
@@ -139,7 +139,7 @@ class _Entry:
 
     def rate(self, name: str) -> int:
         value = self._needed(name)
-        rate = bits_per_second(value) if isinstance(value, str) else None
+        rate = parse_bit_rate(value) if isinstance(value, str) else None
         if rate is None:
             raise ConfigError(f'{self.place}: {name} is bits per second as "100G" or "20M", not {value!r}')
         return rate

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from host_agent.stamp import LEVELS
+from host_agent.protocol.stamp import LEVELS
 from mfs_ctrl.counters import PORT_LEVEL, Cells, Observation, cells_of_ports, observe
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.errors import NotPrimaryError
-from mfs_ctrl.p4info import P4InfoIndex
-from mfs_ctrl.policy import Policy, Thresholds, mfs
-from mfs_ctrl.session import Session
-from mfs_ctrl.tuner import AT_REST, EVIDENCE_CELLS, Decision, PortState, TunerSettings, step, tuned_ports
+from mfs_ctrl.p4rt.p4info import P4InfoIndex
+from mfs_ctrl.p4rt.session import Session
+from mfs_ctrl.policy.policy import Policy, Thresholds, mfs
+from mfs_ctrl.policy.tuner import AT_REST, EVIDENCE_CELLS, Decision, PortState, TunerSettings, step, tuned_ports
 from mfs_ctrl.writer import Writer, WriteReport
 from p4src.artifact import Artifact
 from topologies.topology import Topology

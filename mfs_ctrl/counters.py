@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from host_agent.level import CODE_STEPS
-from host_agent.stamp import LEVELS, Stage
+from host_agent.protocol.level import CODE_STEPS
+from host_agent.protocol.stamp import LEVELS, Stage
 
 PORT_LEVEL = "port_level"
 LAXITY = "laxity"

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from host_agent.arbiter import GUARANTEED_SHARE
-from host_agent.level import ANY, LevelRule, bias_code
-from host_agent.load import WIRE_OVERHEAD_BYTES
-from host_agent.stamp import LEVELS, STAMP_BYTES, TOP_LEVEL
-from mfs_ctrl.entries import (
+from host_agent.protocol.level import ANY, GUARANTEED_SHARE, LevelRule, bias_code
+from host_agent.protocol.stamp import LEVELS, STAMP_BYTES, TOP_LEVEL
+from host_agent.protocol.units import WIRE_OVERHEAD_BYTES
+from mfs_ctrl.errors import DesiredStateError
+from mfs_ctrl.p4rt.entries import (
     ActionCall,
     DefaultAction,
     Entity,
@@ -24,7 +24,6 @@ from mfs_ctrl.entries import (
     Range,
     TableEntry,
 )
-from mfs_ctrl.errors import DesiredStateError
 from topologies.topology import Host, Topology
 
 NEXT_HOP_GROUP_SIZE = 64

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from host_agent.protocol.errors import MfsError
 
-class ControlError(Exception):
+
+class ControlError(MfsError):
     """Base of every error that the controller raises on purpose."""
 
 

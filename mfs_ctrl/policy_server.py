@@ -13,9 +13,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
-from host_agent.document import PolicyDocument, etag
+from host_agent.protocol.policy_document import PolicyDocument, etag
 from mfs_ctrl.errors import ControlError
-from mfs_ctrl.policy import Policy
+from mfs_ctrl.policy.policy import Policy
 
 PATH = "/policy"
 Publish = Callable[[Policy, Mapping[int, int]], None]

@@ -14,9 +14,9 @@ from types import FrameType
 from mfs_ctrl.controller import Controller, OnPolicy, TickRecord
 from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.errors import SessionError
-from mfs_ctrl.policy import Policy
-from mfs_ctrl.session import Session
-from mfs_ctrl.tuner import TunerSettings
+from mfs_ctrl.p4rt.session import Session
+from mfs_ctrl.policy.policy import Policy
+from mfs_ctrl.policy.tuner import TunerSettings
 from p4src.artifact import Artifact, load
 from topologies.topology import Topology
 

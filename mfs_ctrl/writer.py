@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mfs_ctrl.desired import PolicyRows
-from mfs_ctrl.entries import (
+from mfs_ctrl.errors import ControlError, DesiredStateError
+from mfs_ctrl.p4rt.entries import (
     DefaultAction,
     Entity,
     Exact,
@@ -18,9 +19,8 @@ from mfs_ctrl.entries import (
     ProfileMember,
     TableEntry,
 )
-from mfs_ctrl.errors import ControlError, DesiredStateError
-from mfs_ctrl.p4info import P4InfoIndex
-from mfs_ctrl.session import DELETE, INSERT, MODIFY, Update
+from mfs_ctrl.p4rt.p4info import P4InfoIndex
+from mfs_ctrl.p4rt.session import DELETE, INSERT, MODIFY, Update
 
 RMLQ = "rmlq"
 EPOCH = "epoch"

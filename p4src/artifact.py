@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from host_agent.protocol.errors import MfsError
+
 ROOT = Path(__file__).parent
 BUILD = ROOT / "build"
 MANIFEST = BUILD / "manifest.json"
@@ -21,7 +23,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
 """The artifacts by name, and the folders that hold the sources of each."""
 
 
-class ArtifactError(Exception):
+class ArtifactError(MfsError):
     """A compiled artifact is missing, unreadable or stale; the message says which and what to do."""
 
 

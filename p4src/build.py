@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_agent.level import log2_code
+from host_agent.protocol.level import log2_code
 from p4src.artifact import BUILD, MANIFEST, ROOT, TOFINO, TOFINO_2, V1MODEL, source_hashes
 
 V1MODEL_COMPILER = "p4c-bm2-ss"
@@ -28,7 +28,9 @@ NOT_MEANT = {
     "uninitialized-out-param": "as before, of what a parser gives",
     "invalid-header": "on Tofino codes are computed of packets without a stamp too, and not looked at",
 }
-"""Warnings that are not given, and why each does not apply; docs/tofino.md has those that cannot be silenced."""
+"""Warnings that are not given, and why each does not apply; docs/reference/tofino.md has those that cannot be
+silenced.
+"""
 VALUE_BITS = 32
 MANTISSA_BITS = 3
 
@@ -104,7 +106,7 @@ def compile_programs() -> list[str]:
     here = [program for program in PROGRAMS if shutil.which(program.compiler)]
     if not here:
         names = " nor ".join(dict.fromkeys(program.compiler for program in PROGRAMS))
-        raise FileNotFoundError(f"neither {names} is on the PATH; see docs/deploy.md for where to get p4c")
+        raise FileNotFoundError(f"neither {names} is on the PATH; see docs/guide/deploy.md for where to get p4c")
     (ROOT / "shared" / "log2_entries.p4").write_text(log2_entries(), "utf-8")
     BUILD.mkdir(exist_ok=True)
     recorded = json.loads(MANIFEST.read_text("utf-8")) if MANIFEST.is_file() else {}

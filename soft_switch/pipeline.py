@@ -13,20 +13,20 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from soft_switch.action_profile import ActionProfile
-from soft_switch.artifact import read_program
 from soft_switch.codegen.context import DROP_PORT
 from soft_switch.codegen.functions import Generated, generate
 from soft_switch.errors import ArtifactError, ProgramAssertionError, TableError
-from soft_switch.externs import CounterArray, DirectMeter, MeterArray, RegisterArray
-from soft_switch.matches import ActionCall, Exact, Lpm, Match, Range, Ternary
+from soft_switch.model.artifact import read_program
+from soft_switch.model.externs import CounterArray, DirectMeter, MeterArray, RegisterArray
+from soft_switch.model.program import ConstEntry, Program, TableDef
+from soft_switch.model.replication import Ingressed, Reentry, Replication
 from soft_switch.native.choice import Wish, machine_code
-from soft_switch.program import ConstEntry, Program, TableDef
-from soft_switch.replication import Ingressed, Reentry, Replication
-from soft_switch.tables import NO_ACTION, Table
-from soft_switch.value_sets import ValueSet
+from soft_switch.tables.action_profile import ActionProfile
+from soft_switch.tables.matches import ActionCall, Exact, Lpm, Match, Range, Ternary
+from soft_switch.tables.table import NO_ACTION, Table
+from soft_switch.tables.value_sets import ValueSet
 
-_LOG = logging.getLogger("soft_switch.program")
+_LOG = logging.getLogger("soft_switch.model.program")
 
 
 DigestSink = Callable[[str, tuple[int, ...]], None]

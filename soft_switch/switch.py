@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from soft_switch.errors import SwitchError
-from soft_switch.replication import Ingressed, Reentry
-from soft_switch.traffic_manager import Port, QueueConfig
+from soft_switch.model.replication import Ingressed, Reentry
+from soft_switch.queues.traffic_manager import Port, QueueConfig
 
 if TYPE_CHECKING:
     from soft_switch.pipeline import Pipeline
@@ -58,7 +58,7 @@ class Switch:
         self._new_port = new_port or _usual_port
 
     def add_port(self, number: int, rate_bps: int, queues: Sequence[QueueConfig] | None = None) -> Port[Ingressed]:
-        """Give the switch a port; see :class:`~soft_switch.traffic_manager.Port`.
+        """Give the switch a port; see :class:`~soft_switch.queues.traffic_manager.Port`.
 
         Raises:
             PortError: the number is in use, also as the CPU port.

@@ -1,6 +1,6 @@
 """A switch to experiment with: one program, ports of any rate, packets at given times, and a trace of every queue.
 
-On the virtual clock: exact, and the same in every run. See docs/soft_switch.md.
+On the virtual clock: exact, and the same in every run. See docs/guide/soft-switch.md.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NamedTuple, SupportsBytes
 
 from soft_switch.errors import ArtifactError
-from soft_switch.events import VirtualClock
-from soft_switch.network import Link, VirtualNetwork
 from soft_switch.pipeline import Pipeline
-from soft_switch.queue_trace import QueueEvent, traced
+from soft_switch.queues.queue_trace import QueueEvent, traced
+from soft_switch.queues.traffic_manager import QueueConfig
+from soft_switch.sim.events import VirtualClock
+from soft_switch.sim.network import Link, VirtualNetwork
 from soft_switch.switch import Switch
-from soft_switch.tables import Table
-from soft_switch.traffic_manager import QueueConfig
+from soft_switch.tables.table import Table
 
 
 class Frame(NamedTuple):

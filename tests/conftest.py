@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from soft_switch.native.choice import VARIABLE
-from tests.native_support import no_machine_code
+from tests.support.native import no_machine_code
 
 _SLOW_MACHINE = (HealthCheck.too_slow,)
 

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.protocol import level, units
+from soft_switch.queues import arbiter, traffic_manager
+
 ROOT = Path(__file__).parents[1]
 FORBIDDEN = ("grpc", "google.protobuf", "p4", "p4runtime_sh", "scapy", "numpy", "matplotlib", "pydantic", "rich")
 HOST_AGENT = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in (ROOT / "host_agent").rglob("*.py")
-    if path.stem not in ("__init__", "scapy_layer") and path.parent.name != "daemon"
+    if path.stem not in ("__init__", "scapy_layer", "cli", "command_line") and path.parent.name != "daemon"
 )
 
 
@@ -43,7 +46,7 @@ def forbidden(modules: set[str]) -> set[str]:
 
 
 def test_the_host_agent_needs_the_standard_library_alone() -> None:
-    assert "host_agent.flow" in HOST_AGENT
+    assert "host_agent.protocol.flow_spec" in HOST_AGENT
     modules = loaded_by("host_agent", *HOST_AGENT)
     assert modules >= set(HOST_AGENT)
     assert forbidden(modules) == set()
@@ -64,7 +67,7 @@ def test_no_module_of_the_host_agent_names_another_package(module: str) -> None:
 def test_the_command_line_starts_with_click_alone() -> None:
     modules = loaded_by("mfs_ctrl.cli")
     assert forbidden(modules) == set()
-    assert beyond({"mfs_ctrl", "click"}, modules) == set()
+    assert beyond({"mfs_ctrl", "host_agent", "soft_switch", "click"}, modules) == set()
 
 
 def test_the_agent_on_a_server_needs_pyroute2_beside() -> None:
@@ -76,9 +79,15 @@ def test_the_agent_on_a_server_needs_pyroute2_beside() -> None:
 
 def test_the_errors_that_the_command_line_foresees_cost_nothing_either() -> None:
     modules = loaded_by(
-        "evaluation.errors", "host_agent.ebpf.errors", "mfs_ctrl.errors", "p4src.artifact", "soft_switch.errors"
+        "mfs_eval.errors", "host_agent.ebpf.errors", "mfs_ctrl.errors", "p4src.artifact", "soft_switch.errors"
     )
     assert forbidden(modules) == set()
+
+
+def test_the_switch_and_the_hosts_agree_on_what_each_has_a_constant_for() -> None:
+    # The embedded switch is independent of the host agent, so each has its own.
+    assert units.WIRE_OVERHEAD_BYTES == traffic_manager.WIRE_OVERHEAD_BYTES
+    assert level.GUARANTEED_SHARE == arbiter.DEFAULT_SHARE
 
 
 def test_the_base_installs_neither_protobuf_nor_grpc() -> None:

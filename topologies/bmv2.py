@@ -22,7 +22,7 @@ def command(address: str, ports: Mapping[int, str], device_id: int, thrift_port:
     program = shutil.which(PROGRAM)
     if program is None:
         raise TopologyError(
-            f"there is no {PROGRAM} on the PATH; install bmv2 (docs/deploy.md), or use the embedded switch"
+            f"there is no {PROGRAM} on the PATH; install bmv2 (docs/guide/deploy.md), or use the embedded switch"
         )
     interfaces = [word for port, name in ports.items() for word in ("-i", f"{port}@{name}")]
     own = ["--grpc-server-addr", address, "--priority-queues", str(QUEUES)]

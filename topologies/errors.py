@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from host_agent.protocol.errors import MfsError
 
-class TopologyError(Exception):
+
+class TopologyError(MfsError):
     """Missing rights, a name that is taken or too long, or a kernel that refuses something."""

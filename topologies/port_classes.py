@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pyroute2 import IPRoute, NetlinkError
 
-from host_agent.arbiter import GUARANTEED_SHARE
-from host_agent.load import WIRE_OVERHEAD_BYTES
-from host_agent.stamp import ETHERTYPE_MFS, LEVELS, STAMP_BYTES, TOP_LEVEL
+from host_agent.protocol.level import GUARANTEED_SHARE
+from host_agent.protocol.stamp import ETHERTYPE_MFS, LEVELS, STAMP_BYTES, TOP_LEVEL
+from host_agent.protocol.units import WIRE_OVERHEAD_BYTES
 from topologies.errors import TopologyError
 from topologies.topology import LINK_MTU
 

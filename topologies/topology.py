@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from host_agent.stamp import STAMP_BYTES
+from host_agent.protocol.stamp import STAMP_BYTES
 
 SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFE))
 SECOND_SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFD))

@@ -10,11 +10,11 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from host_agent.arbiter import GUARANTEED_SHARE
 from host_agent.daemon.netlink import gone_is_fine, refused
 from host_agent.ebpf.layout import CLASS_MAJOR, UNSTAGED_LEVEL
-from host_agent.load import WIRE_OVERHEAD_BYTES
-from host_agent.stamp import LEVELS, STAMP_BYTES, TOP_LEVEL
+from host_agent.protocol.level import GUARANTEED_SHARE
+from host_agent.protocol.stamp import LEVELS, STAMP_BYTES, TOP_LEVEL
+from host_agent.protocol.units import WIRE_OVERHEAD_BYTES
 
 HANDLE = CLASS_MAJOR << 16
 _LINK = HANDLE | 0xFF

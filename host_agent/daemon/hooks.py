@@ -14,7 +14,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from host_agent.daemon import classes, room
+from host_agent.daemon import classes, route_mtu
 from host_agent.daemon.netlink import features, gone_is_fine, link, refused, set_features
 from host_agent.daemon.state import DIRECTORY, Before, StateFile, interfaces
 from host_agent.ebpf.bpf import EGRESS, TC_INGRESS, XDP_INGRESS, Map, Program, Programs
@@ -22,7 +22,7 @@ from host_agent.ebpf.errors import InterfaceError, KernelError
 from host_agent.ebpf.flows import FlowTable
 from host_agent.ebpf.layout import CLASS_MAJOR, Config
 from host_agent.ebpf.object import load
-from host_agent.stamp import STAMP_BYTES
+from host_agent.protocol.stamp import STAMP_BYTES
 
 ETHERNET_BYTES = 14
 EGRESS_PREFERENCE = 49_000
@@ -193,15 +193,15 @@ def _prepare(
     before.features = features(name, unwanted_features(options))
     payload = link_mtu - STAMP_BYTES
     if mtu > payload:
-        before.routes, special = room.routes_of(route, index)
-        before.mtu6 = room.mtu6(name)
+        before.routes, special = route_mtu.routes_of(route, index)
+        before.mtu6 = route_mtu.mtu6(name)
         for destination in special:
             say(f"the route to {destination} keeps its MTU: what is longer than {payload} bytes goes unstamped")
     state.write(before)
     if mtu > payload:
-        room.lower(route, before.routes, payload)
+        route_mtu.lower(route, before.routes, payload)
         if before.mtu6 is not None:
-            room.set_mtu6(name, min(before.mtu6, payload))
+            route_mtu.set_mtu6(name, min(before.mtu6, payload))
     set_features(name, before.features, on=False)
     if stuck := features(name, before.features):
         raise InterfaceError(
@@ -307,9 +307,9 @@ def restore(before: Before) -> None:
         if before.features:
             with gone_is_fine():
                 set_features(name, before.features, on=True)
-        room.restore(route, before.routes)
+        route_mtu.restore(route, before.routes)
         if before.mtu6 is not None:
-            room.set_mtu6(name, before.mtu6)
+            route_mtu.set_mtu6(name, before.mtu6)
 
 
 def detach(interface: str, directory: Path) -> bool:

@@ -1,4 +1,6 @@
-"""What clients of the agent's socket ask, and the answers: JSON objects, one a line (``docs/host-agent.md``)."""
+"""What clients of the agent's socket ask, and the answers: JSON objects, one a line
+(``docs/reference/host-agent.md``).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 from host_agent.ebpf.errors import HostError, RequestError
 from host_agent.ebpf.flows import FlowReport, FlowTable, HostFlow, Match, cgroup_id, monotonic_after
 from host_agent.ebpf.layout import Tuple
-from host_agent.stamp import SLACK_MAX_US, SLACK_MIN_US, Stage
+from host_agent.protocol.stamp import SLACK_MAX_US, SLACK_MIN_US, Stage
 
 Fields = Mapping[str, Any]
 

@@ -19,11 +19,11 @@ from typing import Any
 from host_agent.daemon.hooks import Attached, Options, Say, attach, restore
 from host_agent.daemon.requests import Client, Requests
 from host_agent.daemon.state import StateFile
-from host_agent.document import PolicyDocument
 from host_agent.ebpf.bpf import enable_statistics
 from host_agent.ebpf.errors import HostError, PolicyError, RequestError
 from host_agent.ebpf.policy import PolicySource, PolicyWatch, saved_path
-from host_agent.level import bias_code
+from host_agent.protocol.level import bias_code
+from host_agent.protocol.policy_document import PolicyDocument
 
 LINE_MAX = 1 << 16
 """Bytes of the longest request."""

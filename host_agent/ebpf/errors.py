@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from host_agent.protocol.errors import MfsError
 
-class HostError(Exception):
+
+class HostError(MfsError):
     """Base of every error that the agent raises on purpose."""
 
 

@@ -29,9 +29,9 @@ from host_agent.ebpf.layout import (
     encode_flow,
     encode_policy,
 )
-from host_agent.flow import FLOW_NUMBERS, LAYER_MAX
-from host_agent.level import LevelRule
-from host_agent.stamp import Stage
+from host_agent.protocol.flow_spec import FLOW_NUMBERS, LAYER_MAX
+from host_agent.protocol.level import LevelRule
+from host_agent.protocol.stamp import Stage
 
 CGROUPS = Path("/sys/fs/cgroup")
 PLACES = ("cookies", "tuples", "cgroups")
@@ -98,7 +98,7 @@ def cgroup_id(path: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HostFlow:
-    """What a flow is for; as :class:`host_agent.flow.FlowSpec`, but for packets that others make.
+    """What a flow is for; as :class:`host_agent.protocol.flow_spec.FlowSpec`, but for packets that others make.
 
     Attributes:
         deadline_ns: on CLOCK_MONOTONIC (:func:`time.monotonic_ns`).

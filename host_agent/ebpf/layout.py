@@ -1,8 +1,9 @@
 """What user space and the programs in the kernel share: names, sizes and encodings of the maps' keys and values.
 
-The stamp, the levels and the codes have their home in :mod:`host_agent.stamp` and :mod:`host_agent.level`; everything
-that the C source needs of all three is written to ``constants.h`` by :mod:`host_agent.ebpf.build`. All encodings are in
-the machine's byte order, little endian, except where network order is said.
+The stamp, the levels and the codes have their home in :mod:`host_agent.protocol.stamp` and
+:mod:`host_agent.protocol.level`; everything that the C source needs of all three is written to ``constants.h`` by
+:mod:`host_agent.ebpf.build`. All encodings are in the machine's byte order, little endian, except where network order
+is said.
 """
 
 from __future__ import annotations
@@ -14,9 +15,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from host_agent.ebpf.errors import PolicyError, RequestError
-from host_agent.flow import PROGRESS_BATCHES
-from host_agent.level import CODE_MAX, CODE_STEPS, LevelRule
-from host_agent.stamp import ETHERTYPE_MFS, LEVELS, REMAINING_UNIT_BYTES, SCAVENGER, STAMP_BYTES, VERSION, Flags, Stage
+from host_agent.protocol.flow_spec import PROGRESS_BATCHES
+from host_agent.protocol.level import CODE_MAX, CODE_STEPS, LevelRule
+from host_agent.protocol.stamp import (
+    ETHERTYPE_MFS,
+    LEVELS,
+    REMAINING_UNIT_BYTES,
+    SCAVENGER,
+    STAMP_BYTES,
+    VERSION,
+    Flags,
+    Stage,
+)
 
 FLOWS_MAX = 16_384
 RULES_MAX = 64

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
-from host_agent.document import DocumentError, PolicyDocument
 from host_agent.ebpf.errors import PolicyError
+from host_agent.protocol.policy_document import DocumentError, PolicyDocument
 
 TIMEOUT_S = 2.0
 SIZE_MAX = 1 << 20

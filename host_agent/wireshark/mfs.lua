@@ -1,7 +1,7 @@
 -- Wireshark and tshark dissector of the MFS stamp: the 24 bytes after an Ethernet header of type 0x88B5.
 --
 -- Load it with "tshark -X lua_script:mfs.lua ...", or put it into Wireshark's folder of personal Lua plugins.
--- The layout's home is host_agent/stamp.py; tests/test_wireshark.py compares.
+-- The layout's home is host_agent/protocol/stamp.py; tests/host_agent/test_wireshark.py compares.
 
 local ETHERTYPE_MFS = 0x88B5
 local VERSION = 1

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from host_agent.stamp import LEVELS
+from host_agent.protocol.stamp import LEVELS
 from mfs_ctrl.desired import FULL_FRAME_WIRE_BYTES, SwitchParameters
 from mfs_ctrl.errors import TofinoError
 

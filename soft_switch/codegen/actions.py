@@ -11,10 +11,7 @@ from soft_switch.codegen.ir import Assign, Break, If, Loop, Stmt, written
 from soft_switch.codegen.primitives import emit_primitive
 from soft_switch.codegen.values import Value
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import (
-    Const,
-    Primitive,
-)
+from soft_switch.model.program import Const, Primitive
 
 
 def emit_action(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from soft_switch.codegen.compiler import Compiler
 from soft_switch.codegen.ir import Stmt
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import FieldRef, ObjectRef, Primitive
+from soft_switch.model.program import FieldRef, ObjectRef, Primitive
 
 Handler = Callable[[Compiler, Primitive], list[Stmt]]
 

@@ -11,8 +11,8 @@ from soft_switch.codegen.ir import Assign, If, Names, Stmt
 from soft_switch.codegen.primitives import emit_primitive
 from soft_switch.codegen.values import Value, fit, varbit_width, variable
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.hashes import ALGORITHMS, VARYING, PackedHash
-from soft_switch.program import VALID, ChecksumDef, Const, Expr, FieldRef, HeaderDef, HeaderRef, Op
+from soft_switch.model.hashes import ALGORITHMS, VARYING, PackedHash
+from soft_switch.model.program import VALID, ChecksumDef, Const, Expr, FieldRef, HeaderDef, HeaderRef, Op
 
 PAYLOAD: Names = frozenset(("data", "off"))
 

@@ -7,7 +7,7 @@ from soft_switch.codegen.context import Context
 from soft_switch.codegen.ir import Assign, Stmt
 from soft_switch.codegen.values import FALSE, TRUE, Truth, Value, constant, fit, variable
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import (
+from soft_switch.model.program import (
     NEXT,
     VALID,
     BoolConst,

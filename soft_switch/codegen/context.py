@@ -10,7 +10,7 @@ from typing import Any
 
 from soft_switch.codegen.values import limits
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import (
+from soft_switch.model.program import (
     VALID,
     ElementField,
     ElementRef,

@@ -12,10 +12,10 @@ from soft_switch.codegen.graph import CycleError, post_dominators
 from soft_switch.codegen.hashing import memoised_hash
 from soft_switch.codegen.ir import Assign, Block, Break, Effect, If, Names, Stmt, written
 from soft_switch.codegen.values import Value, constant, fit
-from soft_switch.controls import successors
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import ConditionalDef, ControlDef, TableDef
-from soft_switch.tables import GROUP, LAST_HIT_AT
+from soft_switch.model.controls import successors
+from soft_switch.model.program import ConditionalDef, ControlDef, TableDef
+from soft_switch.tables.table import GROUP, LAST_HIT_AT
 
 MAX_NODES = 20_000
 """Tables and conditionals that a control block may have when ways that cross are written out more than once."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from soft_switch.codegen.context import Context, all_primitives
 from soft_switch.codegen.ir import Assign, Effect, If, Names, Return, Stmt
-from soft_switch.program import Const, FieldRef
+from soft_switch.model.program import Const, FieldRef
 
 CLONE, CLONE_LIST = "clone_session", "clone_list"
 RESUBMIT, RECIRCULATE = "resubmit_list", "recirculate_list"

@@ -5,22 +5,12 @@ from __future__ import annotations
 from soft_switch.codegen import operators
 from soft_switch.codegen.arguments import Handler, field_at, object_at
 from soft_switch.codegen.compiler import Compiler
-from soft_switch.codegen.copies import (
-    CLONE,
-    CLONE_LIST,
-    RECIRCULATE,
-    RESUBMIT,
-    TRUNCATE,
-    session_note,
-)
+from soft_switch.codegen.copies import CLONE, CLONE_LIST, RECIRCULATE, RESUBMIT, TRUNCATE, session_note
 from soft_switch.codegen.hashing import hash_value
 from soft_switch.codegen.ir import Assign, Effect, If, Stmt
 from soft_switch.codegen.values import Value, fit, limits
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import (
-    Const,
-    Primitive,
-)
+from soft_switch.model.program import Const, Primitive
 
 DIGEST = "digest_list"
 """Variable with the id of the digest that ingress asked for last; 0 for none."""

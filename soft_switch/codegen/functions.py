@@ -14,7 +14,7 @@ from soft_switch.codegen.extern_primitives import DIGEST
 from soft_switch.codegen.ir import Assign, Effect, If, Names, Return, Stmt, prune, render, written
 from soft_switch.codegen.parser import emit_parser
 from soft_switch.codegen.values import Value, fit
-from soft_switch.program import Const, Program
+from soft_switch.model.program import Const, Program
 
 _MICROSECONDS = "// 1000"
 

@@ -8,8 +8,8 @@ from soft_switch.codegen.compiler import Compiler
 from soft_switch.codegen.context import Context
 from soft_switch.codegen.values import Value
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.hashes import ALGORITHMS, VARYING, HashMemo
-from soft_switch.program import Calculation, Const, FieldRef, HeaderRef
+from soft_switch.model.hashes import ALGORITHMS, VARYING, HashMemo
+from soft_switch.model.program import Calculation, Const, FieldRef, HeaderRef
 
 BITS = {"crc32": 32, "crc32_custom": 32, "identity": 64}
 """Width of an algorithm's values; 16 where it is not said."""

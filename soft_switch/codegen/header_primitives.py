@@ -5,21 +5,11 @@ from __future__ import annotations
 from soft_switch.codegen.arguments import Handler
 from soft_switch.codegen.compiler import Compiler
 from soft_switch.codegen.context import Context, header_name
-from soft_switch.codegen.copies import (
-    PACKET_LENGTH,
-)
+from soft_switch.codegen.copies import PACKET_LENGTH
 from soft_switch.codegen.ir import Assign, If, Stmt, written
 from soft_switch.codegen.values import constant, varbit_width
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import (
-    NEXT,
-    Const,
-    FieldRef,
-    HeaderDef,
-    Primitive,
-    StackRef,
-    UnionRef,
-)
+from soft_switch.model.program import NEXT, Const, FieldRef, HeaderDef, Primitive, StackRef, UnionRef
 
 
 def _change_length(context: Context, header: HeaderDef, sign: str) -> Assign:

@@ -13,7 +13,7 @@ from soft_switch.codegen.ir import Assign, Block, Break, If, Loop, Multi, Names,
 from soft_switch.codegen.primitives import emit_primitive
 from soft_switch.codegen.values import Value, constant, fit
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import (
+from soft_switch.model.program import (
     NEXT,
     Argument,
     ElementField,

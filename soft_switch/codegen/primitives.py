@@ -10,14 +10,7 @@ from soft_switch.codegen.header_primitives import HEADER_PRIMITIVES
 from soft_switch.codegen.ir import Assign, If, Stmt, written
 from soft_switch.codegen.values import Value, constant
 from soft_switch.errors import UnsupportedConstructError
-from soft_switch.program import (
-    Argument,
-    ElementField,
-    ElementRef,
-    FieldRef,
-    HeaderRef,
-    Primitive,
-)
+from soft_switch.model.program import Argument, ElementField, ElementRef, FieldRef, HeaderRef, Primitive
 
 
 def emit_primitive(compiler: Compiler, primitive: Primitive) -> list[Stmt]:

@@ -1,1 +1,1 @@
-"""Programs to begin with; see docs/soft_switch.md."""
+"""Programs to begin with; see docs/guide/soft-switch.md."""

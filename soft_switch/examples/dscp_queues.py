@@ -8,8 +8,8 @@ import click
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from soft_switch.matches import ActionCall, Exact, Lpm
-from soft_switch.queue_trace import DEQUEUE, QueueEvent
+from soft_switch.queues.queue_trace import DEQUEUE, QueueEvent
+from soft_switch.tables.matches import ActionCall, Exact, Lpm
 from soft_switch.testbench import Testbench
 
 PROGRAM = Path(__file__).with_name("dscp_queues.json")

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 from soft_switch.codegen.functions import Generated
+from soft_switch.model.replication import Replication
 from soft_switch.native.engine import MachineCode
 from soft_switch.native.errors import NativeError
-from soft_switch.replication import Replication
 
 Wish: TypeAlias = Literal["auto", "python", "c"]
 WISHES: tuple[Wish, ...] = get_args(Wish)

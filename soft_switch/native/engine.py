@@ -6,16 +6,16 @@ from array import array
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from soft_switch.cells import WideCells
 from soft_switch.codegen.functions import Generated
+from soft_switch.model.cells import WideCells
+from soft_switch.model.replication import Ingressed, Replication
 from soft_switch.native import library
 from soft_switch.native.errors import NativeError
 from soft_switch.native.module import Request, Translated, layout_of
 from soft_switch.native.statements import PORT_BITS
 from soft_switch.native.tables import TableImage
 from soft_switch.native.translator import translate
-from soft_switch.replication import Ingressed, Replication
-from soft_switch.tables import Entry, Table
+from soft_switch.tables.table import Entry, Table
 
 _DROPPED, _FAULT, _TOO_LONG, _FAILED = -1, -2, -3, -4
 _FRAME_BYTES = 16 * 1024

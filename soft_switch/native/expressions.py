@@ -6,15 +6,15 @@ import ast
 from array import array
 from collections.abc import Sequence
 
-from soft_switch.cells import WideCells
-from soft_switch.externs import METER_WORDS, DirectMeter, MeterArray
-from soft_switch.hashes import ALGORITHMS, VARYING, HashMemo, PackedHash
+from soft_switch.model.cells import WideCells
+from soft_switch.model.externs import METER_WORDS, DirectMeter, MeterArray
+from soft_switch.model.hashes import ALGORITHMS, VARYING, HashMemo, PackedHash
 from soft_switch.native import numbers
 from soft_switch.native.errors import CannotTranslateError
 from soft_switch.native.module import COUNTS, PARAMETERS, TIMES, Interval, Module, Request
 from soft_switch.native.numbers import U64, Kind, Number, constant, convert, from_memory, kind_of, modular, words_of
 from soft_switch.native.syntax import constant_of, distance, is_data, method_of
-from soft_switch.tables import GROUP
+from soft_switch.tables.table import GROUP
 
 _COMPARISONS = {"Eq": "==", "NotEq": "!=", "Lt": "<", "LtE": "<=", "Gt": ">", "GtE": ">="}
 

@@ -1,6 +1,6 @@
 /* Moves packets between packet sockets and a pipeline in machine code: rings, queues, arbiter and pacing.
  *
- * The same rules as soft_switch.traffic_manager.Port, host_agent.arbiter.PriorityArbiter, soft_switch.realtime.pacer and
+ * The same rules as soft_switch.queues.traffic_manager.Port, soft_switch.queues.arbiter.PriorityArbiter, soft_switch.realtime.pacer and
  * soft_switch.realtime.packet_socket have in Python; tests hold one against the other.
  */
 #include <errno.h>

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from soft_switch.native import library
 from soft_switch.native.engine import MachineCode
 from soft_switch.native.errors import NativeError
-from soft_switch.traffic_manager import QUEUES, Port
+from soft_switch.queues.traffic_manager import QUEUES, Port
 
 SOURCE = Path(__file__).with_name("forwarder.c")
 LONGEST_FRAME_BYTES = 65536
@@ -212,7 +212,7 @@ class Forwarder:
     # For tests of the queues alone.
 
     def enqueue(self, port: int, data: bytes, priority: int, now_ns: int) -> bool:
-        """As :meth:`soft_switch.traffic_manager.Port.enqueue`."""
+        """As :meth:`soft_switch.queues.traffic_manager.Port.enqueue`."""
         return bool(self._library.forwarder_enqueue(self._forwarder, port, priority, data, len(data), now_ns))
 
     def next(self, port: int) -> tuple[int, int, int, int] | None:
@@ -222,7 +222,7 @@ class Forwarder:
         return None if queue < 0 else (queue, int(out[0]), int(out[1]), int(out[2]))
 
     def transmission_ns(self, port: int, length: int) -> int:
-        """As :meth:`soft_switch.traffic_manager.Port.transmission_ns`."""
+        """As :meth:`soft_switch.queues.traffic_manager.Port.transmission_ns`."""
         return int(self._library.forwarder_transmission_ns(self._forwarder, port, length))
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from soft_switch.codegen.functions import Generated
-from soft_switch.externs import RegisterArray
+from soft_switch.model.externs import RegisterArray
 from soft_switch.native import numbers
 from soft_switch.native.numbers import Kind, kind_of
-from soft_switch.tables import Results, Table
+from soft_switch.tables.table import Results, Table
 
 PARAMETERS = 3
 """Where the parameters of an action begin in a record."""

@@ -13,7 +13,7 @@ from soft_switch.native.expressions import Expressions
 from soft_switch.native.module import COUNTS, Request
 from soft_switch.native.numbers import U64, Kind, Number, convert, kind_of, modular, words_of
 from soft_switch.native.syntax import constant_of, distance, is_bytes, is_data, limited, method_of
-from soft_switch.tables import Results
+from soft_switch.tables.table import Results
 
 PORT_BITS = 32
 """How far the priority is shifted in what ``ingress`` returns; the port is below."""

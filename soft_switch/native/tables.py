@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from soft_switch.lookup import bits_by_interval, bits_by_mask, cut, few_masks, mask_groups, single_intervals
-from soft_switch.matches import Exact, Lpm, Match, mask_of
 from soft_switch.native.module import PARAMETERS, RecordLayout
 from soft_switch.native.numbers import modular
-from soft_switch.tables import GROUP, Entry, Result, Table
+from soft_switch.tables.lookup import bits_by_interval, bits_by_mask, cut, few_masks, mask_groups, single_intervals
+from soft_switch.tables.matches import Exact, Lpm, Match, mask_of
+from soft_switch.tables.table import GROUP, Entry, Result, Table
 
 MEMO_SLOTS = 4096
 """Results that a table with a costly search keeps; a power of two."""

@@ -8,14 +8,14 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
-from soft_switch.cells import WideCells
 from soft_switch.codegen.functions import Generated
-from soft_switch.externs import DirectMeter, MeterArray
-from soft_switch.hashes import HashMemo, PackedHash
+from soft_switch.model.cells import WideCells
+from soft_switch.model.externs import DirectMeter, MeterArray
+from soft_switch.model.hashes import HashMemo, PackedHash
 from soft_switch.native.errors import CannotTranslateError
 from soft_switch.native.module import Module, Translated
 from soft_switch.native.statements import Function
-from soft_switch.tables import Results
+from soft_switch.tables.table import Results
 
 _REMEMBERED: dict[tuple[object, ...], Translated] = {}
 """A process often loads one program many times."""

@@ -9,7 +9,7 @@ from soft_switch.p4runtime.digest_data import DigestShape
 from soft_switch.p4runtime.p4info import ActionInfo, ProgramInfo, TableInfo, ValueSetInfo
 from soft_switch.p4runtime.status import invalid
 from soft_switch.pipeline import Pipeline
-from soft_switch.tables import Table
+from soft_switch.tables.table import Table
 
 MAX_PROBLEMS_SHOWN = 8
 # bmv2 has no optional match of its own: p4c writes those fields as ternary.

@@ -12,12 +12,7 @@ from p4.v1 import p4runtime_pb2
 
 from soft_switch.p4runtime.digest_data import DigestShape
 from soft_switch.p4runtime.read_responses import ReadResponses
-from soft_switch.p4runtime.status import (
-    ALREADY_EXISTS,
-    RequestError,
-    invalid,
-    not_found,
-)
+from soft_switch.p4runtime.status import ALREADY_EXISTS, RequestError, invalid, not_found
 
 # Bounds what a digest may hold while nobody asks for smaller lists (max_list_size 0).
 LARGEST_LIST = 1000

@@ -10,7 +10,6 @@ from typing import TypeAlias
 from p4.v1 import p4runtime_pb2
 
 from soft_switch.errors import SwitchError
-from soft_switch.idle import IdleWatch
 from soft_switch.p4runtime.binding import check_belong_together
 from soft_switch.p4runtime.digest_data import digest_shapes
 from soft_switch.p4runtime.digests import DigestBook
@@ -18,7 +17,8 @@ from soft_switch.p4runtime.p4info import ProgramInfo, TableInfo
 from soft_switch.p4runtime.roles import Roles
 from soft_switch.p4runtime.status import invalid
 from soft_switch.pipeline import Pipeline
-from soft_switch.tables import Match, Table
+from soft_switch.tables.idle import IdleWatch
+from soft_switch.tables.table import Match, Table
 
 EntryKey: TypeAlias = tuple[str, tuple[Match, ...] | None, int]
 

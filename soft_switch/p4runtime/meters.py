@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p4.v1 import p4runtime_pb2
 
-from soft_switch.externs import MeterConfig
+from soft_switch.model.externs import MeterConfig
 from soft_switch.p4runtime.arrays import indices
 from soft_switch.p4runtime.loaded_program import LoadedProgram
 from soft_switch.p4runtime.p4info import SINGLE_RATE_TWO_COLOR, MeterInfo

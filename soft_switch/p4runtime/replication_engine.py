@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from p4.v1 import p4runtime_pb2
 
+from soft_switch.model.replication import CloneSession, Replica
 from soft_switch.p4runtime import bytestrings
 from soft_switch.p4runtime.loaded_program import LoadedProgram
 from soft_switch.p4runtime.read_responses import ReadResponses
@@ -19,8 +20,7 @@ from soft_switch.p4runtime.status import (
     not_found,
     unimplemented,
 )
-from soft_switch.replication import CloneSession, Replica
-from soft_switch.traffic_manager import QUEUES
+from soft_switch.queues.traffic_manager import QUEUES
 
 INSERT = p4runtime_pb2.Update.INSERT
 DELETE = p4runtime_pb2.Update.DELETE

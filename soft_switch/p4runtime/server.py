@@ -14,12 +14,12 @@ from google.protobuf import text_format
 from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
 
 from soft_switch.errors import SwitchError
-from soft_switch.events import VirtualClock
 from soft_switch.p4runtime.device import ControlledSwitch, Device
 from soft_switch.p4runtime.servicer import P4RuntimeService
 from soft_switch.p4runtime.sessions import MAX_STREAMS
 from soft_switch.p4runtime.virtual_timer import VirtualTimer
 from soft_switch.pipeline import Pipeline
+from soft_switch.sim.events import VirtualClock
 
 # Every stream keeps a thread for its whole life; the rest serve the short calls.
 WORKERS = MAX_STREAMS + 16

@@ -14,7 +14,7 @@ from soft_switch.p4runtime.meters import encode_meter_config
 from soft_switch.p4runtime.p4info import TableInfo
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.status import invalid, unimplemented
-from soft_switch.tables import ActionCall, Entry, Match, Member, Table
+from soft_switch.tables.table import ActionCall, Entry, Match, Member, Table
 
 NO_NOTES = EntryNotes()
 

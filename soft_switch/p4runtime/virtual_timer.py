@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from soft_switch.events import VirtualClock
 from soft_switch.p4runtime.device import Device
+from soft_switch.sim.events import VirtualClock
 
 
 class VirtualTimer:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soft_switch.p4runtime.server import DEFAULT_ADDRESS, P4RuntimeServer, serve
-from soft_switch.queue_trace import csv_recorder, traced
+from soft_switch.queues.queue_trace import csv_recorder, traced
 from soft_switch.realtime.driver import Driver
 from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.packet_socket import PacketSocket
@@ -60,7 +60,7 @@ def opened(
 ) -> Iterator[Driver]:
     """A switch with these ports, ready to run; interfaces are given back at the end.
 
-    ``queue_trace``: a file for what happens in the queues (:mod:`soft_switch.queue_trace`).
+    ``queue_trace``: a file for what happens in the queues (:mod:`soft_switch.queues.queue_trace`).
 
     Raises:
         InterfaceError: a port or interface is given twice, or an interface cannot be opened.

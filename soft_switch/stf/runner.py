@@ -9,11 +9,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from soft_switch.externs import MeterConfig
-from soft_switch.matches import ActionCall, Exact, Lpm, Match, Range, Ternary
+from soft_switch.model.externs import MeterConfig
+from soft_switch.model.program import KeyField, TableDef
+from soft_switch.model.replication import CloneSession, Replica
 from soft_switch.pipeline import Pipeline
-from soft_switch.program import KeyField, TableDef
-from soft_switch.replication import CloneSession, Replica
+from soft_switch.queues.traffic_manager import QUEUES, QueueConfig
 from soft_switch.stf.script import (
     Add,
     Call,
@@ -28,8 +28,8 @@ from soft_switch.stf.script import (
     parse_number,
 )
 from soft_switch.switch import Switch
-from soft_switch.tables import Table
-from soft_switch.traffic_manager import QUEUES, QueueConfig
+from soft_switch.tables.matches import ActionCall, Exact, Lpm, Match, Range, Ternary
+from soft_switch.tables.table import Table
 
 RATE_BPS = 10_000_000_000
 PAUSE_NS = 1_000_000

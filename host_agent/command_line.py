@@ -1,0 +1,84 @@
+"""What the commands of ``mfs`` share: kinds of option values, and groups that import a command only when it is
+called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from host_agent.protocol.units import parse_bit_rate
+
+
+class Positive(click.FloatRange):
+    """A number from ``least`` up to ``most``; unlike click's own range it refuses what is not a number."""
+
+    def __init__(self, least: float, most: float) -> None:
+        super().__init__(min=least, max=most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See :meth:`click.ParamType.convert`."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
+
+class BitRate(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
+    """Bits per second, with an optional decimal suffix: 500k, 20M, 1.5G."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See :meth:`click.ParamType.convert`."""
+        if isinstance(value, int):
+            return value
+        rate = parse_bit_rate(value)
+        if rate is None:
+            self.fail(f"{value!r} is not a rate of 1 b/s to 1000G; write bits per second, e.g. 20M.", param, ctx)
+        return rate
+
+
+class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
+    """A switch port on a network interface, as ``simple_switch -i`` takes it, and the port's own rate if it has one."""
+
+    name = "port@interface[@rate]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, str, int | None]:
+        """See :meth:`click.ParamType.convert`."""
+        if isinstance(value, tuple):
+            return value
+        number, _, rest = value.partition("@")
+        interface, _, rate = rest.partition("@")
+        if not (number.isdecimal() and int(number) <= 510 and interface):
+            self.fail(f"{value!r} does not say PORT@INTERFACE with a port of 0 to 510, e.g. 1@veth1.", param, ctx)
+        return int(number), interface, BitRate().convert(rate, param, ctx) if "@" in rest else None
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named by a table, ``"module:attribute"`` each, and imported when they are asked
+    for.
+    """
+
+    def __init__(self, *args: Any, table: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """See :meth:`click.Group.list_commands`."""
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """See :meth:`click.Group.get_command`."""
+        if cmd_name not in self.table:
+            return None
+        module, attribute = self.table[cmd_name].split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command

@@ -1,0 +1,1 @@
+"""The P4Runtime client: entries, P4Info, conversion, the session."""

@@ -1,0 +1,303 @@
+"""One P4Runtime session with one switch, on top of p4runtime-shell's client, with errors that say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+from google.rpc import code_pb2, status_pb2
+from p4.v1 import p4runtime_pb2
+from p4runtime_sh.p4runtime import SSLOptions
+
+from mfs_ctrl.counters import Count
+from mfs_ctrl.errors import (
+    NotPrimaryError,
+    PipelineError,
+    Refusal,
+    RequestRefusedError,
+    SessionError,
+    SwitchUnreachableError,
+    WriteFailedError,
+)
+from mfs_ctrl.p4rt import convert
+from mfs_ctrl.p4rt.entries import DefaultAction, Entity, MeterConfig
+from mfs_ctrl.p4rt.p4info import P4InfoIndex
+from mfs_ctrl.p4rt.stream import StreamClient
+from p4src.artifact import Artifact
+
+UPDATES_PER_WRITE = 100
+"""The refusals of a batch travel in gRPC metadata, of which a client accepts 8 KiB."""
+HIGHEST_ELECTION_ID = (1 << 128) - 1
+INSERT: int = p4runtime_pb2.Update.INSERT
+MODIFY: int = p4runtime_pb2.Update.MODIFY
+DELETE: int = p4runtime_pb2.Update.DELETE
+_DETAILS_KEY = "grpc-status-details-bin"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One change: INSERT, MODIFY or DELETE of an entity. Deleting a default action or a meter's rates resets it."""
+
+    operation: int
+    entity: Entity
+
+
+class Session:
+    """A connection to the switch at ``address`` (host:port); of several, the one of the highest election id is primary.
+
+    Not connected until :meth:`connect`; may connect again after :meth:`close` or a loss. ``ssl`` as for the shell.
+
+    Attributes:
+        election_id: in use now: the one given, or a higher one after :meth:`claim`.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        device_id: int = 1,
+        election_id: int = 1,
+        timeout_s: float = 5.0,
+        ssl: SSLOptions | None = None,
+    ) -> None:
+        if not 0 < election_id < 1 << 128:
+            raise SessionError(f"an election id is a number of 1..2^128-1, not {election_id}")
+        self.address = address
+        self.device_id = device_id
+        self.election_id = self._own_id = election_id
+        self.timeout_s = timeout_s
+        self._ssl = ssl
+        self._client: StreamClient | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session is open and the switch has not ended it."""
+        return self._client is not None and self._client.error is None
+
+    @property
+    def primary(self) -> bool:
+        """Whether this controller may write, by what the switch said last."""
+        return self.connected and self._live().arbitration.status.code == code_pb2.OK
+
+    def connect(self) -> bool:
+        """Open the session anew; returns whether this controller is primary.
+
+        Raises:
+            SwitchUnreachableError: nobody answers at the address.
+            SessionError: the switch refuses the election id or the device id.
+        """
+        self.close()
+        self.election_id = self._own_id
+        self._client = StreamClient(self.address, self.device_id, self.election_id, self.timeout_s, self._ssl)
+        return self.primary
+
+    def claim(self) -> bool:
+        """Become primary if there is none, which the switch tells when it has gone; returns whether we are primary.
+
+        A switch remembers the highest election id that it has seen, and takes no lower one for primary (P4Runtime
+        specification, "Client Arbitration"). So the bid is that one plus our own: several bids differ, and the highest
+        wins.
+
+        Raises:
+            SessionError: the switch does not answer, or refuses.
+        """
+        if not self.connected:
+            return False
+        client = self._live()
+        if client.arbitration.status.code == code_pb2.NOT_FOUND:
+            seen = client.arbitration.election_id
+            self.election_id = min((seen.high << 64 | seen.low) + self._own_id, HIGHEST_ELECTION_ID)
+            client.bid(self.election_id)
+        return self.primary
+
+    def close(self) -> None:
+        """End the session; calling it twice does no harm."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def ensure_pipeline(self, artifact: Artifact) -> tuple[P4InfoIndex, bool]:
+        """Give the switch the program unless it runs it already; returns the program's index and whether it was given.
+
+        A program that is given replaces whatever entries the switch held.
+
+        Raises:
+            PipelineError: the switch refuses the program.
+        """
+        index = P4InfoIndex.from_text(artifact.p4info)
+        cookie = pipeline_cookie(artifact)
+        if self._holds(index, cookie):
+            return index, False
+        request = p4runtime_pb2.SetForwardingPipelineConfigRequest(
+            device_id=self.device_id,
+            election_id=self._election(),
+            action=p4runtime_pb2.SetForwardingPipelineConfigRequest.VERIFY_AND_COMMIT,
+        )
+        request.config.p4info.CopyFrom(index.message)
+        request.config.p4_device_config = artifact.config
+        request.config.cookie.cookie = cookie
+        # Loading a program takes longer than answering a question.
+        patience_s = 10 * self.timeout_s
+        try:
+            self._call(lambda stub: stub.SetForwardingPipelineConfig(request, timeout=patience_s), "the program")
+        except RequestRefusedError as error:
+            raise PipelineError(str(error)) from None
+        return index, True
+
+    def read_state(self, index: P4InfoIndex) -> Iterator[Entity]:
+        """All entries, members, groups, and default actions and meters that are set; const entries are left out."""
+        request = p4runtime_pb2.ReadRequest(device_id=self.device_id)
+        for table in index.tables.by_name.values():
+            if table.is_const:
+                continue
+            request.entities.add().table_entry.table_id = table.id
+            if not table.is_indirect:
+                default = request.entities.add().table_entry
+                default.table_id, default.is_default_action = table.id, True
+        for profile in index.profiles.by_name.values():
+            request.entities.add().action_profile_member.action_profile_id = profile.id
+            request.entities.add().action_profile_group.action_profile_id = profile.id
+        for meter in index.meters.by_name.values():
+            request.entities.add().meter_entry.meter_id = meter.id
+        for message in self._read(request):
+            if (entity := convert.decode(message, index)) is not None:
+                yield entity
+
+    def read_counters(
+        self, index: P4InfoIndex, wanted: Mapping[str, Iterable[int] | None]
+    ) -> dict[str, dict[int, Count]]:
+        """Cells of counters by counter name and index: the cells that are named, or all of them where that is None."""
+        request = p4runtime_pb2.ReadRequest(device_id=self.device_id)
+        counts: dict[str, dict[int, Count]] = {name: {} for name in wanted}
+        for name, cells in wanted.items():
+            counter_id = index.counters.named(name).id
+            for cell in (None,) if cells is None else cells:
+                # Built in place: with protobuf in pure Python a copy costs as much again.
+                entry = request.entities.add().counter_entry
+                entry.counter_id = counter_id
+                if cell is not None:
+                    entry.index.index = cell
+        for message in self._read(request) if request.entities else ():
+            entry = message.counter_entry
+            counter = index.counters.numbered(entry.counter_id)
+            counts[counter.name][entry.index.index] = Count(entry.data.packet_count, entry.data.byte_count)
+        return counts
+
+    def write(self, updates: Sequence[Update], index: P4InfoIndex) -> int:
+        """Apply ``updates``, which must not depend on one another; returns in how many requests.
+
+        Raises:
+            WriteFailedError: some were refused; it names each, and the others of their batch are applied.
+            NotPrimaryError: another controller is primary.
+        """
+        requests = 0
+        for start in range(0, len(updates), UPDATES_PER_WRITE):
+            self._write_batch(updates[start : start + UPDATES_PER_WRITE], index)
+            requests += 1
+        return requests
+
+    def stream_errors(self) -> list[str]:
+        """What the switch complained of on the stream since the last call."""
+        complaints = self._live().complaints
+        words = []
+        while not complaints.empty():
+            error = complaints.get()
+            words.append(f"{code_pb2.Code.Name(error.canonical_code)}: {error.message or 'no reason given'}")
+        return words
+
+    def _read(self, request: p4runtime_pb2.ReadRequest) -> Iterator[p4runtime_pb2.Entity]:
+        responses = self._call(lambda stub: list(stub.Read(request, timeout=self.timeout_s)), "a read")
+        for response in responses:
+            yield from response.entities
+
+    def _write_batch(self, batch: Sequence[Update], index: P4InfoIndex) -> None:
+        request = p4runtime_pb2.WriteRequest(device_id=self.device_id, election_id=self._election())
+        request.updates.extend(_encode_update(update, index) for update in batch)
+        # Not the client's own write(): the iterator in its error path never ends when the first update went well.
+        self._call(lambda stub: stub.Write(request, timeout=self.timeout_s), "a write", batch)
+
+    def _holds(self, index: P4InfoIndex, cookie: int) -> bool:
+        request = p4runtime_pb2.GetForwardingPipelineConfigRequest(
+            device_id=self.device_id,
+            response_type=p4runtime_pb2.GetForwardingPipelineConfigRequest.P4INFO_AND_COOKIE,
+        )
+        try:
+            held = self._call(
+                lambda stub: stub.GetForwardingPipelineConfig(request, timeout=self.timeout_s), "a question"
+            )
+        except PipelineError:
+            return False
+        return bool(held.config.cookie.cookie == cookie and held.config.p4info == index.message)
+
+    def _election(self) -> p4runtime_pb2.Uint128:
+        return p4runtime_pb2.Uint128(high=self.election_id >> 64, low=self.election_id & (1 << 64) - 1)
+
+    def _live(self) -> StreamClient:
+        if self._client is None:
+            raise SwitchUnreachableError(f"there is no session with the switch at {self.address}; connect first")
+        if self._client.error is not None:
+            raise self._client.error
+        return self._client
+
+    def _call(self, request: Callable[[Any], Result], what: str, batch: Sequence[Update] = ()) -> Result:
+        """Run ``request`` on the stub; every error of gRPC becomes one of ours."""
+        client = self._live()
+        try:
+            return request(client.stub)
+        except grpc.RpcError as error:
+            raise self._translated(error, what, batch) from None
+
+    def _translated(self, error: Any, what: str, batch: Sequence[Update]) -> SessionError:
+        code, details = error.code(), error.details()
+        here = f"the switch at {self.address}"
+        if code == grpc.StatusCode.UNAVAILABLE:
+            return SwitchUnreachableError(f"the connection to {here} was lost: {details}")
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return SwitchUnreachableError(f"{here} did not answer {what} within {self.timeout_s:g} s")
+        if code == grpc.StatusCode.PERMISSION_DENIED:
+            return NotPrimaryError(
+                f"{here} refused {what}: another controller is primary than the one with election id "
+                f"{self.election_id} ({details})"
+            )
+        if code == grpc.StatusCode.FAILED_PRECONDITION:
+            return PipelineError(f"{here} runs no program yet: {details}")
+        if code == grpc.StatusCode.UNKNOWN and (refusals := _refusals(error, batch)):
+            return WriteFailedError(self.address, refusals, len(batch))
+        return RequestRefusedError(f"{here} refused {what}: {code.name}, {details}")
+
+
+def pipeline_cookie(artifact: Artifact) -> int:
+    """A number of 64 bits that stands for one compiled program."""
+    digest = hashlib.sha256(artifact.config + b"\0" + artifact.p4info.encode())
+    return int.from_bytes(digest.digest()[:8], "big")
+
+
+def _encode_update(update: Update, index: P4InfoIndex) -> p4runtime_pb2.Update:
+    if update.operation == DELETE and isinstance(update.entity, DefaultAction | MeterConfig):
+        return p4runtime_pb2.Update(type=MODIFY, entity=convert.encode_reset(update.entity, index))
+    operation = update.operation
+    if isinstance(update.entity, DefaultAction | MeterConfig):
+        # These always exist, so they are only ever modified.
+        operation = MODIFY
+    return p4runtime_pb2.Update(type=operation, entity=convert.encode(update.entity, index))
+
+
+def _refusals(error: Any, batch: Sequence[Update]) -> list[Refusal]:
+    """What became of each update of a failed batch: one p4.v1.Error each, in order, in the status's details."""
+    status = status_pb2.Status()
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS_KEY:
+            status.ParseFromString(value)
+    refusals = []
+    for update, detail in zip(batch, status.details, strict=False):
+        reason = p4runtime_pb2.Error()
+        if detail.Unpack(reason) and reason.canonical_code != code_pb2.OK:
+            verb = p4runtime_pb2.Update.Type.Name(update.operation).lower()
+            refusals.append(
+                Refusal(f"{verb} {update.entity}", code_pb2.Code.Name(reason.canonical_code), reason.message)
+            )
+    return refusals

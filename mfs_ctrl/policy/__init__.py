@@ -1,0 +1,1 @@
+"""Policies as data, and what moves them: the tuner, effective deadlines, the coordinator."""

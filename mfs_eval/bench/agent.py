@@ -1,0 +1,314 @@
+"""``python -m mfs_eval.bench.agent``: what stamping in the kernel costs TCP, over a veth pair on one machine.
+
+Five states of the same link, taken in turn, several times:
+
+- ``untouched``: no agent; packets of up to 64 KiB cross the veth pair in one piece.
+- ``prepared``: no programs, but the MTU of routes and the offloads as the agent sets them.
+- ``sending``: agents on both ends without their ingress program, and a flow that nobody opened: packets pass the egress
+  program and the classes, and get no stamp.
+- ``attached``: the same with the ingress program, which takes nothing off.
+- ``stamped``: the flow is open: stamped and ordered at one end, its stamps removed at the other.
+
+Ratios are taken within a turn, so that other load on the machine weighs on both states; median and quartiles of all
+turns are shown. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from host_agent.daemon import hooks, route_mtu
+from host_agent.daemon.netlink import features, link, set_features
+from host_agent.daemon.state import StateFile
+from host_agent.ebpf.bpf import enable_statistics
+from host_agent.ebpf.errors import HostError
+from host_agent.ebpf.flows import FlowTable, HostFlow, Match, monotonic_after
+from host_agent.ebpf.layout import Tuple
+from host_agent.protocol.level import bias_code
+from host_agent.protocol.stamp import STAMP_BYTES, Stage
+from mfs_ctrl.policy import policy
+
+T = TypeVar("T")
+INTERFACE = "v0"
+NAMES = ("agbench-a", "agbench-b")
+ADDRESSES = ("10.76.0.1", "10.76.0.2")
+STATES = ("untouched", "prepared", "sending", "attached", "stamped")
+RATIOS = (("stamped", "attached"), ("attached", "sending"), ("sending", "prepared"), ("stamped", "untouched"))
+RATE_BPS = 400_000_000_000
+"""Of the classes: above what the machine can do, so that they order but do not slow."""
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One configuration: gigabits/s of each turn by state, and the programs' mean run time by name, in nanoseconds."""
+
+    segmentation: str
+    ingress: str
+    order: bool
+    gbps: dict[str, list[float]]
+    ns: dict[str, float]
+    frames_per_stamp: float
+
+    def ratio(self, above: str, below: str) -> tuple[float, float, float]:
+        """The median of the ratio of two states in one turn, and its quartiles."""
+        within = [first / second for first, second in zip(self.gbps[above], self.gbps[below], strict=True)]
+        low, middle, high = statistics.quantiles(within, n=4, method="inclusive")
+        return middle, low, high
+
+
+def inside(name: str, call: Callable[[], T]) -> T:
+    """``call``'s result, made in the network namespace ``name``."""
+    from pyroute2 import netns
+
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            netns.setns(name)
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+@contextlib.contextmanager
+def linked() -> Iterator[None]:
+    """Within, there are two hosts on a veth pair."""
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True)
+
+    try:
+        for name in NAMES:
+            ip("netns", "add", name)
+        ip("-n", NAMES[0], "link", "add", INTERFACE, "type", "veth", "peer", "name", INTERFACE, "netns", NAMES[1])
+        for name, address in zip(NAMES, ADDRESSES, strict=True):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", INTERFACE)
+            ip("-n", name, "link", "set", INTERFACE, "up")
+        yield
+    finally:
+        for name in NAMES:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def throughput(seconds: float, opened: Callable[[socket.socket], None]) -> float:
+    """Gigabits/s of one TCP connection; ``opened`` is called with it before its first byte."""
+    server = inside(NAMES[1], lambda: socket.create_server((ADDRESSES[1], 0)))
+    child = os.fork()
+    if child == 0:
+        far, _ = server.accept()
+        block = bytearray(_BLOCK_BYTES)
+        # The bytes are not copied to user space, so that the network takes more of the time.
+        while far.recv_into(block, _BLOCK_BYTES, socket.MSG_TRUNC):
+            pass
+        os._exit(0)
+    near = inside(NAMES[0], lambda: socket.create_connection(server.getsockname()))
+    server.close()
+    opened(near)
+    data = bytes(_BLOCK_BYTES)
+    sent, start = 0, time.monotonic()
+    while (took := time.monotonic() - start) < seconds:
+        sent += near.send(data)
+    near.close()
+    os.waitpid(child, 0)
+    return sent * 8 / took / 1e9
+
+
+@contextlib.contextmanager
+def prepared(options: hooks.Options) -> Iterator[None]:
+    """Within, both ends are as the agent sets them, without programs and classes."""
+    from pyroute2 import IPRoute
+
+    def change(name: str) -> Callable[[], None]:
+        def at_end() -> None:
+            with IPRoute() as route:
+                found = link(route, INTERFACE)
+                routes, _ = route_mtu.routes_of(route, found["index"])
+                off = features(INTERFACE, hooks.unwanted_features(options))
+                undo.append((name, routes, off, int(found.get_attr("IFLA_GSO_MAX_SEGS"))))
+                route_mtu.lower(route, routes, int(found.get_attr("IFLA_MTU")) - STAMP_BYTES)
+                set_features(INTERFACE, off, on=False)
+                if options.segmentation == "each":
+                    route.link("set", index=found["index"], gso_max_segs=1)
+
+        return at_end
+
+    def back(routes: list[route_mtu.Route], off: list[str], segments: int) -> None:
+        with IPRoute() as route:
+            route_mtu.restore(route, routes)
+            set_features(INTERFACE, off, on=True)
+            route.link("set", index=link(route, INTERFACE)["index"], gso_max_segs=segments)
+
+    undo: list[tuple[str, list[route_mtu.Route], list[str], int]] = []
+    try:
+        for name in NAMES:
+            inside(name, change(name))
+        yield
+    finally:
+        for name, *before in undo:
+            inside(name, lambda before=before: back(*before))  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def attached(options: hooks.Options, folder: Path) -> Iterator[list[hooks.Attached]]:
+    """Within, both ends have an agent's programs, classes and settings."""
+    held: list[tuple[str, StateFile, hooks.Attached]] = []
+
+    def attach() -> tuple[StateFile, hooks.Attached]:
+        state = StateFile(folder, INTERFACE)
+        return state, hooks.attach(options, state, print)
+
+    def back(state: StateFile) -> None:
+        before = state.read()
+        assert before is not None
+        hooks.restore(before)
+        state.remove()
+        state.close()
+
+    try:
+        for name in NAMES:
+            held.append((name, *inside(name, attach)))
+            held[-1][2].table.set_policy(policy.mfs().rules, bias_code(RATE_BPS))
+        yield [each for _, _, each in held]
+    finally:
+        for name, state, _ in held:
+            inside(name, lambda state=state: back(state))  # type: ignore[misc]
+
+
+def open_flow(table: FlowTable, near: socket.socket) -> None:
+    """Have the connection's packets stamped."""
+    ends = Tuple("tcp", *near.getsockname()[:2], *near.getpeername()[:2])
+    table.open(HostFlow(Match(addresses=ends), 9, Stage.P2D, monotonic_after(3_600_000_000), 1 << 50))
+
+
+def measure(
+    segmentation: str, ingress: str, order: bool, turns: int, seconds: float, say: Callable[[str], None]
+) -> Measured:
+    """All states, ``turns`` times in turn, ``seconds`` each."""
+    options = hooks.Options(INTERFACE, RATE_BPS, order=order, ingress=ingress, segmentation=segmentation)
+    gbps: dict[str, list[float]] = {state: [] for state in STATES}
+    times: dict[str, list[int]] = {"egress": [0, 0], "ingress": [0, 0]}
+    stamped = removed = 0
+    with tempfile.TemporaryDirectory() as folder, linked():
+        for turn in range(turns):
+            gbps["untouched"].append(throughput(seconds, _ignore))
+            with prepared(options):
+                gbps["prepared"].append(throughput(seconds, _ignore))
+            with attached(dataclasses.replace(options, ingress="off"), Path(folder)):
+                gbps["sending"].append(throughput(seconds, _ignore))
+            with attached(options, Path(folder)) as (near, far):
+                table = near.table
+
+                def opened(end: socket.socket, table: FlowTable = table) -> None:
+                    open_flow(table, end)
+
+                # Each twice and the other way round, so that what drifts weighs on both.
+                rates = [throughput(seconds, call) for call in (_ignore, opened, opened, _ignore)]
+                gbps["attached"].append((rates[0] + rates[3]) / 2)
+                gbps["stamped"].append((rates[1] + rates[2]) / 2)
+                # Apart from the throughput, which the clock around every run would lessen.
+                counting = enable_statistics()
+                throughput(seconds / 2, opened)
+                os.close(counting)
+                assert far.ingress is not None
+                for name, program in (("egress", near.egress), ("ingress", far.ingress)):
+                    info = program.info()
+                    times[name][0] += info.run_time_ns
+                    times[name][1] += info.runs
+                stamped += near.table.counters().stamped
+                removed += far.table.counters().removed
+            say(f"{segmentation}, {ingress}, turn {turn + 1} of {turns}: " + describe_turn(gbps))
+    ns = {name: total / max(1, runs) for name, (total, runs) in times.items()}
+    return Measured(segmentation, ingress, order, gbps, ns, removed / max(1, stamped))
+
+
+def _ignore(_near: socket.socket) -> None:
+    """Leave the connection alone."""
+
+
+def describe_turn(gbps: dict[str, list[float]]) -> str:
+    """The last turn, in words."""
+    return ", ".join(f"{state} {values[-1]:.2f}" for state, values in gbps.items()) + " Gb/s"
+
+
+def table_of(found: list[Measured]) -> str:
+    """A table in Markdown: medians, ratios with quartiles, nanoseconds."""
+    head = ["segmentation", "ingress", "classes", *STATES]
+    head += [*(f"{above} / {below}" for above, below in RATIOS), "ns egress", "ns ingress", "frames a stamp"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for each in found:
+        medians = [f"{statistics.median(each.gbps[state]):.2f}" for state in STATES]
+        ratios = []
+        for above, below in RATIOS:
+            ratio, low, high = each.ratio(above, below)
+            ratios.append(f"{ratio:.2f} ({low:.2f}-{high:.2f})")
+        ns = [f"{each.ns[name]:.0f}" for name in ("egress", "ingress")]
+        cells = [each.segmentation, each.ingress, "yes" if each.order else "no", *medians, *ratios, *ns]
+        lines.append("| " + " | ".join([*cells, f"{each.frames_per_stamp:.1f}"]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, print a table, and write the figures if asked."""
+    parser = argparse.ArgumentParser(description="What stamping in the kernel costs TCP, over a veth pair.")
+    parser.add_argument("--turns", type=int, default=15, help="of all states, for each row")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each state in a turn")
+    parser.add_argument(
+        "--segmentation", action="append", choices=hooks.SEGMENTATIONS, help="only this; may be repeated"
+    )
+    parser.add_argument("--ingress", action="append", choices=("filter", "xdp"), help="only this; may be repeated")
+    parser.add_argument("--no-order", action="store_true", help="without the classes")
+    parser.add_argument("--out", type=Path, help="file for all figures, as JSON")
+    arguments = parser.parse_args()
+    found = []
+    try:
+        for segmentation in arguments.segmentation or hooks.SEGMENTATIONS:
+            for ingress in arguments.ingress or ("filter", "xdp"):
+                order = not arguments.no_order
+                found.append(
+                    measure(
+                        segmentation,
+                        ingress,
+                        order,
+                        arguments.turns,
+                        arguments.seconds,
+                        lambda words: print(words, file=sys.stderr),
+                    )
+                )
+    except HostError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} processors"
+    print(f"{machine}; Gb/s, medians of {arguments.turns} turns of {arguments.seconds:g} s\n")
+    print(table_of(found))
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

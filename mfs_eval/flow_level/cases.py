@@ -1,0 +1,149 @@
+"""What is served in a data centre: models on their instances, with prompts of a kind. Data, and the workloads of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mfs_eval.errors import EvaluationError
+from mfs_eval.flow_level.data_centre import NIC_BITS_PER_SECOND, NICS_PER_SERVER, PACKED, data_centre
+from mfs_eval.flow_level.experiment import flow_workload
+from mfs_eval.flow_level.fabric import FatTree
+from mfs_eval.serving.costs import A100, DBRX, GROK_2, LLAMA3_8B, MIXTRAL_8X22B, QWEN3_CODER, ModelShape
+from mfs_eval.serving.prompts import AGENT_LIKE, CONVERSATION_LIKE, PromptClass, openers, prompts
+from mfs_eval.serving.router import route
+from mfs_eval.serving.trace import SAMPLE_PATH, Request, load_trace
+from mfs_eval.setup.scenario import Scenario
+from mfs_eval.setup.workload import Workload
+
+SERVERS = 256
+REQUESTS = 1_536
+WARM_SHARE = 1 / 3
+"""Of the requests, 512 of 1,536 by default: they do not count."""
+SERVED_BEFORE = 1_000
+"""Prompts that were served before a run, so that caches hold something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A model on its instances, and the prompts it gets.
+
+    Attributes:
+        name: as on the command line.
+        model: what is served.
+        servers_per_unit: of 8 GPUs each.
+        tensor_parallel: GPUs that share a request's attention, and each expert. Its KV is theirs, so it comes and goes
+            by their NICs; and each of them exchanges all of a token's activations with the experts, as experts split
+            along their inner width need (nothing is sent once for a server, and shared there).
+        prompts: the kind of prompts; None: those of the Mooncake conversation trace.
+        sequence_parallel: whether sequences are spread over the servers of the unit; all NICs then carry KV.
+        rates_per_gpu: requests per second and GPU (decode GPUs included), from where nearly all are in time to where
+            few are.
+    """
+
+    name: str
+    model: ModelShape
+    servers_per_unit: int
+    tensor_parallel: int
+    prompts: PromptClass | None
+    sequence_parallel: bool = False
+    rates_per_gpu: tuple[float, ...] = (1.0,)
+
+    def scenario(self, servers: int = SERVERS, layout: str = PACKED) -> Scenario:
+        """The case on so many servers; its rates are requests per second."""
+        cluster = data_centre(servers, self.servers_per_unit, layout)
+        gpus = cluster.servers * cluster.gpus_per_server
+        return Scenario(
+            self.name,
+            cluster,
+            tuple(rate * gpus for rate in self.rates_per_gpu),
+            model=self.model,
+            gpu=A100,
+            scale=1,
+            collective_factor=float(self.tensor_parallel) if self.model.experts > 1 else 1.0,
+            kv_nics=0 if self.sequence_parallel else self.tensor_parallel,
+            sequence_parallel=self.sequence_parallel,
+        )
+
+    def fabric(self, servers: int = SERVERS, oversubscription: int = 1) -> FatTree:
+        """Its fat-tree: an edge switch for every unit, and one for as many decode servers."""
+        cluster = data_centre(servers, self.servers_per_unit)
+        return FatTree(
+            cluster.servers,
+            NICS_PER_SERVER,
+            NIC_BITS_PER_SECOND,
+            oversubscription,
+            servers_per_edge=self.servers_per_unit,
+            edges_per_pod=32 // self.servers_per_unit,
+        )
+
+
+_MODELS = (
+    ("mixtral-8x22b", MIXTRAL_8X22B, 4, ((0.45, 0.55, 0.65), (0.9, 1.2, 1.5))),
+    ("grok-2", GROK_2, 4, ((0.15, 0.2, 0.25), (0.35, 0.5, 0.65))),
+    ("dbrx", DBRX, 2, ((0.5, 0.65, 0.8), (1.0, 1.4, 1.8))),
+    ("qwen3-coder", QWEN3_CODER, 1, ((0.4, 0.5, 0.65), (1.0, 1.3, 1.6))),
+)
+"""Name, shape, tensor parallelism, and the rates of either kind of prompts."""
+CASES = {
+    case.name: case
+    for case in (
+        *(
+            Case(f"{name}-{kind.name}", model, 4, tensor_parallel, kind, rates_per_gpu=own_rates)
+            for name, model, tensor_parallel, rates in _MODELS
+            for kind, own_rates in zip((CONVERSATION_LIKE, AGENT_LIKE), rates, strict=True)
+        ),
+        Case("llama3-8b-mooncake", LLAMA3_8B, 2, 4, None, sequence_parallel=True, rates_per_gpu=(0.2, 0.3, 0.45)),
+    )
+}
+
+
+def case_named(name: str) -> Case:
+    """The case ``name``.
+
+    Raises:
+        EvaluationError: there is none of that name; the message lists them.
+    """
+    if name not in CASES:
+        raise EvaluationError(f"there is no case {name!r}; there are {', '.join(CASES)}")
+    return CASES[name]
+
+
+def case_workload(
+    case: Case, servers: int = SERVERS, count: int = REQUESTS, seed: int = 1, trace: Path | None = None
+) -> Workload:
+    """``count`` requests of ``case``, routed by cache and load; objectives are measured on the 1:1 fabric.
+
+    ``seed`` draws the prompts, where they are drawn.
+
+    Raises:
+        EvaluationError: the trace has too few requests.
+    """
+    scenario = case.scenario(servers)
+    before, requests = case_requests(case, count, seed, trace)
+    placements = route(requests, len(scenario.cluster.units), before)
+    return flow_workload(scenario, case.fabric(servers), requests, placements)
+
+
+def with_slo_factor(work: Workload, factor: float) -> Workload:
+    """``work`` with objectives times ``factor``."""
+    return replace(work, slo_ns={index: round(value * factor) for index, value in work.slo_ns.items()})
+
+
+def case_requests(
+    case: Case, count: int, seed: int, trace: Path | None = None
+) -> tuple[Sequence[Request], Sequence[Request]]:
+    """Requests that were served before, and ``count`` that are served.
+
+    Raises:
+        EvaluationError: the trace has too few.
+    """
+    if case.prompts is not None:
+        drawn = prompts(case.prompts, SERVED_BEFORE + count, seed)
+        return [*openers(case.prompts), *drawn[:SERVED_BEFORE]], drawn[SERVED_BEFORE:]
+    path = trace or SAMPLE_PATH
+    read = load_trace(path, SERVED_BEFORE + count)
+    if len(read) < count:
+        raise EvaluationError(f"{path} has {len(read)} requests, {count} are wanted; give a longer trace with --trace")
+    return read[:-count], read[-count:]

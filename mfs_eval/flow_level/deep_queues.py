@@ -1,0 +1,82 @@
+"""Switches whose queues hold whole flows, as those of the packet-level engine do at its scale.
+
+Scaled down a thousandfold, a queue of a megabyte stands for gigabytes. So flows of the last stage leave their sender's
+NIC as fast as that allows, and wait for their receiver's port in the switch, in order of arrival within a level. Here
+such a flow goes in two legs, to a buffer and from there; others share their path as always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from host_agent.protocol.level import LevelRule
+from host_agent.protocol.stamp import Stage
+from mfs_eval.flow_level.allocation import Ints
+from mfs_eval.flow_level.fabric import Fabric, Racks
+from mfs_eval.flow_level.network import FlowNetwork, FlowSettings
+from mfs_eval.serving.network_interface import FlowSpec
+
+BUFFER_SPEED = 1_000
+"""The buffer takes and gives so many times a link's rate: it holds nobody up."""
+
+
+@dataclass(frozen=True, slots=True)
+class BufferedRacks:
+    """``racks``, and a buffer in the switch of the first, as one more host.
+
+    What leaves the buffer for a host of another rack crosses an uplink, as from any host of the first rack.
+    """
+
+    racks: Racks
+
+    @property
+    def hosts(self) -> int:
+        """See :class:`~mfs_eval.flow_level.fabric.Fabric`; the last is the buffer."""
+        return self.racks.hosts + 1
+
+    @property
+    def propagation_ns(self) -> int:
+        """See :class:`~mfs_eval.flow_level.fabric.Fabric`."""
+        return self.racks.propagation_ns
+
+    @property
+    def rates_bps(self) -> tuple[int, ...]:
+        """See :class:`~mfs_eval.flow_level.fabric.Fabric`; those of the buffer stand between hosts' and uplinks'."""
+        own = self.racks.rates_bps
+        after_hosts = 2 * self.racks.hosts
+        return own[:after_hosts] + (self.racks.rate_bps * BUFFER_SPEED,) * 2 + own[after_hosts:]
+
+    def paths(self, sources: Ints, destinations: Ints, draws: Ints) -> Ints:
+        """See :class:`~mfs_eval.flow_level.fabric.Fabric`."""
+        buffer = self.racks.hosts
+        into, out_of = destinations == buffer, sources == buffer
+        rows = self.racks.paths(np.where(out_of, 0, sources), np.where(into, sources, destinations), draws)
+        rows[rows >= 2 * buffer] += 2
+        rows[out_of, 0] = 2 * buffer
+        rows[into, 1] = 2 * buffer + 1
+        return rows
+
+
+class DeepQueues(FlowNetwork):
+    """A :class:`~mfs_eval.flow_level.network.FlowNetwork` whose switches hold whole flows of the last stage."""
+
+    def __init__(self, fabric: Fabric, rules: Sequence[LevelRule], settings: FlowSettings | None = None) -> None:
+        """``fabric``: its last host is the buffer."""
+        super().__init__(fabric, rules, replace(settings or FlowSettings(), deep_queues=True))
+        self._buffer = fabric.hosts - 1
+
+    def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
+        """Send a flow, one of the last stage by way of the buffer."""
+        if spec.stage != Stage.P2D or source_host == spec.destination:
+            super().start_flow(source_host, spec, on_complete)
+            return
+        onward = partial(self._onward, spec, on_complete)
+        super().start_flow(source_host, replace(spec, destination=self._buffer), onward)
+
+    def _onward(self, spec: FlowSpec, on_complete: Callable[[int], None], now_ns: int) -> None:
+        del now_ns
+        super().start_flow(self._buffer, spec, on_complete)

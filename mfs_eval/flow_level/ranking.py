@@ -1,0 +1,205 @@
+"""What a flow's level depends on, of all flows at once, as codes; the level itself is decided elsewhere, once per code.
+
+The codes are those of :mod:`host_agent.protocol.level`, packed into one number per hop. Only where that number changes
+does anybody have to decide again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from host_agent.protocol.level import CODE_MAX, CODE_STEPS, LevelKey
+from host_agent.protocol.stamp import REMAINING_MAX_UNITS, REMAINING_UNIT_BYTES, SCAVENGER, SLACK_MAX_US, Stage
+from mfs_eval.flow_level.allocation import MAX_HOPS, NONE, Flags, Floats, Ints, Shares, set_cap, set_level
+from mfs_eval.flow_level.compiled import compiled
+
+_CODE_BITS = 8
+_CODE_MASK = (1 << _CODE_BITS) - 1
+_STAGE_BITS = 2
+_P2D = int(Stage.P2D)
+_SCAVENGER = int(SCAVENGER)
+OWN, OTHERS, SWITCHES = range(3)
+"""Who knows of a batch's progress: its own hosts, other hosts, and switches beyond what stamps tell them."""
+
+SHARE, OBEY, RANK = range(3)
+"""What switches do: all flows share alike; or go by the level that their sender gave them; or are ranked anew."""
+
+
+class Marks(NamedTuple):
+    """What is known of flows beyond their shares. An array each, by flow; ``key`` by hop.
+
+    Attributes:
+        stage: of the flow.
+        deadline_ns: of the flow.
+        beyond: bytes of its request still to come after it.
+        target: the layer that consumes it.
+        batch: row of its batch in the table of progress.
+        request: the request that alone needs it; :data:`~.allocation.NONE` if a whole batch does.
+        foreign: whether its sender is not one of the batch's own hosts.
+        pruned: whether its request is given up.
+        payload: payload bytes per wire byte.
+        key: what the hop was ranked by last; :data:`~.allocation.NONE` before the first time.
+    """
+
+    stage: Ints
+    deadline_ns: Ints
+    beyond: Ints
+    target: Ints
+    batch: Ints
+    request: Ints
+    foreign: Flags
+    pruned: Flags
+    payload: Floats
+    key: Ints
+
+
+def marks(flows: int) -> Marks:
+    """Room for ``flows`` flows."""
+    return Marks(
+        stage=np.zeros(flows, np.int64),
+        deadline_ns=np.zeros(flows, np.int64),
+        beyond=np.zeros(flows, np.int64),
+        target=np.zeros(flows, np.int64),
+        batch=np.zeros(flows, np.int64),
+        request=np.full(flows, NONE),
+        foreign=np.zeros(flows, np.bool_),
+        pruned=np.zeros(flows, np.bool_),
+        payload=np.ones(flows),
+        key=np.full(flows * MAX_HOPS, NONE),
+    )
+
+
+def grown(old: Marks, flows: int) -> Marks:
+    """The same with room for ``flows`` flows."""
+    wider = marks(flows)
+    for new, known in zip(wider, old, strict=True):
+        new[: len(known)] = known
+    return wider
+
+
+def unpacked(key: int) -> LevelKey:
+    """The table key that ``key`` stands for."""
+    codes = []
+    for _ in range(4):
+        codes.append(key & _CODE_MASK)
+        key >>= _CODE_BITS
+    remaining, slack, urgency, rli = codes
+    return LevelKey(Stage(key >> 1), key & 1, rli, urgency, slack, remaining)
+
+
+@compiled
+def log2_code(value: int) -> int:
+    """:func:`host_agent.protocol.level.log2_code`, compiled."""
+    if value <= 1:
+        return 0
+    exponent = 0
+    while value >> (exponent + 1):
+        exponent += 1
+    return exponent * CODE_STEPS + (((value << 3) >> exponent) & 7)
+
+
+@compiled
+def changed_keys(
+    state: Shares,
+    known: Marks,
+    flows: Ints,
+    now: int,
+    bias: Ints,
+    progress: Ints,
+    hosts_rank: bool,
+    switches: int,
+    out_hops: Ints,
+    out_keys: Ints,
+) -> int:
+    """The hops of ``flows`` whose key is not what it was, with their keys; returns how many.
+
+    Args:
+        state: the flows' shares.
+        known: what else is known of them.
+        flows: numbers; those that do not exist are passed over.
+        now: the time.
+        bias: of each link.
+        progress: the layer of each batch (column) as known to (row) its own hosts, other hosts, and switches.
+        hosts_rank: whether hosts rank; else their hops are left alone.
+        switches: :data:`RANK`, :data:`OBEY` or :data:`SHARE`.
+        out_hops, out_keys: results, long enough.
+    """
+    count = 0
+    for index in range(len(flows)):
+        flow = flows[index]
+        if not state.hops[flow]:
+            continue
+        slack = (known.deadline_ns[flow] - now) // 1000
+        slack = min(slack, SLACK_MAX_US)
+        if known.pruned[flow]:
+            slack = min(slack, 0)
+        late = 1 if slack <= 0 else 0
+        slack_code = 0 if late else log2_code(slack)
+        left = max(0.0, state.left[flow] - state.rate[flow] * (now - state.since[flow]))
+        remaining = int(np.ceil(left * known.payload[flow])) + known.beyond[flow]
+        units = min(-(-remaining // REMAINING_UNIT_BYTES), REMAINING_MAX_UNITS)
+        remaining_code = log2_code(units)
+        batch = known.batch[flow]
+        for position in range(state.hops[flow]):
+            if (switches == SHARE) if position else not hosts_rank:
+                continue
+            hop = flow * MAX_HOPS + position
+            ranking_hop = hop if switches == RANK else flow * MAX_HOPS
+            layer = progress[OTHERS if known.foreign[flow] else OWN, batch]
+            if position and switches == RANK:  # a switch knows what stamps tell, or better
+                layer = max(layer, progress[SWITCHES, batch])
+            rli = max(0, known.target[flow] - layer)
+            urgency = CODE_MAX
+            if not late:
+                urgency = max(0, min(CODE_MAX, remaining_code + bias[state.link[ranking_hop]] - slack_code))
+            key = known.stage[flow] << 1 | late
+            key = key << _CODE_BITS | rli
+            key = key << _CODE_BITS | urgency
+            key = key << _CODE_BITS | slack_code
+            key = key << _CODE_BITS | remaining_code
+            if key != known.key[hop]:
+                out_hops[count] = hop
+                out_keys[count] = key
+                count += 1
+    return count
+
+
+@compiled
+def apply_levels(state: Shares, known: Marks, hops: Ints, keys: Ints, levels: Ints) -> None:
+    """Levels as decided for ``keys``, ratcheted as everywhere: a hop rises, and falls to the scavenger only."""
+    for index in range(len(hops)):
+        hop, decided = hops[index], levels[index]
+        first = known.key[hop] < 0
+        known.key[hop] = keys[index]
+        if first or decided > state.level[hop] or decided == _SCAVENGER:
+            set_level(state, hop, decided)
+
+
+@compiled
+def pace(state: Shares, known: Marks, flows: Ints, now: int, stage: int, share: float) -> None:
+    """Cap flows of ``stage`` at the rate that brings all of their request's bytes there at ``share`` of their slack.
+
+    A flow that is late has no cap.
+    """
+    for index in range(len(flows)):
+        flow = flows[index]
+        if state.hops[flow] and known.stage[flow] == stage:
+            slack = known.deadline_ns[flow] - now
+            cap = np.inf
+            if slack > 0 and not known.pruned[flow]:
+                left = max(0.0, state.left[flow] - state.rate[flow] * (now - state.since[flow]))
+                cap = max(1e-9, (left + known.beyond[flow] / known.payload[flow]) / (slack * share))
+            set_cap(state, flow, cap)
+
+
+@compiled
+def early_load(state: Shares, known: Marks, flows: Ints, out: Floats) -> None:
+    """The rate of early-stage flows on each link, as a part of its capacity."""
+    out[:] = 0.0
+    for index in range(len(flows)):
+        flow = flows[index]
+        if known.stage[flow] != _P2D:
+            for hop in range(flow * MAX_HOPS, flow * MAX_HOPS + state.hops[flow]):
+                out[state.link[hop]] += state.rate[flow] / state.capacity[state.link[hop]]

@@ -1,0 +1,1 @@
+"""Runs over real sockets between network namespaces."""

@@ -1,0 +1,1 @@
+"""The packet-level engine: the compiled program, packet by packet."""

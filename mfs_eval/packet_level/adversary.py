@@ -1,0 +1,81 @@
+"""Hosts that claim more than they need: they stamp all as most urgent, and may flood the decode servers besides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+
+from host_agent.protocol.flow_spec import FlowSpec
+from host_agent.protocol.stamp import ETHERTYPE_MFS, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp
+from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
+from mfs_eval.packet_level.hosts.agent import Agent, Flow
+from mfs_eval.packet_level.hosts.stamp_template import Stamper
+from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, IP_UDP_BYTES, VirtualHost, ip_udp_header
+from soft_switch.sim.events import VirtualClock
+
+CLAIMED_STAGE = Stage.NONE
+"""What acknowledgements are: no policy lets anything overtake them, whatever else their stamps say."""
+DISCARD_PORT = 9
+"""UDP's discard service (RFC 863): nobody acknowledges the flood."""
+
+_ETHERNET_BYTES = FRAME_BYTES - STAMP_BYTES - 1500
+
+
+class CheatingAgent(Agent):
+    """All its flows claim to be what goes first; its interface is one queue."""
+
+    def open(self, spec: FlowSpec, number: int | None = None) -> Flow:
+        """As :meth:`Agent.open`."""
+        flow = super().open(spec, number)
+        flow.stamper = Stamper(CLAIMED_STAGE, spec.batch if self.shows_progress else 0, flow.number, 0)
+        return flow
+
+    def decide(self, stage: int, rli: int, slack_us: int, remaining: int) -> int:  # noqa: ARG002
+        """The top level, always."""
+        return TOP_LEVEL
+
+
+class Flooder:
+    """A host's interface that sends full frames to ``targets`` besides: a :class:`~soft_switch.sim.network.HostPort`.
+
+    They keep their pace whatever becomes of them: nothing is acknowledged, and nothing slows them down.
+    """
+
+    def __init__(
+        self,
+        host: VirtualHost,
+        clock: VirtualClock,
+        addresses: tuple[tuple[bytes, bytes], Sequence[tuple[bytes, bytes]]],
+        rate_bps: int,
+        load: float,
+    ) -> None:
+        """``addresses``: MAC and IPv4 address of the host, and of its targets; ``load``: of its link, by the flood."""
+        (mac, ip), targets = addresses
+        self._host = host
+        self._clock = clock
+        self._interval_ns = round((FRAME_BYTES + WIRE_OVERHEAD_BYTES) * 8 * NS_PER_S / (rate_bps * load))
+        self._due = False
+        stamp = Stamp(CLAIMED_STAGE, Flags.NONE).pack()
+        payload = bytes(FRAME_BYTES - _ETHERNET_BYTES - STAMP_BYTES - IP_UDP_BYTES)
+        ether_type = ETHERTYPE_MFS.to_bytes(2, "big")
+        self._frames = cycle(
+            to_mac + mac + ether_type + stamp + ip_udp_header(ip, to_ip, 0, len(payload), 0, DISCARD_PORT) + payload
+            for to_mac, to_ip in targets
+        )
+        clock.call_after(self._interval_ns, self._tick)
+
+    def pull(self, now_ns: int) -> bytes | None:
+        """The flood when it is due, else what the host has."""
+        if self._due:
+            self._due = False
+            return next(self._frames)
+        return self._host.pull(now_ns)
+
+    def receive(self, data: bytes, now_ns: int) -> None:
+        """All that comes in is the host's."""
+        self._host.receive(data, now_ns)
+
+    def _tick(self) -> None:
+        self._due = True
+        self._clock.call_after(self._interval_ns, self._tick)
+        self._host.wake()

@@ -1,0 +1,175 @@
+"""One run: a workload through the compiled P4 program, under one policy, tuned by the controller over P4Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from host_agent.protocol.level import CODE_STEPS, URGENCY_ONE
+from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
+from mfs_ctrl.controller import TickRecord
+from mfs_ctrl.policy.policy import giving_up
+from mfs_eval.errors import ServingError
+from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.packet_network import PacketNetwork
+from mfs_eval.packet_level.stranding_meter import StrandingCounters
+from mfs_eval.packet_level.testbed import RunSettings, rack
+from mfs_eval.packet_level.unaffected import bystanders
+from mfs_eval.results.schema import Occupancy, Run, TunerPoint
+from mfs_eval.serving.coordination import Coordination
+from mfs_eval.serving.engine import Serving
+from mfs_eval.serving.ideal_network import IdealNetwork
+from mfs_eval.serving.metrics import RequestRecord, after_warm_up, summarise
+from mfs_eval.serving.network_interface import Network
+from mfs_eval.serving.trace import Request, with_poisson_arrivals
+from mfs_eval.setup.policies import CEILING, policy_for, serving_for
+from mfs_eval.setup.scenario import Scenario
+from mfs_eval.setup.workload import Workload
+from soft_switch.switch import Switch
+
+WARM_UP_SHARE = 0.2
+"""The first to arrive find an empty rack: this part of the requests is served, and not counted."""
+STALLED_TICKS = 60
+"""A run in which no request ends for so many ticks after the last arrival will not end by itself."""
+
+
+def run(
+    scenario: Scenario,
+    work: Workload,
+    policy_name: str,
+    request_rate: float,
+    seed: int,
+    settings: RunSettings | None = None,
+) -> Run:
+    """Play ``work`` at ``request_rate`` requests per second.
+
+    Raises:
+        p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
+        mfs_ctrl.errors.SessionError: the switch refused something.
+        ServingError: the run stalls.
+    """
+    settings = settings or RunSettings()
+    requests = with_poisson_arrivals(work.requests, request_rate, seed)
+    if policy_name == CEILING:
+        return _ceiling(scenario, work, requests, request_rate, seed)
+    chosen = policy_for(policy_name, scenario, work, requests)
+    if settings.prune:
+        chosen = giving_up(chosen)
+    occupancy: list[Occupancy] = []
+    history: list[TickRecord] = []
+    with rack(scenario, chosen, settings) as built:
+        network, clock = built.network, built.network.clock
+        config = replace(serving_for(policy_name, scenario), hopeless_last=settings.drop_hopeless)
+        serving_network: Network = built.serving_network
+        coordination = None
+        if settings.prune:
+            serving_network = coordination = Coordination(config, serving_network, settings.drop_budget)
+        serving = Serving(config, serving_network, requests, work.slo_ns, work.placements, coordination)
+        serving.start()
+        before, stalled = 0, 0
+        while serving.unfinished:
+            # The controller and the queues' samples keep time with the virtual clock, the gRPC between is real.
+            for _ in range(settings.tick_ns // settings.sample_ns):
+                clock.run(clock.now_ns + settings.sample_ns)
+                occupancy.append(_occupancy(network.switches, clock.now_ns))
+            records = [controller.tick(clock.now_ns) for controller in built.controllers]
+            if records[0] is not None:
+                history.append(records[0])
+            arrived = clock.now_ns > requests[-1].arrival_ns
+            stalled = stalled + 1 if arrived and serving.unfinished == before else 0
+            before = serving.unfinished
+            if stalled > STALLED_TICKS:
+                raise ServingError(f"{before} requests of {len(requests)} do not end; are routes and queues in order?")
+    pruned = 0 if coordination is None else coordination.given_up
+    counted = _counted(serving.records)
+    if settings.bystanders_of is not None:
+        counted = bystanders(counted, work.placements, scenario.cluster, settings.bystanders_of)
+    return _result(scenario, policy_name, request_rate, seed, serving, counted, network, occupancy, history, pruned)
+
+
+def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], request_rate: float, seed: int) -> Run:
+    """A run in which each flow takes what it takes alone on the rack; without packets, so it is cheap."""
+    network = alone_on_the_rack(scenario)
+    serving = Serving(scenario.serving, network, requests, work.slo_ns, work.placements)
+    serving.start()
+    network.run()
+    counted = _counted(serving.records)
+    return _result(scenario, CEILING, request_rate, seed, serving, counted, None, [], [], 0)
+
+
+def alone_on_the_rack(scenario: Scenario) -> IdealNetwork:
+    """The network in which each flow has the rack for itself: full packets, stored and forwarded once."""
+    return IdealNetwork(
+        scenario.tors[0].rate_bps,
+        latency_ns=2 * scenario.propagation_ns,
+        packet_bytes=SEGMENT_BYTES,
+        header_bytes=FRAME_BYTES + WIRE_OVERHEAD_BYTES - SEGMENT_BYTES,
+    )
+
+
+def _occupancy(switches: Iterable[Switch], now_ns: int) -> Occupancy:
+    ports = [port.occupancy() for switch in switches for port in switch.ports.values()]
+    totals = [sum(held) for held in zip(*ports, strict=True)]
+    return Occupancy(time_s=now_ns / NS_PER_S, bytes_by_level=totals)
+
+
+def _counted(records: Sequence[RequestRecord]) -> list[RequestRecord]:
+    """In order of arrival, without those of the warm-up."""
+    return after_warm_up(records, round(WARM_UP_SHARE * len(records)))
+
+
+def _result(
+    scenario: Scenario,
+    policy_name: str,
+    request_rate: float,
+    seed: int,
+    serving: Serving,
+    counted: Sequence[RequestRecord],
+    network: PacketNetwork | None,
+    occupancy: list[Occupancy],
+    history: Iterable[TickRecord],
+    pruned: int,
+) -> Run:
+    summary = summarise(counted, serving.batches)
+    totals = network.totals() if network is not None else None
+    ports = (port for switch in network.switches for port in switch.ports.values()) if network is not None else ()
+    stranding = network.meter.counters if network is not None else StrandingCounters()
+    return Run(
+        scenario=scenario.name,
+        policy=policy_name,
+        request_rate=request_rate,
+        seed=seed,
+        requests=summary.requests,
+        requests_pruned=pruned,
+        requests_late_when_computed=sum(
+            record.arrival_ns + record.ttft_ns - record.tail_ns > record.deadline_ns for record in counted
+        ),
+        slo_attainment=summary.slo_attainment,
+        ttft_mean_s=summary.ttft_mean_s,
+        ttft_p50_s=summary.ttft_p50_s,
+        ttft_p99_s=summary.ttft_p99_s,
+        collective_completion_mean_s=summary.collective_mean_s,
+        p2d_earliness_mean_s=summary.earliness_mean_s,
+        network_share=summary.network_share,
+        packets=sum(port.sent_packets for port in ports),
+        packets_lost=totals.dropped if totals is not None else 0,
+        packets_reordered=totals.reordered if totals is not None else 0,
+        stranded_bytes=stranding.stranded_bytes,
+        stranding_delay_mean_s=stranding.delay_mean_ns / NS_PER_S,
+        reordered_per_million=1e6 * totals.reordered / totals.received if totals is not None else 0.0,
+        reordered_within_message=stranding.reordered_within_message,
+        ttft_s=[record.ttft_ns / NS_PER_S for record in counted],
+        occupancy=occupancy,
+        tuner=[_tuner_point(record) for record in history if record.thresholds is not None],
+    )
+
+
+def _tuner_point(record: TickRecord) -> TunerPoint:
+    assert record.thresholds is not None
+    return TunerPoint(
+        time_s=record.time_ns / NS_PER_S,
+        mlu_threshold=2 ** ((record.thresholds.mlu - URGENCY_ONE) / CODE_STEPS),
+        tight_slack_s=2 ** (record.thresholds.tight_slack / CODE_STEPS) / 1e6,
+        late_share=record.late_share,
+        rho_max=max(record.loads.values(), default=0.0),
+    )

@@ -1,0 +1,1 @@
+"""Simulated hosts: agent, send order and transport."""

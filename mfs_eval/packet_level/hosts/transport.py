@@ -1,0 +1,444 @@
+"""A reliable windowed transport as two state machines: no input or output, no clock, no payload.
+
+The sender cuts messages into segments and says which goes next; the receiver puts them in order. A flow may change its
+level between messages, so segments of one flow overtake each other in the network as a matter of course:
+
+* Segments sent at a lower level than the flow now has ("stranded") do not count against its window.
+* A gap is a loss only where a segment sent later, at the same or a lower level, has come in.
+
+Acknowledgements are asked for by the sender, so that neither side needs a timer for them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from host_agent.protocol.stamp import LEVELS
+from mfs_eval.packet_level.hosts.segment_header import (
+    ACK,
+    ACK_REQUEST,
+    BITMAP_BITS,
+    CE_ECHO,
+    FIN,
+    RETRANSMISSION,
+    SEQUENCE_MAX,
+    Ack,
+)
+
+T = TypeVar("T")
+
+DEFAULT_WINDOW = 4
+DEFAULT_RTO_NS = 1_000_000_000
+"""As RFC 6298, section 2: a packet that a low level makes wait is not lost."""
+STRANDED_SHARE = 8
+"""A segment that left at a lower level counts as stranded after this part of the time-out: many round trips."""
+REORDERING_SEGMENTS = 3
+"""A gap counts as lost once a segment sent this many later has come in at no higher a level."""
+MAX_BACKOFF = 4
+"""The retransmission time-out doubles at most this often."""
+MAX_AHEAD = 1 << 16
+"""How far in front of the first missing segment a sender goes and a receiver keeps."""
+
+_BITMAP_MASK = (1 << BITMAP_BITS) - 1
+
+
+class TransportError(ValueError):
+    """A call that the state of the connection does not allow; the message says why."""
+
+
+@dataclass(slots=True)
+class TransportCounters:
+    """What happened on connections; one object may serve many of them. All in segments.
+
+    Attributes:
+        retransmissions: sent again.
+        timeouts: found lost by the time-out.
+        duplicates: received when they were here already.
+        reordered: received after a later one, and not because they were sent again.
+        marked: received with a congestion mark.
+    """
+
+    retransmissions: int = 0
+    timeouts: int = 0
+    duplicates: int = 0
+    reordered: int = 0
+    marked: int = 0
+
+
+class Segment(NamedTuple):
+    """What to send now. ``offset`` and ``length`` in bytes of the flow's data; ``flags`` as in
+    :mod:`mfs_eval.packet_level.hosts.segment_header`.
+
+    ``starts_message`` is set on the first segment of a message, the first time it is sent, and where a rescue starts.
+    """
+
+    sequence: int
+    offset: int
+    length: int
+    flags: int
+    starts_message: bool
+
+
+class _Sent:
+    """A segment that is not acknowledged yet."""
+
+    __slots__ = ("fin", "index", "length", "level", "offset", "sent_ns", "sequence")
+
+    def __init__(self, sequence: int, offset: int, length: int, fin: int) -> None:
+        self.sequence = sequence
+        self.offset = offset
+        self.length = length
+        self.fin = fin
+        self.index = 0  # count of segments that the flow had sent before this one, retransmissions included
+        self.level = 0
+        self.sent_ns = 0
+
+
+class Sender:
+    """The sending half of one connection.
+
+    Attributes:
+        window: how many segments may be under way at the flow's level or above; halved by congestion marks.
+        unsent_bytes: written, and not sent yet or to be sent again.
+        sends_on: after :meth:`next_segment`, whether another one can follow at the same level.
+        counters: retransmissions and time-outs are counted there.
+    """
+
+    __slots__ = (
+        "_acked_in_window", "_backoff", "_closed", "_cumulative", "_cut_index", "_fin_sent", "_head_bytes",
+        "_in_flight", "_index", "_lost", "_message_starts", "_messages", "_next_offset", "_next_sequence",
+        "_outstanding", "_reached", "_rescuing", "_rto_ns", "_segment_bytes", "_unrequested", "_window_limit",
+        "counters", "sends_on", "unsent_bytes", "window",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        segment_bytes: int,
+        window: int = DEFAULT_WINDOW,
+        rto_ns: int = DEFAULT_RTO_NS,
+        counters: TransportCounters | None = None,
+    ) -> None:
+        """``segment_bytes``: payload of a full segment. ``window``: the bound, in segments.
+
+        Raises:
+            TransportError: one of them is not positive.
+        """
+        if segment_bytes < 1 or window < 1 or rto_ns < 1:
+            raise TransportError(f"segment_bytes {segment_bytes}, window {window} and rto_ns {rto_ns} must be positive")
+        self._segment_bytes = segment_bytes
+        self._window_limit = window
+        self._rto_ns = rto_ns
+        self.window = window
+        self.unsent_bytes = 0
+        self.sends_on = False
+        self.counters = counters or TransportCounters()
+        # Data not yet sent: the message now cut, and those after it.
+        self._head_bytes = 0
+        self._message_starts = False
+        self._messages: deque[int] = deque()
+        self._closed = False
+        self._fin_sent = False
+        self._next_sequence = 0
+        self._next_offset = 0
+        # Segments under way, in the order of their latest sending; and those believed lost.
+        self._outstanding: dict[int, _Sent] = {}
+        self._in_flight = [0] * LEVELS
+        self._lost: dict[int, _Sent] = {}
+        self._cumulative = 0
+        self._index = 0
+        # By level: the latest send index that has been acknowledged.
+        self._reached = [-1] * LEVELS
+        self._unrequested = 0
+        self._backoff = 0
+        self._acked_in_window = 0
+        self._cut_index = 0
+        # Stranded segments are to be sent again, and the first of them has not been yet.
+        self._rescuing = False
+
+    def write(self, byte_count: int) -> None:
+        """Append a message of ``byte_count`` bytes.
+
+        Raises:
+            TransportError: closed, nothing to write, or more segments than sequence numbers.
+        """
+        if self._closed:
+            raise TransportError("the flow is closed; write before close()")
+        if byte_count < 1:
+            raise TransportError(f"a message has 1 byte or more, not {byte_count}")
+        if self._next_sequence + (self.unsent_bytes + byte_count) // self._segment_bytes > SEQUENCE_MAX - MAX_AHEAD:
+            raise TransportError(f"a flow has at most {SEQUENCE_MAX - MAX_AHEAD} segments; open another one")
+        self.unsent_bytes += byte_count
+        if self._head_bytes:
+            self._messages.append(byte_count)
+        else:
+            self._head_bytes = byte_count
+            self._message_starts = True
+
+    def close(self) -> None:
+        """Nothing more will be written. May be called twice."""
+        self._closed = True
+
+    @property
+    def done(self) -> bool:
+        """Closed, and all of it acknowledged."""
+        return self._fin_sent and not self._outstanding and not self._lost
+
+    @property
+    def in_flight(self) -> tuple[int, ...]:
+        """Segments under way, by the level at which they were sent."""
+        return tuple(self._in_flight)
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the level may rise with what goes next: the start of a message, or of a rescue."""
+        return self._rescuing or (self._message_starts and not self._lost)
+
+    @property
+    def waits_only(self) -> bool:
+        """Whether all is sent, and acknowledgements are awaited."""
+        return self._fin_sent and not self._lost
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes of the segments under way."""
+        return sum(sent.length for sent in self._outstanding.values())
+
+    def behind(self, level: int) -> dict[int, int]:
+        """Bytes, by sequence number, of what left at a lower level than ``level`` and is not acknowledged."""
+        return {
+            sequence: sent.length
+            for held in (self._outstanding, self._lost)
+            for sequence, sent in held.items()
+            if sent.level < level
+        }
+
+    def awaits(self, sequence: int) -> bool:
+        """Whether the segment has been sent, and is not acknowledged."""
+        return sequence in self._outstanding or sequence in self._lost
+
+    def rescue(self, now_ns: int, level: int) -> None:
+        """Send again at ``level`` what is stranded in lower queues; for a flow that has sent all it has.
+
+        Strict priority starves a low queue, so a flow that is promoted after its last segments have left would wait for
+        a queue it no longer belongs to. Only what is overdue is sent again: see :data:`STRANDED_SHARE`.
+        """
+        sent_before_ns = now_ns - self._rto_ns // STRANDED_SHARE
+        stranded = [s.sequence for s in self._outstanding.values() if s.level < level and s.sent_ns <= sent_before_ns]
+        self._lose(stranded)
+        self._rescuing = bool(stranded)
+
+    def can_send(self, level: int) -> bool:
+        """Whether :meth:`next_segment` has something for this level."""
+        if not self._lost and (
+            not (self._head_bytes or (self._closed and not self._fin_sent))
+            or self._next_sequence - self._cumulative >= MAX_AHEAD
+        ):
+            return False
+        return self._window_open(level)
+
+    def next_segment(self, now_ns: int, level: int) -> Segment | None:
+        """The segment that leaves now at ``level``, lost ones first; None without one or with the window closed."""
+        if not self.can_send(level):
+            return None
+        starts_message = False
+        if self._lost:
+            sent = self._lost.pop(next(iter(self._lost)))
+            self.unsent_bytes -= sent.length
+            flags = RETRANSMISSION
+            starts_message, self._rescuing = self._rescuing, False
+            self.counters.retransmissions += 1
+        else:
+            sent, starts_message = self._cut()
+            flags = 0
+        sent.index = self._index
+        sent.level = level
+        sent.sent_ns = now_ns
+        self._index += 1
+        self._outstanding[sent.sequence] = sent
+        self._in_flight[level] += 1
+        self._unrequested += 1
+        self.sends_on = sends_on = self.can_send(level)
+        if not sends_on or 2 * self._unrequested >= self.window:
+            flags |= ACK_REQUEST
+            self._unrequested = 0
+        return Segment(sent.sequence, sent.offset, sent.length, flags | sent.fin, starts_message)
+
+    def on_ack(self, ack: Ack) -> bool:
+        """Take in what the receiver has; True when it says something new. One that cannot be true is ignored."""
+        ack_flags, _, cumulative, highest, bitmap = ack
+        if cumulative > self._next_sequence or highest >= self._next_sequence:
+            return False
+        if cumulative > self._cumulative:
+            self._cumulative = cumulative
+        acked = 0
+        for held in (self._outstanding, self._lost) if self._lost else (self._outstanding,):
+            if cumulative > highest:
+                here = [s for s in held if s < cumulative]
+            else:
+                here = [s for s in held if s < cumulative or (s <= highest and bitmap >> (highest - s) & 1)]
+            for sequence in here:
+                sent = held.pop(sequence)
+                if held is self._outstanding:
+                    self._in_flight[sent.level] -= 1
+                else:
+                    self.unsent_bytes -= sent.length
+                if sent.index > self._reached[sent.level]:
+                    self._reached[sent.level] = sent.index
+                acked += 1
+        if acked:
+            self._backoff = 0
+            # What was to be rescued may have come through after all.
+            self._rescuing = self._rescuing and bool(self._lost)
+            if cumulative <= highest:
+                self._find_losses()
+        marked = ack_flags & CE_ECHO
+        if marked or self.window < self._window_limit:
+            self._adapt_window(bool(marked), acked)
+        return acked > 0
+
+    @property
+    def next_timeout_ns(self) -> int | None:
+        """When :meth:`on_timeout` is due; None while nothing is under way."""
+        for sent in self._outstanding.values():
+            return sent.sent_ns + (self._rto_ns << self._backoff)
+        return None
+
+    def on_timeout(self, now_ns: int) -> bool:
+        """Declare the oldest segment under way lost if its time is over; True when it was."""
+        due_ns = self.next_timeout_ns
+        if due_ns is None or now_ns < due_ns:
+            return False
+        self._lose((next(iter(self._outstanding)),))
+        self._backoff = min(self._backoff + 1, MAX_BACKOFF)
+        self.counters.timeouts += 1
+        return True
+
+    def _window_open(self, level: int) -> bool:
+        return len(self._outstanding) < self.window or sum(self._in_flight[level:]) < self.window
+
+    def _cut(self) -> tuple[_Sent, bool]:
+        """Take the next new segment off the data that waits."""
+        starts_message = self._message_starts
+        length = min(self._head_bytes, self._segment_bytes)
+        self._head_bytes -= length
+        self.unsent_bytes -= length
+        self._message_starts = False
+        if not self._head_bytes and self._messages:
+            self._head_bytes = self._messages.popleft()
+            self._message_starts = True
+        fin = FIN if self._closed and not self._head_bytes else 0
+        self._fin_sent = bool(fin)
+        sent = _Sent(self._next_sequence, self._next_offset, length, fin)
+        self._next_sequence += 1
+        self._next_offset += length
+        return sent, starts_message
+
+    def _find_losses(self) -> None:
+        latest = [-1] * LEVELS  # by level: the latest index acknowledged at this level or below
+        so_far = -1
+        for level, index in enumerate(self._reached):
+            so_far = max(so_far, index)
+            latest[level] = so_far
+        self._lose([s.sequence for s in self._outstanding.values() if latest[s.level] >= s.index + REORDERING_SEGMENTS])
+
+    def _lose(self, sequences: Iterable[int]) -> None:
+        for sequence in sequences:
+            sent = self._outstanding.pop(sequence)
+            self._in_flight[sent.level] -= 1
+            self._lost[sequence] = sent
+            self.unsent_bytes += sent.length
+
+    def _adapt_window(self, marked: bool, acked: int) -> None:
+        if marked:
+            self._acked_in_window = 0
+            # Once a window: not again before something sent after the cut has come in.
+            if max(self._reached) >= self._cut_index:
+                self.window = max(1, self.window // 2)
+                self._cut_index = self._index
+        else:
+            self._acked_in_window += acked
+            if self._acked_in_window >= self.window:
+                self._acked_in_window = 0
+                self.window += 1
+
+
+class Receiver(Generic[T]):
+    """The receiving half of one connection; ``T`` is what the owner makes of a segment's payload.
+
+    Attributes:
+        complete: everything up to the last segment is here.
+        ack_due: an acknowledgement is wanted; :meth:`ack` makes it.
+        counters: duplicates, reordered and marked segments are counted there.
+    """
+
+    __slots__ = (
+        "_bitmap", "_ce", "_cumulative", "_fin", "_held", "_highest", "ack_due", "complete", "connection",
+        "counters",
+    )  # fmt: skip
+
+    def __init__(self, connection: int, counters: TransportCounters | None = None) -> None:
+        self.connection = connection
+        self.counters = counters or TransportCounters()
+        self.complete = False
+        self.ack_due = False
+        self._cumulative = 0
+        self._highest = -1
+        self._bitmap = 0
+        self._held: dict[int, T] = {}
+        self._fin = -1
+        self._ce = False
+
+    def on_segment(self, sequence: int, flags: int, item: T, ce: bool = False) -> tuple[T, ...]:
+        """Take in a segment; returns what is now in order, each segment's item exactly once.
+
+        ``flags`` are the header's, ``ce`` says that it met congestion.
+        """
+        if ce:
+            self._ce = True
+            self.counters.marked += 1
+        if flags & ACK_REQUEST:
+            self.ack_due = True
+        cumulative = self._cumulative
+        if sequence < cumulative or sequence in self._held:
+            self.counters.duplicates += 1
+            self.ack_due = True  # its acknowledgement was lost
+            return ()
+        ahead = sequence - self._highest
+        if ahead > 0:
+            if sequence - cumulative >= MAX_AHEAD:
+                return ()
+            if ahead > 1:
+                self.ack_due = True  # tell of the gap early
+            self._bitmap = (self._bitmap << ahead & _BITMAP_MASK | 1) if ahead < BITMAP_BITS else 1
+            self._highest = sequence
+        else:
+            self._bitmap |= 1 << -ahead & _BITMAP_MASK
+            if not flags & RETRANSMISSION:
+                self.counters.reordered += 1
+        if flags & FIN:
+            self._fin = sequence
+        if sequence != cumulative:
+            self._held[sequence] = item
+            return ()
+        ready = [item]
+        cumulative += 1
+        while self._held and cumulative in self._held:
+            ready.append(self._held.pop(cumulative))
+            cumulative += 1
+        self._cumulative = cumulative
+        self.complete = cumulative - 1 == self._fin
+        return tuple(ready)
+
+    def has(self, sequence: int) -> bool:
+        """Whether the segment is here already."""
+        return sequence < self._cumulative or sequence in self._held
+
+    def ack(self) -> Ack:
+        """The acknowledgement of what is here now. Before anything is, it says so."""
+        flags = ACK | CE_ECHO if self._ce else ACK
+        self._ce = False
+        self.ack_due = False
+        return Ack(flags, self.connection, self._cumulative, max(self._highest, 0), self._bitmap)

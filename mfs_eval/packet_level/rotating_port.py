@@ -1,0 +1,87 @@
+"""A port whose queues rotate: what waits rises by one level each period, as in a calendar of queues.
+
+The question it answers is what a traffic manager would gain that promotes packets already enqueued. The queues from
+``lowest`` up to the top form the calendar: at each turn every one of them takes the place above it, and the top one,
+which is empty then, the lowest place. While the top one still holds packets the turn waits. Queues below ``lowest``
+stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from host_agent.protocol.stamp import SCAVENGER
+from soft_switch.queues.traffic_manager import QUEUES, Dequeued, Port, PortConfigError, QueueConfig, wire_bytes
+
+T = TypeVar("T")
+
+
+class RotatingPort(Port[T]):
+    """A :class:`Port` whose queues take a turn every ``period_ns``, or as soon after that as the top one is empty.
+
+    Limits and counters belong to places, not to the queues that pass through them: a queue that a turn brought to a
+    place keeps what it holds, even beyond the limit there. Its guaranteed share starts anew at each turn.
+    """
+
+    __slots__ = ("_free_ns", "_lowest", "_now_ns", "_period_ns", "_turn_ns", "turns")
+
+    def __init__(
+        self,
+        rate_bps: int,
+        queues: Sequence[QueueConfig] | None = None,
+        *,
+        period_ns: int,
+        lowest: int = SCAVENGER + 1,
+    ) -> None:
+        """``lowest``: the lowest queue of the calendar; by default all but the scavenger's, which must not rise.
+
+        Raises:
+            PortConfigError: as for a port, or a period or a lowest queue that no calendar can have.
+        """
+        super().__init__(rate_bps, queues)
+        if period_ns <= 0 or not 0 <= lowest < QUEUES - 1:
+            raise PortConfigError(f"queues {lowest}..{QUEUES - 1} cannot take a turn every {period_ns} ns")
+        self._period_ns = period_ns
+        self._lowest = lowest
+        self._now_ns = self._free_ns = 0
+        self._turn_ns = period_ns
+        self.turns = 0
+
+    def enqueue(self, item: T, length: int, priority: int, now_ns: int) -> bool:
+        """See :meth:`Port.enqueue`."""
+        self._take_turns(now_ns)
+        return super().enqueue(item, length, priority, now_ns)
+
+    def next(self) -> Dequeued[T] | None:
+        """See :meth:`Port.next`."""
+        self._take_turns(self._free_ns)
+        return super().next()
+
+    def transmission_ns(self, length: int) -> int:
+        """See :meth:`Port.transmission_ns`. It also tells this port when it will be asked for the next packet."""
+        duration = super().transmission_ns(length)
+        self._free_ns = self._now_ns + duration
+        return duration
+
+    def _take_turns(self, now_ns: int) -> None:
+        self._now_ns = now_ns = max(self._now_ns, now_ns)
+        while now_ns >= self._turn_ns and not self._queues[-1]:
+            self._turn()
+            if not self._arbiter.busy >> self._lowest:
+                # Nothing waits: turns that nobody can tell are not taken one by one.
+                self._turn_ns = max(self._turn_ns, now_ns)
+            self._turn_ns += self._period_ns
+
+    def _turn(self) -> None:
+        self.turns += 1
+        low = self._lowest
+        calendar = range(low, QUEUES)
+        for queue in calendar:
+            if self._queues[queue]:
+                self._arbiter.emptied(queue)
+        self._queues[low:] = [self._queues[-1], *self._queues[low:-1]]
+        self._bytes[low:] = [self._bytes[-1], *self._bytes[low:-1]]
+        for queue in calendar:
+            if self._queues[queue]:
+                self._arbiter.backlogged(queue, wire_bytes(self._queues[queue][0][1]))

@@ -1,0 +1,1 @@
+"""Results: schema, rows, statistics, report and plots."""

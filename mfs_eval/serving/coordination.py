@@ -1,0 +1,129 @@
+"""Pruning at work: between the serving model and its network, it knows what is still to be sent, and who is to give up.
+
+It decides when a batch is formed and when one departs: when it is computed and its last flow has arrived. (The end of
+its computing alone frees no load, and is followed by the next batch of its unit anyway.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from host_agent.protocol.level import PAYLOAD_SHARE
+from mfs_ctrl.policy.coordinator import BatchLoad, Port, RequestLoad, prune
+from mfs_eval.serving.network_interface import FlowSpec, Network, PassingNetwork
+from mfs_eval.serving.prefill_batch import Iteration, ServingConfig
+
+Hosts = TypeVar("Hosts", int, NDArray[np.int64])
+
+
+def ports(source: Hosts, destination: Hosts) -> tuple[Hosts, Hosts]:
+    """The egress ports on the way from a host to another: the sender's interface, and the switch's to the receiver.
+
+    Of one pair, or of arrays of them.
+    """
+    return 2 * source, 2 * destination + 1
+
+
+class _UnderWay:
+    """A batch and what it has still to send; None stands for what the whole batch needs."""
+
+    def __init__(self, iteration: Iteration) -> None:
+        self.iteration = iteration
+        self.ended = False
+        self.flows = 0
+        self.bytes: dict[int | None, Counter[Port]] = {}
+        for source, spec in iteration.flows():
+            self.flows += 1
+            left = self.bytes.setdefault(spec.request, Counter())
+            for port in ports(source, spec.destination):
+                left[port] += spec.total_bytes
+
+    def arrived(self, source: int, spec: FlowSpec) -> None:
+        self.flows -= 1
+        left = self.bytes[spec.request]
+        for port in ports(source, spec.destination):
+            left[port] -= spec.total_bytes
+
+    def load(self, finished: Collection[int]) -> BatchLoad | None:
+        requests = {
+            chunk.job.request.index: RequestLoad(
+                chunk.job.request.index,
+                chunk.job.deadline_ns,
+                self.bytes.get(chunk.job.request.index, {}),
+            )
+            for chunk in self.iteration.chunks
+            if chunk.job.request.index not in finished
+        }
+        if not requests:
+            return None
+        compute_ns = self.iteration.compute_left_ns
+        return BatchLoad(self.iteration.batch, compute_ns, tuple(requests.values()), self.bytes.get(None, {}))
+
+
+class Coordination(PassingNetwork):
+    """A network for the serving model, which prunes on the way; also the serving model's observer.
+
+    Args:
+        config: what is served, on what.
+        network: carries the flows.
+        drop_budget: share of the requests that may be pruned, 0 to 1.
+    """
+
+    def __init__(self, config: ServingConfig, network: Network, drop_budget: float) -> None:
+        self.pruned: frozenset[int] = frozenset()
+        """Requests that are given up now."""
+        self.given_up = 0
+        """Requests that were given up when they finished."""
+        super().__init__(network)
+        self._drop_budget = drop_budget
+        hosts = config.cluster.servers * config.cluster.nics_per_server
+        self._bandwidth_bps = dict.fromkeys(range(2 * hosts), int(config.scaled_nic_bits_per_second * PAYLOAD_SHARE))
+        self._under_way: dict[int, _UnderWay] = {}
+        self._finished: set[int] = set()
+
+    # --- the network ---------------------------------------------------------------------------------------------
+
+    def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
+        """As the network does; its end is noted."""
+        self._network.start_flow(source_host, spec, partial(self._arrived, source_host, spec, on_complete))
+
+    # --- the observer --------------------------------------------------------------------------------------------
+
+    def batch_began(self, iteration: Iteration) -> None:
+        """Decide with the new batch."""
+        self._under_way[iteration.batch] = _UnderWay(iteration)
+        self._decide()
+
+    def batch_ended(self, iteration: Iteration) -> None:
+        """Decide without it if all of it has arrived."""
+        self._under_way[iteration.batch].ended = True
+        self._depart(iteration.batch)
+
+    def request_finished(self, index: int) -> None:
+        """It counts for the budget from now on as what it is now."""
+        self._finished.add(index)
+        self.given_up += index in self.pruned
+
+    def _arrived(self, source: int, spec: FlowSpec, on_complete: Callable[[int], None], now_ns: int) -> None:
+        self._under_way[spec.batch].arrived(source, spec)
+        on_complete(now_ns)
+        self._depart(spec.batch)
+
+    def _depart(self, number: int) -> None:
+        batch = self._under_way.get(number)
+        if batch is not None and batch.ended and not batch.flows:
+            del self._under_way[number]
+            self._decide()
+
+    def _decide(self) -> None:
+        loads = [load for batch in self._under_way.values() if (load := batch.load(self._finished)) is not None]
+        decision = prune(loads, self._bandwidth_bps, self.now_ns, self._drop_budget, len(self._finished), self.given_up)
+        if decision.pruned != self.pruned:
+            self.pruned = decision.pruned
+            self.prune(decision.pruned)

@@ -1,0 +1,146 @@
+"""Request traces in the JSON Lines form of the Mooncake release: reading, writing, and new arrival times.
+
+One object a line: ``timestamp`` (milliseconds since the start), ``input_length`` and ``output_length`` (tokens) and
+``hash_ids``, the ids of the prompt's 512-token blocks in order. Two prompts that begin with the same ids begin with
+the same tokens, so the KV cache of that prefix is reusable.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from host_agent.protocol.units import NS_PER_S
+from mfs_eval.errors import TraceError
+
+BLOCK_TOKENS = 512
+"""Tokens in one block of ``hash_ids``."""
+NS_PER_MS = 1_000_000
+SAMPLE_PATH = Path(__file__).parents[1] / "data" / "mooncake_conversation_sample.jsonl"
+"""The first 1,800 requests of the Mooncake conversation trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt.
+
+    Attributes:
+        index: number of the request in its trace, from 0.
+        arrival_ns: when it arrives, nanoseconds since the start of the trace.
+        prompt_tokens: length of the prompt, at least 1.
+        output_tokens: length of the answer.
+        blocks: ids of the prompt's blocks of :data:`BLOCK_TOKENS` tokens, in order; the last may be partly filled.
+    """
+
+    index: int
+    arrival_ns: int
+    prompt_tokens: int
+    output_tokens: int
+    blocks: tuple[int, ...]
+
+
+def block_count(prompt_tokens: int) -> int:
+    """Blocks that a prompt of this many tokens fills, the last one perhaps in part."""
+    return -(-prompt_tokens // BLOCK_TOKENS)
+
+
+def load_trace(path: Path | str, limit: int | None = None) -> list[Request]:
+    """Read the first ``limit`` requests (all by default) of the trace at ``path``.
+
+    Raises:
+        TraceError: the file cannot be read or is empty, or a line is not a request; names file, line and field.
+    """
+    requests: list[Request] = []
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if limit is not None and len(requests) >= limit:
+                    break
+                if line.strip():
+                    place = f"{path}, line {number}"
+                    request = _parse_line(line, len(requests), place)
+                    if requests and request.arrival_ns < requests[-1].arrival_ns:
+                        raise TraceError(f"{place}: field 'timestamp' goes back in time; sort the trace by timestamp")
+                    requests.append(request)
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON Lines trace") from None
+    except UnicodeDecodeError:
+        raise TraceError(f"{path}: is not UTF-8 text; give the path of a JSON Lines trace") from None
+    if not requests:
+        raise TraceError(f"{path}: holds no requests")
+    return requests
+
+
+def write_trace(path: Path | str, requests: Iterable[Request]) -> None:
+    """Write ``requests`` to ``path`` such that :func:`load_trace` reads the same back (renumbered from 0)."""
+    with open(path, "w", encoding="utf-8") as out:
+        for request in requests:
+            whole, rest = divmod(request.arrival_ns, NS_PER_MS)
+            fields = {
+                "timestamp": request.arrival_ns / NS_PER_MS if rest else whole,
+                "input_length": request.prompt_tokens,
+                "output_length": request.output_tokens,
+                "hash_ids": list(request.blocks),
+            }
+            out.write(json.dumps(fields) + "\n")
+
+
+def with_poisson_arrivals(requests: Sequence[Request], rate: float, seed: int) -> list[Request]:
+    """The same requests in the same order, arriving as a Poisson process of ``rate`` requests per second.
+
+    Raises:
+        TraceError: ``rate`` is not a positive number.
+    """
+    if not (math.isfinite(rate) and rate > 0):
+        raise TraceError(f"the arrival rate must be a positive number of requests per second, not {rate}")
+    gaps = np.random.default_rng(seed).exponential(NS_PER_S / rate, len(requests))
+    return [
+        replace(request, arrival_ns=round(float(arrival)))
+        for request, arrival in zip(requests, np.cumsum(gaps), strict=True)
+    ]
+
+
+def _parse_line(line: str, index: int, place: str) -> Request:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise TraceError(f"{place}: is not JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(fields, dict):
+        raise TraceError(f"{place}: is JSON, but not an object with the fields of a request")
+    timestamp = _field(fields, "timestamp", place)
+    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not math.isfinite(timestamp):
+        raise TraceError(f"{place}: field 'timestamp' must be a number of milliseconds, not {timestamp!r}")
+    if timestamp < 0:
+        raise TraceError(f"{place}: field 'timestamp' must not be negative, it is {timestamp}")
+    prompt_tokens = _count(fields, "input_length", place, minimum=1)
+    output_tokens = _count(fields, "output_length", place, minimum=0)
+    blocks = _field(fields, "hash_ids", place)
+    if not isinstance(blocks, list) or not all(type(block) is int and block >= 0 for block in blocks):
+        raise TraceError(f"{place}: field 'hash_ids' must be a list of whole numbers that are not negative")
+    if len(blocks) != block_count(prompt_tokens):
+        raise TraceError(
+            f"{place}: field 'hash_ids' has {len(blocks)} blocks, but a prompt of {prompt_tokens} tokens "
+            f"has {block_count(prompt_tokens)} blocks of {BLOCK_TOKENS} tokens"
+        )
+    return Request(index, round(timestamp * NS_PER_MS), prompt_tokens, output_tokens, tuple(blocks))
+
+
+def _field(fields: dict[str, Any], name: str, place: str) -> Any:
+    if name not in fields:
+        raise TraceError(f"{place}: field '{name}' is missing")
+    return fields[name]
+
+
+def _count(fields: dict[str, Any], name: str, place: str, minimum: int) -> int:
+    value = _field(fields, name, place)
+    if type(value) is not int:
+        raise TraceError(f"{place}: field '{name}' must be a whole number of tokens, not {value!r}")
+    if value < minimum:
+        raise TraceError(f"{place}: field '{name}' must be at least {minimum}, it is {value}")
+    return value

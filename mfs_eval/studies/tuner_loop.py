@@ -1,0 +1,168 @@
+"""A closed loop for the tuner: one contended port, packets through the compiled program, the controller over gRPC.
+
+Bursts of early-stage flows with tight deadlines share one egress port with batches of last-stage flows that have time.
+Promoted too late, the last stage misses; promoted at once, it makes the early stages miss.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from host_agent.protocol.flow_spec import FlowSpec
+from host_agent.protocol.stamp import Stage
+from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
+from mfs_ctrl.controller import TickRecord
+from mfs_ctrl.policy.policy import Thresholds, mfs
+from mfs_ctrl.policy.tuner import EARLY_STAGES, TunerSettings
+from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.testbed import Rack, RunSettings, rack_of
+from topologies.topology import tor
+
+RECEIVER = 0
+"""The host whose switch port is contended."""
+SENDERS = (1, 2, 3, 4)
+RATE_BPS = 2_000_000
+TICK_NS = 8 * NS_PER_S
+FRAME_NS = (FRAME_BYTES + WIRE_OVERHEAD_BYTES) * 8 * NS_PER_S // RATE_BPS
+"""Link time of a full frame."""
+RUN_SETTINGS = RunSettings(tick_ns=TICK_NS, window=2, rerank_ns=20_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is offered to the contended port. Times are counted in full frames' link time, :data:`FRAME_NS`.
+
+    Attributes:
+        early_share: of the port's rate, by early-stage flows.
+        last_share: of the port's rate, by last-stage flows.
+        burst_flows, early_frames: early-stage flows of a burst, one every sender in turn, and their size.
+        early_budget: least and greatest slack of an early-stage flow when it starts, log-uniform.
+        batch_flows, last_frames: last-stage flows of a batch, which are handed over at once, and their size.
+        last_budget: least and greatest slack of a batch of last-stage flows when it starts, log-uniform.
+    """
+
+    early_share: float = 0.5
+    last_share: float = 0.25
+    burst_flows: int = 28
+    early_frames: int = 4
+    early_budget: tuple[float, float] = (100, 260)
+    batch_flows: int = 2
+    last_frames: int = 8
+    last_budget: tuple[float, float] = (75, 220)
+
+
+FULL = Load()
+LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
+"""Short bursts, which every last-stage flow outlasts: no threshold matters."""
+IDLE = Load(early_share=0, last_share=0)
+BEST_FIRST = 108
+"""Q_1 at which the last stage misses a twentieth more than the early stages under :data:`FULL` as the switch counts,
+or a tenth as the receivers do; see ``docs/studies/tuner.md`` for what holding it at 106, 109, 112 and 115 gave."""
+LOOP_SETTINGS = TunerSettings(min_completions=24)
+"""A tick sees about 40 last-stage flows under :data:`FULL`: nearly each has enough to decide."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Flows of one tick, counted where they started and ended: by stage, how many ended, and how many of them late."""
+
+    ended: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
+    late: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
+
+    def late_share(self, *stages: Stage) -> float:
+        """Of the flows of ``stages`` that ended; 0 if none did."""
+        ended = sum(self.ended[stage] for stage in stages)
+        return sum(self.late[stage] for stage in stages) / ended if ended else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPoint:
+    """One tick: what the controller did, and what became of flows as the receivers saw it."""
+
+    record: TickRecord
+    last_late: float
+    early_late: float
+
+    @property
+    def first(self) -> int:
+        """Q_1 in force after the tick, an urgency code."""
+        assert self.record.thresholds is not None
+        return self.record.thresholds.mlu
+
+
+class TunerLoop:
+    """The loop in operation; made by :func:`tuner_loop`."""
+
+    def __init__(self, built: Rack, seed: int) -> None:
+        self._rack = built
+        self._random = random.Random(seed)
+        self._clock = built.network.clock
+        self._tally = Tally()
+        self._batch = 0
+        self._epoch = 0
+
+    def run(self, load: Load, ticks: int) -> list[LoopPoint]:
+        """Offer ``load`` for so many ticks of the controller; what is under way at the end goes on."""
+        self._epoch += 1
+        if load.early_share:
+            self._arrive(self._epoch, self._burst, load, load.burst_flows * load.early_frames / load.early_share)
+        if load.last_share:
+            self._arrive(self._epoch, self._hand_over, load, load.batch_flows * load.last_frames / load.last_share)
+        points = []
+        for _ in range(ticks):
+            self._tally = Tally()
+            self._clock.run(self._clock.now_ns + TICK_NS)
+            record = self._rack.controllers[0].tick(self._clock.now_ns)
+            assert record is not None
+            tally = self._tally
+            points.append(LoopPoint(record, tally.late_share(Stage.P2D), tally.late_share(*EARLY_STAGES)))
+        return points
+
+    def _arrive(self, epoch: int, start: Callable[[Load], None], load: Load, interval_frames: float) -> None:
+        """``start`` after half to one and a half intervals, and so on while this load is offered."""
+
+        def arrived() -> None:
+            if epoch == self._epoch:
+                start(load)
+                self._arrive(epoch, start, load, interval_frames)
+
+        self._clock.call_after(round(self._random.uniform(0.5, 1.5) * interval_frames * FRAME_NS), arrived)
+
+    def _burst(self, load: Load) -> None:
+        self._batch += 1
+        for number in range(load.burst_flows):
+            stage = EARLY_STAGES[number % len(EARLY_STAGES)]
+            self._start(SENDERS[number % len(SENDERS)], stage, load.early_frames, self._budget(load.early_budget))
+
+    def _hand_over(self, load: Load) -> None:
+        self._batch += 1
+        budget_ns = self._budget(load.last_budget)
+        for number in range(load.batch_flows):
+            self._start(SENDERS[number % len(SENDERS)], Stage.P2D, load.last_frames, budget_ns)
+
+    def _budget(self, frames: tuple[float, float]) -> int:
+        low, high = frames
+        return round(math.exp(self._random.uniform(math.log(low), math.log(high))) * FRAME_NS)
+
+    def _start(self, source: int, stage: Stage, frames: int, budget_ns: int) -> None:
+        deadline_ns = self._clock.now_ns + budget_ns
+
+        def ended(now_ns: int) -> None:
+            self._tally.ended[stage] += 1
+            self._tally.late[stage] += now_ns > deadline_ns
+
+        spec = FlowSpec(RECEIVER, self._batch, stage, deadline_ns, frames * SEGMENT_BYTES)
+        self._rack.network.start_flow(source, spec, ended, SEGMENT_BYTES)
+
+
+@contextmanager
+def tuner_loop(first: int, settings: TunerSettings = LOOP_SETTINGS, seed: int = 1) -> Iterator[TunerLoop]:
+    """The loop with Q_1 set to ``first``, an urgency code. Raises as :func:`~mfs_eval.packet_level.testbed.rack_of`."""
+    chosen = mfs(Thresholds(mlu=first))
+    topology = tor(servers=1 + len(SENDERS), nics=1, rate_bps=RATE_BPS)
+    with rack_of((topology,), chosen, RUN_SETTINGS, settings) as built:
+        yield TunerLoop(built, seed)

@@ -1,0 +1,1 @@
+"""Egress queues: strict priority with guaranteed shares at a constant bit rate."""

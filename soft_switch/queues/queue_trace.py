@@ -1,0 +1,107 @@
+"""What happens in the queues of ports, packet by packet: for those who study schedulers."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from soft_switch.errors import SwitchError
+from soft_switch.queues.traffic_manager import Dequeued, Port, QueueConfig
+from soft_switch.switch import NewPort
+
+T = TypeVar("T")
+
+ENQUEUE = "enqueue"
+DEQUEUE = "dequeue"
+DROP = "drop"
+
+
+class QueueTraceError(SwitchError):
+    """The trace cannot be written."""
+
+
+class QueueEvent(NamedTuple):
+    """A packet of ``length`` bytes came into a queue, left it, or found it full; a row of the trace.
+
+    ``queue_packets`` and ``queue_bytes`` are what waits in that queue after it; ``waited_ns`` is how long the packet
+    was in it, 0 but for ``dequeue``.
+    """
+
+    time_ns: int
+    port: int
+    queue: int
+    event: str
+    length: int
+    queue_packets: int
+    queue_bytes: int
+    waited_ns: int
+
+
+Record = Callable[[QueueEvent], object]
+
+
+class TracedPort(Port[T]):
+    """A port that tells ``record`` of every packet; otherwise as :class:`~soft_switch.queues.traffic_manager.Port`."""
+
+    __slots__ = ("_clock", "_number", "_record")
+
+    def __init__(
+        self,
+        number: int,
+        rate_bps: int,
+        queues: Sequence[QueueConfig] | None,
+        clock: Callable[[], int],
+        record: Record,
+    ) -> None:
+        """``clock`` gives the time in nanoseconds at which a packet is taken."""
+        super().__init__(rate_bps, queues)
+        self._number = number
+        self._clock = clock
+        self._record = record
+
+    def enqueue(self, item: T, length: int, priority: int, now_ns: int) -> bool:
+        """As :meth:`Port.enqueue`."""
+        accepted = super().enqueue(item, length, priority, now_ns)
+        self._note(now_ns, priority, ENQUEUE if accepted else DROP, length, 0)
+        return accepted
+
+    def next(self) -> Dequeued[T] | None:
+        """As :meth:`Port.next`."""
+        before = [counted.dequeued_bytes for counted in self.counters]
+        dequeued = super().next()
+        if dequeued is not None:
+            now_ns, queue = self._clock(), dequeued.queue
+            length = self.counters[queue].dequeued_bytes - before[queue]
+            self._note(now_ns, queue, DEQUEUE, length, now_ns - dequeued.enqueued_ns)
+        return dequeued
+
+    def _note(self, now_ns: int, queue: int, event: str, length: int, waited_ns: int) -> None:
+        counted = self.counters[queue]
+        packets = counted.enqueued_packets - counted.dequeued_packets
+        held = counted.enqueued_bytes - counted.dequeued_bytes
+        self._record(QueueEvent(now_ns, self._number, queue, event, length, packets, held, waited_ns))
+
+
+def traced(clock: Callable[[], int], record: Record) -> NewPort:
+    """For :class:`~soft_switch.switch.Switch`: all its ports tell ``record`` of their packets."""
+    return lambda number, rate_bps, queues: TracedPort(number, rate_bps, queues, clock, record)
+
+
+@contextlib.contextmanager
+def csv_recorder(path: Path) -> Iterator[Record]:
+    """Records events in a CSV file with a header line, a row each, complete when this ends.
+
+    Raises:
+        QueueTraceError: the file cannot be written.
+    """
+    try:
+        file = path.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise QueueTraceError(f"cannot write the queue trace {path}: {error.strerror or error}") from error
+    with file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(QueueEvent._fields)
+        yield writer.writerow

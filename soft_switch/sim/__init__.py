@@ -1,0 +1,1 @@
+"""A virtual clock, and a network of switches and hosts on it."""

@@ -1,0 +1,1 @@
+"""Match-action tables, action profiles and value sets."""

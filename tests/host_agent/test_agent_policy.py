@@ -1,0 +1,99 @@
+"""The policy as a document, its way from the controller to an agent, and its encoding for the kernel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from host_agent.ebpf import layout
+from host_agent.ebpf.build import constants_header
+from host_agent.ebpf.errors import ObjectError, PolicyError
+from host_agent.ebpf.object import CONSTANTS, OBJECT, load, parse
+from host_agent.ebpf.policy import PolicySource
+from host_agent.protocol.level import LevelRule
+from host_agent.protocol.policy_document import DocumentError, PolicyDocument
+from host_agent.protocol.stamp import Stage
+from mfs_ctrl.policy import policy
+from mfs_ctrl.policy_server import PolicyServer, PolicyServerError
+
+
+@pytest.mark.parametrize("chosen", [policy.mfs(), policy.static(), policy.fifo(), policy.edf([40, 80, 120])])
+def test_a_policy_survives_json(chosen: policy.Policy) -> None:
+    document = PolicyDocument(chosen.name, chosen.rules, {1: 53, 2: 60})
+    assert PolicyDocument.from_json(document.to_json()) == document
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "no JSON"),
+        ("[]", "list of rules"),
+        ('{"rules": [{"stage": 3}]}', "rule 0"),
+        ('{"rules": [{"stage": 9, "level": 1}]}', "no such stage"),
+        ('{"rules": [{"stage": 3, "level": 8}]}', "level 8"),
+        ('{"rules": [{"stage": 3, "level": 1, "rli": [3, 2]}]}', "rli"),
+        ('{"rules": [{"stage": 3, "level": 1, "color": [1, 2]}]}', "nothing else"),
+        ('{"rules": [], "biases": {"1": 512}}', "0..511"),
+    ],
+)
+def test_what_is_no_policy_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(DocumentError, match=complaint):
+        PolicyDocument.from_json(text)
+
+
+def test_an_agent_fetches_once_and_learns_of_changes() -> None:
+    with PolicyServer("127.0.0.1:0") as server:
+        source = PolicySource(server.url)
+        with pytest.raises(PolicyError, match="503"):
+            source.fetch()
+        server.publish(policy.mfs(), {1: 53})
+        assert source.fetch() == PolicyDocument("mfs", policy.mfs().rules, {1: 53})
+        assert source.fetch() is None
+        server.publish(policy.static(), {1: 53})
+        assert source.fetch() == PolicyDocument("static", policy.static().rules, {1: 53})
+
+
+def test_without_a_controller_the_saved_policy_is_there(tmp_path: Path) -> None:
+    document = PolicyDocument("mfs", policy.mfs().rules)
+    source = PolicySource("http://127.0.0.1:1", tmp_path / "kept" / "policy.json")
+    with pytest.raises(PolicyError, match="cannot be reached"):
+        source.fetch()
+    assert source.load() is None
+    source.save(document)
+    assert source.load() == document
+    (tmp_path / "kept" / "policy.json").write_text("{", "utf-8")
+    assert source.load() is None
+
+
+def test_addresses_that_cannot_be_are_errors_of_their_own() -> None:
+    with pytest.raises(PolicyServerError, match="HOST:PORT"):
+        PolicyServer("nowhere")
+    with pytest.raises(PolicyError, match="http://"):
+        PolicySource("controller:80")
+
+
+def test_the_kernel_takes_a_bounded_number_of_rules() -> None:
+    rule = LevelRule(Stage.P2D, 3)
+    assert len(layout.encode_policy([rule] * layout.RULES_MAX, 0)) == layout.constants()["POLICY_BYTES"]
+    with pytest.raises(PolicyError, match="64 at most"):
+        layout.encode_policy([rule] * (layout.RULES_MAX + 1), 0)
+    with pytest.raises(PolicyError, match="beyond"):
+        layout.encode_policy([LevelRule(Stage.P2D, 8)], 0)
+
+
+def test_the_committed_object_belongs_to_its_source() -> None:
+    assert CONSTANTS.read_text("utf-8") == constants_header()
+    assert load().programs.keys() == {"egress", "xdp_ingress", "tc_ingress"}
+
+
+def test_a_stale_or_broken_object_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stale = tmp_path / "manifest.json"
+    stale.write_text(json.dumps({"sources": {}}), "utf-8")
+    monkeypatch.setattr("host_agent.ebpf.object.MANIFEST", stale)
+    with pytest.raises(ObjectError, match=r"older than its source; run `python -m host_agent\.ebpf\.build`"):
+        load()
+    for data in (b"", b"\x7fELF", OBJECT.read_bytes()[:400]):
+        with pytest.raises(ObjectError, match="broken"):
+            parse(data)

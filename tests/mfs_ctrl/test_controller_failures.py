@@ -1,0 +1,170 @@
+"""Covers mfs_ctrl/{session,stream,service}.py where things go wrong: lost switches, rivals, refusals, signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mfs_ctrl.controller import Controller
+from mfs_ctrl.errors import NotPrimaryError, SessionError, SwitchUnreachableError, WriteFailedError
+from mfs_ctrl.p4rt.entries import ActionCall, Exact, TableEntry
+from mfs_ctrl.p4rt.session import INSERT, Session, Update
+from mfs_ctrl.policy import policy as policies
+from mfs_ctrl.service import run_controller
+from soft_switch.p4runtime.server import P4RuntimeServer
+from soft_switch.switch import Switch
+from tests.support.controller import (
+    ARTIFACT,
+    INDEX,
+    MILLISECOND_NS,
+    TOPOLOGY,
+    controller,
+    eventually,
+    level_of,
+    probes,
+    serving,
+    state,
+)
+
+
+@pytest.fixture
+def running() -> Iterator[tuple[Switch, P4RuntimeServer]]:
+    with serving() as pair:
+        yield pair
+
+
+class TestFailures:
+    def test_unreachable_switch(self) -> None:
+        session = Session("127.0.0.1:1", timeout_s=0.3)
+        with pytest.raises(SwitchUnreachableError, match=r"no P4Runtime server answers at 127\.0\.0\.1:1 .* running"):
+            Controller(session, ARTIFACT, TOPOLOGY, policies.mfs()).start()
+        assert not session.connected
+
+    def test_wrong_device(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+        _, server = running
+        with pytest.raises(SessionError, match=r"refuses the session.*device"):
+            Session(server.address, device_id=7).connect()
+
+    def test_lower_election_id_cannot_write(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+        _, server = running
+        first, second = controller(server, election_id=10), controller(server, policies.fifo(), election_id=9)
+        first.start()
+        held = state(server)
+        assert second.start() is None
+        assert second.tick(MILLISECOND_NS) is None
+        assert second.set_policy(policies.static()) is None
+        row = TableEntry("edge", (("ingress_port", Exact(99)),), ActionCall("distrust", (3,)))
+        with pytest.raises(NotPrimaryError, match=r"another controller is primary .* election id 9"):
+            second.session.write([Update(INSERT, row)], INDEX)
+        assert state(server) == held
+        first.stop()
+        second.stop()
+
+    def test_higher_election_id_takes_over(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+        _, server = running
+        first, second = controller(server, election_id=10), controller(server, policies.fifo(), election_id=11)
+        first.start()
+        report = second.start()
+        assert report is not None
+        assert report.inserts == len(policies.fifo().rules)
+        eventually(lambda: not first.session.primary)
+        assert first.tick(MILLISECOND_NS) is None
+        first.stop()
+        second.stop()
+
+    def test_refused_update_is_named_and_the_rest_is_applied(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+        _, server = running
+        one = controller(server)
+        one.start()
+        new = TableEntry("edge", (("ingress_port", Exact(99)),), ActionCall("distrust", (3,)))
+        port = TOPOLOGY.ports[0]
+        held = TableEntry("edge", (("ingress_port", Exact(port)),), ActionCall("distrust", (3,)))
+        with pytest.raises(WriteFailedError, match=rf"1 of 2 updates: insert edge\[ingress_port={port}\]") as caught:
+            one.session.write([Update(INSERT, new), Update(INSERT, held)], INDEX)
+        assert [refusal.code for refusal in caught.value.refusals] == ["ALREADY_EXISTS"]
+        one.stop()
+        assert new in state(server)
+
+    def test_switch_restarts(self) -> None:
+        with serving() as (_, server):
+            one = controller(server)
+            one.start(0)
+            address = server.address
+        with pytest.raises(SwitchUnreachableError):
+            one.tick(MILLISECOND_NS)
+        with serving(address) as (switch, server):
+            report = one.start(2 * MILLISECOND_NS)
+            assert report is not None
+            assert report.inserts > 0
+            assert level_of(switch, probes()[0]) is not None
+            assert one.tick(3 * MILLISECOND_NS) is not None
+            one.stop()
+
+
+class TestService:
+    def test_lost_switch_is_found_again(self) -> None:
+        said: list[str] = []
+        stop = threading.Event()
+        with serving() as (_, server):
+            address = server.address
+            arguments = (address, 1, TOPOLOGY, policies.mfs())
+            thread = threading.Thread(
+                target=run_controller, args=arguments, kwargs={"interval_s": 0.05, "say": said.append, "stop": stop}
+            )
+            thread.start()
+            eventually(lambda: any("in force" in line for line in said))
+        eventually(lambda: any("trying again" in line for line in said))
+        with serving(address) as (switch, _):
+            eventually(lambda: any("connected again" in line for line in said))
+            assert level_of(switch, probes()[0]) is not None
+            stop.set()
+            thread.join(60)
+        assert not thread.is_alive()
+        assert said[-1] == "stopped; the switch keeps its entries"
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize("by_another_thread", [False, True])
+    def test_signals_end_it_in_good_order(
+        self, number: int, by_another_thread: bool, running: tuple[Switch, P4RuntimeServer]
+    ) -> None:
+        _, server = running
+        # What another thread takes does not interrupt what the main thread waits for.
+        program = f"""
+import signal, sys, threading
+from functools import partial
+from mfs_ctrl.policy.policy import mfs
+from mfs_ctrl.service import run_controller
+from topologies.topology import tor
+
+def take():
+    if sys.stdin.readline():
+        signal.pthread_kill(threading.get_ident(), {int(number)})
+
+threading.Thread(target=take).start()
+run_controller({server.address!r}, 1, tor(2, 2), mfs(), 60, say=partial(print, flush=True))
+"""
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        assert process.stdout is not None
+        assert "in force" in process.stdout.readline()
+        if not by_another_thread:
+            process.send_signal(number)
+        out, err = process.communicate("now\n" if by_another_thread else None, timeout=30)
+        assert (process.returncode, out, err) == (0, "stopped; the switch keeps its entries\n", "")
+
+    def test_interval_must_be_positive(self) -> None:
+        with pytest.raises(ValueError, match="above 0 s"):
+            run_controller("127.0.0.1:1", 1, TOPOLOGY, policies.mfs(), interval_s=0)

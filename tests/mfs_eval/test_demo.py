@@ -1,0 +1,203 @@
+"""``mfs demo`` as a user meets it: files, determinism, errors of one line; and mfs_eval/{demo,report,pictures}.py."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mfs_ctrl import cli
+from mfs_eval.results import plots, report
+from mfs_eval.results.schema import Occupancy, Results, Run, TunerPoint, read
+from mfs_eval.serving.trace import SAMPLE_PATH
+from mfs_eval.setup.scenario import SCENARIOS
+from p4src import artifact
+
+TINY = ("--scenario", "testbed", "--policy", "mfs", "--requests", "3", "--jobs", "1", "--seed", "7")
+
+Mfs = Callable[..., int]
+
+
+@pytest.fixture
+def mfs(monkeypatch: pytest.MonkeyPatch) -> Mfs:
+    """The command, in this process; gives its exit status."""
+
+    def call(*arguments: str | Path) -> int:
+        monkeypatch.setattr("sys.argv", ["mfs", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
+
+    return call
+
+
+def test_report_and_numbers_the_same_bytes_for_the_same_seed(
+    mfs: Mfs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out in ("first", "second"):
+        assert mfs("demo", *TINY, "--out", tmp_path / out) == 0
+    printed = capsys.readouterr().out
+    assert "8 servers" in printed
+    assert f"rates and bytes divided by {SCENARIOS['testbed'].scale:,}" in printed
+    for name in ("report.html", "results.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+    results = read(tmp_path / "first" / "results.json")
+    assert [run.request_rate for run in results.runs] == list(SCENARIOS["testbed"].request_rates)
+    assert all((run.scenario, run.policy, run.seed, run.requests) == ("testbed", "mfs", 7, 2) for run in results.runs)
+    for run in json.loads((tmp_path / "first" / "results.json").read_text())["runs"]:
+        wanted = {"scenario", "policy", "request_rate", "seed", "slo_attainment", "ttft_mean_s", "ttft_p99_s"}
+        assert wanted <= run.keys()
+
+    html = (tmp_path / "first" / "report.html").read_text("utf-8")
+    assert html.count("<svg") == 4
+    assert html.count("</svg>") == 4
+    # One file, nothing loaded from elsewhere.
+    assert not any(word in html for word in ("<script", "<link", "<img", " src="))
+
+
+def one_error(capsys: pytest.CaptureFixture[str]) -> str:
+    """The only line on stderr."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_unknown_scenario_and_policy(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert mfs("demo", "--scenario", "moon", "--out", tmp_path) == 1
+    assert "no scenario 'moon'; there are testbed, incast" in one_error(capsys)
+    assert mfs("demo", "--policy", "lifo", "--out", tmp_path) == 1
+    assert "no policy 'lifo'; there are mfs, static, fifo, sjf, edf" in one_error(capsys)
+
+
+def test_a_trace_that_is_too_short(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert mfs("demo", *TINY, "--requests", "100000", "--out", tmp_path) == 1
+    message = one_error(capsys)
+    assert "100000 are wanted" in message
+    assert "--requests" in message
+
+
+def test_a_trace_with_a_malformed_line(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    trace = tmp_path / "mine.jsonl"
+    trace.write_text(SAMPLE_PATH.read_text().splitlines()[0] + '\n{"timestamp": 5}\n')
+    assert mfs("demo", *TINY, "--trace", trace, "--out", tmp_path / "out") == 1
+    message = one_error(capsys)
+    assert f"{trace}, line 2" in message
+    assert "'input_length' is missing" in message
+    assert mfs("demo", *TINY, "--trace", tmp_path / "none.jsonl", "--out", tmp_path / "out") == 1
+    assert "none.jsonl: cannot be read" in one_error(capsys)
+
+
+def test_places_that_cannot_be_written_are_found_before_the_runs(
+    mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert mfs("demo", *TINY, "--out", tmp_path / "file" / "below") == 1
+    assert "choose another folder with --out" in one_error(capsys)
+    (tmp_path / "out" / "report.html").mkdir(parents=True)
+    assert mfs("demo", *TINY, "--out", tmp_path / "out") == 1
+    assert f"cannot write {tmp_path / 'out' / 'report.html'}" in one_error(capsys)
+    # What is not to be had leaves nothing behind.
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--requests", "0"), ("--seed", "-1"), ("--jobs", "0"), ("--rate", "5"), ("--out", __file__)],
+    ids=lambda arguments: arguments[0],
+)
+def test_options_that_make_no_sense(mfs: Mfs, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    assert mfs("demo", *arguments) == 2
+    message = capsys.readouterr().err
+    assert arguments[0] in message
+    assert "Traceback" not in message
+
+
+def test_without_the_compiled_program(
+    mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "BUILD", tmp_path)
+    assert mfs("demo", *TINY, "--out", tmp_path / "out") == 1
+    assert "no compiled program" in one_error(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def made_up(**fields: object) -> Run:
+    values: dict[str, object] = {
+        "scenario": "testbed",
+        "policy": "mfs",
+        "request_rate": 2.5,
+        "seed": 1,
+        "requests": 2,
+        "slo_attainment": 0.5,
+        "ttft_mean_s": 0.2,
+        "ttft_p50_s": 0.1,
+        "ttft_p99_s": 0.3,
+        "collective_completion_mean_s": 0.004,
+        "p2d_earliness_mean_s": -0.05,
+        "network_share": 0.4,
+        "packets": 12_345,
+        "packets_lost": 0,
+        "packets_reordered": 0,
+        "stranded_bytes": 0,
+        "stranding_delay_mean_s": 0.0,
+        "reordered_per_million": 0.0,
+        "reordered_within_message": 0,
+        "ttft_s": [0.3, 0.1],
+        "occupancy": [],
+        "tuner": [],
+    }
+    return Run.model_validate(values | fields)
+
+
+OCCUPANCY = [Occupancy(time_s=time / 10, bytes_by_level=[time] * 8) for time in range(3)]
+TUNER = [TunerPoint(time_s=1, mlu_threshold=1, tight_slack_s=1, late_share=None, rho_max=0)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.attainment([]),
+        lambda: plots.attainment([made_up()]),
+        lambda: plots.attainment([made_up(seed=1), made_up(seed=2), made_up(policy="mine")]),
+        lambda: plots.ttft_distribution([]),
+        lambda: plots.ttft_distribution([made_up(ttft_s=[])]),
+        lambda: plots.ttft_distribution([made_up(ttft_s=[0.2])]),
+        lambda: plots.level_occupancy(made_up()),
+        lambda: plots.level_occupancy(made_up(occupancy=OCCUPANCY[:1])),
+        lambda: plots.level_occupancy(made_up(occupancy=OCCUPANCY)),
+        lambda: plots.tuner_history(made_up()),
+        lambda: plots.tuner_history(made_up(tuner=TUNER)),
+    ],
+)
+def test_pictures_of_little_data(draw: Callable[[], str]) -> None:
+    picture = draw()
+    assert picture.startswith("<svg")
+    assert picture.rstrip().endswith("</svg>")
+    assert draw() == picture
+
+
+@pytest.mark.parametrize(
+    ("runs", "figures"),
+    [
+        ([], 0),
+        ([made_up()], 2),
+        ([made_up(policy="fifo")], 2),
+        ([made_up(tuner=TUNER)], 3),
+        ([made_up(tuner=TUNER, occupancy=OCCUPANCY), made_up(scenario="incast")], 6),
+    ],
+)
+def test_a_report_shows_what_there_is(tmp_path: Path, runs: list[Run], figures: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report.write(Results(settings={"trace": "<mine> & yours"}, runs=runs), tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert html.count("<svg") == figures
+    assert html.count("12,345") == len(runs)
+    assert "&lt;mine&gt; &amp; yours" in html

@@ -1,0 +1,248 @@
+"""The flow-level network: levels are those of the host agent's function, ratcheted, known when settings say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from host_agent.protocol.flow_spec import FlowSpec
+from host_agent.protocol.level import bias_code, decide, level_key, log2_code
+from host_agent.protocol.stamp import SCAVENGER, TOP_LEVEL, Stage, units_of
+from mfs_ctrl.policy import policy
+from mfs_eval.errors import ServingError
+from mfs_eval.flow_level import ranking
+from mfs_eval.flow_level.fabric import FatTree, Racks
+from mfs_eval.flow_level.network import WIRE_PACKET_BYTES, FlowNetwork, FlowSettings
+from mfs_eval.packet_level.hosts.agent import Agent
+from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
+
+RATE = 100_000_000_000
+RACK = Racks(hosts=8, rate_bps=RATE, propagation_ns=0)
+MS = 1_000_000
+WIRE = WIRE_PACKET_BYTES / SEGMENT_BYTES
+BATCH = 7
+LAYERS = 32
+
+
+def bytes_of(milliseconds: float) -> int:
+    """What a link carries in that time, payload."""
+    return round(RATE / 8 / 1000 * milliseconds / WIRE)
+
+
+def spec(
+    destination: int, milliseconds: float = 1.0, stage: Stage = Stage.P2D, deadline_ms: float = 1000, layer: int = 0
+) -> FlowSpec:
+    return FlowSpec(destination, BATCH, stage, round(deadline_ms * MS), bytes_of(milliseconds), layer)
+
+
+class Ends:
+    """When flows ended, milliseconds, by name."""
+
+    def __init__(self, network: FlowNetwork) -> None:
+        self.network = network
+        self.at: dict[str, float] = {}
+
+    def start(self, name: str, source: int, one: FlowSpec) -> None:
+        self.network.start_flow(source, one, lambda now: self.at.update({name: now / MS}))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_compiled_code_is_the_host_agents(value: int) -> None:
+    assert ranking.log2_code(value) == log2_code(value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D]),
+    st.floats(-5, 3000),
+    st.floats(0.01, 400),
+    st.integers(0, 10**9),
+    st.integers(0, LAYERS),
+    st.integers(0, LAYERS),
+)
+def test_a_flow_starts_at_the_level_that_its_host_gives_it(
+    stage: Stage, deadline_ms: float, size_ms: float, beyond: int, layer: int, progress: int
+) -> None:
+    one = replace(spec(1, size_ms, stage, deadline_ms, layer), beyond_bytes=beyond)
+    network = FlowNetwork(RACK, policy.mfs().rules)
+    network.advance([0, 1], BATCH, progress)
+    network.start_flow(0, one, lambda _: None)
+    network.run(0)
+    # As an agent ranks it, but for the wire bytes of a broken packet.
+    agent = Agent(SEGMENT_BYTES)
+    agent.set_policy(policy.mfs().rules)
+    agent.set_bias(bias_code(RATE))
+    agent.advance(BATCH, progress)
+    flow = agent.open(one)
+    flow.write(one.total_bytes)
+    ranked = agent.level(flow, 0)
+    by_rule = decide(
+        policy.mfs().rules,
+        level_key(
+            stage,
+            max(0, layer - progress),
+            one.deadline_ns // 1000,
+            units_of(one.total_bytes + beyond),
+            bias_code(RATE),
+        ),
+    )
+    assert ranked == by_rule == network.level(0, 0) == network.level(0, 1)
+
+
+def test_flows_share_alike_and_end_when_they_should() -> None:
+    network = FlowNetwork(RACK, policy.fifo().rules)
+    ends = Ends(network)
+    ends.start("long", 0, spec(2, 3))
+    ends.start("short", 1, spec(2, 1))
+    ends.start("elsewhere", 1, spec(3, 1))
+    network.run()
+    # Into host 2 each at half the rate; host 1 has the other half for its other flow.
+    assert ends.at["short"] == pytest.approx(2.0, rel=1e-3)
+    assert ends.at["elsewhere"] == pytest.approx(2.0, rel=1e-3)
+    assert ends.at["long"] == pytest.approx(4.0, rel=1e-3)
+
+
+def test_classes_go_one_after_the_other() -> None:
+    network = FlowNetwork(RACK, policy.static().rules)
+    ends = Ends(network)
+    ends.start("last", 0, spec(1, 1, Stage.P2D))
+    ends.start("reuse", 0, spec(1, 1, Stage.KV_REUSE))
+    ends.start("collective", 0, spec(1, 1, Stage.COLLECTIVE))
+    network.run()
+    assert [round(ends.at[name]) for name in ("collective", "reuse", "last")] == [1, 2, 3]
+
+
+def test_a_port_that_knows_its_load_promotes_a_last_stage_flow_in_time() -> None:
+    network = FlowNetwork(RACK, policy.mfs().rules)
+    ends = Ends(network)
+    network.advance([0, 1], BATCH, LAYERS)
+    # The port to host 2 is busy with what goes first; the sender's own link is not.
+    ends.start("first", 1, spec(2, 500, Stage.COLLECTIVE, 10_000))
+    ends.start("last", 0, spec(2, 50, Stage.P2D, 200, LAYERS))
+    network.run(1 * MS)
+    assert network.level(1, 1) < policy.COLLECTIVE_LOOSE
+    network.run(100 * MS)
+    assert (network.level(1, 0), network.level(1, 1)) == (policy.LAST_TIGHT, TOP_LEVEL)
+    network.run()
+    assert 100 < ends.at["last"] < 200
+    # Strict priority: what was before it ends later by as much as it took.
+    assert ends.at["first"] == pytest.approx(550, rel=0.01)
+
+
+def test_a_port_that_takes_its_load_for_less_promotes_later() -> None:
+    def promoted_ms(load_error: float) -> int:
+        network = FlowNetwork(RACK, policy.mfs().rules, FlowSettings(load_error=load_error))
+        network.advance([0, 1], BATCH, LAYERS)
+        network.start_flow(1, spec(2, 500, Stage.COLLECTIVE, 10_000), lambda _: None)
+        network.start_flow(0, spec(2, 50, Stage.P2D, 200, LAYERS), lambda _: None)
+        for now_ms in range(1, 200):
+            network.run(now_ms * MS)
+            if network.level(1, 1) == TOP_LEVEL:
+                return now_ms
+        raise AssertionError("never promoted")
+
+    times = [promoted_ms(load_error) for load_error in (0.0, 0.5, 1.0, 1.5)]
+    assert times == sorted(set(times), reverse=True)
+    # Without load it needs 50 ms of 200, and rises a little before MLU 1.
+    assert 130 < times[0] < 150
+
+
+def test_a_last_stage_flow_that_is_late_lets_others_go_first() -> None:
+    network = FlowNetwork(RACK, policy.static().rules)
+    ends = Ends(network)
+    ends.start("late", 0, spec(1, 5, Stage.P2D, 2))
+    ends.start("other", 0, spec(1, 5, Stage.P2D, 1000))
+    network.run()
+    assert ends.at["late"] == pytest.approx(10, rel=0.01)
+    # Alike for the first 2 ms, then alone.
+    assert ends.at["other"] == pytest.approx(6, rel=0.05)
+
+
+def test_where_hosts_alone_rank_switches_share_alike() -> None:
+    for rank, first_ms in ((FlowSettings(), 1.0), (FlowSettings(switches="share"), 2.0)):
+        network = FlowNetwork(RACK, policy.static().rules, rank)
+        ends = Ends(network)
+        ends.start("collective", 0, spec(2, 1, Stage.COLLECTIVE))
+        ends.start("last", 1, spec(2, 1, Stage.P2D))
+        network.run()
+        assert ends.at["collective"] == pytest.approx(first_ms, rel=0.01)
+
+
+def test_remote_senders_hear_of_progress_late_and_switches_when_settings_say() -> None:
+    rules = policy.mfs().rules
+    now = FlowNetwork(RACK, rules)
+    late = FlowNetwork(RACK, rules, FlowSettings(progress_delay_ns=20 * MS))
+    stale = FlowNetwork(RACK, rules, FlowSettings(progress_delay_ns=20 * MS, switch_delay_ns=None))
+    levels = []
+    for network in (now, late, stale):
+        # Two flows, of which the other one has the link for long.
+        network.start_flow(0, spec(1, 500, Stage.KV_REUSE, 1000, 0), lambda _: None)
+        network.start_flow(0, spec(1, 500, Stage.KV_REUSE, 1000, 8), lambda _: None)
+        network.advance([1, 2], BATCH, 0)
+        network.run(1 * MS)
+        network.advance([1, 2], BATCH, 8)
+        network.run(2 * MS)
+        levels.append((network.level(1, 0), network.level(1, 1)))
+        network.run(30 * MS)
+        assert network.level(1, 0) == network.level(1, 1) == policy.REUSE_TIGHT
+    assert levels == [
+        (policy.REUSE_TIGHT, policy.REUSE_TIGHT),
+        (policy.REUSE_LATER, policy.REUSE_TIGHT),
+        (policy.REUSE_LATER, policy.REUSE_LATER),
+    ]
+
+
+def test_a_paced_flow_gets_the_least_rate_that_is_in_time() -> None:
+    network = FlowNetwork(RACK, policy.karuna_paced([100]).rules, FlowSettings(paced_share=0.9))
+    ends = Ends(network)
+    ends.start("last", 0, spec(1, 10, Stage.P2D, 100))
+    ends.start("other", 0, spec(1, 10, Stage.COLLECTIVE, 100))
+    network.run()
+    assert 85 < ends.at["last"] <= 100
+    assert ends.at["other"] == pytest.approx(10 / (1 - 10 / 90), rel=0.02)
+
+
+def test_given_up_requests_count_as_late_until_they_are_taken_back() -> None:
+    network = FlowNetwork(RACK, policy.static().rules)
+    network.start_flow(0, replace(spec(1, 50), request=3), lambda _: None)
+    network.run(1 * MS)
+    before = network.level(0, 0)
+    network.prune({3})
+    network.run(2 * MS)
+    assert network.level(0, 0) == SCAVENGER
+    network.prune(set())
+    network.run(3 * MS)
+    assert network.level(0, 0) == before
+
+
+def test_data_for_the_same_host_are_there_at_once() -> None:
+    network = FlowNetwork(RACK, policy.fifo().rules)
+    ends = Ends(network)
+    ends.start("here", 0, spec(0, 100))
+    network.run()
+    assert ends.at == {"here": 0.0}
+
+
+def test_many_flows_need_more_room() -> None:
+    network = FlowNetwork(FatTree(64, 8), policy.mfs().rules)
+    ends = Ends(network)
+    for number in range(3000):
+        ends.start(str(number), number % 512, spec((number * 7 + 1) % 512, 0.1, deadline_ms=100 + number))
+    network.run()
+    assert len(ends.at) == 3000
+    assert network.unsettled == 0
+
+
+def test_settings_that_cannot_be() -> None:
+    with pytest.raises(ServingError, match="switches do one of"):
+        FlowSettings(switches="none")
+    with pytest.raises(ServingError, match="above 0"):
+        FlowSettings(rerank_ns=0)
+    network = FlowNetwork(RACK, policy.fifo().rules)
+    network.run(5)
+    with pytest.raises(ServingError, match="5 ns already"):
+        network.call_at(4, lambda: None)

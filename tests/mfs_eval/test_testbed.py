@@ -1,0 +1,153 @@
+"""The rack with the compiled program, flow by flow: who hears of progress when, and what a cheat costs others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from host_agent.protocol.flow_spec import FlowSpec
+from host_agent.protocol.stamp import Stage, Stamp
+from mfs_ctrl.policy import policy
+from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
+from mfs_eval.packet_level.testbed import Rack, RunSettings, rack
+from mfs_eval.setup.scenario import SCENARIOS
+
+SECOND_NS = 1_000_000_000
+MS_NS = 1_000_000
+SMALL = replace(SCENARIOS["testbed"], scale=1000)
+"""A link sends a full packet in about 0.12 ms."""
+SHIM = slice(14, 38)
+OWN, REMOTE = 0, 4
+"""A host of the batch's own unit, and one of another unit that sends it reused KV."""
+LAYER = 8
+
+
+def spec(destination: int, byte_count: int, stage: Stage, **fields: int) -> FlowSpec:
+    values = {"batch": 1, "deadline_ns": 100 * SECOND_NS, **fields}
+    return FlowSpec(destination, stage=stage, total_bytes=byte_count, **values)
+
+
+def promoted_at_ns(settings: RunSettings) -> tuple[int, set[int]]:
+    """When the switch first sends a long reuse flow at the level of RLI 0, and the batches that its stamps show.
+
+    Its batch reaches the flow's layer at 20 ms.
+    """
+    risen: list[int] = []
+    batches: set[int] = set()
+    with rack(SMALL, policy.mfs(), settings) as built:
+        network = built.network
+        port = network.switches[0].ports[OWN + 1]
+
+        def watch(now_ns: int, place: str, data: bytes) -> None:
+            if place == f"host {REMOTE + 1} out":
+                batches.add(Stamp.unpack(data[SHIM]).batch)
+            if port.counters[policy.REUSE_SOON].dequeued_packets and not risen:
+                risen.append(now_ns)
+
+        network.network.trace = watch
+        flow = spec(OWN, 1000 * SEGMENT_BYTES, Stage.KV_REUSE, target_layer=LAYER)
+        built.serving_network.start_flow(REMOTE, flow, lambda _: None)
+        network.clock.run(20 * MS_NS)
+        assert not risen
+        built.serving_network.advance((OWN,), 1, LAYER)
+        network.clock.run(200 * MS_NS)
+    return risen[0], batches
+
+
+def test_without_progress_in_the_switch_a_remote_sender_promotes_after_the_delay() -> None:
+    tracked_ns, shown = promoted_at_ns(RunSettings())
+    assert shown == {1}
+    assert 20 * MS_NS < tracked_ns < 23 * MS_NS, "an acknowledgement shows it, at once"
+    for delay_ns in (0, 10 * MS_NS, 50 * MS_NS):
+        late_ns, shown = promoted_at_ns(RunSettings(progress_delay_ns=delay_ns))
+        assert shown == {0}, "the switch has no batch to keep the progress of"
+        assert 20 * MS_NS + delay_ns <= late_ns < 22 * MS_NS + delay_ns
+
+
+def test_a_sender_whose_next_layer_waits_hears_that_it_is_its_turn() -> None:
+    """No packet of the waiting flow leaves, so no acknowledgement of one could tell."""
+    with rack(SMALL, policy.mfs(), RunSettings(rerank_ns=SECOND_NS)) as built:
+        network, left = built.serving_network, []
+
+        def watch(now_ns: int, place: str, data: bytes) -> None:
+            if place == f"host {REMOTE + 1} out" and (stamp := Stamp.unpack(data[SHIM])).target_layer == LAYER:
+                left.append((now_ns, stamp.current_layer))
+
+        built.network.network.trace = watch
+        busy = spec(OWN + 1, 1000 * SEGMENT_BYTES, Stage.KV_REUSE, batch=2)
+        first = spec(OWN, SEGMENT_BYTES, Stage.KV_REUSE, batch=1)
+        following = spec(OWN, 10 * SEGMENT_BYTES, Stage.KV_REUSE, batch=1, target_layer=LAYER)
+        for flow in (first, busy, following):
+            network.start_flow(REMOTE, flow, lambda _: None)
+        built.network.clock.run(20 * MS_NS)
+        assert len(left) <= 1, "it waits for the busy flow, but for its guaranteed share"
+        left.clear()
+        network.advance((OWN,), 1, LAYER)
+        built.network.clock.run(24 * MS_NS)
+        assert len(left) == 10
+        assert left[0] == (left[0][0], LAYER)
+
+
+def levels_in(built: Rack, host: int) -> list[int]:
+    """The levels that have waited for ``host``'s port."""
+    counters = built.network.switches[0].ports[host + 1].counters
+    return [level for level, counted in enumerate(counters) if counted.dequeued_packets]
+
+
+def test_flows_that_show_no_batch_are_told_apart_by_their_number() -> None:
+    """Two flows of one source and of different batches: the urgent one does not lift the other."""
+    with rack(SMALL, policy.mfs(), RunSettings(progress_delay_ns=0)) as built:
+        urgent = spec(OWN, 40 * SEGMENT_BYTES, Stage.P2D, batch=1, deadline_ns=4 * MS_NS)
+        relaxed = spec(OWN + 1, 20 * SEGMENT_BYTES, Stage.P2D, batch=2)
+        for flow in (urgent, relaxed):
+            built.serving_network.start_flow(REMOTE, flow, lambda _: None)
+        built.network.clock.run(100 * MS_NS)
+        assert policy.TOP_LEVEL in levels_in(built, OWN)
+        assert levels_in(built, OWN + 1) == [policy.LAST_LATER]
+
+
+CHEAT, DECODE = 14, 12
+"""A host with nothing to do, and one of the decode server, on the same rail."""
+INCAST = replace(SCENARIOS["incast"], scale=1000)
+
+
+def honest_end_ns(**settings: Any) -> int:
+    """When an honest last-stage flow of about 2.5 ms of a free link has arrived at the decode server."""
+    ends: list[int] = []
+    with rack(INCAST, policy.mfs(), RunSettings(**settings)) as built:
+        flow = spec(DECODE, 20 * SEGMENT_BYTES, Stage.P2D, deadline_ns=60 * MS_NS)
+        built.network.clock.run(10 * MS_NS)  # after a burst that the meter may let pass
+        built.serving_network.start_flow(OWN, flow, ends.append)
+        built.network.clock.run(SECOND_NS)
+    return ends[0] - 10 * MS_NS
+
+
+def test_policing_takes_away_what_a_cheat_gains() -> None:
+    cheat = {"cheating_hosts": (CHEAT,), "flood_share": 0.9}
+    alone_ns = honest_end_ns()
+    assert honest_end_ns(police=True) == alone_ns, "honest traffic does not feel it"
+    assert honest_end_ns(**cheat) > 4 * alone_ns
+    # The guaranteed share of the scavenger, and of the top level what the cheat's port is left with.
+    assert honest_end_ns(police=True, **cheat) < 1.3 * alone_ns
+    assert honest_end_ns(untrusted_hosts=(CHEAT,), **cheat) < 1.15 * alone_ns
+
+
+def test_a_cheating_host_claims_the_top_level_for_all_it_sends() -> None:
+    def levels(cheats: bool) -> list[int]:
+        with rack(SMALL, policy.mfs(), RunSettings(cheating_hosts=(REMOTE,) if cheats else ())) as built:
+            reuse = spec(OWN, 20 * SEGMENT_BYTES, Stage.KV_REUSE, target_layer=LAYER)
+            built.serving_network.start_flow(REMOTE, reuse, lambda _: None)
+            built.network.clock.run(100 * MS_NS)
+            return levels_in(built, OWN)
+
+    assert levels(cheats=False) == [policy.REUSE_LATER]
+    assert levels(cheats=True) == [policy.TOP_LEVEL]
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="flood_share"):
+        RunSettings(flood_share=1.5)
+    with pytest.raises(ValueError, match="progress_delay_ns"):
+        RunSettings(progress_delay_ns=-1)

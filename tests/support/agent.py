@@ -1,0 +1,291 @@
+"""Two hosts on one link, in network namespaces of their own, and agents on them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from host_agent.client import AgentClient
+from host_agent.ebpf.bpf import Programs
+from host_agent.ebpf.errors import KernelError
+from host_agent.ebpf.object import load
+from host_agent.protocol.stamp import ETHERTYPE_MFS, STAMP_BYTES, Stamp
+
+T = TypeVar("T")
+COMMAND = (sys.executable, "-c", "from mfs_ctrl.cli import main; main()")
+SECONDS = 60
+INTERFACE = "v0"
+ADDRESSES = ("10.77.0.1", "10.77.0.2")
+_PACKET_OUTGOING = 4
+_NOBODY = 65534
+_numbers = itertools.count()
+
+
+def ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=SECONDS).stdout
+
+
+class Host:
+    """One end of the link."""
+
+    def __init__(self, name: str, address: str) -> None:
+        self.name = name
+        self.address = address
+
+    def inside(self, call: Callable[[], T]) -> T:
+        """``call``'s result, made in this host's network namespace."""
+        from pyroute2 import netns
+
+        results: list[T] = []
+
+        def run() -> None:
+            netns.setns(self.name)
+            results.append(call())
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        return results[0]
+
+    def mfs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``mfs`` here to its end."""
+        words = ["ip", "netns", "exec", self.name, *COMMAND, *arguments]
+        return subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    def settings(self) -> str:
+        """All that an agent may change here, as text."""
+        tools = [
+            ["ip", "-d", "link", "show", "dev", INTERFACE],
+            ["ip", "-4", "route", "show", "table", "all"],
+            ["tc", "qdisc", "show", "dev", INTERFACE],
+            ["tc", "filter", "show", "dev", INTERFACE, "egress"],
+            ["ethtool", "-k", INTERFACE],
+            ["cat", f"/proc/sys/net/ipv6/conf/{INTERFACE}/mtu"],
+        ]
+        run = ["ip", "netns", "exec", self.name]
+        outs = [subprocess.run([*run, *words], capture_output=True, text=True, timeout=SECONDS) for words in tools]
+        # Without what is counted.
+        return re.sub(r"direct_packets_stat \d+", "", "\n".join(out.stdout for out in outs))
+
+    def capture(self, outgoing: bool = True) -> Capture:
+        """What leaves this host from now on, or what comes in, as it is on the wire."""
+        return Capture(self.inside(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))), outgoing)
+
+
+class Capture:
+    """Frames that leave an interface, or those that come in."""
+
+    def __init__(self, packets: socket.socket, outgoing: bool) -> None:
+        self._packets = packets
+        self._outgoing = outgoing
+        packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+        packets.bind((INTERFACE, 3))
+        packets.setblocking(False)
+
+    def frames(self) -> list[bytes]:
+        """Those that have left since the last call."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame, where = self._packets.recvfrom(1 << 17)
+                if (where[2] == _PACKET_OUTGOING) is self._outgoing:
+                    found.append(frame)
+        return found
+
+    def stamps(self) -> list[tuple[Stamp, bytes]]:
+        """Stamps of those that have one, with what follows."""
+        stamped = [frame for frame in self.frames() if frame[12:14] == ETHERTYPE_MFS.to_bytes(2, "big")]
+        return [(Stamp.unpack(frame[14:]), frame[14 + STAMP_BYTES :]) for frame in stamped]
+
+    def close(self) -> None:
+        self._packets.close()
+
+
+@contextlib.contextmanager
+def linked() -> Iterator[tuple[Host, Host]]:
+    """Two hosts on a veth pair; skips where that cannot be."""
+    if os.geteuid():
+        pytest.skip("network namespaces and eBPF need root")
+    for tool in ("ip", "tc", "ethtool"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} on the PATH")
+    pytest.importorskip("pyroute2")
+    try:
+        Programs.load(load()).close()
+    except KernelError as error:
+        pytest.skip(str(error))
+    names = [f"ag{os.getpid()}-{next(_numbers)}{end}" for end in "ab"]
+    try:
+        for name in names:
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+        ip("-n", names[0], "link", "add", INTERFACE, "type", "veth", "peer", "name", INTERFACE, "netns", names[1])
+        for name, address in zip(names, ADDRESSES, strict=True):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", INTERFACE)
+            ip("-n", name, "link", "set", INTERFACE, "up")
+        for kind in (("clsact",), ("root", "handle", "1:", "htb")):
+            words = ["ip", "netns", "exec", names[0], "tc", "qdisc"]
+            if subprocess.run([*words, "add", "dev", INTERFACE, *kind], capture_output=True, check=False).returncode:
+                pytest.skip(f"the kernel has no {kind[-1]}")
+            subprocess.run([*words, "del", "dev", INTERFACE, *kind], capture_output=True, check=True)
+        yield Host(names[0], ADDRESSES[0]), Host(names[1], ADDRESSES[1])
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+class Agent:
+    """``mfs agent run`` on a host."""
+
+    def __init__(self, host: Host, folder: Path, *arguments: str, policy: str = "http://127.0.0.1:1") -> None:
+        self.host = host
+        self.folder = folder
+        self.socket = folder / f"{host.name}.sock"
+        options = ("--interface", INTERFACE, "--policy", policy, "--socket", str(self.socket))
+        self.process = subprocess.Popen(
+            ["ip", "netns", "exec", host.name, *COMMAND, "agent", "run", *options, *self._state, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            bufsize=1,
+        )
+        self._watchdog = threading.Timer(3 * SECONDS, self.process.kill)
+        self._watchdog.start()
+        self.said = self.until("serving")
+
+    @property
+    def _state(self) -> tuple[str, str]:
+        return "--state-dir", str(self.folder / "state")
+
+    def until(self, words: str) -> str:
+        """All that it says up to the line with ``words``."""
+        assert self.process.stdout is not None
+        said = ""
+        for line in self.process.stdout:
+            said += line
+            if words in line:
+                return said
+        raise AssertionError(f"the agent ended without {words!r}: {said}")
+
+    def client(self) -> AgentClient:
+        return AgentClient(str(self.socket))
+
+    def kill(self) -> None:
+        """End it so that it can clean up nothing."""
+        self.process.kill()
+        self.process.wait()
+
+    def detach(self) -> subprocess.CompletedProcess[str]:
+        return self.host.mfs("agent", "detach", "--interface", INTERFACE, *self._state)
+
+    def end(self) -> str:
+        """SIGTERM; what it says to that."""
+        self.process.send_signal(signal.SIGTERM)
+        out, _ = self.process.communicate()
+        self._watchdog.cancel()
+        return out
+
+
+@contextlib.contextmanager
+def running(host: Host, folder: Path, *arguments: str, policy: str = "http://127.0.0.1:1") -> Iterator[Agent]:
+    agent = Agent(host, folder, *arguments, policy=policy)
+    try:
+        yield agent
+    finally:
+        agent.end()
+
+
+def connected(sender: Host, receiver: Host) -> tuple[socket.socket, socket.socket]:
+    """A TCP connection between two hosts, both ends."""
+    with receiver.inside(lambda: socket.create_server((receiver.address, 0))) as server:
+        address = server.getsockname()
+        near = sender.inside(lambda: socket.create_connection(address, timeout=SECONDS))
+        far, _ = server.accept()
+    far.settimeout(SECONDS)
+    return near, far
+
+
+def received(far: socket.socket, count: int) -> bytes:
+    parts = []
+    while count and (part := far.recv(min(count, 1 << 20))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+@contextlib.contextmanager
+def cgroup() -> Iterator[Path]:
+    """A new cgroup of version 2."""
+    with open("/proc/mounts", encoding="utf-8") as mounts:
+        roots = [Path(words[1]) for words in map(str.split, mounts) if words[2] == "cgroup2"]
+    if not roots:
+        pytest.skip("no cgroup file system of version 2 is mounted")
+    path = roots[0] / f"ag{os.getpid()}"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        path.rmdir()
+
+
+def transferred(near: socket.socket, far: socket.socket, data: bytes) -> bytes:
+    """What arrives of ``data``."""
+    thread = threading.Thread(target=near.sendall, args=(data,))
+    thread.start()
+    try:
+        return received(far, len(data))
+    finally:
+        thread.join()
+
+
+def as_nobody(call: Callable[[], object]) -> str:
+    """What ``call`` gives, or the message of the error it raises, for a user without any rights."""
+
+    def without_rights() -> object:
+        os.setgroups([])
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
+        return call()
+
+    return in_child(without_rights)
+
+
+def in_child(call: Callable[[], object]) -> str:
+    """What ``call`` gives in a process of its own, or the message of the error it raises."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(write, str(call()).encode())
+        except BaseException as error:
+            os.write(write, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, encoding="utf-8") as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def eventually(met: Callable[[], bool]) -> bool:
+    """Whether ``met`` becomes true in some seconds."""
+    ends = time.monotonic() + SECONDS
+    while time.monotonic() < ends:
+        if met():
+            return True
+        time.sleep(0.02)
+    return False

@@ -1,0 +1,38 @@
+"""The small P4 programs of tests/p4, as they were compiled, and how to send a packet through one."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+from soft_switch.native.choice import VARIABLE
+from soft_switch.pipeline import Pipeline
+
+PROGRAMS = Path(__file__).parents[1] / "p4" / "build"
+
+
+def program_text(name: str) -> str:
+    """The compiled JSON of a program."""
+    return (PROGRAMS / f"{name}.json").read_text()
+
+
+def load(name: str) -> Pipeline:
+    """A fresh pipeline of a program."""
+    return Pipeline.load(program_text(name))
+
+
+def shared(name: str) -> Pipeline:
+    """A pipeline of a program that tests share: one that runs as the environment says."""
+    return _shared(name, os.environ.get(VARIABLE, ""))
+
+
+@functools.cache
+def _shared(name: str, _: str) -> Pipeline:
+    return load(name)
+
+
+def send(pipeline: Pipeline, data: bytes, now_ns: int = 0, port: int = 0) -> bytes | None:
+    """The bytes that come out, without time spent in a queue; None where the packet is dropped."""
+    packet = pipeline.ingress(port, data, now_ns)
+    return None if packet is None else pipeline.egress(packet, now_ns, now_ns, 0, 0)
