@@ -4,14 +4,19 @@ called.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
 
+from host_agent import log
 from host_agent.protocol.units import parse_bit_rate
+
+R = TypeVar("R")
 
 
 class Positive(click.FloatRange):
@@ -26,6 +31,27 @@ class Positive(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value} is not a number.", param, ctx)
         return number
+
+
+class Seeds(click.ParamType):  # type: ignore[type-arg]
+    """Seeds of random draws: numbers and inclusive ranges, separated by commas: ``1``, ``1-10``, ``3,7,11-20``."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """See :meth:`click.ParamType.convert`."""
+        if isinstance(value, tuple):
+            return value
+        seeds: list[int] = []
+        for part in str(value).split(","):
+            matched = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+            if matched is None or (matched[2] and int(matched[2]) < int(matched[1])):
+                self.fail(f"{value!r} is not a list of seeds; write numbers and ranges, e.g. 1-10 or 3,7.", param, ctx)
+            first = int(matched[1])
+            seeds += range(first, int(matched[2] or first) + 1)
+        if len(set(seeds)) != len(seeds):
+            self.fail(f"{value!r} names a seed twice.", param, ctx)
+        return tuple(seeds)
 
 
 class BitRate(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
@@ -82,3 +108,23 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+
+def logging_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add ``-v`` and ``--log-format``, which set up logging to stderr, to a command that runs until it is stopped."""
+
+    @click.option("-v", "--verbose", count=True, help="Log more; -vv logs everything.")
+    @click.option(
+        "--log-format",
+        type=click.Choice(log.FORMATS),
+        default="text",
+        show_default=True,
+        envvar="MFS_LOG_FORMAT",
+        help="Of the log, on stderr.",
+    )
+    @functools.wraps(command)
+    def with_logging(*args: Any, verbose: int, log_format: str, **kwargs: Any) -> R:
+        log.configure(verbose, log_format)
+        return command(*args, **kwargs)
+
+    return with_logging
