@@ -1,38 +1,58 @@
-# Two commands for everyone: make demo, make test. Each sets up what it needs in .venv.
+# Two commands for everyone: make demo, make test. Each sets up what it needs in .venv. `make help` lists the rest.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= out/demo
 STAMP := $(VENV)/.installed
+PACKAGES := host_agent mfs_ctrl soft_switch topologies mfs_eval
 
-.PHONY: demo debian test lint bench p4 clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test fast coverage lint bench p4 api pre-commit debian clean distclean
 
-demo: $(STAMP)
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(STAMP) ## compare the policies on a simulated rack: tables, out/demo/report.html (2 min)
 	$(BIN)/mfs demo --out $(DEMO_OUT)
 
-test: $(STAMP) debian
+test: $(STAMP) debian ## all tests; as root with Debian packages for those that need them (6 min)
 	$(BIN)/python -m pytest
 
-# What some tests run that pip does not install; without root, or where it cannot be had, they skip and say so.
+fast: $(STAMP) ## unit tests alone: no root, no processes (under a minute)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+coverage: $(STAMP) debian ## all tests under coverage: lines per file, and what was skipped and why
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered -rs
+
+lint: $(STAMP) ## style, types, direction of imports, dead code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/vulture
+
+bench: $(STAMP) ## packets and flows per second; writes bench.json and bench-flows.json
+	$(BIN)/mfs bench packets --out bench.json
+	$(BIN)/mfs bench flows --out bench-flows.json
+
+p4: $(STAMP) ## recompile the P4 program; needs p4c-bm2-ss (and p4c-barefoot for Tofino) on the PATH
+	$(BIN)/python -m p4src.build
+
+api: $(STAMP) ## API pages of the packages: out/api/index.html
+	$(BIN)/pdoc --docformat google -o out/api $(PACKAGES)
+
+pre-commit: $(STAMP) ## run the linters before each commit of this clone
+	$(BIN)/pre-commit install
+
+# What some tests run that pip does not install. Without root, or where it cannot be installed, those tests skip and say so.
 DEBIAN := mininet tshark ethtool iputils-ping
 debian:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  ! dpkg-query -W $(DEBIAN) >/dev/null 2>&1; then \
 	  echo "installing $(DEBIAN)"; \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN); } \
-	    >/dev/null 2>&1 || echo "cannot install $(DEBIAN): what needs them is skipped"; \
+	    >/dev/null 2>&1 || echo "cannot install $(DEBIAN): the tests that need them are skipped"; \
 	fi
-
-lint: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
-
-bench: $(STAMP)
-	$(BIN)/python -m mfs_eval.bench.packets --out bench.json
-	$(BIN)/python -m mfs_eval.bench.flows --out bench-flows.json
-
-# Recompile the P4 program; needs p4c-bm2-ss on the PATH.
-p4: $(STAMP)
-	$(BIN)/python -m p4src.build
 
 # A virtual environment needs Debian's python3-venv; root may install it, others are told.
 $(STAMP): pyproject.toml
@@ -45,5 +65,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
 	@touch $@
 
-clean:
-	rm -rf $(VENV) out bench.json bench-flows.json
+clean: ## remove caches and build output; results in out/ stay
+	rm -rf bench.json bench-flows.json build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(PACKAGES) p4src tests -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## remove the virtual environment too; results in out/ stay
+	rm -rf $(VENV)
