@@ -1,4 +1,4 @@
-"""Errors of the evaluation; each message names the thing that is wrong and the way out."""
+"""Errors of the evaluation. Each message names the thing, what is wrong with it and the way out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from host_agent.protocol.errors import MfsError
 
 
 class EvaluationError(MfsError):
-    """Base of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class TraceError(EvaluationError):
@@ -14,7 +14,7 @@ class TraceError(EvaluationError):
 
 
 class ModelError(EvaluationError):
-    """A model or GPU that is not known, or whose numbers make no sense."""
+    """A model or GPU that is unknown, or whose numbers are out of range."""
 
 
 class ClusterError(EvaluationError):
@@ -22,4 +22,4 @@ class ClusterError(EvaluationError):
 
 
 class ServingError(EvaluationError):
-    """A serving run that was set up wrongly."""
+    """A serving run with contradictory or out-of-range settings, or one that does not end."""

@@ -1,4 +1,4 @@
-"""The report of a set of runs: one HTML file with tables and pictures, nothing loaded from elsewhere."""
+"""The report of a set of runs: one self-contained HTML file with tables and pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from mfs_eval.results import plots
+from mfs_eval.results.output import write_atomically
 from mfs_eval.results.schema import Results, Run
 from mfs_eval.results.statistics import CONFIDENCE
 
@@ -26,7 +27,7 @@ COLUMNS: tuple[tuple[str, str, str, float], ...] = (
     ("packets_lost", "lost", "{:.0f}", 1),
     ("packets_reordered", "reordered", "{:.0f}", 1),
 )
-"""Attribute of :class:`~mfs_eval.results.schema.Run`, heading, format, and what the value is multiplied by."""
+"""Attribute of :class:`~mfs_eval.results.schema.Run`, heading, format, and factor of the value."""
 
 LEGEND = (
     "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request alone in the "
@@ -35,20 +36,18 @@ LEGEND = (
     "Network: share of TTFT spent waiting for flows, queueing for the GPUs not counted. Packets: through the compiled "
     "program, acknowledgements included; lost in queues; arrived after a later one of their flow."
 )
-
-
 HEADINGS = tuple(heading for _, heading, _, _ in COLUMNS)
 
 
 def rows(runs: Sequence[Run], scenario: str, rate: float) -> list[tuple[str, list[str]]]:
-    """Policy and cells, in the order of :data:`COLUMNS`, of each policy at one rate: means over its seeds."""
+    """Return each policy at one rate with its cells, in the order of :data:`COLUMNS`: means over the seeds."""
     here = [one for one in runs if (one.scenario, one.request_rate) == (scenario, rate)]
     policies = dict.fromkeys(one.policy for one in here)
     return [(policy, _cells([one for one in here if one.policy == policy])) for policy in policies]
 
 
 def _cells(runs: Sequence[Run]) -> list[str]:
-    """The mean of each column; attainment with its interval, from the requests of all runs together."""
+    """Mean of each column; attainment has an interval computed from the requests of all runs together."""
     cells = [form.format(fmean(getattr(one, name) for one in runs) * factor) for name, _, form, factor in COLUMNS]
     share = fmean(one.slo_attainment for one in runs)
     half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(share * (1 - share) / sum(r.requests for r in runs))
@@ -56,19 +55,24 @@ def _cells(runs: Sequence[Run]) -> list[str]:
 
 
 def write(results: Results, path: Path) -> None:
-    """Write the report of ``results`` to ``path``, and each scenario's attainment beside it as a picture of its own."""
+    """Write the report of ``results`` to ``path``, and each scenario's attainment beside it as an SVG file.
+
+    Raises:
+        OSError: a file cannot be written. Files are replaced atomically.
+    """
     environment = Environment(loader=PackageLoader("mfs_eval"), autoescape=select_autoescape())
     scenarios = [_scenario(name, [run for run in results.runs if run.scenario == name]) for name in _scenarios(results)]
     text = environment.get_template("report.html").render(
         settings=results.settings,
+        provenance=results.provenance.model_dump(),
         scenarios=scenarios,
         headings=[heading for _, heading, _, _ in COLUMNS],
         legend=LEGEND,
     )
-    path.write_text(text, "utf-8")
+    write_atomically(path, text)
     for name in _scenarios(results):
         attainment = plots.attainment([one for one in results.runs if one.scenario == name])
-        (path.parent / f"attainment-{name}.svg").write_text(attainment, "utf-8")
+        write_atomically(path.parent / f"attainment-{name}.svg", attainment)
 
 
 def _scenarios(results: Results) -> list[str]:

@@ -1,7 +1,7 @@
 """A closed loop for the tuner: one contended port, packets through the compiled program, the controller over gRPC.
 
-Bursts of early-stage flows with tight deadlines share one egress port with batches of last-stage flows that have time.
-Promoted too late, the last stage misses; promoted at once, it makes the early stages miss.
+Bursts of early-stage flows with tight deadlines share an egress port with batches of last-stage flows that have slack.
+If the last stage is promoted too late, it misses its deadlines; if at once, the early stages miss theirs.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ RUN_SETTINGS = RunSettings(tick_ns=TICK_NS, window=2, rerank_ns=20_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is offered to the contended port. Times are counted in full frames' link time, :data:`FRAME_NS`.
+    """Traffic offered to the contended port. Times are in units of a full frame's link time, :data:`FRAME_NS`.
 
     Attributes:
-        early_share: of the port's rate, by early-stage flows.
-        last_share: of the port's rate, by last-stage flows.
-        burst_flows, early_frames: early-stage flows of a burst, one every sender in turn, and their size.
-        early_budget: least and greatest slack of an early-stage flow when it starts, log-uniform.
-        batch_flows, last_frames: last-stage flows of a batch, which are handed over at once, and their size.
-        last_budget: least and greatest slack of a batch of last-stage flows when it starts, log-uniform.
+        early_share: load by early-stage flows, as a share of the port's rate.
+        last_share: load by last-stage flows.
+        burst_flows: early-stage flows in a burst; senders take turns.
+        early_frames: size of each.
+        early_budget: range of the slack of an early-stage flow when it starts, log-uniform.
+        batch_flows: last-stage flows in a batch, all of which start at once.
+        last_frames: size of each.
+        last_budget: range of the slack of a batch of last-stage flows when it starts, log-uniform.
     """
 
     early_share: float = 0.5
@@ -57,31 +59,31 @@ class Load:
 
 FULL = Load()
 LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
-"""Short bursts, which every last-stage flow outlasts: no threshold matters."""
+"""Short bursts that every last-stage flow outlasts: no threshold matters."""
 IDLE = Load(early_share=0, last_share=0)
 BEST_FIRST = 108
 """Q_1 at which the last stage misses a twentieth more than the early stages under :data:`FULL` as the switch counts,
-or a tenth as the receivers do; see ``docs/studies/tuner.md`` for what holding it at 106, 109, 112 and 115 gave."""
+or a tenth more as the receivers see it; ``docs/studies/tuner.md`` has the results of other values."""
 LOOP_SETTINGS = TunerSettings(min_completions=24)
-"""A tick sees about 40 last-stage flows under :data:`FULL`: nearly each has enough to decide."""
+"""A tick sees about 40 last-stage flows under :data:`FULL`: nearly every tick has enough evidence."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Flows of one tick, counted where they started and ended: by stage, how many ended, and how many of them late."""
+    """Flows that ended within one tick by stage, and how many of them were late, as the receivers see it."""
 
     ended: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
     late: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
 
     def late_share(self, *stages: Stage) -> float:
-        """Of the flows of ``stages`` that ended; 0 if none did."""
+        """Return the share of late flows among those of ``stages`` that ended; 0 if none did."""
         ended = sum(self.ended[stage] for stage in stages)
         return sum(self.late[stage] for stage in stages) / ended if ended else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoopPoint:
-    """One tick: what the controller did, and what became of flows as the receivers saw it."""
+    """One tick: what the controller did, and the shares of late flows as the receivers saw them."""
 
     record: TickRecord
     last_late: float
@@ -95,7 +97,7 @@ class LoopPoint:
 
 
 class TunerLoop:
-    """The loop in operation; made by :func:`tuner_loop`."""
+    """A running loop, made by :func:`tuner_loop`."""
 
     def __init__(self, built: Rack, seed: int) -> None:
         self._rack = built
@@ -106,7 +108,7 @@ class TunerLoop:
         self._epoch = 0
 
     def run(self, load: Load, ticks: int) -> list[LoopPoint]:
-        """Offer ``load`` for so many ticks of the controller; what is under way at the end goes on."""
+        """Offer ``load`` for a number of ticks of the controller. Flows in flight at the end continue."""
         self._epoch += 1
         if load.early_share:
             self._arrive(self._epoch, self._burst, load, load.burst_flows * load.early_frames / load.early_share)
@@ -123,7 +125,7 @@ class TunerLoop:
         return points
 
     def _arrive(self, epoch: int, start: Callable[[Load], None], load: Load, interval_frames: float) -> None:
-        """``start`` after half to one and a half intervals, and so on while this load is offered."""
+        """Call ``start`` repeatedly, after half to one and a half intervals each time, while this load is offered."""
 
         def arrived() -> None:
             if epoch == self._epoch:
@@ -161,7 +163,11 @@ class TunerLoop:
 
 @contextmanager
 def tuner_loop(first: int, settings: TunerSettings = LOOP_SETTINGS, seed: int = 1) -> Iterator[TunerLoop]:
-    """The loop with Q_1 set to ``first``, an urgency code. Raises as :func:`~mfs_eval.packet_level.testbed.rack_of`."""
+    """Run the loop with Q_1 set to ``first``, an urgency code.
+
+    Raises:
+        p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
+    """
     chosen = mfs(Thresholds(mlu=first))
     topology = tor(servers=1 + len(SENDERS), nics=1, rate_bps=RATE_BPS)
     with rack_of((topology,), chosen, RUN_SETTINGS, settings) as built:

@@ -1,10 +1,10 @@
-"""The command lines that measure pruning (mfs_eval.studies.pruning) and table writes (mfs_eval.bench.table_writes)."""
+"""``mfs study pruning`` and ``mfs bench table-writes``."""
 
 from __future__ import annotations
 
 from click.testing import CliRunner
 
-from mfs_eval.bench.table_writes import write_latency
+from mfs_eval.bench.table_writes import table_writes
 from mfs_eval.studies.pruning import pruning, variants
 
 
@@ -26,11 +26,9 @@ def test_the_table_has_a_line_for_each_setting_with_all_seeds() -> None:
         "0.5",
         "--requests",
         "4",
-        "--seed",
-        "1",
-        "--seed",
-        "2",
-        "--rate",
+        "--seeds",
+        "1-2",
+        "--request-rate",
         "50",
     ]
     result = CliRunner().invoke(pruning, options)
@@ -47,6 +45,6 @@ def test_the_table_has_a_line_for_each_setting_with_all_seeds() -> None:
 
 
 def test_writes_are_timed_for_one_entry_and_for_many() -> None:
-    result = CliRunner().invoke(write_latency, ["--rounds", "2"])
+    result = CliRunner().invoke(table_writes, ["--rounds", "2"])
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.output.splitlines()] == ["1", "10", "50"]

@@ -1,0 +1,30 @@
+"""The groups of commands: every study and benchmark is reached, and described in a line."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from mfs_ctrl.cli import mfs
+from mfs_eval.cli import BENCHMARKS, STUDIES, bench, study
+
+
+@pytest.mark.parametrize(("group", "commands"), [("study", STUDIES), ("bench", BENCHMARKS)])
+def test_a_group_lists_its_commands_with_a_whole_sentence_each(group: str, commands: dict[str, str]) -> None:
+    result = CliRunner().invoke(mfs, [group, "--help"])
+    assert result.exit_code == 0, result.output
+    listed = result.output.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == list(commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
+@pytest.mark.parametrize(
+    "command", [*(("study", name) for name in STUDIES), *(("bench", name) for name in BENCHMARKS)], ids=" ".join
+)
+def test_every_option_is_explained(command: tuple[str, str]) -> None:
+    group = {"study": study, "bench": bench}[command[0]]
+    found = group.get_command(click.Context(group), command[1])
+    assert found is not None
+    assert found.help
+    assert [one.name for one in found.params if isinstance(one, click.Option) and not one.help] == []
