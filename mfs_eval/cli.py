@@ -10,6 +10,7 @@ from host_agent.command_line import LazyGroup
 from mfs_eval import options
 
 STUDIES = {
+    "tables": "mfs_eval.studies.tables:tables",
     "sweep-tables": "mfs_eval.studies.sweep_tables:sweep_tables",
     "engine-agreement": "mfs_eval.studies.engine_agreement:engine_agreement",
     "pooling": "mfs_eval.studies.pooling:pooling",
