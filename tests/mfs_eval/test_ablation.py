@@ -185,7 +185,7 @@ def test_lines_pair_seeds_with_the_full_scheduler() -> None:
     assert full.against is None
     assert (full.seeds, full.attainment.mean) == (3, pytest.approx(2 / 3))
     assert sjf.against is not None
-    # Of the seeds that both have: 0.3 - 0.4 and 0.45 - 0.6, and t of one degree of freedom is 12.706.
+    # Seeds that both have: 0.3 - 0.4 and 0.45 - 0.6; Student's t with one degree of freedom is 12.706.
     assert sjf.against.mean == pytest.approx(-0.125)
     assert sjf.against.half == pytest.approx(12.706 * 0.025, rel=1e-4)
     assert [line.gap_closed for line in (full, fifo, sjf, ceiling)] == pytest.approx([0.625, 0, 0.3125, 1])
@@ -203,7 +203,7 @@ def test_the_cost_of_cheating_is_relative_to_the_same_requests_without_it() -> N
 
 def test_intervals_agree_with_hand_calculation() -> None:
     three = mean_interval([1, 2, 3])
-    # Standard deviation 1, so an error of 1 / sqrt 3; t of two degrees of freedom is 4.303.
+    # Standard deviation 1, so a standard error of 1 / sqrt 3; t with two degrees of freedom is 4.303.
     assert (three.mean, three.half) == (2, pytest.approx(4.303 / math.sqrt(3), rel=1e-4))
     assert mean_interval([0.5]).half == math.inf
     assert paired_difference({1: 0.5}, {2: 0.5}) is None
@@ -219,12 +219,12 @@ def flow(stage: Stage, layer: int, beyond: int = 0) -> FlowSpec:
 @pytest.mark.parametrize(
     ("early", "fetches", "collectives"),
     [
-        # Computing takes 10, 20, 30, all-to-alls 1, 2, 3, the last KV 5. Beside the last all-to-all, that one hides.
+        # Computing takes 10, 20, 30, all-to-alls 1, 2, 3, the last KV 5, which overlaps the last all-to-all if early.
         (True, [10 + 1 + 57, 20 + 2 + 35, 30 + 5], [20 + 2 + 30 + 5, 30 + 5, 0]),
         (False, [10 + 1 + 60, 20 + 2 + 38, 30 + 3 + 5], [20 + 2 + 30 + 3 + 5, 30 + 3 + 5, 5]),
     ],
 )
-def test_laxity_deadlines_leave_what_must_follow(early: bool, fetches: list[int], collectives: list[int]) -> None:
+def test_laxity_deadlines_leave_time_for_what_follows(early: bool, fetches: list[int], collectives: list[int]) -> None:
     times = BatchTimes((10, 20, 30), (1, 2, 3), 5, early, layers_per_step=4, bits_per_second=8_000_000_000)
     layers = (0, 4, 8)
     assert [1000 - times.deadline_ns(flow(Stage.KV_REUSE, layer)) for layer in layers] == fetches
@@ -234,7 +234,7 @@ def test_laxity_deadlines_leave_what_must_follow(early: bool, fetches: list[int]
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_a_request_that_just_makes_it_alone_has_no_laxity(early: bool) -> None:
+def test_a_request_that_is_just_in_time_alone_has_no_laxity(early: bool) -> None:
     config = replace(serving.tiny(), laxity_deadlines=True, hand_over_early=early)
     requests = [serving.request(0, 100)]
     ttft_ns = serving.run(config, requests).records[0].ttft_ns
@@ -244,12 +244,12 @@ def test_a_request_that_just_makes_it_alone_has_no_laxity(early: bool) -> None:
         (spec.stage, spec.deadline_ns - start_ns - network.flow_ns(spec.total_bytes))
         for start_ns, _, spec in network.flows
     ]
-    # To a nanosecond of rounding for each flow in a row.
+    # Up to a nanosecond of rounding per flow of the chain.
     assert all(laxity >= -8 for _, laxity in left)
     assert min(laxity for stage, laxity in left if stage == Stage.COLLECTIVE) <= 8
 
 
-def test_a_wrong_estimate_of_computing_moves_laxity_deadlines_and_nothing_else() -> None:
+def test_a_wrong_estimate_of_computing_moves_only_laxity_deadlines() -> None:
     def first_collective(estimate: float) -> tuple[int, int]:
         config = replace(serving.tiny(), laxity_deadlines=True, compute_estimate=estimate)
         network = serving.RecordingNetwork(config.scaled_nic_bits_per_second)
@@ -274,7 +274,7 @@ def test_the_ceiling_is_what_a_flow_takes_alone_on_the_rack(count: int) -> None:
     assert ended == [pytest.approx(alone_on_the_rack(TINY).flow_ns(count), rel=0.01)]
 
 
-def test_a_clairvoyant_serves_all_and_does_not_pass_the_ceiling() -> None:
+def test_a_clairvoyant_serves_everything_and_does_not_beat_the_ceiling() -> None:
     clairvoyant, ceiling = (run(TINY, work(), name, RATE, 1) for name in (LLF, CEILING))
     assert clairvoyant.requests == ceiling.requests
     assert clairvoyant.ttft_mean_s > ceiling.ttft_mean_s

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import click
 import pytest
 from click.testing import CliRunner
 
-from mfs_ctrl.cli import mfs
+from mfs_ctrl.cli import INTERRUPTED, mfs
 from mfs_eval.cli import BENCHMARKS, STUDIES, bench, study
+from tests.support.cli import started
+from tests.support.controller import eventually
 
 
 @pytest.mark.parametrize(("group", "commands"), [("study", STUDIES), ("bench", BENCHMARKS)])
@@ -28,3 +33,10 @@ def test_every_option_is_explained(command: tuple[str, str]) -> None:
     assert found is not None
     assert found.help
     assert [one.name for one in found.params if isinstance(one, click.Option) and not one.help] == []
+
+
+def test_ctrl_c_ends_a_command_in_one_line(tmp_path: Path) -> None:
+    with started("ablate", "--out", str(tmp_path), "--scenario", "testbed", "--jobs", "2") as process:
+        eventually((tmp_path / "ablation.csv").exists)
+        status, _, errors = process.end(signal.SIGINT)
+    assert (status, errors) == (INTERRUPTED, "interrupted\n")

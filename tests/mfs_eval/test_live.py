@@ -56,11 +56,11 @@ def test_flows_are_stamped_ranked_counted_and_requests_served() -> None:
             network.run(lambda: len(completed) == 3 * FLOWS)
         seen = observed(rack.address)
         for stage in (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D):
-            # The last packet of a flow that was sent again may be counted twice.
+            # A retransmitted last packet may be counted twice.
             assert seen.completed(stage) >= FLOWS
             assert seen.late_share(stage) == 0
         levels = {cell.level for cell, count in seen.port_level.items() if count.packets}
-        # Reuse and collectives that a GPU waits for, last-stage flows with time, acknowledgements.
+        # Reuse and collectives that a GPU waits for, last-stage flows with slack, acknowledgements.
         assert {1, 4, 7} <= levels
         result = serve("mfs", 1, work, with_poisson_arrivals(work.requests, 20, 1), rack, stamper, lambda _: None)
         assert result.summary.requests == 4

@@ -13,6 +13,7 @@ import pytest
 
 from mfs_eval.errors import EvaluationError
 from mfs_eval.runner import run_all
+from tests.support.controller import eventually
 
 WITHIN_S = 30.0
 SLEEPING = """
@@ -80,11 +81,3 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals) -
     finally:
         parent.kill()
         parent.wait()
-
-
-def eventually(condition: object) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
