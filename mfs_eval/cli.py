@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from host_agent.command_line import LazyGroup
-from mfs_eval import options
+from mfs_eval import defaults, options
 
 STUDIES = {
     "tables": "mfs_eval.studies.tables:tables",
@@ -34,9 +34,9 @@ BENCHMARKS = {
 @click.command(short_help="Compare policies on a small testbed, packet by packet.")
 @options.out_folder("out/demo", "report.html and results.json")
 @options.SCENARIOS
-@click.option("--policy", "policies", multiple=True, help="Policy to run, by name or as FILE.toml; may be repeated.")
+@options.policies()
 @options.TRACE
-@options.requests(180)
+@options.requests(defaults.DEMO_REQUESTS)
 @options.seeds("1")
 @options.JOBS
 @click.option(
@@ -78,8 +78,8 @@ def demo(
 )
 @options.request_rates("Instead of the scenario's rates.")
 @options.seeds("1-10")
-@options.requests(120)
-@options.scale(2000)
+@options.requests(defaults.ABLATION_REQUESTS)
+@options.scale(defaults.ABLATION_SCALE)
 @options.JOBS
 def ablate(
     out: Path,
@@ -100,7 +100,7 @@ def ablate(
     from mfs_eval.studies.ablation import run_ablation
 
     chosen_loads = [float(load) for load in loads]
-    run_ablation(out, scenarios, variants, chosen_loads, request_rates, seeds, requests, scale, jobs)
+    run_ablation(out, seeds, scenarios, variants, chosen_loads, request_rates, requests, scale, jobs)
 
 
 @click.group(cls=LazyGroup, table=STUDIES, short_help="Studies behind the documentation.")

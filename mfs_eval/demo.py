@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mfs_eval.defaults import DEMO_REQUESTS
 from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.testbed import ORDERS, RunSettings
@@ -23,8 +24,6 @@ from mfs_eval.setup.scenario import DEMO_SCENARIOS, Scenario, scenario_named
 from mfs_eval.setup.workload import Workload, select, workload
 from p4src import artifact
 
-REQUESTS = 180
-"""Requests of a run by default."""
 POLICIES = ("fifo", "sjf", "edf", "static", "static-reuse", "mfs")
 """Policies that are compared by default; ``static-reuse`` is the strongest baseline."""
 
@@ -46,7 +45,7 @@ def run_demo(
     scenarios: Sequence[str] = (),
     policies: Sequence[str] = (),
     trace: Path | None = None,
-    requests: int = REQUESTS,
+    requests: int = DEMO_REQUESTS,
     seeds: Sequence[int] = (1,),
     jobs: int | None = None,
     order: str = ORDERS[0],

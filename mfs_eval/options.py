@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,31 @@ def seeds(default: str) -> Option:
         default=default,
         show_default=True,
         help="Seeds of the runs, such as 1-10 or 3,7; every policy gets the same.",
+    )
+
+
+def policies(default: Sequence[str] = ()) -> Option:
+    """``--policy``, which may be repeated."""
+    return click.option(
+        "--policy",
+        "policies",
+        multiple=True,
+        default=default,
+        show_default=bool(default),
+        help="Policy to run, by name or as FILE.toml; may be repeated.",
+    )
+
+
+def request_rates_per_gpu(default: Sequence[float] = ()) -> Option:
+    """``--request-rate-per-gpu``, which may be repeated."""
+    return click.option(
+        "--request-rate-per-gpu",
+        "rates_per_gpu",
+        type=Positive(1e-6, 1e6),
+        multiple=True,
+        default=default,
+        show_default=bool(default),
+        help="Requests per second and GPU; may be repeated." + ("" if default else " By default those of each case."),
     )
 
 

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mfs_eval import options
-from mfs_eval.flow_level.cases import REQUESTS, SERVERS, case_named
+from mfs_eval.defaults import SWEEP_REQUESTS, SWEEP_SERVERS
+from mfs_eval.flow_level.cases import case_named
 from mfs_eval.flow_level.data_centre import GPUS_PER_SERVER
 from mfs_eval.flow_level.experiment import play
 from mfs_eval.flow_level.variants import variant_named
@@ -51,7 +52,7 @@ def measure(variant: str, sizes: tuple[int, ...]) -> Iterator[Speed]:
     """Measure each of ``sizes`` in turn, after a run that compiles what is compiled."""
     _play(variant, sizes[0], 6)
     for servers in sizes:
-        yield _play(variant, servers, REQUESTS * servers // SERVERS)
+        yield _play(variant, servers, SWEEP_REQUESTS * servers // SWEEP_SERVERS)
 
 
 def _play(variant: str, servers: int, count: int) -> Speed:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mfs_eval.defaults import SWEEP_REQUESTS, SWEEP_SERVERS
 from mfs_eval.errors import EvaluationError
 from mfs_eval.flow_level.data_centre import NIC_BITS_PER_SECOND, NICS_PER_SERVER, PACKED, data_centre
 from mfs_eval.flow_level.experiment import flow_workload
@@ -17,8 +18,6 @@ from mfs_eval.serving.trace import SAMPLE_PATH, Request, load_trace
 from mfs_eval.setup.scenario import Scenario
 from mfs_eval.setup.workload import Workload
 
-SERVERS = 256
-REQUESTS = 1_536
 WARM_SHARE = 1 / 3
 """Of the requests, 512 of 1,536 by default: they do not count."""
 SERVED_BEFORE = 1_000
@@ -50,7 +49,7 @@ class Case:
     sequence_parallel: bool = False
     rates_per_gpu: tuple[float, ...] = (1.0,)
 
-    def scenario(self, servers: int = SERVERS, layout: str = PACKED) -> Scenario:
+    def scenario(self, servers: int = SWEEP_SERVERS, layout: str = PACKED) -> Scenario:
         """The case on so many servers; its rates are requests per second."""
         cluster = data_centre(servers, self.servers_per_unit, layout)
         gpus = cluster.servers * cluster.gpus_per_server
@@ -66,7 +65,7 @@ class Case:
             sequence_parallel=self.sequence_parallel,
         )
 
-    def fabric(self, servers: int = SERVERS, oversubscription: int = 1) -> FatTree:
+    def fabric(self, servers: int = SWEEP_SERVERS, oversubscription: int = 1) -> FatTree:
         """Its fat-tree: an edge switch for every unit, and one for as many decode servers."""
         cluster = data_centre(servers, self.servers_per_unit)
         return FatTree(
@@ -111,7 +110,7 @@ def case_named(name: str) -> Case:
 
 
 def case_workload(
-    case: Case, servers: int = SERVERS, count: int = REQUESTS, seed: int = 1, trace: Path | None = None
+    case: Case, servers: int = SWEEP_SERVERS, count: int = SWEEP_REQUESTS, seed: int = 1, trace: Path | None = None
 ) -> Workload:
     """``count`` requests of ``case``, routed by cache and load; objectives are measured on the 1:1 fabric.
 

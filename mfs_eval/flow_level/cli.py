@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from host_agent.command_line import Positive
-from mfs_eval import options
+from mfs_eval import defaults, options
 
 DEFAULT_VARIANTS = (
     "fifo",
@@ -27,13 +27,7 @@ DEFAULT_VARIANTS = (
 @options.out_folder("out/sweep", "sweep.csv and the pictures; rerun to resume")
 @click.option("--case", "cases", multiple=True, help="Model and prompts; may be repeated. By default all.")
 @click.option("--variant", "variants", multiple=True, help="Policy and who follows it; may be repeated.")
-@click.option(
-    "--request-rate-per-gpu",
-    "rates",
-    type=Positive(1e-6, 1e6),
-    multiple=True,
-    help="Requests per second and GPU; may be repeated. By default those of each case.",
-)
+@options.request_rates_per_gpu()
 @click.option(
     "--oversubscription",
     "oversubscriptions",
@@ -71,11 +65,11 @@ DEFAULT_VARIANTS = (
 @click.option(
     "--servers",
     type=click.IntRange(min=1),
-    default=256,
+    default=defaults.SWEEP_SERVERS,
     show_default=True,
     help="Servers, each with 8 GPUs and 8 network interfaces.",
 )
-@options.requests(1536, minimum=3)
+@options.requests(defaults.SWEEP_REQUESTS, minimum=3)
 @options.seeds("1-3")
 @options.TRACE
 @options.JOBS
@@ -83,7 +77,7 @@ def sweep(
     out: Path,
     cases: tuple[str, ...],
     variants: tuple[str, ...],
-    rates: tuple[float, ...],
+    rates_per_gpu: tuple[float, ...],
     oversubscriptions: tuple[int, ...],
     factors: tuple[float, ...],
     layouts: tuple[str, ...],
@@ -107,7 +101,7 @@ def sweep(
         cases=cases or tuple(CASES),
         variants=variants or DEFAULT_VARIANTS,
         seeds=seeds,
-        rates_per_gpu=rates,
+        rates_per_gpu=rates_per_gpu,
         oversubscriptions=oversubscriptions,
         slo_factors=factors,
         layouts=layouts,

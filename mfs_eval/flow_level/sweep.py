@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mfs_eval.flow_level.cases import REQUESTS, SERVERS, WARM_SHARE, case_named, case_workload, with_slo_factor
+from mfs_eval.defaults import SWEEP_REQUESTS, SWEEP_SERVERS
+from mfs_eval.flow_level.cases import WARM_SHARE, case_named, case_workload, with_slo_factor
 from mfs_eval.flow_level.data_centre import PACKED
 from mfs_eval.flow_level.experiment import play
 from mfs_eval.flow_level.sweep_rows import FILE, Row
@@ -50,8 +51,8 @@ class Grid:
     slo_factors: tuple[float, ...] = (SLO_FACTOR,)
     layouts: tuple[str, ...] = (PACKED,)
     tenants: tuple[str, ...] = (ALIKE,)
-    servers: int = SERVERS
-    requests: int = REQUESTS
+    servers: int = SWEEP_SERVERS
+    requests: int = SWEEP_REQUESTS
     trace: Path | None = None
 
     def points(self) -> Iterator[Point]:

@@ -11,14 +11,7 @@ from mfs_eval import options
 
 
 @click.command(short_help="Compare policies over real sockets (Linux, root).")
-@click.option(
-    "--policy",
-    "policies",
-    multiple=True,
-    default=("fifo", "mfs"),
-    show_default=True,
-    help="Policy to run, as in mfs ctrl; may be repeated.",
-)
+@options.policies(("fifo", "mfs"))
 @click.option("--requests", type=click.IntRange(5, 1000), default=80, show_default=True, help="Requests per run.")
 @click.option(
     "--request-rate",

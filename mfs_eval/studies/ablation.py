@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mfs_eval.defaults import ABLATION_REQUESTS, ABLATION_SCALE
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.results import plots
 from mfs_eval.results.output import check_writable, write_atomically, writing
@@ -21,14 +22,6 @@ from mfs_eval.setup.workload import Workload, select, workload
 from mfs_eval.studies.ablation_lines import LEGEND, counts_all_requests, lines, print_table
 from mfs_eval.studies.ablation_rows import FILE, Row, row_of
 from p4src import artifact
-
-REQUESTS = 120
-"""Requests of a run by default."""
-SEEDS = tuple(range(1, 11))
-"""Seeds by default."""
-SCALE = 2000
-"""Default divisor of rates and bytes. At 8,000, the scale of the demo, a collective is six packets, and one packet of a
-lower level that is on the wire when it starts costs it a sixth; at 2,000 it costs a twenty-fourth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +38,13 @@ class Cell:
 
 def run_ablation(
     out: Path,
+    seeds: Sequence[int],
     scenarios: Sequence[str] = (),
     variants: Sequence[str] = (),
     loads: Sequence[float] = (),
     request_rates: Sequence[float] = (),
-    seeds: Sequence[int] = SEEDS,
-    requests: int = REQUESTS,
-    scale: int = SCALE,
+    requests: int = ABLATION_REQUESTS,
+    scale: int = ABLATION_SCALE,
     jobs: int | None = None,
     console: Console | None = None,
 ) -> list[Row]:
@@ -59,11 +52,11 @@ def run_ablation(
 
     Args:
         out: folder; it is created if it does not exist.
+        seeds: the same for all variants.
         scenarios: by name; empty for all.
         variants: by name; empty for all.
         loads: members of :data:`~mfs_eval.setup.scenario.LOADS`.
         request_rates: requests per second. Without rates and loads, each scenario runs at its own rates.
-        seeds: the same for all variants.
         requests: requests per run.
         scale: divisor of rates and bytes, instead of the scenarios' own.
         jobs: number of processes; None for one per core.

@@ -14,7 +14,7 @@ from statistics import fmean
 
 import click
 
-from mfs_eval import options
+from mfs_eval import defaults, options
 from mfs_eval.flow_level.deep_queues import BufferedRacks, DeepQueues
 from mfs_eval.flow_level.experiment import flow_workload, play
 from mfs_eval.flow_level.fabric import Fabric, racks_of
@@ -28,7 +28,6 @@ from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.scenario import Scenario, scenario_named
 from mfs_eval.setup.variants import variant_named
 from mfs_eval.setup.workload import select, workload
-from mfs_eval.studies.ablation import REQUESTS, SCALE
 from mfs_eval.studies.ablation_rows import Row
 
 COMPARED = (
@@ -145,8 +144,8 @@ def _means(runs: Sequence[Served]) -> tuple[float, float, float]:
 )
 @options.request_rates("By default a low one and two of the scenario's.")
 @options.seeds("11-13")
-@options.requests(REQUESTS)
-@options.scale(SCALE)
+@options.requests(defaults.ABLATION_REQUESTS)
+@options.scale(defaults.ABLATION_SCALE)
 @click.option("--deep/--shallow", default=True, help="Whether flows also queue in switches, as scaled packets do.")
 @click.option(
     "--rows",

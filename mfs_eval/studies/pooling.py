@@ -13,10 +13,10 @@ from statistics import fmean
 import click
 import numpy as np
 
-from host_agent.command_line import Positive
 from mfs_eval import options
+from mfs_eval.defaults import SWEEP_SERVERS
 from mfs_eval.errors import ServingError
-from mfs_eval.flow_level.cases import SERVERS, WARM_SHARE, Case, case_named, case_requests
+from mfs_eval.flow_level.cases import WARM_SHARE, Case, case_named, case_requests
 from mfs_eval.flow_level.data_centre import GPUS_PER_SERVER
 from mfs_eval.flow_level.experiment import alone_on, play
 from mfs_eval.flow_level.variants import variant_named
@@ -78,21 +78,17 @@ def _shifted(placements: Mapping[int, Placement], first: int) -> dict[int, Place
 
 @click.command(short_help="What one router over all prefill units is worth.")
 @click.option("--case", "name", default="dbrx-conversation", show_default=True, help="Model and prompts.")
+@options.request_rates_per_gpu((0.65,))
 @click.option(
-    "--request-rate-per-gpu",
-    "rate_per_gpu",
-    type=Positive(1e-6, 1e6),
-    default=0.65,
-    show_default=True,
-    help="Requests per second and GPU.",
+    "--servers", type=click.IntRange(min=8), default=SWEEP_SERVERS, show_default=True, help="Servers of 8 GPUs."
 )
-@click.option("--servers", type=click.IntRange(min=8), default=SERVERS, show_default=True, help="Servers of 8 GPUs.")
 @click.option("--groups", type=click.IntRange(min=2), default=8, show_default=True, help="Groups of units.")
 @options.seeds("1")
-def pooling(name: str, rate_per_gpu: float, servers: int, groups: int, seeds: tuple[int, ...]) -> None:
+def pooling(name: str, rates_per_gpu: tuple[float, ...], servers: int, groups: int, seeds: tuple[int, ...]) -> None:
     """Print attainment without contention under one router and under several: the mean over seeds."""
     case = case_named(name)
-    for count, dealing in ((1, "in turn"), *((groups, dealing) for dealing in DEALINGS)):
-        share = fmean(ceiling(case, servers, rate_per_gpu, seed, count, dealing) for seed in seeds)
-        what = "one router" if count == 1 else f"{count} routers, requests dealt {dealing}"
-        click.echo(f"{what}: {100 * share:.0f} % in time")
+    for rate in rates_per_gpu:
+        for count, dealing in ((1, "in turn"), *((groups, dealing) for dealing in DEALINGS)):
+            share = fmean(ceiling(case, servers, rate, seed, count, dealing) for seed in seeds)
+            what = "one router" if count == 1 else f"{count} routers, requests dealt {dealing}"
+            click.echo(f"{rate:g} requests/s per GPU, {what}: {100 * share:.0f} % in time")

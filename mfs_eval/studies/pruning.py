@@ -32,14 +32,7 @@ def variants(budgets: tuple[float, ...], hopeless: bool) -> Iterator[tuple[str, 
 
 @click.command(short_help="What giving up hopeless requests is worth.")
 @options.SCENARIOS
-@click.option(
-    "--policy",
-    "policies",
-    multiple=True,
-    default=("mfs", "static", "fifo"),
-    show_default=True,
-    help="Policy to run, by name or as FILE.toml; may be repeated.",
-)
+@options.policies(("mfs", "static", "fifo"))
 @click.option(
     "--budget",
     "budgets",

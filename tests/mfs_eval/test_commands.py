@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from mfs_ctrl.cli import INTERRUPTED, mfs
-from mfs_eval.cli import BENCHMARKS, STUDIES, bench, study
+from mfs_eval.cli import BENCHMARKS, STUDIES, ablate, bench, demo, study
+from mfs_eval.packet_level.testbed import ORDERS
+from mfs_eval.setup.scenario import LOADS
 from tests.support.cli import started
 from tests.support.controller import eventually
 
@@ -33,6 +35,16 @@ def test_every_option_is_explained(command: tuple[str, str]) -> None:
     assert found is not None
     assert found.help
     assert [one.name for one in found.params if isinstance(one, click.Option) and not one.help] == []
+
+
+def test_choices_are_those_of_the_code() -> None:
+    choices = {
+        option.name: tuple(option.type.choices)
+        for command in (demo, ablate)
+        for option in command.params
+        if isinstance(option.type, click.Choice)
+    }
+    assert choices == {"order": ORDERS, "loads": tuple(map(str, LOADS))}
 
 
 def test_ctrl_c_ends_a_command_in_one_line(tmp_path: Path) -> None:
