@@ -104,7 +104,7 @@ def run_demo(
     with writing(out):
         results.write(numbers)
         report.write(results, pictures)
-    _print_tables(results, console)
+    print_tables(results, console)
     # Not wrapped at the width of the terminal: paths are to be copied.
     console.print(f"Pictures: {pictures}   Numbers: {numbers}", highlight=False, soft_wrap=True)
     return results
@@ -138,11 +138,12 @@ def _description(scenario: Scenario) -> str:
     )
 
 
-def _print_tables(results: Results, console: Console) -> None:
+def print_tables(results: Results, console: Console) -> None:
+    """Print a table for each scenario and request rate, and a legend."""
     for scenario, rate in dict.fromkeys((one.scenario, one.request_rate) for one in results.runs):
         title = f"{scenario}, {rate:g} requests per second"
         table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-        table.add_column("policy")
+        table.add_column("policy", overflow="fold")
         for heading in report.HEADINGS:
             table.add_column(heading, justify="right")
         for name, cells in report.rows(results.runs, scenario, rate):

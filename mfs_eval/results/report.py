@@ -22,7 +22,7 @@ COLUMNS: tuple[tuple[str, str, str, float], ...] = (
     ("ttft_p99_s", "p99", "{:.0f}", 1000),
     ("collective_completion_mean_s", "collective", "{:.1f}", 1000),
     ("p2d_earliness_mean_s", "early", "{:.0f}", 1000),
-    ("network_share", "network", "{:.0%}", 1),
+    ("network_share", "wait", "{:.0%}", 1),
     ("packets", "packets", "{:,.0f}", 1),
     ("packets_lost", "lost", "{:.0f}", 1),
     ("packets_reordered", "reordered", "{:.0f}", 1),
@@ -31,10 +31,10 @@ COLUMNS: tuple[tuple[str, str, str, float], ...] = (
 
 LEGEND = (
     "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request alone in the "
-    "cluster, with the 95 % interval that the number of requests gives. TTFT: mean, median, 99th percentile. "
+    "cluster, with a 95 % interval from the number of requests. TTFT: mean, median, 99th percentile. "
     "Collective: mean time of a step's all-to-all. Early: mean time from the last KV byte's arrival to the deadline. "
-    "Network: share of TTFT spent waiting for flows, queueing for the GPUs not counted. Packets: through the compiled "
-    "program, acknowledgements included; lost in queues; arrived after a later one of their flow."
+    "Wait: share of TTFT spent waiting for flows, queueing for the GPUs not counted. Packets: through the compiled "
+    "program, acknowledgements included. Lost: in queues. Reordered: arrived after a later packet of the same flow."
 )
 HEADINGS = tuple(heading for _, heading, _, _ in COLUMNS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import warnings
@@ -11,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mfs_ctrl import cli
+from mfs_eval.demo import POLICIES, print_tables
 from mfs_eval.results import plots, report
 from mfs_eval.results.schema import Occupancy, Results, Run, TunerPoint, read
 from mfs_eval.serving.trace import SAMPLE_PATH
@@ -212,6 +215,15 @@ def test_a_report_shows_what_there_is(tmp_path: Path, runs: list[Run], figures: 
     assert html.count("<svg") == figures
     assert html.count("12,345") == len(runs)
     assert "&lt;mine&gt; &amp; yours" in html
+
+
+def test_tables_fit_a_terminal_of_80_columns() -> None:
+    runs = [made_up(policy=policy, ttft_p99_s=1.857, p2d_earliness_mean_s=-0.473) for policy in POLICIES]
+    console = Console(file=io.StringIO(), width=80)
+    print_tables(Results(settings={}, runs=runs), console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in printed
+    assert [line.split()[0] for line in printed.splitlines()[2:8]] == list(POLICIES)
 
 
 def test_results_survive_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
