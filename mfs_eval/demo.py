@@ -11,14 +11,15 @@ from rich.table import Table
 
 from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.testbed import ORDERS, RunSettings
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results import report
 from mfs_eval.results.output import check_writable, writing
 from mfs_eval.results.schema import Results, Run
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.policies import POLICIES
+from mfs_eval.setup.run_settings import ORDERS, ControlSettings, RunSettings
 from mfs_eval.setup.scenario import DEMO_SCENARIOS, Scenario, scenario_named
-from mfs_eval.setup.workload import Workload, select, workload
+from mfs_eval.setup.workload import Workload, select
 from mfs_eval.workers import workers
 from p4src import artifact
 
@@ -101,7 +102,7 @@ def run_demo(
 
 def play(point: Point) -> Run:
     """One run of the grid."""
-    settings = RunSettings(order=point.order)
+    settings = RunSettings(control=ControlSettings(order=point.order))
     return run(scenario_named(point.scenario), point.work, point.policy, point.request_rate, point.seed, settings)
 
 

@@ -102,7 +102,7 @@ def play(
     requests = with_poisson_arrivals(work.requests, request_rate, seed)
     network: FlowNetwork | IdealNetwork
     if variant.policy == CEILING:
-        network = alone_on(fabric)
+        network = uncontended_on(fabric)
     else:
         chosen = variant.rules or policy_for(variant.policy, scenario, work, requests[:SURVEYED])
         if variant.drop_budget is not None:
@@ -156,7 +156,7 @@ def objective_ns(record: RequestRecord) -> int:
     return record.deadline_ns - record.arrival_ns
 
 
-def alone_on(fabric: Fabric) -> IdealNetwork:
+def uncontended_on(fabric: Fabric) -> IdealNetwork:
     """The network in which each flow has its path for itself: the fabric's slowest rate, one switch on the way.
 
     But for the flows of one collective from one host, which share its NIC whatever the order.

@@ -2,7 +2,7 @@
 
 Who ranks, and what they know, is a setting: hosts order at their NICs, switches at every further link. The level of a
 flow at a link is that of :func:`host_agent.protocol.level.decide` over the policy's rules, ratcheted as in hosts and
-switches, and is decided anew where a flow starts, where its batch advances, and every ``rerank_ns`` else.
+switches, and is decided anew where a flow starts, where its batch advances, and every ``rerank_interval_ns`` else.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class FlowSettings:
         switch_delay_ns: after this time switches do; None: they know what the stamps of a flow's sender tell, no more.
         deep_queues: switches serve flows of a level one after the other, as queues do that hold whole flows; else their
             flows share alike.
-        rerank_ns: time between rankings of all flows.
+        rerank_interval_ns: time between rankings of all flows.
         load_error: the load that urgencies are reckoned with is the true one times this.
         paced_share: None, or: last-stage flows are sent at the least rate that brings their request there after this
             share of their slack (Karuna's minimal rate; a little below 1 so that they are not late by rounding).
@@ -61,12 +61,12 @@ class FlowSettings:
     progress_delay_ns: int = 0
     switch_delay_ns: int | None = 0
     deep_queues: bool = False
-    rerank_ns: int = 1_000_000
+    rerank_interval_ns: int = 1_000_000
     load_error: float = 1.0
     paced_share: float | None = None
 
     def __post_init__(self) -> None:
-        if self.rerank_ns < 1 or min(self.progress_delay_ns, self.switch_delay_ns or 0) < 0:
+        if self.rerank_interval_ns < 1 or min(self.progress_delay_ns, self.switch_delay_ns or 0) < 0:
             raise ServingError("flows are ranked at intervals above 0, and news of progress takes no negative time")
         if self.switches not in SWITCHES:
             raise ServingError(f"switches do one of {', '.join(SWITCHES)}, not {self.switches!r}")
@@ -290,7 +290,7 @@ class FlowNetwork:
         )
         if self._moving and not self._ticking:
             self._ticking = True
-            interval_ns = self._settings.rerank_ns
+            interval_ns = self._settings.rerank_interval_ns
             self.call_at((self.now_ns // interval_ns + 1) * interval_ns, self._tick)
 
     def _rank(self) -> None:
@@ -332,7 +332,7 @@ class FlowNetwork:
         # Flows that start later set it again.
         self._ticking = len(flows) > 0
         if self._ticking:
-            self.call_at(self.now_ns + self._settings.rerank_ns, self._tick)
+            self.call_at(self.now_ns + self._settings.rerank_interval_ns, self._tick)
 
     def _measure(self, flows: Ints) -> None:
         assert self._loads is not None

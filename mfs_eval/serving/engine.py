@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from mfs_eval.errors import ServingError
-from mfs_eval.serving.admission import hopeless_last
+from mfs_eval.serving.admission import defer_infeasible
 from mfs_eval.serving.batching import Job, form_batch
 from mfs_eval.serving.metrics import RequestRecord
 from mfs_eval.serving.network_interface import Network
@@ -123,8 +123,8 @@ class Serving:
             self._begin_batch(unit)
 
     def _begin_batch(self, unit: int) -> None:
-        if self._config.hopeless_last:
-            hopeless_last(self._config, self._queues[unit], self._network.now_ns)
+        if self._config.defer_infeasible:
+            defer_infeasible(self._config, self._queues[unit], self._network.now_ns)
         chunks = form_batch(self._queues[unit], self._config.batch_tokens)
         if not chunks:
             self._running[unit] = None

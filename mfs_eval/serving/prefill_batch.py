@@ -52,7 +52,8 @@ class ServingConfig:
             attention (tensor parallelism within a server); 0: all of the unit. They take turns by the request's index.
         sequence_parallel: sequences are spread over the unit's servers, so keys and values are gathered in each layer.
         laxity_deadlines: flows have the deadlines of a clairvoyant, see :mod:`mfs_eval.serving.laxity`.
-        hopeless_last: requests that cannot be in time any more are computed after all others (:mod:`.hopeless`).
+        defer_infeasible: whether requests that can no longer be in time are computed after all others
+            (:mod:`mfs_eval.serving.admission`).
         compute_estimate: what schedulers are told that computing takes is the truth times this.
     """
 
@@ -68,7 +69,7 @@ class ServingConfig:
     kv_nics: int = 0
     sequence_parallel: bool = False
     laxity_deadlines: bool = False
-    hopeless_last: bool = False
+    defer_infeasible: bool = False
     compute_estimate: float = 1.0
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mfs_eval.packet_level.experiment import run
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results import plots
 from mfs_eval.results.ablation_rows import Key, Row, RowFile, row_of
 from mfs_eval.results.output import check_writable, writing
@@ -20,7 +21,7 @@ from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.policies import CEILING
 from mfs_eval.setup.scenario import LOADS, SCENARIOS, Scenario, scenario_named
 from mfs_eval.setup.variants import FLOOR, FULL, VARIANTS, Variant, variant_named
-from mfs_eval.setup.workload import Workload, select, workload
+from mfs_eval.setup.workload import Workload, select
 from mfs_eval.workers import workers
 from p4src import artifact
 
@@ -190,7 +191,7 @@ def lines(rows: Iterable[Row], rate: float) -> list[Line]:
 
 def _counts_all(variant: str) -> bool:
     """Whether all requests count: where only bystanders do, attainment is not to be seen beside that of the rest."""
-    return variant in VARIANTS and VARIANTS[variant].settings.bystanders_of is None
+    return variant in VARIANTS and VARIANTS[variant].settings.adversary.unaffected_by is None
 
 
 def _asked_rates(scenario: Scenario, loads: Sequence[float], rates: Sequence[float]) -> dict[float, float | None]:

@@ -10,11 +10,11 @@ import click
 
 from mfs_ctrl.cli import reporting_errors
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.testbed import RunSettings
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.serving.costs import LLAMA3_8B
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
+from mfs_eval.setup.run_settings import PruningSettings, RunSettings
 from mfs_eval.setup.scenario import SCENARIOS, scenario_named
-from mfs_eval.setup.workload import workload
 
 OVERLOAD = slice(1, 3)
 """Of a scenario's rates: where fair sharing attains about 40 % and 20 %."""
@@ -26,9 +26,9 @@ def variants(budgets: tuple[float, ...], hopeless: bool) -> Iterator[tuple[str, 
     With ``hopeless`` in all of them hopeless requests are last in the compute queue, as "+q" says.
     """
     mark = "+q" if hopeless else ""
-    yield "off" + mark, RunSettings(drop_hopeless=hopeless)
+    yield "off" + mark, RunSettings(pruning=PruningSettings(defer_infeasible=hopeless))
     for budget in budgets:
-        yield f"{budget:g}{mark}", RunSettings(prune=True, drop_budget=budget, drop_hopeless=hopeless)
+        yield f"{budget:g}{mark}", RunSettings(pruning=PruningSettings(budget, hopeless))
 
 
 @click.command()

@@ -24,7 +24,7 @@ SHOWN = 10
 
 
 def recover(seed: int, ticks: int = TICKS) -> dict[str, list[LoopPoint]]:
-    """The ticks from each of :data:`STARTS`. Raises as :func:`~mfs_eval.packet_level.testbed.rack_of`."""
+    """The ticks from each of :data:`STARTS`. Raises as :func:`~mfs_eval.packet_level.testbed.open_testbed_on`."""
     runs = {}
     for name, first in STARTS.items():
         with tuner_loop(first, seed=seed) as loop:

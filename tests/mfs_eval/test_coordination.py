@@ -18,7 +18,6 @@ from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.hosts.agent import Agent
 from mfs_eval.packet_level.hosts.transport import Segment
 from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
-from mfs_eval.packet_level.testbed import RunSettings
 from mfs_eval.serving.cluster import Cluster
 from mfs_eval.serving.coordination import Coordination, ports
 from mfs_eval.serving.engine import Serving
@@ -27,6 +26,7 @@ from mfs_eval.serving.network_interface import FlowSpec
 from mfs_eval.serving.placement import place
 from mfs_eval.serving.prefill_batch import ServingConfig
 from mfs_eval.serving.trace import Request, block_count
+from mfs_eval.setup.run_settings import ControlSettings, PruningSettings, RunSettings
 from tests.mfs_eval.test_experiment import RATE, TINY, play, work
 from tests.mfs_eval.test_serving import SLOW_GPU
 from tests.mfs_eval.test_serving import TINY as TINY_MODEL
@@ -175,17 +175,19 @@ def test_every_policy_gives_up_late_flows_when_requests_are_pruned() -> None:
 @pytest.mark.parametrize("name", ["mfs", "fifo"])
 def test_pruning_through_the_whole_rack(name: str) -> None:
     """Far too many at once: some are given up, all are served in the end, and the scavenger's queue is used."""
-    settings = RunSettings(prune=True, drop_budget=1.0, sample_ns=2_000_000, tick_ns=100_000_000)
+    settings = RunSettings(
+        control=ControlSettings(sample_ns=2_000_000, tick_ns=100_000_000), pruning=PruningSettings(drop_budget=1.0)
+    )
     one = run(TINY, work(), name, 20 * RATE, 1, settings)
     assert 0 < one.requests_pruned <= len(work().requests)
     assert len(one.ttft_s) == one.requests
     assert any(sample.bytes_by_level[SCAVENGER] for sample in one.occupancy)
-    assert play(name, settings=RunSettings(prune=True, drop_budget=0.0)).requests_pruned == 0
+    assert play(name, settings=RunSettings(pruning=PruningSettings(drop_budget=0.0))).requests_pruned == 0
 
 
 def test_budgets_that_are_no_shares_are_refused() -> None:
     with pytest.raises(ValueError, match="drop_budget"):
-        RunSettings(drop_budget=1.1)
+        PruningSettings(drop_budget=1.1)
 
 
 def test_hosts_let_others_pass_a_pruned_request_until_it_returns() -> None:

@@ -17,12 +17,13 @@ from mfs_ctrl.writer import EPOCHS
 from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level import testbed
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.testbed import RunSettings
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results.schema import Results, ResultsError, Run, read
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.policies import POLICIES, policy_for
+from mfs_eval.setup.run_settings import ControlSettings, PortSettings, RunSettings
 from mfs_eval.setup.scenario import SCENARIOS, scenario_named
-from mfs_eval.setup.workload import Workload, workload
+from mfs_eval.setup.workload import Workload
 from p4src import artifact
 
 REQUESTS = 8
@@ -76,7 +77,9 @@ def test_every_policy_serves_all_requests(policy: str) -> None:
 
 def test_levels_in_use_are_those_of_the_policy() -> None:
     def used(policy: str) -> set[int]:
-        samples = play(policy, settings=RunSettings(sample_ns=2_000_000, tick_ns=100_000_000)).occupancy
+        samples = play(
+            policy, settings=RunSettings(control=ControlSettings(sample_ns=2_000_000, tick_ns=100_000_000))
+        ).occupancy
         return {level for sample in samples for level, held in enumerate(sample.bytes_by_level) if held}
 
     assert used("fifo") == {1}
@@ -104,10 +107,10 @@ def test_the_switch_holds_what_the_controller_wrote(policy: str, monkeypatch: py
 
     work()  # its objectives are measured under a controller of their own
     monkeypatch.setattr(testbed, "Controller", Watched)
-    play(policy, settings=RunSettings(tick_ns=500_000_000))
+    play(policy, settings=RunSettings(control=ControlSettings(tick_ns=500_000_000)))
     [(state, rules, biases)] = seen
-    settings = RunSettings()
-    parameters = SwitchParameters(queue_bytes=settings.queue_bytes, guaranteed_share=float(settings.guaranteed_share))
+    ports = PortSettings()
+    parameters = SwitchParameters(queue_bytes=ports.queue_bytes, guaranteed_share=float(ports.guaranteed_share))
     assert set(base_entities(TINY.tors[0], parameters, biases)) <= state
     rows = {entity for entity in state if isinstance(entity, TableEntry) and entity.table == "rmlq"}
     wanted = policy_rows(rules, TINY.tors[0], parameters)

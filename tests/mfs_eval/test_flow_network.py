@@ -241,7 +241,7 @@ def test_settings_that_cannot_be() -> None:
     with pytest.raises(ServingError, match="switches do one of"):
         FlowSettings(switches="none")
     with pytest.raises(ServingError, match="above 0"):
-        FlowSettings(rerank_ns=0)
+        FlowSettings(rerank_interval_ns=0)
     network = FlowNetwork(RACK, policy.fifo().rules)
     network.run(5)
     with pytest.raises(ServingError, match="5 ns already"):

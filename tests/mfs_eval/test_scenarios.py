@@ -20,14 +20,16 @@ from mfs_ctrl.policy import policy
 from mfs_ctrl.policy.tuner import EVIDENCE_CELLS
 from mfs_eval.demo import run_demo
 from mfs_eval.errors import ServingError
-from mfs_eval.packet_level.testbed import RunSettings, rack
+from mfs_eval.packet_level.low_load import workload
+from mfs_eval.packet_level.testbed import open_testbed
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.ideal_network import IdealNetwork
 from mfs_eval.serving.placement import HotPrefixes, Placement, place
 from mfs_eval.serving.prefix_cache import Reuse
 from mfs_eval.serving.trace import SAMPLE_PATH, Request, load_trace, with_poisson_arrivals
+from mfs_eval.setup.run_settings import ControlSettings, RunSettings
 from mfs_eval.setup.scenario import DEMO_SCENARIOS, SCENARIOS, Scenario, scenario_named
-from mfs_eval.setup.workload import select, workload
+from mfs_eval.setup.workload import select
 from p4src.artifact import load
 
 REQUESTS = 40
@@ -216,7 +218,7 @@ def test_a_run_over_two_switches_is_stamped_and_counted_on_both() -> None:
     scenario = replace(scenario_named("uplink-4"), scale=60_000, layers_per_step=8)
     work = workload(scenario, TRACE, 6)
     requests = with_poisson_arrivals(work.requests, 20.0, seed=1)
-    with rack(scenario, policy.mfs(), RunSettings(sample_ns=NS_PER_S)) as racks:
+    with open_testbed(scenario, policy.mfs(), RunSettings(control=ControlSettings(sample_ns=NS_PER_S))) as racks:
         serving = Serving(scenario.serving, racks.serving_network, requests, work.slo_ns, work.placements)
         serving.start()
         racks.serving_network.run()

@@ -11,7 +11,8 @@ from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage, Stamp
 from mfs_ctrl.policy import policy
 from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
-from mfs_eval.packet_level.testbed import Rack, RunSettings, rack
+from mfs_eval.packet_level.testbed import Testbed, open_testbed
+from mfs_eval.setup.run_settings import AdversarySettings, ControlSettings, HostSettings, RunSettings
 from mfs_eval.setup.scenario import SCENARIOS
 
 SECOND_NS = 1_000_000_000
@@ -36,7 +37,7 @@ def promoted_at_ns(settings: RunSettings) -> tuple[int, set[int]]:
     """
     risen: list[int] = []
     batches: set[int] = set()
-    with rack(SMALL, policy.mfs(), settings) as built:
+    with open_testbed(SMALL, policy.mfs(), settings) as built:
         network = built.network
         port = network.switches[0].ports[OWN + 1]
 
@@ -61,14 +62,14 @@ def test_without_progress_in_the_switch_a_remote_sender_promotes_after_the_delay
     assert shown == {1}
     assert 20 * MS_NS < tracked_ns < 23 * MS_NS, "an acknowledgement shows it, at once"
     for delay_ns in (0, 10 * MS_NS, 50 * MS_NS):
-        late_ns, shown = promoted_at_ns(RunSettings(progress_delay_ns=delay_ns))
+        late_ns, shown = promoted_at_ns(RunSettings(control=ControlSettings(progress_delay_ns=delay_ns)))
         assert shown == {0}, "the switch has no batch to keep the progress of"
         assert 20 * MS_NS + delay_ns <= late_ns < 22 * MS_NS + delay_ns
 
 
 def test_a_sender_whose_next_layer_waits_hears_that_it_is_its_turn() -> None:
     """No packet of the waiting flow leaves, so no acknowledgement of one could tell."""
-    with rack(SMALL, policy.mfs(), RunSettings(rerank_ns=SECOND_NS)) as built:
+    with open_testbed(SMALL, policy.mfs(), RunSettings(HostSettings(rerank_interval_ns=SECOND_NS))) as built:
         network, left = built.serving_network, []
 
         def watch(now_ns: int, place: str, data: bytes) -> None:
@@ -90,7 +91,7 @@ def test_a_sender_whose_next_layer_waits_hears_that_it_is_its_turn() -> None:
         assert left[0] == (left[0][0], LAYER)
 
 
-def levels_in(built: Rack, host: int) -> list[int]:
+def levels_in(built: Testbed, host: int) -> list[int]:
     """The levels that have waited for ``host``'s port."""
     counters = built.network.switches[0].ports[host + 1].counters
     return [level for level, counted in enumerate(counters) if counted.dequeued_packets]
@@ -98,7 +99,7 @@ def levels_in(built: Rack, host: int) -> list[int]:
 
 def test_flows_that_show_no_batch_are_told_apart_by_their_number() -> None:
     """Two flows of one source and of different batches: the urgent one does not lift the other."""
-    with rack(SMALL, policy.mfs(), RunSettings(progress_delay_ns=0)) as built:
+    with open_testbed(SMALL, policy.mfs(), RunSettings(control=ControlSettings(progress_delay_ns=0))) as built:
         urgent = spec(OWN, 40 * SEGMENT_BYTES, Stage.P2D, batch=1, deadline_ns=4 * MS_NS)
         relaxed = spec(OWN + 1, 20 * SEGMENT_BYTES, Stage.P2D, batch=2)
         for flow in (urgent, relaxed):
@@ -113,10 +114,10 @@ CHEAT, DECODE = 14, 12
 INCAST = replace(SCENARIOS["incast"], scale=1000)
 
 
-def honest_end_ns(**settings: Any) -> int:
+def honest_end_ns(**adversary: Any) -> int:
     """When an honest last-stage flow of about 2.5 ms of a free link has arrived at the decode server."""
     ends: list[int] = []
-    with rack(INCAST, policy.mfs(), RunSettings(**settings)) as built:
+    with open_testbed(INCAST, policy.mfs(), RunSettings(adversary=AdversarySettings(**adversary))) as built:
         flow = spec(DECODE, 20 * SEGMENT_BYTES, Stage.P2D, deadline_ns=60 * MS_NS)
         built.network.clock.run(10 * MS_NS)  # after a burst that the meter may let pass
         built.serving_network.start_flow(OWN, flow, ends.append)
@@ -125,7 +126,7 @@ def honest_end_ns(**settings: Any) -> int:
 
 
 def test_policing_takes_away_what_a_cheat_gains() -> None:
-    cheat = {"cheating_hosts": (CHEAT,), "flood_share": 0.9}
+    cheat = {"hosts": (CHEAT,), "flood_share": 0.9}
     alone_ns = honest_end_ns()
     assert honest_end_ns(police=True) == alone_ns, "honest traffic does not feel it"
     assert honest_end_ns(**cheat) > 4 * alone_ns
@@ -136,7 +137,9 @@ def test_policing_takes_away_what_a_cheat_gains() -> None:
 
 def test_a_cheating_host_claims_the_top_level_for_all_it_sends() -> None:
     def levels(cheats: bool) -> list[int]:
-        with rack(SMALL, policy.mfs(), RunSettings(cheating_hosts=(REMOTE,) if cheats else ())) as built:
+        with open_testbed(
+            SMALL, policy.mfs(), RunSettings(adversary=AdversarySettings((REMOTE,) if cheats else ()))
+        ) as built:
             reuse = spec(OWN, 20 * SEGMENT_BYTES, Stage.KV_REUSE, target_layer=LAYER)
             built.serving_network.start_flow(REMOTE, reuse, lambda _: None)
             built.network.clock.run(100 * MS_NS)
@@ -148,6 +151,6 @@ def test_a_cheating_host_claims_the_top_level_for_all_it_sends() -> None:
 
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="flood_share"):
-        RunSettings(flood_share=1.5)
+        AdversarySettings(flood_share=1.5)
     with pytest.raises(ValueError, match="progress_delay_ns"):
-        RunSettings(progress_delay_ns=-1)
+        ControlSettings(progress_delay_ns=-1)
