@@ -35,7 +35,7 @@ class Variant:
         settings: who ranks, and what they know.
         rules: the policy itself, where it is none that has a name.
         drop_budget: share of the requests that may be given up (:mod:`mfs_ctrl.policy.coordinator`); None: nobody
-        prunes. compute_estimate: see :class:`~mfs_eval.serving.prefill_batch.ServingConfig`.
+        prunes. compute_estimate: see :class:`~mfs_eval.serving.config.ServingConfig`.
     """
 
     name: str

@@ -6,13 +6,13 @@ from collections import deque
 
 from host_agent.protocol.units import NS_PER_S
 from mfs_eval.serving.batching import Job
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.costs import (
     all_to_all_bytes_per_server_pair,
     compute_ns,
     kv_bytes_per_token_layer,
     prefill_flops_per_layer,
 )
-from mfs_eval.serving.prefill_batch import ServingConfig
 
 
 def least_ns(config: ServingConfig, job: Job) -> int:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from host_agent.protocol.level import PAYLOAD_SHARE
 from mfs_ctrl.policy.coordinator import BatchLoad, Port, RequestLoad, prune
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.network_interface import FlowSpec, Network, PassingNetwork
-from mfs_eval.serving.prefill_batch import Iteration, ServingConfig
+from mfs_eval.serving.prefill_batch import PrefillBatch
 
 Hosts = TypeVar("Hosts", int, NDArray[np.int64])
 
@@ -33,12 +34,12 @@ def ports(source: Hosts, destination: Hosts) -> tuple[Hosts, Hosts]:
 class _UnderWay:
     """A batch and what it has still to send; None stands for what the whole batch needs."""
 
-    def __init__(self, iteration: Iteration) -> None:
-        self.iteration = iteration
+    def __init__(self, batch: PrefillBatch) -> None:
+        self.prefill = batch
         self.ended = False
         self.flows = 0
         self.bytes: dict[int | None, Counter[Port]] = {}
-        for source, spec in iteration.flows():
+        for source, spec in batch.flows():
             self.flows += 1
             left = self.bytes.setdefault(spec.request, Counter())
             for port in ports(source, spec.destination):
@@ -57,13 +58,13 @@ class _UnderWay:
                 chunk.job.deadline_ns,
                 self.bytes.get(chunk.job.request.index, {}),
             )
-            for chunk in self.iteration.chunks
+            for chunk in self.prefill.chunks
             if chunk.job.request.index not in finished
         }
         if not requests:
             return None
-        compute_ns = self.iteration.compute_left_ns
-        return BatchLoad(self.iteration.batch, compute_ns, tuple(requests.values()), self.bytes.get(None, {}))
+        compute_ns = self.prefill.compute_left_ns
+        return BatchLoad(self.prefill.batch, compute_ns, tuple(requests.values()), self.bytes.get(None, {}))
 
 
 class Coordination(PassingNetwork):
@@ -95,15 +96,15 @@ class Coordination(PassingNetwork):
 
     # --- the observer --------------------------------------------------------------------------------------------
 
-    def batch_began(self, iteration: Iteration) -> None:
+    def batch_began(self, batch: PrefillBatch) -> None:
         """Decide with the new batch."""
-        self._under_way[iteration.batch] = _UnderWay(iteration)
+        self._under_way[batch.batch] = _UnderWay(batch)
         self._decide()
 
-    def batch_ended(self, iteration: Iteration) -> None:
+    def batch_ended(self, batch: PrefillBatch) -> None:
         """Decide without it if all of it has arrived."""
-        self._under_way[iteration.batch].ended = True
-        self._depart(iteration.batch)
+        self._under_way[batch.batch].ended = True
+        self._depart(batch.batch)
 
     def request_finished(self, index: int) -> None:
         """It counts for the budget from now on as what it is now."""

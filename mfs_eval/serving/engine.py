@@ -14,10 +14,11 @@ from typing import Protocol
 from mfs_eval.errors import ServingError
 from mfs_eval.serving.admission import defer_infeasible
 from mfs_eval.serving.batching import Job, form_batch
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.metrics import RequestRecord
 from mfs_eval.serving.network_interface import Network
 from mfs_eval.serving.placement import Placement
-from mfs_eval.serving.prefill_batch import BatchRecord, Iteration, ServingConfig
+from mfs_eval.serving.prefill_batch import BatchRecord, PrefillBatch
 from mfs_eval.serving.trace import Request
 
 __all__ = ["BatchRecord", "Network", "RequestRecord", "Serving", "ServingConfig"]
@@ -30,11 +31,11 @@ BATCHES = 1 << 32
 class Observer(Protocol):
     """Who wants to know how batches and requests come and go."""
 
-    def batch_began(self, iteration: Iteration) -> None:
+    def batch_began(self, batch: PrefillBatch) -> None:
         """A batch was formed; nothing of it has been sent yet."""
         ...
 
-    def batch_ended(self, iteration: Iteration) -> None:
+    def batch_ended(self, batch: PrefillBatch) -> None:
         """A batch is computed; its last-stage flows may still be under way."""
         ...
 
@@ -79,7 +80,7 @@ class Serving:
         self._placements = placements
         self._observer = observer
         self._queues: list[deque[Job]] = [deque() for _ in range(units)]
-        self._running: list[Iteration | None] = [None] * units
+        self._running: list[PrefillBatch | None] = [None] * units
         self._next_batch = FIRST_BATCH
         self._check()
 
@@ -129,26 +130,26 @@ class Serving:
         if not chunks:
             self._running[unit] = None
             return
-        iteration = Iteration(
+        batch = PrefillBatch(
             self._config, self._network, unit, self._next_batch, chunks, self._on_flow, self._end_batch
         )
         self._next_batch = (self._next_batch + 1) % BATCHES
-        self._running[unit] = iteration
+        self._running[unit] = batch
         for chunk in chunks:
             if chunk.job.batches == 1:
                 chunk.job.start_ns = self._network.now_ns
         if self._observer is not None:
-            self._observer.batch_began(iteration)
-        iteration.start()
+            self._observer.batch_began(batch)
+        batch.start()
 
-    def _end_batch(self, iteration: Iteration) -> None:
-        self.batches.append(iteration.record())
-        for chunk in iteration.chunks:
+    def _end_batch(self, batch: PrefillBatch) -> None:
+        self.batches.append(batch.record())
+        for chunk in batch.chunks:
             if chunk.tokens_after == 0 and chunk.job.flows == 0:
                 self._finish(chunk.job, self._network.now_ns)
         if self._observer is not None:
-            self._observer.batch_ended(iteration)
-        self._begin_batch(iteration.unit)
+            self._observer.batch_ended(batch)
+        self._begin_batch(batch.unit)
 
     def _on_flow(self, job: Job, now_ns: int) -> None:
         if job.flows == 0 and job.computed_ns is not None:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Protocol
 
 from mfs_eval.errors import ServingError
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.metrics import RequestRecord
 from mfs_eval.serving.network_interface import Network
 from mfs_eval.serving.placement import Placement
-from mfs_eval.serving.prefill_batch import ServingConfig
 from mfs_eval.serving.trace import Request
 
 SLO_FACTOR = 3.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from mfs_eval.errors import EvaluationError
 from mfs_eval.serving import cluster
 from mfs_eval.serving.cluster import Cluster
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.costs import B200, GPU, MIXTRAL_8X7B, ModelShape
 from mfs_eval.serving.placement import HotPrefixes
-from mfs_eval.serving.prefill_batch import ServingConfig
 from topologies.topology import Topology, tor, two_tors
 
 LOADS = (0.6, 0.4, 0.2)
@@ -35,7 +35,7 @@ class Scenario:
         uplinks: links between two racks, each as fast as a NIC; decode servers are then in the second rack, and the
             rest in the first. 0: all are in one rack.
         hand_over_early, collective_factor, kv_on_one_gpu, kv_nics, sequence_parallel: see
-            :class:`~mfs_eval.serving.prefill_batch.ServingConfig`.
+            :class:`~mfs_eval.serving.config.ServingConfig`.
         hot_prefixes: see :func:`~mfs_eval.serving.placement.place`.
     """
 

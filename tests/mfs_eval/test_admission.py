@@ -9,10 +9,10 @@ from mfs_eval.serving import cluster
 from mfs_eval.serving.admission import defer_infeasible, least_ns
 from mfs_eval.serving.batching import Job
 from mfs_eval.serving.cluster import Cluster
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.ideal_network import IdealNetwork
 from mfs_eval.serving.placement import place
-from mfs_eval.serving.prefill_batch import ServingConfig
 from mfs_eval.serving.prefix_cache import Reuse
 from tests.mfs_eval.test_serving import SECOND, TINY, operations, request, run, tiny
 

@@ -19,12 +19,12 @@ from mfs_eval.packet_level.hosts.agent import Agent
 from mfs_eval.packet_level.hosts.transport import Segment
 from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
 from mfs_eval.serving.cluster import Cluster
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.coordination import Coordination, ports
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.ideal_network import IdealNetwork
 from mfs_eval.serving.network_interface import FlowSpec
 from mfs_eval.serving.placement import place
-from mfs_eval.serving.prefill_batch import ServingConfig
 from mfs_eval.serving.trace import Request, block_count
 from mfs_eval.setup.run_settings import ControlSettings, PruningSettings, RunSettings
 from tests.mfs_eval.test_experiment import RATE, TINY, play, work

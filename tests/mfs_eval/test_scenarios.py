@@ -1,6 +1,6 @@
 """The named scenarios: who computes, who decodes, who holds what, and by which interfaces it leaves.
 
-Covers mfs_eval.setup.scenario, and what cluster, placement and iteration have for it.
+Covers mfs_eval.setup.scenario, and what cluster, placement and batches provide for it.
 """
 
 from __future__ import annotations

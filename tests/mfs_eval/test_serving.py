@@ -284,7 +284,7 @@ def test_early_stages_carry_the_batch_deadline_and_p2d_its_request_own() -> None
     second = [spec for _, _, spec in network.flows if spec.batch == 2]
     assert {spec.deadline_ns for spec in second if spec.stage == Stage.COLLECTIVE} == {20 * SECOND}
     assert {spec.deadline_ns for spec in second if spec.stage == Stage.P2D} == {10 * SECOND, 30 * SECOND}
-    assert serving.batches[1].red_ns == 20 * SECOND
+    assert serving.batches[1].effective_deadline_ns == 20 * SECOND
 
 
 @settings(max_examples=25, deadline=None)
