@@ -14,7 +14,7 @@ from mfs_eval.errors import ServingError
 from mfs_eval.flow_level.fabric import Fabric
 from mfs_eval.flow_level.network import HEADER_BYTES, FlowNetwork
 from mfs_eval.flow_level.variants import Variant
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.results.schema import Served
 from mfs_eval.serving.coordination import Coordination
 from mfs_eval.serving.engine import Serving

@@ -23,7 +23,7 @@ from mfs_eval.errors import ServingError
 from mfs_eval.flow_level import allocation, ranking
 from mfs_eval.flow_level.allocation import MAX_HOPS, NONE, SERVED, UNSETTLED, Ints
 from mfs_eval.flow_level.fabric import Fabric
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.serving.network_interface import FlowSpec
 
 WIRE_PACKET_BYTES = FRAME_BYTES + WIRE_OVERHEAD_BYTES

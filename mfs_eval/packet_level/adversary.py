@@ -9,8 +9,9 @@ from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import ETHERTYPE_MFS, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp
 from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_eval.packet_level.hosts.agent import Agent, Flow
-from mfs_eval.packet_level.hosts.stamp_template import Stamper
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, IP_UDP_BYTES, VirtualHost, ip_udp_header
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, IP_UDP_BYTES, ip_udp_header
+from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
+from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
 from soft_switch.sim.events import VirtualClock
 
 CLAIMED_STAGE = Stage.NONE
@@ -27,7 +28,7 @@ class AdversarialAgent(Agent):
     def open(self, spec: FlowSpec, number: int | None = None) -> Flow:
         """Open a flow as :meth:`Agent.open` does, with the stage that goes first."""
         flow = super().open(spec, number)
-        flow.stamper = Stamper(CLAIMED_STAGE, spec.batch if self.shows_progress else 0, flow.number, 0)
+        flow.template = StampTemplate(CLAIMED_STAGE, spec.batch if self.shows_progress else 0, flow.number, 0)
         return flow
 
     def decide(self, stage: int, rli: int, slack_us: int, remaining: int) -> int:  # noqa: ARG002

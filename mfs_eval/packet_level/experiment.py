@@ -10,7 +10,7 @@ from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_ctrl.controller import TickRecord
 from mfs_ctrl.policy.policy import Policy, giving_up
 from mfs_eval.errors import ServingError
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.packet_level.stranding_meter import StrandingCounters
 from mfs_eval.packet_level.testbed import open_testbed

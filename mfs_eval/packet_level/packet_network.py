@@ -9,8 +9,9 @@ from functools import partial
 from host_agent.protocol.flow_spec import FLOW_NUMBERS, FlowError, FlowSpec
 from host_agent.protocol.level import LevelRule
 from mfs_eval.packet_level.hosts.agent import Agent, Flow
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES, Addresses
 from mfs_eval.packet_level.hosts.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES, Addresses, VirtualHost
+from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
 from mfs_eval.packet_level.stranding_meter import StrandingMeter
 from soft_switch.queues.traffic_manager import QueueConfig
 from soft_switch.sim.events import VirtualClock

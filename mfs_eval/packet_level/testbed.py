@@ -17,7 +17,8 @@ from mfs_ctrl.policy.policy import Policy
 from mfs_ctrl.policy.tuner import TunerSettings
 from mfs_eval.packet_level import policing
 from mfs_eval.packet_level.adversary import AdversarialAgent, Flooder
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES, VirtualHost
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.packet_level.rotating_port import RotatingPort
 from mfs_eval.serving.cluster import Cluster

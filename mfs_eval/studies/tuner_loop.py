@@ -18,7 +18,7 @@ from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_ctrl.controller import TickRecord
 from mfs_ctrl.policy.policy import Thresholds, mfs
 from mfs_ctrl.policy.tuner import EARLY_STAGES, TunerSettings
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.testbed import Testbed, open_testbed_on
 from mfs_eval.setup.run_settings import ControlSettings, HostSettings, RunSettings
 from topologies.topology import tor

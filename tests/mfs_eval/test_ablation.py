@@ -17,7 +17,7 @@ from host_agent.protocol.stamp import Stage
 from mfs_ctrl.policy import policy
 from mfs_eval.errors import EvaluationError, ServingError
 from mfs_eval.packet_level.experiment import run, uncontended_network
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.testbed import open_testbed
 from mfs_eval.results.ablation_rows import COLUMNS, Row, RowFile
 from mfs_eval.results.statistics import gap_closed, mean_interval, paired_difference

@@ -17,7 +17,7 @@ from mfs_eval.flow_level import ranking
 from mfs_eval.flow_level.fabric import FatTree, Racks
 from mfs_eval.flow_level.network import WIRE_PACKET_BYTES, FlowNetwork, FlowSettings
 from mfs_eval.packet_level.hosts.agent import Agent
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 
 RATE = 100_000_000_000
 RACK = Racks(hosts=8, rate_bps=RATE, propagation_ns=0)

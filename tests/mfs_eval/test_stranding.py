@@ -13,8 +13,8 @@ from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import Stage
 from mfs_eval.packet_level.experiment import run
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.hosts.segment_header import RETRANSMISSION
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.low_load import workload
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.packet_level.stranding_meter import StrandingMeter

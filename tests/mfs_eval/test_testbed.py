@@ -10,7 +10,7 @@ import pytest
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage, Stamp
 from mfs_ctrl.policy import policy
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.testbed import Testbed, open_testbed
 from mfs_eval.setup.run_settings import AdversarySettings, ControlSettings, HostSettings, RunSettings
 from mfs_eval.setup.scenario import SCENARIOS

@@ -15,8 +15,8 @@ from host_agent.protocol.level import GUARANTEED_SHARE, LevelRule
 from host_agent.protocol.stamp import Flags, Stage, Stamp
 from mfs_eval.packet_level.hosts import segment_header
 from mfs_eval.packet_level.hosts.agent import Agent
-from mfs_eval.packet_level.hosts.stamp_template import Stamper, progress_in
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.stamp_template import StampTemplate, progress_in
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from soft_switch.errors import SwitchError
 from soft_switch.queues.traffic_manager import QueueConfig, wire_bytes
@@ -440,9 +440,9 @@ def test_flows_that_cannot_be_are_refused() -> None:
     st.sampled_from(Stage), st.integers(0, 2**32 - 1), st.integers(0, 2**16 - 1), st.integers(0, 255),
     st.integers(0, 255), st.integers(0, 255), st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1),
 )  # fmt: skip
-def test_the_fast_stamper_writes_what_the_codec_writes(
+def test_the_stamp_template_writes_what_the_codec_writes(
     stage: Stage, batch: int, flow: int, target: int, flags: int, current: int, slack_us: int, remaining: int
 ) -> None:
-    fast = Stamper(stage, batch, flow, target).stamp(flags, current, slack_us, remaining)
+    fast = StampTemplate(stage, batch, flow, target).stamp(flags, current, slack_us, remaining)
     assert fast == Stamp(stage, Flags(flags), 0x0800, batch, flow, target, current, slack_us, remaining).pack()
     assert progress_in(b"abc" + fast, 3) == (stage, batch, current)

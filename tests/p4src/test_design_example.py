@@ -14,7 +14,7 @@ from host_agent.protocol.level import bias_code, log2_code
 from host_agent.protocol.stamp import Stage, units_of
 from mfs_ctrl.policy import policy
 from mfs_ctrl.policy.policy import Policy
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.sim.events import VirtualClock

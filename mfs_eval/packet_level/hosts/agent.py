@@ -12,7 +12,7 @@ from host_agent.protocol.level import LevelRule, decide, level_key, log2_code
 from host_agent.protocol.stamp import SCAVENGER, Flags, Stage, clamp_slack_us, units_of
 from mfs_eval.packet_level.hosts.segment_header import FIN
 from mfs_eval.packet_level.hosts.send_order import NOT_WAITING
-from mfs_eval.packet_level.hosts.stamp_template import Stamper
+from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
 from mfs_eval.packet_level.hosts.transport import (
     DEFAULT_RTO_NS,
     DEFAULT_WINDOW,
@@ -51,7 +51,7 @@ class Flow:
         "sender",
         "slack_us",
         "spec",
-        "stamper",
+        "template",
         "written",
     )
 
@@ -63,7 +63,7 @@ class Flow:
         self.connection = connection
         self.sender = sender
         batch = spec.batch if agent.shows_progress else 0
-        self.stamper = Stamper(spec.stage, batch, number, spec.target_layer)
+        self.template = StampTemplate(spec.stage, batch, number, spec.target_layer)
         self.level: int | None = None
         self.slack_us = 0
         self.remaining = 0
@@ -240,7 +240,7 @@ class Agent:
     def stamp(self, flow: Flow, segment: Segment) -> bytes:
         """The stamp of ``segment``, which leaves now; the flow was ranked (:meth:`level`) just before it was taken."""
         layer = self._progress.get(flow.spec.batch, 0)
-        return flow.stamper.stamp(flags_of(segment), layer, flow.slack_us, flow.remaining)
+        return flow.template.stamp(flags_of(segment), layer, flow.slack_us, flow.remaining)
 
 
 def flags_of(segment: Segment) -> int:

@@ -17,7 +17,7 @@ _PROGRESS = struct.Struct("!B3xI3xB")
 _STAGE_MASK = 0x0F
 
 
-class Stamper:
+class StampTemplate:
     """Writes the stamps of one flow."""
 
     __slots__ = ("_template",)
