@@ -15,9 +15,10 @@ import numpy as np
 
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import Stage
-from mfs_eval.flow_level.allocation import Ints
 from mfs_eval.flow_level.fabric import Fabric, Racks
-from mfs_eval.flow_level.network import FlowNetwork, FlowSettings
+from mfs_eval.flow_level.network import FlowNetwork
+from mfs_eval.flow_level.settings import FlowSettings
+from mfs_eval.flow_level.shares import Ints
 from mfs_eval.serving.network_interface import FlowSpec
 
 BUFFER_SPEED = 1_000

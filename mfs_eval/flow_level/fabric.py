@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from mfs_eval.errors import ClusterError
-from mfs_eval.flow_level.allocation import MAX_HOPS, NONE, Ints
+from mfs_eval.flow_level.shares import MAX_HOPS, NONE, Ints
 from mfs_eval.serving.coordination import ports
 from mfs_eval.setup.scenario import Scenario
 

@@ -12,19 +12,18 @@ import numpy as np
 
 from host_agent.protocol.level import CODE_MAX, CODE_STEPS, LevelKey
 from host_agent.protocol.stamp import REMAINING_MAX_UNITS, REMAINING_UNIT_BYTES, SCAVENGER, SLACK_MAX_US, Stage
-from mfs_eval.flow_level.allocation import MAX_HOPS, NONE, Flags, Floats, Ints, Shares, set_cap, set_level
+from mfs_eval.flow_level.allocation import set_cap, set_level
 from mfs_eval.flow_level.compiled import compiled
+from mfs_eval.flow_level.progress import OTHERS, OWN, SWITCHES
+from mfs_eval.flow_level.shares import MAX_HOPS, NONE, Flags, Floats, Ints, Shares
 
 _CODE_BITS = 8
 _CODE_MASK = (1 << _CODE_BITS) - 1
 _STAGE_BITS = 2
 _P2D = int(Stage.P2D)
 _SCAVENGER = int(SCAVENGER)
-OWN, OTHERS, SWITCHES = range(3)
-"""Who knows of a batch's progress: its own hosts, other hosts, and switches beyond what stamps tell them."""
-
 SHARE, OBEY, RANK = range(3)
-"""What switches do: all flows share alike; or go by the level that their sender gave them; or are ranked anew."""
+"""What switches do: let all flows share alike, obey the level that the sender marked, or rank."""
 
 
 class Marks(NamedTuple):
@@ -36,11 +35,11 @@ class Marks(NamedTuple):
         beyond: bytes of its request still to come after it.
         target: the layer that consumes it.
         batch: row of its batch in the table of progress.
-        request: the request that alone needs it; :data:`~.allocation.NONE` if a whole batch does.
+        request: the request that alone needs it; :data:`~mfs_eval.flow_level.shares.NONE` if a whole batch does.
         foreign: whether its sender is not one of the batch's own hosts.
         pruned: whether its request is given up.
         payload: payload bytes per wire byte.
-        key: what the hop was ranked by last; :data:`~.allocation.NONE` before the first time.
+        key: what the hop was ranked by last; :data:`~mfs_eval.flow_level.shares.NONE` before the first time.
     """
 
     stage: Ints

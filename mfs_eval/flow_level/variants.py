@@ -13,7 +13,7 @@ from host_agent.protocol.stamp import LEVELS
 from mfs_ctrl.policy import policy
 from mfs_ctrl.policy.policy import Policy
 from mfs_eval.errors import EvaluationError
-from mfs_eval.flow_level.network import FlowSettings
+from mfs_eval.flow_level.settings import FlowSettings
 from mfs_eval.setup.policies import CEILING, EDF_EXPLICIT, KARUNA, KARUNA_PACED, LLF, STATIC_REUSE, WITHOUT_RED
 from mfs_eval.setup.variants import FLOOR, FULL, STALE_NS
 

@@ -9,21 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfs_eval.flow_level.allocation import (
-    MAX_HOPS,
-    NONE,
-    UNSETTLED,
-    Shares,
-    add,
-    finished,
-    grown,
-    next_finish,
-    remove,
-    set_cap,
-    set_level,
-    settle,
-    shares,
-)
+from mfs_eval.flow_level.allocation import add, finished, next_finish, remove, set_cap, set_level, settle
+from mfs_eval.flow_level.shares import MAX_HOPS, NONE, UNSETTLED, Shares, grown, shares
 from tests.support.fair_reference import Flow, by_linear_programs, progressive_filling
 
 LINKS = 6

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfs_eval.errors import ClusterError
-from mfs_eval.flow_level.allocation import NONE
 from mfs_eval.flow_level.deep_queues import BufferedRacks
 from mfs_eval.flow_level.fabric import Fabric, FatTree, Racks, racks_of
+from mfs_eval.flow_level.shares import NONE
 from mfs_eval.setup.scenario import SCENARIOS
 
 

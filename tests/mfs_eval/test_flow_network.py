@@ -15,9 +15,11 @@ from mfs_ctrl.policy import policy
 from mfs_eval.errors import ServingError
 from mfs_eval.flow_level import ranking
 from mfs_eval.flow_level.fabric import FatTree, Racks
-from mfs_eval.flow_level.network import WIRE_PACKET_BYTES, FlowNetwork, FlowSettings
+from mfs_eval.flow_level.network import WIRE_PACKET_BYTES, FlowNetwork
+from mfs_eval.flow_level.settings import FlowSettings
 from mfs_eval.packet_level.hosts.agent import Agent
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
+from soft_switch.sim.events import ClockError
 
 RATE = 100_000_000_000
 RACK = Racks(hosts=8, rate_bps=RATE, propagation_ns=0)
@@ -238,11 +240,11 @@ def test_many_flows_need_more_room() -> None:
 
 
 def test_settings_that_cannot_be() -> None:
-    with pytest.raises(ServingError, match="switches do one of"):
+    with pytest.raises(ServingError, match="switches must be one of"):
         FlowSettings(switches="none")
     with pytest.raises(ServingError, match="above 0"):
         FlowSettings(rerank_interval_ns=0)
     network = FlowNetwork(RACK, policy.fifo().rules)
     network.run(5)
-    with pytest.raises(ServingError, match="5 ns already"):
+    with pytest.raises(ClockError, match="5 ns already"):
         network.call_at(4, lambda: None)

@@ -21,6 +21,7 @@ from mfs_eval.serving.placement import Placement, place
 from mfs_eval.serving.prefill_batch import BatchRecord
 from mfs_eval.serving.prefix_cache import PrefixCache, Reuse
 from mfs_eval.serving.trace import SAMPLE_PATH, Request, block_count, load_trace, with_poisson_arrivals
+from soft_switch.sim.events import ClockError
 
 SECOND = 10**9
 
@@ -118,7 +119,7 @@ def test_ideal_network_times() -> None:
     assert (seen, fluid.now_ns) == ([1], 15)
     fluid.run()
     assert seen == [1, 2, 3]
-    with pytest.raises(ServingError, match="cannot schedule"):
+    with pytest.raises(ClockError, match="cannot schedule"):
         fluid.call_at(5, seen.append, 4)
     with pytest.raises(ServingError, match="rate"):
         IdealNetwork(0)
