@@ -77,5 +77,5 @@ def test_every_packet_leaves_once_and_the_link_never_idles_before_one(
 
 @pytest.mark.parametrize(("period_ns", "lowest"), [(0, 1), (-1, 1), (1, -1), (1, 7)])
 def test_absurd_calendars_are_refused(period_ns: int, lowest: int) -> None:
-    with pytest.raises(PortConfigError, match="cannot take a turn"):
+    with pytest.raises(PortConfigError, match="cannot rotate"):
         RotatingPort(RATE, period_ns=period_ns, lowest=lowest)

@@ -336,7 +336,7 @@ def test_reordering_is_told_from_retransmission_and_duplicates() -> None:
     assert receiver.ack().flags == segment_header.ACK, "a mark is echoed once"
 
 
-@pytest.mark.parametrize(("call", "words"), [("write", "closed"), ("nothing", "1 byte or more")])
+@pytest.mark.parametrize(("call", "words"), [("write", "closed"), ("nothing", "at least 1 byte")])
 def test_wrong_calls_say_why(call: str, words: str) -> None:
     sender = Sender(1)
     if call == "write":
@@ -357,7 +357,7 @@ def test_headers_survive_the_wire(flags: int, length: int, connection: int, numb
     acknowledgement = segment_header.Ack(flags | segment_header.ACK, connection, number, number, bitmap)
     assert segment_header.unpack(acknowledgement.pack()) == acknowledgement
     for packed in (data.pack(), acknowledgement.pack()):
-        with pytest.raises(segment_header.WireError, match="does not fit"):
+        with pytest.raises(segment_header.SegmentHeaderError, match="does not fit"):
             segment_header.unpack(packed[:-1])
 
 
