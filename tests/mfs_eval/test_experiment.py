@@ -1,4 +1,4 @@
-"""Whole runs, small ones: mfs_eval/experiment.py with everything below it, the compiled program included."""
+"""Small complete runs of mfs_eval.packet_level.experiment, including the compiled program."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from p4src import artifact
 
 REQUESTS = 8
 COUNTED = 6
-"""After the warm-up, a fifth of them."""
+"""Requests after the warm-up, which is a fifth."""
 RATE = 25.0
 TINY = replace(SCENARIOS["testbed"], scale=60_000, layers_per_step=8)
 
@@ -52,13 +52,13 @@ def written(one: Run, path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_same_seed_same_bytes(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     first = written(played("mfs"), tmp_path / "first.json")
     assert written(play("mfs"), tmp_path / "second.json") == first
     assert read(tmp_path / "first.json").runs == [played("mfs")]
 
 
-def test_another_seed_has_other_arrivals() -> None:
+def test_another_seed_gives_other_arrivals() -> None:
     assert play("fifo", seed=2).ttft_s != played("fifo").ttft_s
 
 
@@ -70,7 +70,7 @@ def test_every_policy_serves_all_requests(policy: str) -> None:
     assert 0 <= one.slo_attainment <= 1
     assert 0 < one.network_share < 1
     assert one.packets > 0
-    # Nothing is lost for good, so when all is served the queues are empty.
+    # Losses are repaired, so the queues are empty when everything is served.
     assert one.occupancy[-1].bytes_by_level == [0] * 8
     assert any(sum(sample.bytes_by_level) for sample in one.occupancy)
 
@@ -98,14 +98,14 @@ def test_the_switch_holds_what_the_controller_wrote(policy: str, monkeypatch: py
     seen: list[tuple[set[Entity], tuple[LevelRule, ...], dict[int, int]]] = []
 
     class Watched(Controller):
-        """Reads the switch before it leaves."""
+        """Reads the switch's state before it stops."""
 
         def stop(self) -> None:
             index = P4InfoIndex.from_text(artifact.load().p4info)
             seen.append((set(self.session.read_state(index)), self.policy.rules, self.biases))
             super().stop()
 
-    work()  # its objectives are measured under a controller of their own
+    work()  # its objectives are measured with another controller
     monkeypatch.setattr(testbed, "Controller", Watched)
     play(policy, settings=RunSettings(control=ControlSettings(tick_ns=500_000_000)))
     [(state, rules, biases)] = seen
