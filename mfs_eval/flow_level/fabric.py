@@ -92,8 +92,8 @@ class FatTree:
 
     An edge switch has ``servers_per_edge`` servers and one uplink to each aggregation switch of its pod. The rate of
     its hosts is ``oversubscription`` times that of its uplinks. An aggregation switch has as many uplinks as downlinks;
-    its n-th uplink leads to a core switch that has a link to the same aggregation switch of each pod. All links have the
-    same rate. A flow takes one of the shortest paths by its hash, as with ECMP.
+    its n-th uplink leads to a core switch that has a link to the same aggregation switch of each pod. All links have
+    the same rate. A flow takes one of the shortest paths by its hash, as with ECMP.
 
     Attributes:
         servers: number of servers.
