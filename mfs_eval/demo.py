@@ -12,7 +12,7 @@ from rich.table import Table
 from mfs_eval.defaults import DEMO_REQUESTS
 from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.testbed import ORDERS, RunSettings
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results import report
 from mfs_eval.results.output import check_writable, writing
 from mfs_eval.results.provenance import provenance
@@ -20,8 +20,9 @@ from mfs_eval.results.schema import Results, Run
 from mfs_eval.runner import run_all
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.policies import policy_for
+from mfs_eval.setup.run_settings import ORDERS, ControlSettings, RunSettings
 from mfs_eval.setup.scenario import DEMO_SCENARIOS, Scenario, scenario_named
-from mfs_eval.setup.workload import Workload, select, workload
+from mfs_eval.setup.workload import Workload, select
 from p4src import artifact
 
 POLICIES = ("fifo", "sjf", "edf", "static", "static-reuse", "mfs")
@@ -111,8 +112,8 @@ def run_demo(
 
 
 def play(point: Point) -> Run:
-    """Play one point of the grid."""
-    settings = RunSettings(order=point.order)
+    """One run of the grid."""
+    settings = RunSettings(control=ControlSettings(order=point.order))
     return run(scenario_named(point.scenario), point.work, point.policy, point.request_rate, point.seed, settings)
 
 

@@ -20,7 +20,7 @@ import click
 from host_agent.command_line import BitRate, Positive
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Stage, Stamp, units_of
 from mfs_eval.errors import EvaluationError
-from mfs_eval.packet_level.hosts.virtual_host import IP_UDP_BYTES, ip_udp_header
+from mfs_eval.packet_level.hosts.frames import IP_UDP_BYTES, ip_udp_header
 from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import NICENESS

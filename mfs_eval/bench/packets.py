@@ -25,9 +25,9 @@ from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy import policy
 from mfs_eval import options
 from mfs_eval.errors import EvaluationError
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES, ip_udp_header
 from mfs_eval.packet_level.hosts.segment_header import ACK_BYTES, DATA_BYTES
-from mfs_eval.packet_level.hosts.stamp_template import Stamper
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES, ip_udp_header
+from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.results.output import write_atomically, writing
 from p4src import artifact
@@ -68,8 +68,8 @@ class _Flow:
         target_layer = LAYERS if stage == Stage.P2D else draw.randrange(LAYERS)
         self.left = self.total = draw.randrange(1, LONGEST_FLOW_PACKETS)
         self._deadline_us = draw.randrange(LONGEST_SLACK_US)
-        self._stamper = Stamper(stage, batch, connection % (1 << 16), target_layer)
-        self._ack_stamper = Stamper(Stage.NONE, batch, 0, 0)
+        self._template = StampTemplate(stage, batch, connection % (1 << 16), target_layer)
+        self._ack_template = StampTemplate(Stage.NONE, batch, 0, 0)
         self._data = _headers(self.source, self.target, connection, DATA_BYTES + SEGMENT_BYTES)
         self._ack = _headers(self.target, self.source, connection, ACK_BYTES)
 
@@ -79,11 +79,11 @@ class _Flow:
         flags = Flags.FIRST if sent == 0 else Flags.NONE
         flags |= Flags.BOUNDARY if sent % MESSAGE_PACKETS == 0 else Flags.NONE
         flags |= Flags.LAST if self.left == 1 else Flags.NONE
-        stamp = self._stamper.stamp(int(flags), layer, self._deadline_us - now_us, units_of(self.left * SEGMENT_BYTES))
+        stamp = self._template.stamp(int(flags), layer, self._deadline_us - now_us, units_of(self.left * SEGMENT_BYTES))
         self.left -= 1
         yield self.source, self._data[0] + stamp + self._data[1] + bytes(DATA_BYTES + SEGMENT_BYTES)
         if self.left % PACKETS_PER_ACK == 0:
-            ack = self._ack_stamper.stamp(0, layer, 0, 1)
+            ack = self._ack_template.stamp(0, layer, 0, 1)
             yield self.target, self._ack[0] + ack + self._ack[1] + bytes(ACK_BYTES)
 
 

@@ -29,7 +29,7 @@ from mfs_ctrl.p4rt.entries import ActionCall, Lpm, TableEntry
 from mfs_ctrl.p4rt.session import INSERT, Session, Update
 from mfs_ctrl.policy import policy
 from mfs_eval.bench.interfaces import cpu_seconds, packet
-from mfs_eval.packet_level.hosts.virtual_host import ip_udp_header
+from mfs_eval.packet_level.hosts.frames import ip_udp_header
 from p4src import artifact
 from soft_switch.native.choice import VARIABLE
 from soft_switch.p4runtime.server import P4RuntimeServer

@@ -21,7 +21,7 @@ from host_agent.client import AgentClient, OpenFlow
 from host_agent.protocol.flow_spec import FlowSpec
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_network import LiveNetwork, NoStamps, Place, Stamper
-from mfs_eval.packet_level.experiment import WARM_UP_SHARE, alone_on_the_rack
+from mfs_eval.packet_level.experiment import WARM_UP_SHARE, uncontended_network
 from mfs_eval.serving.cluster import Cluster
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.metrics import Summary, summarise
@@ -150,7 +150,7 @@ def prepared(settings: LiveSettings, count: int, trace: Path | None = None) -> W
     requested = load_trace(trace or SAMPLE_PATH)
     requests = select(scenario, requested, count)
     placements = place(requests, len(settings.cluster.units), requested[: scenario.warm_requests])
-    alone = low_load_records(scenario.serving, requests, placements, alone_on_the_rack(scenario))
+    alone = low_load_records(scenario.serving, requests, placements, uncontended_network(scenario))
     return Workload(tuple(requests), placements, objectives(alone))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mfs_eval.defaults import ABLATION_REQUESTS, ABLATION_SCALE
 from mfs_eval.packet_level.experiment import run
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results import plots
 from mfs_eval.results.output import check_writable, write_atomically, writing
 from mfs_eval.results.provenance import provenance
@@ -18,7 +19,7 @@ from mfs_eval.runner import run_all
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.scenario import LOADS, SCENARIOS, Scenario, scenario_named
 from mfs_eval.setup.variants import VARIANTS, Variant, variant_named
-from mfs_eval.setup.workload import Workload, select, workload
+from mfs_eval.setup.workload import Workload, select
 from mfs_eval.studies.ablation_lines import LEGEND, counts_all_requests, lines, print_table
 from mfs_eval.studies.ablation_rows import FILE, Row, row_of
 from p4src import artifact

@@ -66,7 +66,7 @@ def lines(rows: Iterable[Row], rate: float) -> list[Line]:
 
 def counts_all_requests(variant: str) -> bool:
     """Return whether all requests count. Attainment of bystanders alone is not comparable with that of all."""
-    return variant in VARIANTS and VARIANTS[variant].settings.bystanders_of is None
+    return variant in VARIANTS and VARIANTS[variant].settings.adversary.unaffected_by is None
 
 
 def print_table(scenario: str, rate: float, rows: Sequence[Row], console: Console) -> None:

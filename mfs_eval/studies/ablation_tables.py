@@ -10,7 +10,7 @@ from mfs_eval.results.markdown import table
 from mfs_eval.results.statistics import Estimate, gap_closed, mean_interval, paired_difference
 from mfs_eval.setup.policies import CEILING
 from mfs_eval.setup.scenario import SCENARIOS
-from mfs_eval.setup.variants import FLOOR, FULL, HONEST
+from mfs_eval.setup.variants import FLOOR, FULL, UNAFFECTED
 from mfs_eval.studies.ablation_rows import Row
 
 Seeds = dict[int, float]
@@ -92,7 +92,7 @@ def pruning(rows: Iterable[Row]) -> str:
 
 def cheating(rows: Iterable[Row]) -> str:
     """Return what a cheating server costs the others at the highest rate."""
-    pairs = [(name, HONEST) for name in ("without-policing", "policing", "untrusted")] + [("honest-policed", FULL)]
+    pairs = [(name, UNAFFECTED) for name in ("without-policing", "policing", "untrusted")] + [("honest-policed", FULL)]
     labelled = [(f"`{name}` - `{base}`", name, base) for name, base in pairs]
     return _differences(rows, "points, others' attainment", labelled)
 

@@ -21,13 +21,14 @@ from mfs_eval.flow_level.fabric import Fabric, racks_of
 from mfs_eval.flow_level.network import FlowNetwork
 from mfs_eval.flow_level.variants import VARIANTS as FLOW_VARIANTS
 from mfs_eval.packet_level.experiment import WARM_UP_SHARE, run
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results.markdown import table
 from mfs_eval.results.rows import read_rows
 from mfs_eval.results.schema import Served
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.scenario import Scenario, scenario_named
 from mfs_eval.setup.variants import variant_named
-from mfs_eval.setup.workload import select, workload
+from mfs_eval.setup.workload import select
 from mfs_eval.studies.ablation_rows import Row
 
 COMPARED = (

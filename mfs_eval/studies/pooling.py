@@ -18,7 +18,7 @@ from mfs_eval.defaults import SWEEP_SERVERS
 from mfs_eval.errors import ServingError
 from mfs_eval.flow_level.cases import WARM_SHARE, Case, case_named, case_requests
 from mfs_eval.flow_level.data_centre import GPUS_PER_SERVER
-from mfs_eval.flow_level.experiment import alone_on, play
+from mfs_eval.flow_level.experiment import play, uncontended_on
 from mfs_eval.flow_level.variants import variant_named
 from mfs_eval.serving.objectives import low_load_records, objectives
 from mfs_eval.serving.placement import Placement
@@ -59,7 +59,7 @@ def ceiling(case: Case, servers: int, rate_per_gpu: float, seed: int, groups: in
     before, requests = case_requests(case, count, seed)
     scenario, fabric = case.scenario(servers), case.fabric(servers)
     placements = routed_in_groups(requests, len(scenario.cluster.units), before, groups, dealing, seed)
-    slo_ns = objectives(low_load_records(scenario.serving, requests, placements, alone_on(fabric)))
+    slo_ns = objectives(low_load_records(scenario.serving, requests, placements, uncontended_on(fabric)))
     work = Workload(tuple(requests), placements, slo_ns)
     rate = rate_per_gpu * servers * GPUS_PER_SERVER
     played = play(scenario, fabric, work, variant_named(CEILING), rate, seed, round(WARM_SHARE * count))

@@ -9,11 +9,11 @@ import click
 
 from mfs_eval import options
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.testbed import RunSettings
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.serving.costs import LLAMA3_8B
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
+from mfs_eval.setup.run_settings import PruningSettings, RunSettings
 from mfs_eval.setup.scenario import SCENARIOS, scenario_named
-from mfs_eval.setup.workload import workload
 
 OVERLOAD = slice(1, 3)
 """The request rates of a scenario at which fair sharing attains about 40 % and 20 %."""
@@ -25,9 +25,9 @@ def variants(budgets: tuple[float, ...], hopeless: bool) -> Iterator[tuple[str, 
     With ``hopeless``, marked by "+q", hopeless requests come last in the compute queue.
     """
     mark = "+q" if hopeless else ""
-    yield "off" + mark, RunSettings(drop_hopeless=hopeless)
+    yield "off" + mark, RunSettings(pruning=PruningSettings(defer_infeasible=hopeless))
     for budget in budgets:
-        yield f"{budget:g}{mark}", RunSettings(prune=True, drop_budget=budget, drop_hopeless=hopeless)
+        yield f"{budget:g}{mark}", RunSettings(pruning=PruningSettings(budget, hopeless))
 
 
 @click.command(short_help="What giving up hopeless requests is worth.")

@@ -11,20 +11,21 @@ import click
 
 from mfs_eval import options
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.testbed import RunSettings
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results.markdown import table
 from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.schema import Run
 from mfs_eval.results.statistics import Estimate, mean_interval, paired_difference
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
-from mfs_eval.setup.workload import Workload, workload
+from mfs_eval.setup.run_settings import ControlSettings, PortSettings, RunSettings
+from mfs_eval.setup.workload import Workload
 from mfs_eval.studies.stranding import BASE, RATE, SCENARIO, measured
 
 NS_PER_MS = 1_000_000
 PERIODS_MS = (1, 4, 16, 64)
 """From the time of a few scaled frames to the time in which the slack of a request runs out."""
 ORDERS = {"hosts and switch": ("both", PERIODS_MS), "switch only": ("switch", PERIODS_MS[:1])}
-"""By description: who schedules (:class:`~mfs_eval.packet_level.testbed.RunSettings`), and the periods to try."""
+"""By description: who schedules (:class:`~mfs_eval.setup.run_settings.ControlSettings`), and the periods to try."""
 MEASURES = ("stranded, KB", "delay, ms", "reordered per million", "TTFT mean, ms", "TTFT p99, ms", "attainment, %")
 """Headings of :mod:`mfs_eval.studies.stranding` in which the variants differ."""
 COMPARED = ("delay, ms", "TTFT mean, ms", "attainment, %")
@@ -38,9 +39,11 @@ def variants() -> dict[str, RunSettings]:
     """Return the settings by name: with and without rotation, and with and without scheduling in the hosts."""
     named = {}
     for words, (order, periods_ms) in ORDERS.items():
-        named[still(words)] = replace(BASE, order=order)
+        control = ControlSettings(order=order)
+        named[still(words)] = replace(BASE, control=control)
         for period_ms in periods_ms:
-            named[f"{words}, every {period_ms} ms"] = replace(BASE, order=order, rotate_ns=period_ms * NS_PER_MS)
+            ports = PortSettings(rotation_period_ns=period_ms * NS_PER_MS)
+            named[f"{words}, every {period_ms} ms"] = replace(BASE, control=control, ports=ports)
     return named
 
 

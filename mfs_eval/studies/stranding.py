@@ -14,32 +14,32 @@ import click
 
 from mfs_eval import options
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
-from mfs_eval.packet_level.testbed import RunSettings
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results.markdown import table
 from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.schema import Run
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
+from mfs_eval.setup.run_settings import HostSettings, PortSettings, RunSettings
 from mfs_eval.setup.scenario import SCENARIOS
-from mfs_eval.setup.workload import Workload, workload
+from mfs_eval.setup.workload import Workload
 
 SCENARIO = replace(SCENARIOS["incast"], scale=1000)
 """The scenario whose contention is in the switch. A packet stands for 1.5 MB."""
 RATE = SCENARIO.request_rates[0]
 MESSAGE_SEGMENTS = 8
-BASE = RunSettings(message_bytes=MESSAGE_SEGMENTS * SEGMENT_BYTES)
+BASE = RunSettings(HostSettings(message_segments=MESSAGE_SEGMENTS))
 KIB = 1024
 MARKED_FRAMES = 16
 """The window of a flow: a longer queue holds packets of several flows."""
 
 VARIANTS: dict[str, RunSettings] = {
     "base": BASE,
-    "promotion within messages": replace(BASE, promote_within=True),
-    "guaranteed share 1/64": replace(BASE, guaranteed_share=Fraction(1, 64)),
-    "guaranteed share 0": replace(BASE, guaranteed_share=Fraction(0)),
-    "queues of 256 KiB": replace(BASE, queue_bytes=256 * KIB),
-    "queues of 64 KiB": replace(BASE, queue_bytes=64 * KIB),
-    "ECN below the top level": replace(BASE, ecn_frames=(*(MARKED_FRAMES,) * 7, None)),
+    "promotion within messages": replace(BASE, hosts=replace(BASE.hosts, promote_within=True)),
+    "guaranteed share 1/64": replace(BASE, ports=PortSettings(guaranteed_share=Fraction(1, 64))),
+    "guaranteed share 0": replace(BASE, ports=PortSettings(guaranteed_share=Fraction(0))),
+    "queues of 256 KiB": replace(BASE, ports=PortSettings(queue_bytes=256 * KIB)),
+    "queues of 64 KiB": replace(BASE, ports=PortSettings(queue_bytes=64 * KIB)),
+    "ECN below the top level": replace(BASE, ports=PortSettings(ecn_frames=(*(MARKED_FRAMES,) * 7, None))),
 }
 """``base``: promotion at messages of eight segments, a share of 1/256, queues of 1 MiB, no ECN."""
 

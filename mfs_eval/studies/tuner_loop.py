@@ -18,8 +18,9 @@ from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_ctrl.controller import TickRecord
 from mfs_ctrl.policy.policy import Thresholds, mfs
 from mfs_ctrl.policy.tuner import EARLY_STAGES, TunerSettings
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
-from mfs_eval.packet_level.testbed import Rack, RunSettings, rack_of
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.testbed import Testbed, open_testbed_on
+from mfs_eval.setup.run_settings import ControlSettings, HostSettings, RunSettings
 from topologies.topology import tor
 
 RECEIVER = 0
@@ -29,7 +30,9 @@ RATE_BPS = 2_000_000
 TICK_NS = 8 * NS_PER_S
 FRAME_NS = (FRAME_BYTES + WIRE_OVERHEAD_BYTES) * 8 * NS_PER_S // RATE_BPS
 """Link time of a full frame."""
-RUN_SETTINGS = RunSettings(tick_ns=TICK_NS, window=2, rerank_ns=20_000_000)
+RUN_SETTINGS = RunSettings(
+    HostSettings(window=2, rerank_interval_ns=20_000_000), control=ControlSettings(tick_ns=TICK_NS)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,8 @@ class LoopPoint:
 class TunerLoop:
     """A running loop, made by :func:`tuner_loop`."""
 
-    def __init__(self, built: Rack, seed: int) -> None:
-        self._rack = built
+    def __init__(self, built: Testbed, seed: int) -> None:
+        self._testbed = built
         self._random = random.Random(seed)
         self._clock = built.network.clock
         self._tally = Tally()
@@ -118,7 +121,7 @@ class TunerLoop:
         for _ in range(ticks):
             self._tally = Tally()
             self._clock.run(self._clock.now_ns + TICK_NS)
-            record = self._rack.controllers[0].tick(self._clock.now_ns)
+            record = self._testbed.controllers[0].tick(self._clock.now_ns)
             assert record is not None
             tally = self._tally
             points.append(LoopPoint(record, tally.late_share(Stage.P2D), tally.late_share(*EARLY_STAGES)))
@@ -158,17 +161,17 @@ class TunerLoop:
             self._tally.late[stage] += now_ns > deadline_ns
 
         spec = FlowSpec(RECEIVER, self._batch, stage, deadline_ns, frames * SEGMENT_BYTES)
-        self._rack.network.start_flow(source, spec, ended, SEGMENT_BYTES)
+        self._testbed.network.start_flow(source, spec, ended, SEGMENT_BYTES)
 
 
 @contextmanager
 def tuner_loop(first: int, settings: TunerSettings = LOOP_SETTINGS, seed: int = 1) -> Iterator[TunerLoop]:
-    """Run the loop with Q_1 set to ``first``, an urgency code.
+    """The loop with Q_1 set to ``first``, an urgency code.
 
     Raises:
-        p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
+        ArtifactError, SessionError: see :func:`~mfs_eval.packet_level.testbed.open_testbed_on`.
     """
     chosen = mfs(Thresholds(mlu=first))
     topology = tor(servers=1 + len(SENDERS), nics=1, rate_bps=RATE_BPS)
-    with rack_of((topology,), chosen, RUN_SETTINGS, settings) as built:
+    with open_testbed_on((topology,), chosen, RUN_SETTINGS, settings) as built:
         yield TunerLoop(built, seed)

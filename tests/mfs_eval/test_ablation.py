@@ -14,14 +14,15 @@ from rich.console import Console
 from host_agent.protocol.stamp import Stage
 from mfs_ctrl.policy import policy
 from mfs_eval.errors import EvaluationError, ServingError
-from mfs_eval.packet_level.experiment import alone_on_the_rack, run
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
-from mfs_eval.packet_level.testbed import RunSettings, rack
+from mfs_eval.packet_level.experiment import run, uncontended_network
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
+from mfs_eval.packet_level.testbed import open_testbed
 from mfs_eval.results.rows import PROVENANCE
 from mfs_eval.results.statistics import gap_closed, mean_interval, paired_difference
 from mfs_eval.serving.laxity import BatchTimes
 from mfs_eval.serving.network_interface import FlowSpec
 from mfs_eval.setup.policies import CEILING, LLF, policy_for
+from mfs_eval.setup.run_settings import RunSettings
 from mfs_eval.setup.scenario import SCENARIOS
 from mfs_eval.setup.variants import VARIANTS
 from mfs_eval.studies import ablation, ablation_lines
@@ -162,8 +163,8 @@ def test_an_unknown_variant_is_refused_with_a_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_has_settings_and_a_policy(name: str) -> None:
     variant = VARIANTS[name]
-    changed = {field for field in variant.changes if getattr(variant.settings, field) != getattr(RunSettings(), field)}
-    assert changed == set(variant.changes)
+    alike = [one.name for one in VARIANTS.values() if (one.policy, one.settings) == (variant.policy, variant.settings)]
+    assert alike == [name]
     if variant.policy != CEILING:
         assert policy_for(variant.policy, TINY, work(), work().requests).name == variant.policy
 
@@ -266,12 +267,12 @@ def test_a_wrong_estimate_of_computing_moves_only_laxity_deadlines() -> None:
 
 
 @pytest.mark.parametrize("count", [1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 30 * SEGMENT_BYTES])
-def test_the_ceiling_is_what_a_flow_takes_alone_on_the_rack(count: int) -> None:
+def test_the_ceiling_is_what_a_flow_takes_alone_on_the_testbed(count: int) -> None:
     ended: list[int] = []
-    with rack(TINY, policy.fifo(), RunSettings()) as idle:
+    with open_testbed(TINY, policy.fifo(), RunSettings()) as idle:
         idle.serving_network.start_flow(0, FlowSpec(2, 1, Stage.P2D, 10**12, count), ended.append)
         idle.serving_network.run()
-    assert ended == [pytest.approx(alone_on_the_rack(TINY).flow_ns(count), rel=0.01)]
+    assert ended == [pytest.approx(uncontended_network(TINY).flow_ns(count), rel=0.01)]
 
 
 def test_a_clairvoyant_serves_everything_and_does_not_beat_the_ceiling() -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from mfs_ctrl.cli import INTERRUPTED, mfs
 from mfs_eval.cli import BENCHMARKS, STUDIES, ablate, bench, demo, study
-from mfs_eval.packet_level.testbed import ORDERS
+from mfs_eval.setup.run_settings import ORDERS
 from mfs_eval.setup.scenario import LOADS
 from tests.support.cli import started
 from tests.support.controller import eventually

@@ -92,7 +92,7 @@ def test_unknown_scenario_and_policy(mfs: Mfs, capsys: pytest.CaptureFixture[str
 def test_a_trace_that_is_too_short(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert mfs("demo", *TINY, "--requests", "100000", "--out", tmp_path) == 1
     message = one_error(capsys)
-    assert "100000" in message
+    assert "the run needs 100000" in message
     assert "--requests" in message
 
 

@@ -96,7 +96,7 @@ def test_impossible_grids_are_named(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("a,b\n1,2\n")
     with pytest.raises(EvaluationError, match="its columns differ from those of this version"):
         run_sweep(GRID, tmp_path, jobs=1, console=quiet())
-    with pytest.raises(EvaluationError, match=r"has 1800 requests.* 2000"):
+    with pytest.raises(EvaluationError, match="has 1800 requests, but the run needs 2000"):
         case_workload(case_named("llama3-8b-mooncake"), 8, 2000)
 
 
@@ -119,8 +119,8 @@ def test_prompts_have_the_length_and_the_reuse_that_they_should(kind: PromptClas
     assert prompts(kind, 50, seed=3) == prompts(kind, 50, seed=3) != prompts(kind, 50, seed=4)
 
 
-def test_impossible_prompts_are_refused() -> None:
-    with pytest.raises(TraceError, match="100% of them"):
+def test_prompts_that_are_entirely_reusable_are_refused() -> None:
+    with pytest.raises(TraceError, match="100% reusable"):
         prompts(replace(AGENT_LIKE, reusable=1.0), 3, 1)
 
 

@@ -11,8 +11,8 @@ from mfs_eval.studies.pruning import pruning, variants
 def test_variants_are_without_pruning_and_each_budget_all_with_the_same_queue() -> None:
     for hopeless in (False, True):
         named = dict(variants((0.0, 0.3), hopeless))
-        assert [(one.prune, one.drop_budget) for one in named.values()] == [(False, 0.1), (True, 0.0), (True, 0.3)]
-        assert {one.drop_hopeless for one in named.values()} == {hopeless}
+        assert [one.pruning.drop_budget for one in named.values()] == [None, 0.0, 0.3]
+        assert {one.pruning.defer_infeasible for one in named.values()} == {hopeless}
     assert list(named) == ["off+q", "0+q", "0.3+q"]
 
 

@@ -13,14 +13,15 @@ from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import Stage
 from mfs_eval.packet_level.experiment import run
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.hosts.segment_header import RETRANSMISSION
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.packet_level.stranding_meter import StrandingMeter
-from mfs_eval.packet_level.testbed import RunSettings
 from mfs_eval.results.schema import Run
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
-from mfs_eval.setup.workload import Workload, workload
+from mfs_eval.setup.run_settings import ControlSettings, RunSettings
+from mfs_eval.setup.workload import Workload
 from mfs_eval.studies import stranding
 from mfs_eval.studies.stranding import BASE, RATE, SCENARIO, VARIANTS, markdown, row
 from soft_switch.queues.traffic_manager import wire_bytes
@@ -95,8 +96,9 @@ def test_promotion_at_boundaries_keeps_messages_in_order() -> None:
     assert bound.stranding_delay_mean_s > 0
     assert bound.reordered_within_message == 0
     assert free.reordered_within_message > 0, "the rule is what keeps them in order"
-    # Also when the switch and the hosts have different views of a flow.
-    assert play(replace(BASE, progress_delay_ns=20_000_000, order="switch")).reordered_within_message == 0
+    # Also where the switch and the hosts have different views of a flow.
+    control = ControlSettings(order="switch", progress_delay_ns=20_000_000)
+    assert play(replace(BASE, control=control)).reordered_within_message == 0
 
 
 def test_the_table_has_every_variant_and_is_reproducible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
