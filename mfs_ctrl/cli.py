@@ -1,9 +1,10 @@
-"""The command ``mfs``: a table of commands, each imported when it is called. The base install has no gRPC."""
+"""The command ``mfs``: a table of commands, each imported only when it is called. The base install has no gRPC."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -16,6 +17,9 @@ COMMANDS = {
     "ablate": "mfs_eval.cli:ablate",
     "sweep": "mfs_eval.flow_level.cli:sweep",
     "report": "mfs_eval.flow_level.cli:report",
+    "study": "mfs_eval.cli:study",
+    "bench": "mfs_eval.cli:bench",
+    "trace": "mfs_eval.serving.cli:trace",
     "switch": "soft_switch.cli:switch",
     "ctrl": "mfs_ctrl.commands:ctrl",
     "agent": "host_agent.cli:agent",
@@ -30,6 +34,9 @@ EXTRAS = {
     "ablate": "eval",
     "sweep": "eval",
     "report": "eval",
+    "study": "eval",
+    "bench": "eval,net",
+    "trace": "eval",
     "switch": "ctrl",
     "ctrl": "ctrl",
     "tofino": "ctrl",
@@ -37,11 +44,25 @@ EXTRAS = {
     "topology": "net",
     "clean": "net",
 }
-"""Which extra of the distribution each subcommand needs."""
+"""The extra of the distribution that each command needs."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+
+
+class Commands(LazyGroup):
+    """The commands; Ctrl-C ends each of them in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See :meth:`click.Group.invoke`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Commands,
     table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -50,16 +71,16 @@ def mfs() -> None:
     """Multi-stage flow scheduling for LLM serving, in a P4 switch.
 
     Start with `mfs demo`: it replays a trace of LLM requests as stamped packets through the compiled P4 program, under
-    five scheduling policies, and shows what each does to the time to first token (TTFT).
+    six scheduling policies, and shows what each does to the time to first token (TTFT).
     """
 
 
-def reporting_errors(command: click.Command) -> None:
-    """Run ``command`` on the process's arguments; a foreseen error is one line on stderr and exit status 1."""
-    # gRPC would print an account of its own beside ours.
+def main() -> None:
+    """Run ``mfs`` on the arguments of the process. An expected error is one line on stderr and exit status 1."""
+    # gRPC would log to stderr beside our own messages.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        command()
+        mfs()
     except ModuleNotFoundError as error:
         extra = next((EXTRAS[word] for word in sys.argv[1:] if word in EXTRAS), "eval")
         click.echo(f"error: {error}; install it with: pip install 'mfs-switch[{extra}]'", err=True)
@@ -67,8 +88,3 @@ def reporting_errors(command: click.Command) -> None:
     except (MfsError, SwitchError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
-
-
-def main() -> None:
-    """The entry point of ``mfs``."""
-    reporting_errors(mfs)

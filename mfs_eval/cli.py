@@ -1,4 +1,4 @@
-"""``mfs demo`` and ``mfs ablate``: the packet-level engine from the command line."""
+"""Commands of the evaluation: ``mfs demo``, ``mfs ablate``, and the groups ``mfs study`` and ``mfs bench``."""
 
 from __future__ import annotations
 
@@ -6,111 +6,108 @@ from pathlib import Path
 
 import click
 
-from host_agent.command_line import Positive
+from host_agent.command_line import LazyGroup
+from mfs_eval import defaults, options
+
+STUDIES = {
+    "tables": "mfs_eval.studies.tables:tables",
+    "sweep-tables": "mfs_eval.studies.sweep_tables:sweep_tables",
+    "engine-agreement": "mfs_eval.studies.engine_agreement:engine_agreement",
+    "pooling": "mfs_eval.studies.pooling:pooling",
+    "pruning": "mfs_eval.studies.pruning:pruning",
+    "rotation": "mfs_eval.studies.rotation:rotation",
+    "stranding": "mfs_eval.studies.stranding:stranding",
+    "tofino-cost": "mfs_eval.studies.tofino_cost:tofino_cost",
+    "tuner-recovery": "mfs_eval.studies.tuner_recovery:tuner_recovery",
+}
+BENCHMARKS = {
+    "packets": "mfs_eval.bench.packets:packets",
+    "flows": "mfs_eval.bench.flows:flows",
+    "pipelines": "mfs_eval.bench.pipelines:pipelines",
+    "queues": "mfs_eval.bench.queues:queues",
+    "interfaces": "mfs_eval.bench.interfaces:interfaces",
+    "agent": "mfs_eval.bench.agent:agent",
+    "table-writes": "mfs_eval.bench.table_writes:table_writes",
+}
 
 
-@click.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("out/demo"),
-    show_default=True,
-    help="Folder for report.html and results.json.",
-)
-@click.option(
-    "--scenario", "scenarios", multiple=True, help="Run this scenario, not the default ones; may be repeated."
-)
-@click.option("--policy", "policies", multiple=True, help="Only this policy; may be repeated.")
-@click.option(
-    "--trace",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Another Mooncake trace (JSONL) than the one that comes along.",
-)
-@click.option("--requests", type=click.IntRange(min=1), help="Requests per run.")
-@click.option(
-    "--seed",
-    "seeds",
-    type=click.IntRange(min=0),
-    multiple=True,
-    default=(1,),
-    show_default=True,
-    help="Seed of the arrivals; may be repeated, tables then pool the runs.",
-)
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes; by default one per core.")
+@click.command(short_help="Compare policies on a small testbed, packet by packet.")
+@options.out_folder("out/demo", "report.html and results.json")
+@options.SCENARIOS
+@options.policies()
+@options.TRACE
+@options.requests(defaults.DEMO_REQUESTS)
+@options.seeds("1")
+@options.JOBS
 @click.option(
     "--order",
     type=click.Choice(["both", "hosts", "switch"]),
     default="both",
     show_default=True,
-    help="Who orders by the policy; where it is not followed, all is one queue.",
+    help="Who schedules by the policy: hosts and switch, or one of them; the other has a single queue.",
 )
 def demo(
     out: Path,
     scenarios: tuple[str, ...],
     policies: tuple[str, ...],
     trace: Path | None,
-    requests: int | None,
+    requests: int,
     seeds: tuple[int, ...],
     jobs: int | None,
     order: str,
 ) -> None:
-    """Replay requests on a rack of 8 servers and report TTFT per policy."""
+    """Replay LLM requests on a testbed of 8 servers, packet by packet, and report TTFT for each policy.
+
+    Prints a table per scenario and request rate, and writes report.html and results.json.
+    """
     from mfs_eval.demo import run_demo
 
     run_demo(out, scenarios, policies, trace, requests, seeds, jobs, order)
 
 
-@click.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("out/ablation"),
-    show_default=True,
-    help="Folder for ablation.csv and the pictures; runs that are in it are not run again.",
-)
-@click.option("--scenario", "scenarios", multiple=True, help="Only this scenario; may be repeated.")
-@click.option("--variant", "variants", multiple=True, help="Only this variant; may be repeated.")
+@click.command(short_help="Show what each part of the scheduler is worth.")
+@options.out_folder("out/ablation", "ablation.csv and the pictures; rerun to resume")
+@options.SCENARIOS
+@options.VARIANTS
 @click.option(
     "--load",
     "loads",
     type=click.Choice(["0.6", "0.4", "0.2"]),
     multiple=True,
-    help="Only the scenario's rate at which fair sharing attains about this share; may be repeated.",
+    help="Only the request rate at which fair sharing attains about this share; may be repeated.",
 )
-@click.option(
-    "--rate", "rates", type=Positive(0.001, 1e6), multiple=True, help="This rate, requests/s; may be repeated."
-)
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="How many seeds, the same for all."
-)
-@click.option("--first-seed", type=click.IntRange(min=0), default=1, show_default=True, help="The first of them.")
-@click.option("--requests", type=click.IntRange(min=1), default=120, show_default=True, help="Requests per run.")
-@click.option(
-    "--scale",
-    type=click.IntRange(min=1),
-    default=2000,
-    show_default=True,
-    help="Rates and bytes are divided by this: the finer, the truer and the slower.",
-)
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes; by default one per core.")
+@options.request_rates("Instead of the scenario's rates.")
+@options.seeds("1-10")
+@options.requests(defaults.ABLATION_REQUESTS)
+@options.scale(defaults.ABLATION_SCALE)
+@options.JOBS
 def ablate(
     out: Path,
     scenarios: tuple[str, ...],
     variants: tuple[str, ...],
     loads: tuple[str, ...],
-    rates: tuple[float, ...],
-    seeds: int,
-    first_seed: int,
+    request_rates: tuple[float, ...],
+    seeds: tuple[int, ...],
     requests: int,
     scale: int,
     jobs: int | None,
 ) -> None:
-    """Show what each part of the scheduler is worth.
+    """Run the scheduler, the scheduler without one of its parts, and the policies it is compared with.
 
-    Runs the scheduler, the same without one of its parts, and the policies that it is compared with, over several
-    seeds. Stopped, it goes on where it was when called again.
+    All of them run over the same seeds. Each run is a line of ablation.csv as soon as it ends, and finished runs are
+    not repeated: rerun the command to resume.
     """
     from mfs_eval.studies.ablation import run_ablation
 
     chosen_loads = [float(load) for load in loads]
-    run_ablation(out, scenarios, variants, chosen_loads, rates, seeds, first_seed, requests, scale, jobs)
+    run_ablation(out, seeds, scenarios, variants, chosen_loads, request_rates, requests, scale, jobs)
+
+
+@click.group(cls=LazyGroup, table=STUDIES, short_help="Studies behind the documentation.")
+def study() -> None:
+    """Run one of the studies behind the documentation."""
+
+
+@click.group(cls=LazyGroup, table=BENCHMARKS, short_help="Benchmarks of the project itself.")
+def bench() -> None:
+    """Measure how fast a part of the project is on this machine."""

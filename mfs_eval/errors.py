@@ -1,4 +1,4 @@
-"""Errors of the evaluation; each message names the thing that is wrong and the way out."""
+"""Errors of the evaluation. Each message names the problem and the way out."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from host_agent.protocol.errors import MfsError
 
 
 class EvaluationError(MfsError):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises deliberately."""
 
 
 class TraceError(EvaluationError):
-    """A trace that cannot be read; the message names file, line and field."""
+    """A trace cannot be read or written; the message names file, line and field."""
 
 
 class ModelError(EvaluationError):
-    """A model or GPU that is not known, or whose numbers make no sense."""
+    """A parameter of a model or GPU is out of range."""
 
 
 class ClusterError(EvaluationError):
-    """A cluster description that contradicts itself."""
+    """A cluster or fabric description contradicts itself."""
 
 
 class ServingError(EvaluationError):
-    """A serving run that was set up wrongly."""
+    """A serving run is set up inconsistently, or its requests do not complete."""

@@ -1,21 +1,20 @@
-"""``python -m mfs_eval.bench.agent``: what stamping in the kernel costs TCP, over a veth pair on one machine.
+"""``mfs bench agent``: what stamping in the kernel costs TCP, over a veth pair on one machine. Needs root.
 
-Five states of the same link, taken in turn, several times:
+Five states of the same link take turns, several times:
 
 - ``untouched``: no agent; packets of up to 64 KiB cross the veth pair in one piece.
-- ``prepared``: no programs, but the MTU of routes and the offloads as the agent sets them.
-- ``sending``: agents on both ends without their ingress program, and a flow that nobody opened: packets pass the egress
+- ``prepared``: no programs, but the route MTU and the offloads as the agent sets them.
+- ``sending``: agents at both ends without their ingress program, and a flow that nobody opened: packets pass the egress
   program and the classes, and get no stamp.
-- ``attached``: the same with the ingress program, which takes nothing off.
-- ``stamped``: the flow is open: stamped and ordered at one end, its stamps removed at the other.
+- ``attached``: the same with the ingress program, which removes nothing.
+- ``stamped``: the flow is open: stamped and scheduled at one end, its stamps removed at the other.
 
-Ratios are taken within a turn, so that other load on the machine weighs on both states; median and quartiles of all
-turns are shown. Needs root.
+Ratios are taken within a turn, so that other load on the machine affects both states alike. Shown are the median and
+the quartiles of all turns.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -24,40 +23,42 @@ import platform
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
+import click
+
+from host_agent.command_line import Positive
 from host_agent.daemon import hooks, route_mtu
 from host_agent.daemon.netlink import features, link, set_features
 from host_agent.daemon.state import StateFile
 from host_agent.ebpf.bpf import enable_statistics
-from host_agent.ebpf.errors import HostError
 from host_agent.ebpf.flows import FlowTable, HostFlow, Match, monotonic_after
 from host_agent.ebpf.layout import Tuple
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.stamp import STAMP_BYTES, Stage
 from mfs_ctrl.policy import policy
+from mfs_eval import options
+from mfs_eval.results.markdown import table
+from mfs_eval.results.output import write_atomically, writing
+from topologies.namespaces import inside
 
-T = TypeVar("T")
 INTERFACE = "v0"
 NAMES = ("agbench-a", "agbench-b")
 ADDRESSES = ("10.76.0.1", "10.76.0.2")
 STATES = ("untouched", "prepared", "sending", "attached", "stamped")
 RATIOS = (("stamped", "attached"), ("attached", "sending"), ("sending", "prepared"), ("stamped", "untouched"))
 RATE_BPS = 400_000_000_000
-"""Of the classes: above what the machine can do, so that they order but do not slow."""
+"""Rate of the classes: above what the machine can do, so that they schedule but do not limit."""
 _BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One configuration: gigabits/s of each turn by state, and the programs' mean run time by name, in nanoseconds."""
+    """One configuration: Gb/s of each turn by state, and the mean run time of the programs in nanoseconds by name."""
 
     segmentation: str
     ingress: str
@@ -67,37 +68,15 @@ class Measured:
     frames_per_stamp: float
 
     def ratio(self, above: str, below: str) -> tuple[float, float, float]:
-        """The median of the ratio of two states in one turn, and its quartiles."""
+        """Return the median, the lower and the upper quartile of the ratio of two states within a turn."""
         within = [first / second for first, second in zip(self.gbps[above], self.gbps[below], strict=True)]
         low, middle, high = statistics.quantiles(within, n=4, method="inclusive")
         return middle, low, high
 
 
-def inside(name: str, call: Callable[[], T]) -> T:
-    """``call``'s result, made in the network namespace ``name``."""
-    from pyroute2 import netns
-
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            netns.setns(name)
-            results.append(call())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
 @contextlib.contextmanager
 def linked() -> Iterator[None]:
-    """Within, there are two hosts on a veth pair."""
+    """Provide two hosts on a veth pair, which are removed on exit."""
 
     def ip(*words: str) -> None:
         subprocess.run(["ip", *words], check=True)
@@ -116,13 +95,13 @@ def linked() -> Iterator[None]:
 
 
 def throughput(seconds: float, opened: Callable[[socket.socket], None]) -> float:
-    """Gigabits/s of one TCP connection; ``opened`` is called with it before its first byte."""
+    """Return the Gb/s of one TCP connection; ``opened`` is called with it before its first byte."""
     server = inside(NAMES[1], lambda: socket.create_server((ADDRESSES[1], 0)))
     child = os.fork()
     if child == 0:
         far, _ = server.accept()
         block = bytearray(_BLOCK_BYTES)
-        # The bytes are not copied to user space, so that the network takes more of the time.
+        # MSG_TRUNC discards the bytes in the kernel, so that the network takes more of the time.
         while far.recv_into(block, _BLOCK_BYTES, socket.MSG_TRUNC):
             pass
         os._exit(0)
@@ -140,7 +119,7 @@ def throughput(seconds: float, opened: Callable[[socket.socket], None]) -> float
 
 @contextlib.contextmanager
 def prepared(options: hooks.Options) -> Iterator[None]:
-    """Within, both ends are as the agent sets them, without programs and classes."""
+    """Set both ends up as the agent does, without programs and classes, and restore them on exit."""
     from pyroute2 import IPRoute
 
     def change(name: str) -> Callable[[], None]:
@@ -175,7 +154,7 @@ def prepared(options: hooks.Options) -> Iterator[None]:
 
 @contextlib.contextmanager
 def attached(options: hooks.Options, folder: Path) -> Iterator[list[hooks.Attached]]:
-    """Within, both ends have an agent's programs, classes and settings."""
+    """Attach an agent's programs, classes and settings at both ends, and restore them on exit."""
     held: list[tuple[str, StateFile, hooks.Attached]] = []
 
     def attach() -> tuple[StateFile, hooks.Attached]:
@@ -200,7 +179,7 @@ def attached(options: hooks.Options, folder: Path) -> Iterator[list[hooks.Attach
 
 
 def open_flow(table: FlowTable, near: socket.socket) -> None:
-    """Have the connection's packets stamped."""
+    """Open a flow for the connection, so that its packets are stamped."""
     ends = Tuple("tcp", *near.getsockname()[:2], *near.getpeername()[:2])
     table.open(HostFlow(Match(addresses=ends), 9, Stage.P2D, monotonic_after(3_600_000_000), 1 << 50))
 
@@ -208,7 +187,7 @@ def open_flow(table: FlowTable, near: socket.socket) -> None:
 def measure(
     segmentation: str, ingress: str, order: bool, turns: int, seconds: float, say: Callable[[str], None]
 ) -> Measured:
-    """All states, ``turns`` times in turn, ``seconds`` each."""
+    """Measure all states in turn, ``turns`` times, for ``seconds`` each."""
     options = hooks.Options(INTERFACE, RATE_BPS, order=order, ingress=ingress, segmentation=segmentation)
     gbps: dict[str, list[float]] = {state: [] for state in STATES}
     times: dict[str, list[int]] = {"egress": [0, 0], "ingress": [0, 0]}
@@ -226,11 +205,11 @@ def measure(
                 def opened(end: socket.socket, table: FlowTable = table) -> None:
                     open_flow(table, end)
 
-                # Each twice and the other way round, so that what drifts weighs on both.
+                # Twice, the second time in reverse order, so that drift affects both states alike.
                 rates = [throughput(seconds, call) for call in (_ignore, opened, opened, _ignore)]
                 gbps["attached"].append((rates[0] + rates[3]) / 2)
                 gbps["stamped"].append((rates[1] + rates[2]) / 2)
-                # Apart from the throughput, which the clock around every run would lessen.
+                # Separately from the throughput, which timing every run would reduce.
                 counting = enable_statistics()
                 throughput(seconds / 2, opened)
                 os.close(counting)
@@ -247,19 +226,19 @@ def measure(
 
 
 def _ignore(_near: socket.socket) -> None:
-    """Leave the connection alone."""
+    """Open no flow for the connection."""
 
 
 def describe_turn(gbps: dict[str, list[float]]) -> str:
-    """The last turn, in words."""
+    """Describe the last turn."""
     return ", ".join(f"{state} {values[-1]:.2f}" for state, values in gbps.items()) + " Gb/s"
 
 
 def table_of(found: list[Measured]) -> str:
-    """A table in Markdown: medians, ratios with quartiles, nanoseconds."""
+    """Return a table in Markdown: medians, ratios with quartiles, nanoseconds."""
     head = ["segmentation", "ingress", "classes", *STATES]
-    head += [*(f"{above} / {below}" for above, below in RATIOS), "ns egress", "ns ingress", "frames a stamp"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    head += [*(f"{above} / {below}" for above, below in RATIOS), "ns egress", "ns ingress", "frames per stamp"]
+    lines = []
     for each in found:
         medians = [f"{statistics.median(each.gbps[state]):.2f}" for state in STATES]
         ratios = []
@@ -268,47 +247,52 @@ def table_of(found: list[Measured]) -> str:
             ratios.append(f"{ratio:.2f} ({low:.2f}-{high:.2f})")
         ns = [f"{each.ns[name]:.0f}" for name in ("egress", "ingress")]
         cells = [each.segmentation, each.ingress, "yes" if each.order else "no", *medians, *ratios, *ns]
-        lines.append("| " + " | ".join([*cells, f"{each.frames_per_stamp:.1f}"]) + " |")
-    return "\n".join(lines)
+        lines.append([*cells, f"{each.frames_per_stamp:.1f}"])
+    return table(head, lines)
 
 
-def main() -> int:
-    """Measure, print a table, and write the figures if asked."""
-    parser = argparse.ArgumentParser(description="What stamping in the kernel costs TCP, over a veth pair.")
-    parser.add_argument("--turns", type=int, default=15, help="of all states, for each row")
-    parser.add_argument("--seconds", type=float, default=0.4, help="of each state in a turn")
-    parser.add_argument(
-        "--segmentation", action="append", choices=hooks.SEGMENTATIONS, help="only this; may be repeated"
-    )
-    parser.add_argument("--ingress", action="append", choices=("filter", "xdp"), help="only this; may be repeated")
-    parser.add_argument("--no-order", action="store_true", help="without the classes")
-    parser.add_argument("--out", type=Path, help="file for all figures, as JSON")
-    arguments = parser.parse_args()
-    found = []
-    try:
-        for segmentation in arguments.segmentation or hooks.SEGMENTATIONS:
-            for ingress in arguments.ingress or ("filter", "xdp"):
-                order = not arguments.no_order
-                found.append(
-                    measure(
-                        segmentation,
-                        ingress,
-                        order,
-                        arguments.turns,
-                        arguments.seconds,
-                        lambda words: print(words, file=sys.stderr),
-                    )
-                )
-    except HostError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+@click.command(short_help="What stamping costs TCP (root).")
+@options.out_file()
+@click.option("--turns", type=click.IntRange(min=2), default=15, show_default=True, help="Turns of all states per row.")
+@click.option(
+    "--seconds", type=Positive(0.1, 600), default=0.4, show_default=True, help="Duration of each state in a turn."
+)
+@click.option(
+    "--segmentation",
+    "segmentations",
+    type=click.Choice(hooks.SEGMENTATIONS),
+    multiple=True,
+    default=hooks.SEGMENTATIONS,
+    show_default=True,
+    help="Where large packets are cut; may be repeated.",
+)
+@click.option(
+    "--ingress",
+    "ingresses",
+    type=click.Choice(("filter", "xdp")),
+    multiple=True,
+    default=("filter", "xdp"),
+    show_default=True,
+    help="Where stamps are removed; may be repeated.",
+)
+@click.option("--order/--no-order", default=True, show_default=True, help="With or without the traffic classes.")
+def agent(
+    out: Path | None,
+    turns: int,
+    seconds: float,
+    segmentations: tuple[str, ...],
+    ingresses: tuple[str, ...],
+    order: bool,
+) -> None:
+    """Measure what stamping in the kernel costs TCP over a veth pair, and print a table in Markdown."""
+    found = [
+        measure(segmentation, ingress, order, turns, seconds, lambda line: click.echo(line, err=True))
+        for segmentation in segmentations
+        for ingress in ingresses
+    ]
     machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} processors"
-    print(f"{machine}; Gb/s, medians of {arguments.turns} turns of {arguments.seconds:g} s\n")
-    print(table_of(found))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n", "utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    click.echo(f"{machine}; Gb/s, medians of {turns} turns of {seconds:g} s\n")
+    click.echo(table_of(found), nl=False)
+    if out is not None:
+        with writing(out):
+            write_atomically(out, json.dumps([asdict(each) for each in found], indent=1) + "\n")

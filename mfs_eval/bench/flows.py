@@ -1,6 +1,7 @@
-"""``make bench``: events per second of the flow-level engine on one core, from 64 GPUs to 2,048.
+"""``mfs bench flows``: events per second of the flow-level engine on one core, from 64 GPUs to 2,048.
 
-An event is the start or the end of a flow. Load and requests grow with the GPUs, so that each size is as busy.
+An event is the start or the end of a flow. Load and requests grow with the number of GPUs, so all sizes are equally
+busy.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from mfs_ctrl.cli import reporting_errors
-from mfs_eval.errors import EvaluationError
-from mfs_eval.flow_level.cases import REQUESTS, SERVERS, case_named
+from mfs_eval import options
+from mfs_eval.defaults import SWEEP_REQUESTS, SWEEP_SERVERS
+from mfs_eval.flow_level.cases import case_named
 from mfs_eval.flow_level.data_centre import GPUS_PER_SERVER
 from mfs_eval.flow_level.experiment import play
 from mfs_eval.flow_level.variants import variant_named
+from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.serving.prompts import CONVERSATION_LIKE, openers, prompts
 from mfs_eval.serving.router import route
 from mfs_eval.setup.workload import Workload
@@ -31,12 +33,12 @@ SIZES = (8, 32, 128, 256)
 """Servers."""
 LEAST_NS = 60_000_000
 NS_PER_TOKEN = 60_000
-"""Objectives are of the measured ones' size; measuring them is no part of the bench."""
+"""Objectives of about the size of measured ones; measuring them is not part of the benchmark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """One size. ``memory_mb`` is the most that the process had until then."""
+    """Speed at one size. ``memory_mb`` is the peak memory of the process so far."""
 
     gpus: int
     requests: int
@@ -47,10 +49,10 @@ class Speed:
 
 
 def measure(variant: str, sizes: tuple[int, ...]) -> Iterator[Speed]:
-    """Each of ``sizes`` in turn; what is compiled is compiled before."""
+    """Measure each of ``sizes`` in turn, after a run that compiles what is compiled."""
     _play(variant, sizes[0], 6)
     for servers in sizes:
-        yield _play(variant, servers, REQUESTS * servers // SERVERS)
+        yield _play(variant, servers, SWEEP_REQUESTS * servers // SWEEP_SERVERS)
 
 
 def _play(variant: str, servers: int, count: int) -> Speed:
@@ -66,12 +68,20 @@ def _play(variant: str, servers: int, count: int) -> Speed:
     return Speed(gpus, count, run.flows, run.cpu_s, 2 * run.flows / run.cpu_s, memory_mb)
 
 
-@click.command()
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the numbers, as JSON.")
-@click.option("--variant", default="mfs", show_default=True)
-@click.option("--servers", "sizes", type=click.IntRange(min=8), multiple=True, default=SIZES, show_default=True)
-def bench(out: Path | None, variant: str, sizes: tuple[int, ...]) -> None:
-    """Measure how many flow events a second one core handles, and how that changes with the size."""
+@click.command(short_help="Events per second of the flow-level engine.")
+@options.out_file()
+@click.option("--variant", default="mfs", show_default=True, help="Policy and who follows it.")
+@click.option(
+    "--servers",
+    "sizes",
+    type=click.IntRange(min=8),
+    multiple=True,
+    default=SIZES,
+    show_default=True,
+    help="Servers of 8 GPUs; may be repeated.",
+)
+def flows(out: Path | None, variant: str, sizes: tuple[int, ...]) -> None:
+    """Measure how many flow events per second one core handles, by the size of the data centre."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("GPUs", "requests", "flows", "core seconds", "events/s", "MB"):
         table.add_column(heading, justify="right")
@@ -90,11 +100,5 @@ def bench(out: Path | None, variant: str, sizes: tuple[int, ...]) -> None:
     console.print(f"Flow-level engine on one core, {CASE} under {variant}; an event is a flow's start or end")
     console.print(table)
     if out is not None:
-        try:
-            out.write_text(json.dumps([asdict(speed) for speed in speeds], indent=1) + "\n", "utf-8")
-        except OSError as error:
-            raise EvaluationError(f"cannot write {out}: {error.strerror}; choose another file with --out") from None
-
-
-if __name__ == "__main__":
-    reporting_errors(bench)
+        with writing(out):
+            write_atomically(out, json.dumps([asdict(speed) for speed in speeds], indent=1) + "\n")

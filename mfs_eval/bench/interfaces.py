@@ -1,8 +1,8 @@
-"""Measures what the switch does on real interfaces: ``python -m mfs_eval.bench.interfaces``, as root.
+"""``mfs bench interfaces``: how precisely the embedded switch paces its ports on real interfaces. Needs root.
 
-Every server sends stamped packets to the next one through the embedded switch, each at ``load`` times the rate of a
-port. The kernel's time stamps of what arrives say how well the ports keep their rate. With a load below 1 nothing may
-be lost; above 1 the ports must be full, and the queues drop the rest.
+Every server sends stamped packets to the next one through the switch, at ``load`` times the rate of a port. The
+kernel's receive timestamps show how well the ports keep their rate. At a load below 1 nothing may be lost; above 1 the
+ports must be full, and the queues drop the rest.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ import click
 
 from host_agent.command_line import BitRate, Positive
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Stage, Stamp, units_of
-from mfs_ctrl.cli import reporting_errors
 from mfs_eval.errors import EvaluationError
-from mfs_eval.packet_level.hosts.virtual_host import IP_UDP_BYTES, ip_udp_header
+from mfs_eval.packet_level.hosts.frames import IP_UDP_BYTES, ip_udp_header
 from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import NICENESS
@@ -32,13 +31,13 @@ from topologies.topology import Host, Topology, tor
 PREFIX = "mfsbench"
 RING_FRAMES = 8192
 SLEEP_S = 0.5e-3
-"""The senders' turn: so long they sleep between bursts of what is due."""
+"""Time that the senders sleep between bursts of the packets that are due."""
 SETTLING_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class PortResult:
-    """What one port did. Times in nanoseconds, rates in bits per second of wire bytes."""
+    """Result of one port. Times in nanoseconds, rates in bits per second of wire bytes."""
 
     sent: int
     received: int
@@ -46,21 +45,21 @@ class PortResult:
     gap_errors_ns: tuple[int, ...]
 
     def gap_error_ns(self, share: float) -> int:
-        """The quantile ``share`` of how far gaps between frames are from a frame's time on the link."""
+        """Return the quantile ``share`` of the deviation of gaps between frames from a frame's transmission time."""
         return self.gap_errors_ns[min(len(self.gap_errors_ns) - 1, int(share * len(self.gap_errors_ns)))]
 
 
-@click.command()
-@click.option("--ports", type=click.IntRange(2, 64), default=8, show_default=True)
-@click.option("--rate", type=BitRate(), default="20M", show_default=True, help="Of each port, bits/s.")
-@click.option("--load", type=Positive(0.01, 10), default=1.2, show_default=True, help="Offered, of the rate.")
-@click.option("--bytes", "size", type=click.IntRange(64, 1500), default=1500, show_default=True, help="Of a packet.")
-@click.option("--seconds", type=Positive(0.2, 600), default=5.0, show_default=True)
-def main(ports: int, rate: int, load: float, size: int, seconds: float) -> None:
-    """Offer traffic to every port of the switch on real interfaces, and say how well they keep their rates."""
-    click.echo(f"load of the machine before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
+@click.command(short_help="Pacing of ports on real interfaces (root).")
+@click.option("--ports", type=click.IntRange(2, 64), default=8, show_default=True, help="Ports, one per server.")
+@click.option("--rate", type=BitRate(), default="20M", show_default=True, help="Rate of each port, e.g. 20M.")
+@click.option("--load", type=Positive(0.01, 10), default=1.2, show_default=True, help="Offered load over the rate.")
+@click.option("--bytes", "size", type=click.IntRange(64, 1500), default=1500, show_default=True, help="Packet size.")
+@click.option("--seconds", type=Positive(0.2, 600), default=5.0, show_default=True, help="Duration.")
+def interfaces(ports: int, rate: int, load: float, size: int, seconds: float) -> None:
+    """Offer traffic to every port of the switch on real interfaces, and show how well they keep their rates."""
+    click.echo(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
     with contextlib.suppress(OSError):
-        # The senders are to be no worse off than the switch.
+        # The senders must not be at a disadvantage against the switch.
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     topology = tor(ports, 1, rate)
     with (
@@ -73,9 +72,9 @@ def main(ports: int, rate: int, load: float, size: int, seconds: float) -> None:
         switch = stack.enter_context(Process([*mfs(), "switch", *options], lambda out: "ports: " in out))
         servers = ("--servers", str(ports), "--nics", "1", "--rate", str(rate))
         stack.enter_context(Process([*mfs(), "ctrl", "--address", address, *servers], lambda out: "in force" in out))
-        before_s = _cpu_s(switch.pid)
+        before_s = cpu_seconds(switch.pid)
         results = measure(topology, realised, size, load, seconds)
-        share = (_cpu_s(switch.pid) - before_s) / (seconds + SETTLING_S)
+        share = (cpu_seconds(switch.pid) - before_s) / (seconds + SETTLING_S)
         _report(results, rate, load, share)
         for line in switch.finish().splitlines()[2:]:
             click.echo(line)
@@ -84,7 +83,11 @@ def main(ports: int, rate: int, load: float, size: int, seconds: float) -> None:
 def measure(
     topology: Topology, realised: namespaces.Realised, size: int, load: float, seconds: float
 ) -> list[PortResult]:
-    """Send packets of ``size`` bytes from each host to the next for so long, at ``load`` times the ports' rate."""
+    """Send packets of ``size`` bytes from each host to the next for ``seconds``, at ``load`` times the ports' rate.
+
+    Raises:
+        EvaluationError: the receivers cannot keep up.
+    """
     with contextlib.ExitStack() as stack:
         sockets = [
             stack.enter_context(
@@ -124,15 +127,17 @@ def measure(
                 _collect(of_socket, arrivals[index])
             time.sleep(0.05)
         if any(of_socket.lost() for of_socket in sockets):
-            raise EvaluationError("the receivers lost frames: this machine is too busy to measure on")
+            raise EvaluationError(
+                "the receivers lost frames: this machine is too busy; try fewer --ports or a lower --rate"
+            )
     nominal_ns = wire * 8 * 1_000_000_000 // topology.rate_bps
     window = settled_ns + skew_ns, end_ns + skew_ns
-    # Host i's packets come out at host i + 1.
+    # The packets of host i arrive at host i + 1.
     return [_result(sent[index - 1], arrivals[index], window, wire, nominal_ns) for index in range(count)]
 
 
 def packet(source: Host, target: Host, topology: Topology, size: int, stage: Stage = Stage.P2D) -> bytes:
-    """A stamped UDP packet of ``size`` bytes, in a frame for the switch."""
+    """Return a stamped UDP packet of ``size`` bytes, in a frame for the switch."""
     stamp = Stamp(stage, batch=source.id + 1, flow=1, slack_us=1_000_000, remaining=units_of(size))
     ethernet = topology.switch_mac + source.mac + ETHERTYPE_MFS.to_bytes(2, "big")
     payload = size - IP_UDP_BYTES
@@ -161,8 +166,8 @@ def _report(results: Sequence[PortResult], rate_bps: int, load: float, cpu_share
         )
     lost = sum(result.sent - result.received for result in results)
     lost_share = lost / sum(result.sent for result in results)
-    click.echo(f"offered {load:g} of the rate; {lost} frames ({lost_share:.2%}) did not arrive")
-    click.echo(f"the switch took {cpu_share:.0%} of a core; load of the machine now {os.getloadavg()[0]:.2f}")
+    click.echo(f"offered load {load:g}; {lost} frames ({lost_share:.2%}) did not arrive")
+    click.echo(f"the switch used {cpu_share:.0%} of a core; load average now {os.getloadavg()[0]:.2f}")
 
 
 def _collect(of_socket: PacketSocket, arrivals: list[int]) -> None:
@@ -170,10 +175,7 @@ def _collect(of_socket: PacketSocket, arrivals: list[int]) -> None:
         arrivals.append(of_socket.arrival_ns)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-if __name__ == "__main__":
-    reporting_errors(main)

@@ -1,6 +1,6 @@
-"""``make bench``: packets per second of the embedded switch with the compiled MFS program, on one core.
+"""``mfs bench packets``: packets per second of the embedded switch with the compiled MFS program, on one core.
 
-Three measurements, each of which holds the one before it: the program alone; with queues and links on the virtual
+Three measurements, each of which includes the previous one: the program alone; with queues and links on the virtual
 clock; with hosts, their transport and their acknowledgements. The entries are those that the controller writes.
 """
 
@@ -20,15 +20,16 @@ from rich.table import Table
 
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Flags, Stage, units_of
-from mfs_ctrl.cli import reporting_errors
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy import policy
+from mfs_eval import options
 from mfs_eval.errors import EvaluationError
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES, ip_udp_header
 from mfs_eval.packet_level.hosts.segment_header import ACK_BYTES, DATA_BYTES
-from mfs_eval.packet_level.hosts.stamp_template import Stamper
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES, ip_udp_header
+from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
 from mfs_eval.packet_level.packet_network import PacketNetwork
+from mfs_eval.results.output import write_atomically, writing
 from p4src import artifact
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.queues.traffic_manager import wire_bytes
@@ -39,26 +40,26 @@ from topologies.topology import Host, tor
 
 TOPOLOGY = tor()
 FLOWS = 256
-"""Flows that are open at a time."""
+"""Flows that are open at the same time."""
 BATCHES = 16
 LAYERS = 32
 MESSAGE_PACKETS = 16
-"""After so many packets a message of a flow ends."""
+"""Packets in a message of a flow."""
 LONGEST_FLOW_PACKETS = 400
 PACKETS_PER_ACK = 2
 FRAME_NS = wire_bytes(FRAME_BYTES) * 8 * 1_000_000_000 // TOPOLOGY.rate_bps
-"""Time of a full frame on a port's link."""
+"""Transmission time of a full frame on a port's link."""
 LONGEST_SLACK_US = 400_000
 
 _STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D)
 _SHIM_TYPE = ETHERTYPE_MFS.to_bytes(2, "big")
 
 Frame = tuple[Host, bytes]
-"""A frame, and the host that sends it."""
+"""A frame and the host that sends it."""
 
 
 class _Flow:
-    """The packets of one flow between two hosts, as its host would stamp them."""
+    """The packets of one flow between two hosts, stamped as its host would stamp them."""
 
     def __init__(self, draw: random.Random, connection: int) -> None:
         self.source, self.target = draw.sample(TOPOLOGY.hosts, 2)
@@ -67,27 +68,27 @@ class _Flow:
         target_layer = LAYERS if stage == Stage.P2D else draw.randrange(LAYERS)
         self.left = self.total = draw.randrange(1, LONGEST_FLOW_PACKETS)
         self._deadline_us = draw.randrange(LONGEST_SLACK_US)
-        self._stamper = Stamper(stage, batch, connection % (1 << 16), target_layer)
-        self._ack_stamper = Stamper(Stage.NONE, batch, 0, 0)
+        self._template = StampTemplate(stage, batch, connection % (1 << 16), target_layer)
+        self._ack_template = StampTemplate(Stage.NONE, batch, 0, 0)
         self._data = _headers(self.source, self.target, connection, DATA_BYTES + SEGMENT_BYTES)
         self._ack = _headers(self.target, self.source, connection, ACK_BYTES)
 
     def frames(self, layer: int, now_us: int) -> Iterator[Frame]:
-        """The flow's next packet, and the acknowledgement that it is due."""
+        """Yield the flow's next packet, and the acknowledgement if one is due."""
         sent = self.total - self.left
         flags = Flags.FIRST if sent == 0 else Flags.NONE
         flags |= Flags.BOUNDARY if sent % MESSAGE_PACKETS == 0 else Flags.NONE
         flags |= Flags.LAST if self.left == 1 else Flags.NONE
-        stamp = self._stamper.stamp(int(flags), layer, self._deadline_us - now_us, units_of(self.left * SEGMENT_BYTES))
+        stamp = self._template.stamp(int(flags), layer, self._deadline_us - now_us, units_of(self.left * SEGMENT_BYTES))
         self.left -= 1
         yield self.source, self._data[0] + stamp + self._data[1] + bytes(DATA_BYTES + SEGMENT_BYTES)
         if self.left % PACKETS_PER_ACK == 0:
-            ack = self._ack_stamper.stamp(0, layer, 0, 1)
+            ack = self._ack_template.stamp(0, layer, 0, 1)
             yield self.target, self._ack[0] + ack + self._ack[1] + bytes(ACK_BYTES)
 
 
 def traffic(count: int, seed: int) -> list[Frame]:
-    """``count`` stamped frames of many flows of all stages and batches, interleaved, acknowledgements among them."""
+    """Return ``count`` stamped frames of many flows of all stages and batches, interleaved, with acknowledgements."""
     draw = random.Random(seed)
     connections = iter(range(count + FLOWS))
     flows = [_Flow(draw, next(connections)) for _ in range(FLOWS)]
@@ -102,7 +103,7 @@ def traffic(count: int, seed: int) -> list[Frame]:
 
 
 def bench_pipeline(count: int, seed: int) -> float:
-    """Ingress and egress of the program, nothing else; packets per second."""
+    """Measure ingress and egress of the program alone, in packets per second."""
     switch = Switch()
     program(switch)
     frames = [(host.port, data) for host, data in traffic(count, seed)]
@@ -120,7 +121,7 @@ def bench_pipeline(count: int, seed: int) -> float:
 
 
 class _Replay:
-    """A host that sends frames made before, as fast as its link takes them, and drops what it gets."""
+    """A host that sends prepared frames as fast as its link takes them, and drops what it receives."""
 
     def __init__(self, frames: list[bytes]) -> None:
         self._frames = iter(frames)
@@ -134,7 +135,7 @@ class _Replay:
 
 
 def bench_switch(count: int, seed: int) -> float:
-    """The program between eight queues a port, links on the virtual clock; packets that left per second."""
+    """Measure the program with eight queues per port and links on the virtual clock, in packets sent per second."""
     clock, switch = VirtualClock(), Switch()
     network = VirtualNetwork(clock)
     by_host: dict[Host, list[bytes]] = {host: [] for host in TOPOLOGY.hosts}
@@ -153,7 +154,7 @@ def bench_switch(count: int, seed: int) -> float:
 
 
 def bench_network(count: int, seed: int) -> float:
-    """Hosts with windows, acknowledgements and eight levels of their own around the switch; packets per second."""
+    """Measure the switch with hosts that have windows, acknowledgements and eight levels, in packets per second."""
     draw = random.Random(seed)
     clock, switch = VirtualClock(), Switch()
     network = PacketNetwork(
@@ -168,8 +169,8 @@ def bench_network(count: int, seed: int) -> float:
     began = time.perf_counter()
     left = count * PACKETS_PER_ACK // (PACKETS_PER_ACK + 1)
     while left > 0:
-        packets = min(left, draw.randrange(1, LONGEST_FLOW_PACKETS))
-        left -= packets
+        size = min(left, draw.randrange(1, LONGEST_FLOW_PACKETS))
+        left -= size
         source, target = draw.sample(range(len(TOPOLOGY.hosts)), 2)
         stage = draw.choice(_STAGES)
         spec = FlowSpec(
@@ -177,7 +178,7 @@ def bench_network(count: int, seed: int) -> float:
             draw.randrange(1, BATCHES + 1),
             stage,
             draw.randrange(LONGEST_SLACK_US) * 1000,
-            packets * SEGMENT_BYTES,
+            size * SEGMENT_BYTES,
             LAYERS if stage == Stage.P2D else draw.randrange(LAYERS),
         )
         network.start_flow(source, spec, message_bytes=MESSAGE_PACKETS * SEGMENT_BYTES)
@@ -198,7 +199,7 @@ WHAT = {
 
 
 def program(switch: Switch) -> None:
-    """Give ``switch`` the compiled program and its entries, as the controller does over P4Runtime."""
+    """Install the compiled program and its entries in ``switch``, as the controller does over P4Runtime."""
     server = P4RuntimeServer(switch)
     server.start()
     try:
@@ -210,34 +211,36 @@ def program(switch: Switch) -> None:
 
 
 def measure(rounds: int, count: int) -> dict[str, int]:
-    """Packets per second of each bench: the best of ``rounds`` with ``count`` packets each, other packets each time."""
+    """Return the packets per second of each benchmark: the best of ``rounds`` of ``count`` different packets."""
     return {name: round(max(bench(count, seed) for seed in range(rounds))) for name, bench in BENCHES.items()}
 
 
 def _all_of(count: int, passed: int) -> int:
     if passed != count:
-        raise EvaluationError(f"{count - passed} of {count} packets were dropped by the program; the bench is wrong")
+        raise EvaluationError(f"the program dropped {count - passed} of {count} packets; the benchmark is wrong")
     return passed
 
 
 def _headers(source: Host, target: Host, connection: int, payload_bytes: int) -> tuple[bytes, bytes]:
-    """What stands before and after the stamp."""
+    """The headers before and after the stamp."""
     ethernet = TOPOLOGY.switch_mac + source.mac + _SHIM_TYPE
     return ethernet, ip_udp_header(source.ipv4.packed, target.ipv4.packed, connection, payload_bytes, 2)
 
 
-@click.command()
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the numbers, as JSON.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="The best of these counts.")
-@click.option("--packets", type=click.IntRange(min=1), default=30_000, show_default=True, help="Packets of a round.")
-def bench(out: Path | None, rounds: int, packets: int) -> None:
-    """Measure how many packets a second the embedded switch handles on one core."""
+@click.command(short_help="Packets per second of the embedded switch.")
+@options.out_file()
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds; the best counts.")
+@click.option(
+    "--packets", "count", type=click.IntRange(min=1), default=30_000, show_default=True, help="Packets per round."
+)
+def packets(out: Path | None, rounds: int, count: int) -> None:
+    """Measure how many packets per second the embedded switch handles on one core."""
     machine = {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "cpus": os.cpu_count() or 1,
         "processor": platform.processor() or platform.machine(),
     }
-    rates = measure(rounds, packets)
+    rates = measure(rounds, count)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("packets/s", justify="right")
     table.add_column("what")
@@ -245,19 +248,13 @@ def bench(out: Path | None, rounds: int, packets: int) -> None:
         table.add_row(f"{rate:,}", f"{name}: {WHAT[name]}")
     console = Console()
     console.print(
-        f"Packets per second on one core, {machine['python']}: the best of {rounds} rounds of {packets:,} packets, "
-        "in which other work on this machine counts least",
+        f"Packets per second on one core, {machine['python']}: the best of {rounds} rounds of {count:,} packets, "
+        "the one least disturbed by other work on this machine",
         highlight=False,
     )
     console.print(table)
     if out is None:
         return
-    numbers = {"machine": machine, "rounds": rounds, "packets_per_round": packets, "packets_per_s": rates}
-    try:
-        out.write_text(json.dumps(numbers, indent=1) + "\n", "utf-8")
-    except OSError as error:
-        raise EvaluationError(f"cannot write {out}: {error.strerror}; choose another file with --out") from None
-
-
-if __name__ == "__main__":
-    reporting_errors(bench)
+    numbers = {"machine": machine, "rounds": rounds, "packets_per_round": count, "packets_per_s": rates}
+    with writing(out):
+        write_atomically(out, json.dumps(numbers, indent=1) + "\n")

@@ -1,10 +1,10 @@
-"""How many packets a second the embedded switch forwards, and bmv2 beside it: ``python -m mfs_eval.bench.pipelines``.
+"""``mfs bench pipelines``: packets per second of the embedded switch, and of bmv2.
 
 First the pipeline alone, as Python and as machine code: ingress and egress, packet by packet, with the entries that a
-controller has written. Then, as root, the switch as users run it: a host sends through it to another one, over veth,
-first through the embedded switch, then through ``simple_switch_grpc`` where that is on the PATH, with the same program,
-entries and packets, on the same cores, in turn. What leaves is counted by the kernel. Of several offered rates, up to
-as fast as the host can, the one counts at which most leaves: a switch that is offered too much may do worse.
+controller writes. Then, as root, the switch as users run it: a host sends to another over veth, in turn through the
+embedded switch and through ``simple_switch_grpc`` (if it is on the PATH), with the same program, entries and packets on
+the same cores. The kernel counts what leaves. Of several offered rates the one with the highest output counts, because
+a switch that is offered too much may do worse.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from rich.table import Table
 
 from host_agent.command_line import Positive
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Flags, Stage, Stamp
-from mfs_ctrl.cli import reporting_errors
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.p4rt.entries import ActionCall, Lpm, TableEntry
 from mfs_ctrl.p4rt.session import INSERT, Session, Update
 from mfs_ctrl.policy import policy
-from mfs_eval.bench.interfaces import packet
-from mfs_eval.packet_level.hosts.virtual_host import ip_udp_header
+from mfs_eval.bench.interfaces import cpu_seconds, packet
+from mfs_eval.packet_level.hosts.frames import ip_udp_header
 from p4src import artifact
 from soft_switch.native.choice import VARIABLE
 from soft_switch.p4runtime.server import P4RuntimeServer
@@ -44,11 +43,11 @@ from topologies.topology import Topology, tor
 
 PREFIX = "mfspipe"
 RATE_BPS = 100_000_000_000
-"""Of a port: more than any of them reaches."""
+"""Rate of a port: higher than any of the switches reaches."""
 SETTLING_S = 0.5
 FLOWS = 256
 OFFERED = (10_000.0, 20_000.0, 40_000.0, 80_000.0, 160_000.0, float("inf"))
-"""Packets per second; the last is as fast as it goes."""
+"""Packets per second; the last is as fast as possible."""
 BURST_S = 0.5e-3
 L3 = Path(__file__).parents[1] / "data" / "l3"
 """Made by ``p4c-bm2-ss l3.p4 -o l3.json --p4runtime-files l3.p4info.txtpb``."""
@@ -58,19 +57,23 @@ _SENDER = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A switch: bmv2, or the embedded one with its pipeline run as ``run_as``."""
+class SwitchUnderTest:
+    """A switch: the embedded one with its pipeline run as ``run_as``, or bmv2 if that is empty."""
 
     name: str
     run_as: str = ""
 
 
-WAYS = (Way("embedded, Python", "python"), Way("embedded, machine code", "c"), Way("simple_switch_grpc"))
+SWITCHES = (
+    SwitchUnderTest("embedded, Python", "python"),
+    SwitchUnderTest("embedded, machine code", "c"),
+    SwitchUnderTest("simple_switch_grpc"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Packets per second that came in by the sender's account, and that left, and seconds of CPU per second."""
+    """Packets per second that the sender offered and that left the switch, and CPU seconds per second."""
 
     offered: float
     left: float
@@ -78,21 +81,33 @@ class Measured:
 
     @property
     def per_cpu_s(self) -> float:
-        """Packets that left for each second of CPU."""
+        """Packets that left per CPU second."""
         return self.left / self.cpu if self.cpu else 0.0
 
 
-@click.command()
-@click.option("--program", "programs", type=click.Choice(["l3", "mfs"]), multiple=True, default=("l3", "mfs"))
-@click.option("--bytes", "size", type=click.IntRange(64, 1500), default=256, show_default=True, help="Of a packet.")
-@click.option("--seconds", type=Positive(0.2, 600), default=2.0, show_default=True, help="Of each offered rate.")
-@click.option("--rounds", type=click.IntRange(1, 100), default=2, show_default=True, help="All switches in turn.")
+@click.command(short_help="Packets per second as Python, machine code, bmv2.")
 @click.option(
-    "--cores", type=click.IntRange(1, 1024), default=1, show_default=True, help="That a switch may use, the last ones."
+    "--program",
+    "programs",
+    type=click.Choice(["l3", "mfs"]),
+    multiple=True,
+    default=("l3", "mfs"),
+    show_default=True,
+    help="P4 program; may be repeated.",
 )
-def main(programs: tuple[str, ...], size: int, seconds: float, rounds: int, cores: int) -> None:
-    """Measure the pipeline alone, then the switch between two hosts, beside bmv2."""
-    click.echo(f"load of the machine before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
+@click.option("--bytes", "size", type=click.IntRange(64, 1500), default=256, show_default=True, help="Packet size.")
+@click.option(
+    "--seconds", type=Positive(0.2, 600), default=2.0, show_default=True, help="Duration at each offered rate."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 100), default=2, show_default=True, help="Rounds over all switches in turn."
+)
+@click.option(
+    "--cores", type=click.IntRange(1, 1024), default=1, show_default=True, help="Cores that a switch may use."
+)
+def pipelines(programs: tuple[str, ...], size: int, seconds: float, rounds: int, cores: int) -> None:
+    """Measure the pipeline alone and, as root, the embedded switch and bmv2 between two hosts."""
+    click.echo(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
     topology = tor(2, 1, RATE_BPS)
     for program in programs:
         rates = {run_as: alone(program, topology, size, run_as) for run_as in ("python", "c")}
@@ -101,11 +116,11 @@ def main(programs: tuple[str, ...], size: int, seconds: float, rounds: int, core
             f"{program}, pipeline alone, packets per second of CPU: {told} (x {rates['c'] / rates['python']:.1f})"
         )
     if os.geteuid() != 0:
-        click.echo("the switch on interfaces takes root: not measured", err=True)
+        click.echo("the switch on interfaces needs root: not measured", err=True)
         return
-    ways = [way for way in WAYS if way.run_as or shutil.which(bmv2.PROGRAM)]
-    if len(ways) < len(WAYS):
-        click.echo(f"there is no {bmv2.PROGRAM} on the PATH: the embedded switch alone", err=True)
+    switches = [one for one in SWITCHES if one.run_as or shutil.which(bmv2.PROGRAM)]
+    if len(switches) < len(SWITCHES):
+        click.echo(f"{bmv2.PROGRAM} is not on the PATH: only the embedded switch is measured", err=True)
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -113,23 +128,23 @@ def main(programs: tuple[str, ...], size: int, seconds: float, rounds: int, core
         table.add_column(heading, justify="left" if heading in ("", "switch") else "right", no_wrap=True)
     with namespaces.unwinding_on_sigterm():
         for program in programs:
-            results: dict[Way, list[Measured]] = {way: [] for way in ways}
+            results: dict[SwitchUnderTest, list[Measured]] = {one: [] for one in switches}
             for _ in range(rounds):
-                for way in ways:
-                    click.echo(f"measuring: {program}, {way.name}", err=True)
-                    results[way].append(measured(program, way, topology, size, seconds, cores))
+                for one in switches:
+                    click.echo(f"measuring: {program}, {one.name}", err=True)
+                    results[one].append(measured(program, one, topology, size, seconds, cores))
             _add_rows(table, program, results)
     Console(width=120).print(table)
-    click.echo(f"load of the machine now {os.getloadavg()[0]:.2f}")
+    click.echo(f"load average now {os.getloadavg()[0]:.2f}")
 
 
-def _add_rows(table: Table, program: str, results: dict[Way, list[Measured]]) -> None:
-    means = {way: _mean(runs) for way, runs in results.items()}
-    reference = next((mean for way, mean in means.items() if not way.run_as), None)
-    for way, mean in means.items():
+def _add_rows(table: Table, program: str, results: dict[SwitchUnderTest, list[Measured]]) -> None:
+    means = {switch: _mean(runs) for switch, runs in results.items()}
+    reference = next((mean for switch, mean in means.items() if not switch.run_as), None)
+    for switch, mean in means.items():
         ratio = f"{mean.left / reference.left:.2f}" if reference and reference.left else ""
         cells = (f"{mean.offered:,.0f}", f"{mean.left:,.0f}", f"{mean.cpu:.0%}", f"{mean.per_cpu_s:,.0f}", ratio)
-        table.add_row(program, way.name, *cells)
+        table.add_row(program, switch.name, *cells)
 
 
 def _mean(runs: Sequence[Measured]) -> Measured:
@@ -142,7 +157,7 @@ def _mean(runs: Sequence[Measured]) -> Measured:
 
 
 def frames(program: str, topology: Topology, size: int) -> list[bytes]:
-    """What the first host sends to the second: :data:`FLOWS` packets, stamped where the program knows stamps."""
+    """Return what the first host sends to the second: :data:`FLOWS` packets, stamped if the program reads stamps."""
     source, target = topology.hosts
     if program == "l3":
         return [
@@ -173,7 +188,7 @@ def frames(program: str, topology: Topology, size: int) -> list[bytes]:
 
 
 def fill(address: str, program: str, topology: Topology) -> None:
-    """Give the switch at ``address`` the program and its entries, over P4Runtime."""
+    """Install the program and its entries in the switch at ``address``, over P4Runtime."""
     session = Session(address, timeout_s=60)
     if program == "mfs":
         controller = Controller(
@@ -196,8 +211,8 @@ def fill(address: str, program: str, topology: Topology) -> None:
 
 
 def alone(program: str, topology: Topology, size: int, run_as: str, packets: int = 50_000) -> float:
-    """Packets per second of CPU through ingress and egress of the pipeline."""
-    with _wishing(run_as):
+    """Return the packets per CPU second through ingress and egress of the pipeline."""
+    with _running_as(run_as):
         switch = Switch()
         server = P4RuntimeServer(switch)
         server.start()
@@ -214,7 +229,7 @@ def alone(program: str, topology: Topology, size: int, run_as: str, packets: int
 
 
 def _run(pipeline: Pipeline, sent: Sequence[bytes], packets: int, second: int) -> float:
-    """Seconds of CPU that so many packets take."""
+    """Return the CPU seconds that the packets take."""
     ingress, egress, count = pipeline.ingress, pipeline.egress, len(sent)
     began = time.process_time()
     for number in range(packets):
@@ -226,7 +241,7 @@ def _run(pipeline: Pipeline, sent: Sequence[bytes], packets: int, second: int) -
 
 
 @contextlib.contextmanager
-def _wishing(run_as: str) -> Iterator[None]:
+def _running_as(run_as: str) -> Iterator[None]:
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = run_as
     try:
@@ -238,18 +253,20 @@ def _wishing(run_as: str) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def measured(program: str, way: Way, topology: Topology, size: int, seconds: float, core_count: int) -> Measured:
-    """What goes through the switch, on its last ``core_count`` cores, at the best of the offered rates.
+def measured(
+    program: str, switch: SwitchUnderTest, topology: Topology, size: int, seconds: float, core_count: int
+) -> Measured:
+    """Return what goes through a switch on the last ``core_count`` cores, at the best of the offered rates.
 
     Raises:
-        TopologyError: no root, or something does not start.
+        TopologyError: this is not root, or a process does not start.
     """
     with contextlib.ExitStack() as stack:
         realised = stack.enter_context(namespaces.standing([topology], PREFIX))
         address = free_address()
         ports = realised.ports[0]
-        if way.run_as:
-            stack.enter_context(_wishing(way.run_as))
+        if switch.run_as:
+            stack.enter_context(_running_as(switch.run_as))
             command = [*mfs(), "switch", "--empty", "--address", address, *realised.switch_options(topology)]
             ready: Callable[[str], bool] = lambda out: "ports: " in out  # noqa: E731
         else:
@@ -270,23 +287,23 @@ def measured(program: str, way: Way, topology: Topology, size: int, seconds: flo
         runs = []
         for rate in OFFERED:
             _send(sender, sent, SETTLING_S, rate)
-            before, cpu_s, began = int(statistics.read_text()), _cpu_s(process.pid), time.monotonic()
+            before, cpu_s, began = int(statistics.read_text()), cpu_seconds(process.pid), time.monotonic()
             offered = _send(sender, sent, seconds, rate)
             passed = time.monotonic() - began
-            left, used = int(statistics.read_text()) - before, _cpu_s(process.pid) - cpu_s
+            left, used = int(statistics.read_text()) - before, cpu_seconds(process.pid) - cpu_s
             runs.append(Measured(offered / passed, left / passed, used / passed))
     return max(runs, key=lambda run: run.left)
 
 
 def _on_cores(count: int) -> list[str]:
-    """What makes a command run on the last ``count`` cores alone, before others of its user."""
+    """Return the prefix of a command that runs it on the last ``count`` cores, with precedence."""
     cores = sorted(os.sched_getaffinity(0))[-count:]
     pinned = ["taskset", "-c", ",".join(map(str, cores))] if shutil.which("taskset") else []
     return ["nice", "-n", str(NICENESS - os.getpriority(os.PRIO_PROCESS, 0)), *pinned]
 
 
 def _send(sender: PacketSocket, sent: Sequence[bytes], seconds: float, rate: float) -> int:
-    """Send at most ``rate`` packets per second for so long; how many were sent."""
+    """Send at most ``rate`` packets per second for ``seconds``; return how many were sent."""
     count, began = 0, time.monotonic()
     send = sender.send
     while (passed := time.monotonic() - began) < seconds:
@@ -297,12 +314,3 @@ def _send(sender: PacketSocket, sent: Sequence[bytes], seconds: float, rate: flo
         if due < len(sent):
             time.sleep(BURST_S)
     return count
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-if __name__ == "__main__":
-    reporting_errors(main)

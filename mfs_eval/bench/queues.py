@@ -1,14 +1,13 @@
-"""What two flows of different level get of one port: ``python -m mfs_eval.bench.queues``, as root.
+"""``mfs bench queues``: how two flows of different levels share one port. Needs root.
 
-Two hosts send to a third, one at a high level and one at a low one, together more than its port can carry. A link of
-that rate with strict priority gives the high one all it asks for, and the low one the rest. The embedded switch is
-measured, and bmv2 (``simple_switch_grpc`` on the PATH) alone, with its own rate limit, and with a link behind its port.
+Two hosts send to a third, one at a high and one at a low level, together more than its port can carry. On a link with
+strict priority the high flow gets all it asks for and the low one the rest. Measured are the embedded switch, and bmv2
+(``simple_switch_grpc`` on the PATH) by itself, with its own rate limit, and with a link behind its port.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import struct
 import subprocess
@@ -23,7 +22,6 @@ from rich.table import Table
 
 from host_agent.command_line import BitRate, Positive
 from host_agent.protocol.stamp import Stage
-from mfs_ctrl.cli import reporting_errors
 from mfs_eval.bench.interfaces import SLEEP_S, packet
 from mfs_eval.errors import EvaluationError
 from soft_switch.queues.traffic_manager import wire_bytes
@@ -36,26 +34,26 @@ PREFIX = "mfsqueue"
 SETTLING_S = 1.0
 BYTES = 1500
 HIGH, LOW = Stage.COLLECTIVE, Stage.P2D
-"""Their levels under the policy ``static``: 6 and 2."""
+"""Levels 6 and 2 under the policy ``static``."""
 SENDERS, RECEIVER = (0, 1), 2
 ONE_QUEUE_BYTES = 256 * 1024
-"""More than bmv2's socket holds back, so that it is bmv2 that drops, by level."""
+"""More than the buffer of bmv2's socket, so that bmv2 itself drops, by level."""
 _THRIFT_PORT = 9290
 _TIME = struct.Struct("!Q")
 
 Loads = tuple[float, float]
-"""By the high flow and by the low one, as shares of the port's rate."""
+"""Of the high flow and of the low one, as shares of the port's rate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A switch, and what stands for the link at its port.
+class SwitchUnderTest:
+    """A switch, and the link at its port.
 
     Attributes:
-        name: of the row.
-        bmv2: whether it is bmv2, else it is the embedded switch.
-        own_limit: whether bmv2's queues are limited to the rate, in packets per second.
-        link: what is put behind the port: nothing, ``fifo`` or ``levels``.
+        name: label of the row.
+        bmv2: whether it is bmv2; otherwise it is the embedded switch.
+        own_limit: whether bmv2's own queues are limited to the rate, in packets per second.
+        link: queueing discipline behind the port: none, ``fifo`` or ``levels``.
     """
 
     name: str
@@ -64,41 +62,41 @@ class Way:
     link: str = ""
 
 
-WAYS = (
-    Way("embedded switch", False),
-    Way("bmv2, no limit", True),
-    Way("bmv2, set_queue_rate", True, own_limit=True),
-    Way("bmv2, HTB with one queue", True, link="fifo"),
-    Way("bmv2, HTB with a class for each level", True, link="levels"),
+SWITCHES = (
+    SwitchUnderTest("embedded switch", False),
+    SwitchUnderTest("bmv2, no limit", True),
+    SwitchUnderTest("bmv2, set_queue_rate", True, own_limit=True),
+    SwitchUnderTest("bmv2, HTB with one queue", True, link="fifo"),
+    SwitchUnderTest("bmv2, HTB with a class for each level", True, link="levels"),
 )
 
 
-@click.command()
-@click.option("--rate", type=BitRate(), default="20M", show_default=True, help="Of a port, bits/s on the wire.")
+@click.command(short_help="How two levels share a port (root).")
+@click.option("--rate", type=BitRate(), default="20M", show_default=True, help="Rate of each port, e.g. 20M.")
 @click.option(
-    "--high", type=Positive(0.01, 2), default=0.75, show_default=True, help="Load by the high flow, of the rate."
+    "--high", type=Positive(0.01, 2), default=0.75, show_default=True, help="Load of the high flow over the rate."
 )
 @click.option(
-    "--low", type=Positive(0.01, 2), default=0.75, show_default=True, help="Load by the low flow, of the rate."
+    "--low", type=Positive(0.01, 2), default=0.75, show_default=True, help="Load of the low flow over the rate."
 )
-@click.option("--seconds", type=Positive(0.2, 600), default=5.0, show_default=True)
-def main(rate: int, high: float, low: float, seconds: float) -> None:
-    """Show what two flows of different level get of one port."""
-    ways = [way for way in WAYS if not way.bmv2 or shutil.which(bmv2.PROGRAM)]
-    if len(ways) < len(WAYS):
-        click.echo(f"there is no {bmv2.PROGRAM} on the PATH: the embedded switch alone", err=True)
+@click.option("--seconds", type=Positive(0.2, 600), default=5.0, show_default=True, help="Duration.")
+def queues(rate: int, high: float, low: float, seconds: float) -> None:
+    """Show how two flows of different levels share one port, on the embedded switch and on bmv2."""
+    switches = [one for one in SWITCHES if not one.bmv2 or shutil.which(bmv2.PROGRAM)]
+    if len(switches) < len(SWITCHES):
+        click.echo(f"{bmv2.PROGRAM} is not on the PATH: only the embedded switch is measured", err=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for heading in ("high, Mb/s", "low, Mb/s", "both", "high lost", "low lost", "high p50, ms", "p99, ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     with namespaces.unwinding_on_sigterm():
-        for way in ways:
-            click.echo(f"measuring: {way.name}", err=True)
-            flows = measured(way, tor(3, 1, rate), (high, low), seconds)
+        for one in switches:
+            click.echo(f"measuring: {one.name}", err=True)
+            flows = measured(one, tor(3, 1, rate), (high, low), seconds)
             rates = [flow.rate_bps / 1e6 for flow in flows]
             cells = [f"{value:.2f}" for value in (*rates, sum(rates))] + [f"{flow.lost:.1%}" for flow in flows]
             waits = [flows[0].delay_ns(share) / 1e6 for share in (0.5, 0.99)]
-            table.add_row(way.name, *cells, *(f"{wait:.1f}" for wait in waits))
+            table.add_row(one.name, *cells, *(f"{wait:.1f}" for wait in waits))
     offered = [f"{load * rate / 1e6:g}" for load in (high, low)]
     click.echo(f"offered: {offered[0]} (high) and {offered[1]} Mb/s (low), to a port of {rate / 1e6:g} Mb/s")
     Console(width=120).print(table)
@@ -106,42 +104,42 @@ def main(rate: int, high: float, low: float, seconds: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What became of one flow: bits per second that arrived, on the wire, the share that did not, delays ascending."""
+    """Result of one flow: bits per second on the wire that arrived, share that was lost, delays in ascending order."""
 
     rate_bps: float
     lost: float
     delays_ns: tuple[int, ...]
 
     def delay_ns(self, share: float) -> int:
-        """The quantile ``share`` of the time from sending to arrival; 0 if nothing arrived."""
+        """Return the quantile ``share`` of the time from sending to arrival; 0 if nothing arrived."""
         return self.delays_ns[min(len(self.delays_ns) - 1, int(share * len(self.delays_ns)))] if self.delays_ns else 0
 
 
-def measured(way: Way, topology: Topology, loads: Loads, seconds: float) -> tuple[Flow, Flow]:
-    """The high flow and the low one.
+def measured(switch: SwitchUnderTest, topology: Topology, loads: Loads, seconds: float) -> tuple[Flow, Flow]:
+    """Measure the high flow and the low one.
 
     Raises:
-        TopologyError: no root, or something does not start.
+        TopologyError: this is not root, or a process does not start.
     """
     with contextlib.ExitStack() as stack:
         realised = stack.enter_context(namespaces.standing([topology], PREFIX))
         address = free_address()
         ports = realised.ports[0]
-        if way.bmv2:
+        if switch.bmv2:
             stack.enter_context(_bmv2(address, ports))
         else:
             options = ("--address", address, *realised.switch_options(topology))
             stack.enter_context(Process([*mfs(), "switch", *options], lambda out: "ports: " in out))
         shape = ["--servers", "3", "--nics", "1", "--rate", str(topology.rate_bps)]
         controller = [*mfs(), "ctrl", "--address", address, "--policy", "static", *shape]
-        controller += ["--dscp"] if way.link == "levels" else []
+        controller += ["--dscp"] if switch.link == "levels" else []
         stack.enter_context(Process(controller, lambda out: "in force" in out))
         target = topology.hosts[RECEIVER].port
-        if way.own_limit:
+        if switch.own_limit:
             packets_per_s = topology.rate_bps // (8 * wire_bytes(_frame_bytes(topology)))
             _limit_queues(target, packets_per_s)
-        if way.link:
-            if way.link == "levels":
+        if switch.link:
+            if switch.link == "levels":
                 port_classes.put_link(ports[target], topology.rate_bps)
             else:
                 port_classes.put_link(ports[target], topology.rate_bps, ONE_QUEUE_BYTES, by_level=False)
@@ -190,7 +188,7 @@ def _played(realised: namespaces.Realised, topology: Topology, loads: Loads, sec
         start_ns = time.time_ns()
         from_ns, to_ns = (start_ns + round(after_s * 1e9) for after_s in (SETTLING_S, SETTLING_S + seconds))
         while (now_ns := time.time_ns()) < to_ns:
-            # In an order by chance, packet by packet: whoever comes first to a full queue finds the room in it.
+            # In random order, packet by packet: the first to reach a full queue gets the free place.
             while late := [
                 index for index in range(len(senders)) if sent[index] * intervals_ns[index] < now_ns - start_ns
             ]:
@@ -217,8 +215,3 @@ def _collect(receiver: PacketSocket, arrivals: dict[bytes, list[tuple[int, int]]
             if source in frame[14:80]:
                 (sent_ns,) = _TIME.unpack_from(frame, len(frame) - _TIME.size)
                 found.append((receiver.arrival_ns, receiver.arrival_ns - sent_ns))
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    reporting_errors(main)

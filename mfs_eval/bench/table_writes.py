@@ -1,4 +1,7 @@
-"""What a table write costs over P4Runtime: the price of telling the switch about requests by entries, not stamps."""
+"""``mfs bench table-writes``: the latency of table writes over P4Runtime.
+
+It is the price of telling the switch about requests by table entries instead of stamps.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import click
 
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import SCAVENGER, Stage
-from mfs_ctrl.cli import reporting_errors
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import rmlq_row
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
@@ -25,7 +27,7 @@ FIRST_PRIORITY = 1000
 
 
 def latencies_ms(session: Session, index: P4InfoIndex, entries: int, rounds: int) -> list[float]:
-    """Milliseconds of each of 2 x ``rounds`` writes, which insert and delete ``entries`` rows of ``rmlq``; sorted."""
+    """Return the milliseconds, sorted, of 2 x ``rounds`` writes that insert and delete ``entries`` rows of ``rmlq``."""
     rows = [
         rmlq_row(LevelRule(Stage.P2D, SCAVENGER, slack_code=(code, code)), UNUSED_EPOCH, FIRST_PRIORITY + code)
         for code in range(entries)
@@ -39,9 +41,9 @@ def latencies_ms(session: Session, index: P4InfoIndex, entries: int, rounds: int
     return sorted(measured)
 
 
-@click.command()
-@click.option("--rounds", type=click.IntRange(min=1), default=200, show_default=True)
-def write_latency(rounds: int) -> None:
+@click.command(short_help="Latency of table writes over P4Runtime.")
+@click.option("--rounds", type=click.IntRange(min=1), default=200, show_default=True, help="Writes of each kind.")
+def table_writes(rounds: int) -> None:
     """Measure writes of 1, 10 and 50 entries to the embedded switch over gRPC on the loopback interface."""
     server = P4RuntimeServer(Switch())
     server.start()
@@ -56,7 +58,3 @@ def write_latency(rounds: int) -> None:
         controller.stop()
     finally:
         server.stop(0)
-
-
-if __name__ == "__main__":
-    reporting_errors(write_latency)

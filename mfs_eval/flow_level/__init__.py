@@ -1,1 +1,1 @@
-"""Serving at the scale of a data centre: flows as fluids that share links, beside the packet-level engine."""
+"""The flow-level engine: serving at the scale of a data centre, with flows as fluids that share links."""

@@ -1,156 +1,56 @@
-"""Who gets what of the links: strict priority between levels, max-min fair within one, nothing left idle.
+"""Shares of links: strict priority between levels, max-min fair within a level, work-conserving.
 
-A flow crosses some links, and has a level at each (the same everywhere, where all places rank alike). Each link makes
-an *offer* to each of its flows, and a flow sends at the least of its offers, or at its cap if that is less. A link goes
-through its levels from the top: of what is left, flows that take less elsewhere get what they take, and the others
-equal parts (progressive filling); that part is its offer to all of the level. When nothing changes any more, every
-flow is held back by a full link where nobody of its level has more than it, and nobody of a lower one has anything:
-where levels are the same at all links, that is *the* max-min fair allocation with strict priority (Bertsekas and
-Gallager, Data Networks, section 6.5; by offers of links: Charny, Clark and Jain, ICC 1995). Where they differ, several
-allocations can satisfy this; which one it is depends on what was before.
+A flow crosses several links and has a level at each of them (the same at all, if all places rank alike). Each link
+makes an *offer* to each of its flows, and a flow sends at the least of its offers and its cap. A link serves its levels
+from the top. Within a level, flows that are limited elsewhere get what they can use and the others get equal parts of
+the rest (progressive filling); that part is the link's offer to the whole level. At the fixed point, each flow is
+limited by a full link at which no flow of its level has a higher rate and no flow of a lower level has any. If levels
+are the same at all links, this is *the* max-min fair allocation with strict priority (Bertsekas and Gallager, Data
+Networks, section 6.5; by offers of links: Charny, Clark and Jain, ICC 1995). If they differ, several allocations can
+satisfy this, and the result depends on the history.
 
-What an event touches is served anew, and then what that changes: nothing else. All of it is compiled; the state is
-arrays, changed in place. Rates are in bytes per nanosecond, times in nanoseconds.
+Only links that an event touches are served again, then the links that this affects. All of it is compiled. Rates are in
+bytes per nanosecond, times in nanoseconds.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
 from host_agent.protocol.stamp import LEVELS
+from mfs_eval.flow_level import finish_heap
 from mfs_eval.flow_level.compiled import compiled
+from mfs_eval.flow_level.shares import (
+    FLOWS,
+    HEAP,
+    MAX_HOPS,
+    NONE,
+    QUEUE_FIRST,
+    QUEUED,
+    TOUCHED,
+    UNSETTLED,
+    Floats,
+    Ints,
+    Shares,
+)
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
-
-MAX_HOPS = 6
-"""Links of the longest path: up and down three tiers."""
-NONE = -1
 TOLERANCE = 1e-9
-"""Offers that differ by less than this part of the link's capacity count as equal."""
+"""Offers that differ by less than this share of the link's capacity count as equal."""
 PATIENCE = 200
-"""So many times per link that an event touched it may be served before offers are damped; only where places disagree
-on levels do they ever go round in circles."""
-
-# Indices of `Shares.counts`.
-QUEUE_FIRST, QUEUED, TOUCHED, HEAP, SERVED, UNSETTLED, FLOWS = range(7)
-
-
-class Shares(NamedTuple):
-    """The state of an allocation. A *hop* is a flow on a link: number ``flow * MAX_HOPS + position on its path``.
-
-    Attributes:
-        capacity: of each link.
-        in_order: of each link, whether it serves flows of a level one after the other, the oldest first, as a queue
-            that holds whole flows does.
-        first: of each link, its newest hop; :data:`NONE` without any.
-        waiting: of each link, whether it waits to be served.
-        queue: the links that wait, as a ring.
-        link: of each hop.
-        after, before: of each hop, its neighbours on the link.
-        level: of each hop, 0 to LEVELS - 1.
-        offer: of each hop.
-        hops: of each flow; 0: there is no such flow.
-        cap: of each flow, its greatest rate.
-        rate: of each flow, since ``since``.
-        left: bytes of each flow at ``since``.
-        since: of each flow, when its rate changed last.
-        finish: of each flow, when it ends if nothing changes; infinite while it stands.
-        touched: flows whose offers changed since rates were settled.
-        is_touched: of each flow.
-        heap: flows by ``finish``, the earliest first.
-        place: of each flow, where in the heap it is.
-        some_hops, some_demands: room for the hops of one link.
-        starts, filled: of each level, where its hops are there.
-        counts: see the constants.
-    """
-
-    capacity: Floats
-    in_order: Flags
-    first: Ints
-    waiting: Flags
-    queue: Ints
-    link: Ints
-    after: Ints
-    before: Ints
-    level: Ints
-    offer: Floats
-    hops: Ints
-    cap: Floats
-    rate: Floats
-    left: Floats
-    since: Floats
-    finish: Floats
-    touched: Ints
-    is_touched: Flags
-    heap: Ints
-    place: Ints
-    some_hops: Ints
-    some_demands: Floats
-    starts: Ints
-    filled: Ints
-    counts: Ints
-
-
-def shares(capacity: Floats, flows: int) -> Shares:
-    """Links without flows, and room for ``flows`` of them."""
-    links, hops = len(capacity), flows * MAX_HOPS
-    return Shares(
-        capacity=np.asarray(capacity, np.float64),
-        in_order=np.zeros(links, np.bool_),
-        first=np.full(links, NONE),
-        waiting=np.zeros(links, np.bool_),
-        queue=np.zeros(max(1, links), np.int64),
-        link=np.full(hops, NONE),
-        after=np.full(hops, NONE),
-        before=np.full(hops, NONE),
-        level=np.zeros(hops, np.int64),
-        offer=np.full(hops, np.inf),
-        hops=np.zeros(flows, np.int64),
-        cap=np.full(flows, np.inf),
-        rate=np.zeros(flows),
-        left=np.zeros(flows),
-        since=np.zeros(flows),
-        finish=np.full(flows, np.inf),
-        touched=np.zeros(flows, np.int64),
-        is_touched=np.zeros(flows, np.bool_),
-        heap=np.zeros(flows, np.int64),
-        place=np.full(flows, NONE),
-        some_hops=np.zeros(flows, np.int64),
-        some_demands=np.zeros(flows),
-        starts=np.zeros(LEVELS, np.int64),
-        filled=np.zeros(LEVELS, np.int64),
-        counts=np.zeros(7, np.int64),
-    )
-
-
-def grown(state: Shares, flows: int) -> Shares:
-    """The same with room for ``flows`` flows, more than before; ``state`` is not to be used any more."""
-    wider = shares(state.capacity, flows)
-    per_link = {"in_order", "first", "waiting", "queue", "starts", "filled", "counts"}
-    for name, new in wider._asdict().items():
-        old = getattr(state, name)
-        if name in per_link:
-            new[:] = old
-        elif name != "capacity":
-            new[: len(old)] = old
-    return wider
+"""Times that links may be served, per link that an event touched, before offers are damped. Only where places disagree
+on levels can offers oscillate."""
 
 
 @compiled
 def add(state: Shares, flows: Ints, paths: Ints, levels: Ints, sizes: Floats, now: float) -> None:
-    """New flows, of free numbers.
+    """Add flows.
 
     Args:
-        state: changed.
-        flows: their numbers.
-        paths: a row each: the links, then :data:`NONE`.
-        levels: a row each, as ``paths``.
-        sizes: bytes to send.
+        state: changed in place.
+        flows: their numbers, which must be free.
+        paths: one row per flow: its links, then :data:`NONE`.
+        levels: one row per flow: its level at each link.
+        sizes: bytes to send, per flow.
         now: the time.
     """
     for row in range(len(flows)):
@@ -180,12 +80,12 @@ def add(state: Shares, flows: Ints, paths: Ints, levels: Ints, sizes: Floats, no
         state.finish[flow] = np.inf
         state.counts[FLOWS] += 1
         _touch(state, flow)
-        _heap_push(state, flow)
+        finish_heap.push(state, flow)
 
 
 @compiled
 def remove(state: Shares, flow: int) -> None:
-    """``flow`` is over; its number is free."""
+    """Remove ``flow`` and free its number."""
     for hop in range(flow * MAX_HOPS, flow * MAX_HOPS + state.hops[flow]):
         link, following, former = state.link[hop], state.after[hop], state.before[hop]
         if former >= 0:
@@ -198,12 +98,12 @@ def remove(state: Shares, flow: int) -> None:
     state.hops[flow] = 0
     state.rate[flow] = 0.0
     state.counts[FLOWS] -= 1
-    _heap_remove(state, flow)
+    finish_heap.discard(state, flow)
 
 
 @compiled
 def set_level(state: Shares, hop: int, level: int) -> None:
-    """The level of one hop."""
+    """Set the level of one hop."""
     if state.level[hop] != level:
         state.level[hop] = level
         _wait(state, state.link[hop])
@@ -211,7 +111,7 @@ def set_level(state: Shares, hop: int, level: int) -> None:
 
 @compiled
 def set_cap(state: Shares, flow: int, cap: float) -> None:
-    """The greatest rate of ``flow``, above 0."""
+    """Limit the rate of ``flow`` to ``cap``, which must be above 0."""
     if state.cap[flow] != cap:
         state.cap[flow] = cap
         _touch(state, flow)
@@ -221,10 +121,10 @@ def set_cap(state: Shares, flow: int, cap: float) -> None:
 
 @compiled
 def settle(state: Shares, now: float) -> int:
-    """Serve what waits until nothing changes; rates are then in force from ``now`` on.
+    """Serve the waiting links until nothing changes; the new rates apply from ``now`` on.
 
     Returns:
-        how many times a link was served.
+        Number of times that a link was served.
     """
     served = 0
     patience = PATIENCE * (1 + state.counts[QUEUED])
@@ -243,7 +143,6 @@ def settle(state: Shares, now: float) -> int:
                 state.counts[QUEUE_FIRST] = (state.counts[QUEUE_FIRST] + 1) % len(state.queue)
                 state.counts[QUEUED] -= 1
                 _fit(state, link)
-    state.counts[SERVED] += served
     for index in range(state.counts[TOUCHED]):
         flow = state.touched[index]
         state.is_touched[flow] = False
@@ -258,14 +157,14 @@ def settle(state: Shares, now: float) -> int:
         state.since[flow] = now
         state.rate[flow] = rate
         state.finish[flow] = now + state.left[flow] / rate if rate > 0.0 else np.inf
-        _heap_move(state, state.place[flow])
+        finish_heap.restore(state, state.place[flow])
     state.counts[TOUCHED] = 0
     return served
 
 
 @compiled
 def finished(state: Shares, now: float, out: Ints) -> int:
-    """Write the numbers of the flows that have ended by ``now`` to ``out`` and remove them; returns how many."""
+    """Remove the flows that have ended by ``now``, write their numbers to ``out``, and return how many they are."""
     count = 0
     while state.counts[HEAP] and count < len(out):
         flow = state.heap[0]
@@ -278,7 +177,7 @@ def finished(state: Shares, now: float, out: Ints) -> int:
 
 
 def next_finish(state: Shares) -> float:
-    """When the first flow ends if nothing changes; infinite if none does."""
+    """Return when the first flow ends if nothing changes; infinity if none does."""
     return float(state.finish[state.heap[0]]) if state.counts[HEAP] else float("inf")
 
 
@@ -300,7 +199,7 @@ def _touch(state: Shares, flow: int) -> None:
 
 @compiled
 def _least_but(state: Shares, flow: int, without: int) -> float:
-    """What ``flow`` can send by its cap and by all of its links but that of the hop ``without``."""
+    """Return the rate that the cap of ``flow`` and all its links but the one of hop ``without`` allow."""
     least: float = state.cap[flow]
     for hop in range(flow * MAX_HOPS, flow * MAX_HOPS + state.hops[flow]):
         if hop != without:
@@ -310,8 +209,8 @@ def _least_but(state: Shares, flow: int, without: int) -> float:
 
 @compiled
 def _serve(state: Shares, link: int, damped: bool) -> None:
-    """The offers of ``link``, made anew."""
-    # The hops by level, each level's together: a counting sort.
+    """Recompute the offers of ``link``."""
+    # Group the hops by level: a counting sort.
     start, filled = state.starts, state.filled
     start[:] = 0
     hop = state.first[link]
@@ -355,7 +254,7 @@ def _serve(state: Shares, link: int, damped: bool) -> None:
 
 @compiled
 def _fit(state: Shares, link: int) -> None:
-    """Where no common shares were found: all flows of ``link`` give way in proportion, so that they fit."""
+    """Scale the flows of ``link`` down in proportion so that they fit, because no consistent shares were found."""
     total = 0.0
     hop = state.first[link]
     while hop >= 0:
@@ -372,27 +271,27 @@ def _fit(state: Shares, link: int) -> None:
 
 @compiled
 def _fill(demands: Floats, begin: int, end: int, free: float, least: float) -> tuple[float, float]:
-    """Progressive filling of ``free`` among demands: the equal part, and what is left over (0 unless all have enough).
+    """Divide ``free``, above 0, among demands by progressive filling: return the equal part and the remainder.
 
-    ``free`` is above 0. Where all have enough, the part is what one of them could rise to. What is left and not above
-    ``least`` counts as nothing.
+    If every demand is met, the part is the rate that one of them could rise to. Otherwise the remainder is 0. A
+    remainder of at most ``least`` counts as 0.
     """
     part = free / (end - begin)
-    content = 0
+    met = 0
     while True:
-        taken, most, now_content = 0.0, 0.0, 0
+        taken, most, met_now = 0.0, 0.0, 0
         for at in range(begin, end):
             if demands[at] <= part:
                 taken += demands[at]
                 most = max(most, demands[at])
-                now_content += 1
-        if now_content == end - begin:
+                met_now += 1
+        if met_now == end - begin:
             left = max(0.0, free - taken)
             return most + left, left if left > least else 0.0
-        if now_content <= content:  # fewer by rounding alone
+        if met_now <= met:  # fewer only because of rounding
             return part, 0.0
-        content = now_content
-        part = (free - taken) / (end - begin - content)
+        met = met_now
+        part = (free - taken) / (end - begin - met)
 
 
 @compiled
@@ -405,7 +304,7 @@ def _make_offer(state: Shares, hop: int, offer: float, capacity: float, damped: 
     state.offer[hop] = offer
     flow = hop // MAX_HOPS
     _touch(state, flow)
-    # Another link of the flow cares if this offer is, or was, less than all that restricts the flow elsewhere.
+    # Another link is affected only if this offer is, or was, the least of the flow's limits apart from that link's.
     for other in range(flow * MAX_HOPS, flow * MAX_HOPS + state.hops[flow]):
         if other != hop:
             rest = state.cap[flow]
@@ -414,51 +313,3 @@ def _make_offer(state: Shares, hop: int, offer: float, capacity: float, damped: 
                     rest = min(rest, state.offer[third])
             if min(rest, offer) != min(rest, old):
                 _wait(state, state.link[other])
-
-
-@compiled
-def _heap_push(state: Shares, flow: int) -> None:
-    place = state.counts[HEAP]
-    state.counts[HEAP] += 1
-    state.heap[place] = flow
-    state.place[flow] = place
-    _heap_move(state, place)
-
-
-@compiled
-def _heap_remove(state: Shares, flow: int) -> None:
-    place = state.place[flow]
-    state.counts[HEAP] -= 1
-    last = state.heap[state.counts[HEAP]]
-    state.place[flow] = NONE
-    if last != flow:
-        state.heap[place] = last
-        state.place[last] = place
-        _heap_move(state, place)
-
-
-@compiled
-def _heap_move(state: Shares, place: int) -> None:
-    """Put what is at ``place`` where it belongs."""
-    heap, finish = state.heap, state.finish
-    flow = heap[place]
-    while place:
-        parent = (place - 1) // 2
-        if finish[heap[parent]] <= finish[flow]:
-            break
-        heap[place] = heap[parent]
-        state.place[heap[place]] = place
-        place = parent
-    while True:
-        child = 2 * place + 1
-        if child >= state.counts[HEAP]:
-            break
-        if child + 1 < state.counts[HEAP] and finish[heap[child + 1]] < finish[heap[child]]:
-            child += 1
-        if finish[flow] <= finish[heap[child]]:
-            break
-        heap[place] = heap[child]
-        state.place[heap[place]] = place
-        place = child
-    heap[place] = flow
-    state.place[flow] = place

@@ -1,4 +1,4 @@
-"""What is served in a data centre: models on their instances, with prompts of a kind. Data, and the workloads of it."""
+"""Cases of a data centre: models on their instances, the prompts that they get, and the resulting workloads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mfs_eval.defaults import SWEEP_REQUESTS, SWEEP_SERVERS
 from mfs_eval.errors import EvaluationError
 from mfs_eval.flow_level.data_centre import NIC_BITS_PER_SECOND, NICS_PER_SERVER, PACKED, data_centre
 from mfs_eval.flow_level.experiment import flow_workload
@@ -17,29 +18,27 @@ from mfs_eval.serving.trace import SAMPLE_PATH, Request, load_trace
 from mfs_eval.setup.scenario import Scenario
 from mfs_eval.setup.workload import Workload
 
-SERVERS = 256
-REQUESTS = 1_536
 WARM_SHARE = 1 / 3
-"""Of the requests, 512 of 1,536 by default: they do not count."""
+"""Share of the requests that are warm-up and do not count: 512 of 1,536 by default."""
 SERVED_BEFORE = 1_000
-"""Prompts that were served before a run, so that caches hold something."""
+"""Prompts that are served before a run and fill the caches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model on its instances, and the prompts it gets.
+    """A model on its instances, and the prompts that it gets.
 
     Attributes:
         name: as on the command line.
-        model: what is served.
-        servers_per_unit: of 8 GPUs each.
-        tensor_parallel: GPUs that share a request's attention, and each expert. Its KV is theirs, so it comes and goes
-            by their NICs; and each of them exchanges all of a token's activations with the experts, as experts split
-            along their inner width need (nothing is sent once for a server, and shared there).
-        prompts: the kind of prompts; None: those of the Mooncake conversation trace.
-        sequence_parallel: whether sequences are spread over the servers of the unit; all NICs then carry KV.
-        rates_per_gpu: requests per second and GPU (decode GPUs included), from where nearly all are in time to where
-            few are.
+        model: the model that is served.
+        servers_per_unit: servers of 8 GPUs per prefill unit.
+        tensor_parallel: GPUs that share a request's attention and each expert. They hold the request's KV, which is
+            therefore sent and received by their NICs. Each of them exchanges all activations of a token with the
+            experts, because experts are split along their inner width; nothing is sent once per server and shared.
+        prompts: the class of prompts; None for those of the Mooncake conversation trace.
+        sequence_parallel: whether sequences are spread over the servers of the unit, so that all NICs carry KV.
+        rates_per_gpu: requests per second and GPU (decode GPUs included), from a rate at which nearly all requests are
+            in time to one at which few are.
     """
 
     name: str
@@ -50,8 +49,8 @@ class Case:
     sequence_parallel: bool = False
     rates_per_gpu: tuple[float, ...] = (1.0,)
 
-    def scenario(self, servers: int = SERVERS, layout: str = PACKED) -> Scenario:
-        """The case on so many servers; its rates are requests per second."""
+    def scenario(self, servers: int = SWEEP_SERVERS, layout: str = PACKED) -> Scenario:
+        """Return the scenario of the case on ``servers`` servers, with rates in requests per second."""
         cluster = data_centre(servers, self.servers_per_unit, layout)
         gpus = cluster.servers * cluster.gpus_per_server
         return Scenario(
@@ -66,8 +65,8 @@ class Case:
             sequence_parallel=self.sequence_parallel,
         )
 
-    def fabric(self, servers: int = SERVERS, oversubscription: int = 1) -> FatTree:
-        """Its fat-tree: an edge switch for every unit, and one for as many decode servers."""
+    def fabric(self, servers: int = SWEEP_SERVERS, oversubscription: int = 1) -> FatTree:
+        """Return the fat-tree of the case: one edge switch per unit, and one per equally many decode servers."""
         cluster = data_centre(servers, self.servers_per_unit)
         return FatTree(
             cluster.servers,
@@ -85,7 +84,7 @@ _MODELS = (
     ("dbrx", DBRX, 2, ((0.5, 0.65, 0.8), (1.0, 1.4, 1.8))),
     ("qwen3-coder", QWEN3_CODER, 1, ((0.4, 0.5, 0.65), (1.0, 1.3, 1.6))),
 )
-"""Name, shape, tensor parallelism, and the rates of either kind of prompts."""
+"""Name, shape, tensor parallelism, and the request rates for each class of prompts."""
 CASES = {
     case.name: case
     for case in (
@@ -100,10 +99,10 @@ CASES = {
 
 
 def case_named(name: str) -> Case:
-    """The case ``name``.
+    """Return the case ``name``.
 
     Raises:
-        EvaluationError: there is none of that name; the message lists them.
+        EvaluationError: there is no such case; the message lists all of them.
     """
     if name not in CASES:
         raise EvaluationError(f"there is no case {name!r}; there are {', '.join(CASES)}")
@@ -111,11 +110,11 @@ def case_named(name: str) -> Case:
 
 
 def case_workload(
-    case: Case, servers: int = SERVERS, count: int = REQUESTS, seed: int = 1, trace: Path | None = None
+    case: Case, servers: int = SWEEP_SERVERS, count: int = SWEEP_REQUESTS, seed: int = 1, trace: Path | None = None
 ) -> Workload:
-    """``count`` requests of ``case``, routed by cache and load; objectives are measured on the 1:1 fabric.
+    """Return ``count`` requests of ``case``, routed by cache and load, with objectives measured on the 1:1 fabric.
 
-    ``seed`` draws the prompts, where they are drawn.
+    ``seed`` determines the prompts, unless they come from a trace.
 
     Raises:
         EvaluationError: the trace has too few requests.
@@ -127,17 +126,17 @@ def case_workload(
 
 
 def with_slo_factor(work: Workload, factor: float) -> Workload:
-    """``work`` with objectives times ``factor``."""
+    """Return ``work`` with its objectives multiplied by ``factor``."""
     return replace(work, slo_ns={index: round(value * factor) for index, value in work.slo_ns.items()})
 
 
 def case_requests(
     case: Case, count: int, seed: int, trace: Path | None = None
 ) -> tuple[Sequence[Request], Sequence[Request]]:
-    """Requests that were served before, and ``count`` that are served.
+    """Return the requests that are served before the run, and the ``count`` requests of the run.
 
     Raises:
-        EvaluationError: the trace has too few.
+        EvaluationError: the trace has too few requests.
     """
     if case.prompts is not None:
         drawn = prompts(case.prompts, SERVED_BEFORE + count, seed)
@@ -145,5 +144,5 @@ def case_requests(
     path = trace or SAMPLE_PATH
     read = load_trace(path, SERVED_BEFORE + count)
     if len(read) < count:
-        raise EvaluationError(f"{path} has {len(read)} requests, {count} are wanted; give a longer trace with --trace")
+        raise EvaluationError(f"{path} has {len(read)} requests, but the run needs {count}; give a longer --trace")
     return read[:-count], read[-count:]

@@ -6,13 +6,9 @@ from pathlib import Path
 
 import click
 
-OUT = click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("out/sweep"),
-    show_default=True,
-    help="Folder of sweep.csv; points that are in it are not run again.",
-)
+from host_agent.command_line import Positive
+from mfs_eval import defaults, options
+
 DEFAULT_VARIANTS = (
     "fifo",
     "sjf",
@@ -27,30 +23,24 @@ DEFAULT_VARIANTS = (
 )
 
 
-@click.command()
-@OUT
+@click.command(short_help="Compare policies in a data centre, at flow level.")
+@options.out_folder("out/sweep", "sweep.csv and the pictures; rerun to resume")
 @click.option("--case", "cases", multiple=True, help="Model and prompts; may be repeated. By default all.")
-@click.option("--variant", "variants", multiple=True, help="Policy, and who follows it; may be repeated.")
-@click.option(
-    "--rate-per-gpu",
-    "rates",
-    type=click.FloatRange(min=1e-6, max=1e6),
-    multiple=True,
-    help="Requests/s and GPU; may be repeated. By default each case's own.",
-)
+@click.option("--variant", "variants", multiple=True, help="Policy and who follows it; may be repeated.")
+@options.request_rates_per_gpu()
 @click.option(
     "--oversubscription",
-    "overs",
+    "oversubscriptions",
     type=click.IntRange(min=1),
     multiple=True,
     default=(1,),
     show_default=True,
-    help="Of edge switches; may be repeated.",
+    help="Oversubscription of the edge switches; may be repeated.",
 )
 @click.option(
     "--slo-factor",
     "factors",
-    type=click.FloatRange(min=0.01, max=1000),
+    type=Positive(0.01, 1000),
     multiple=True,
     default=(3.0,),
     show_default=True,
@@ -63,7 +53,7 @@ DEFAULT_VARIANTS = (
     multiple=True,
     default=("packed",),
     show_default=True,
-    help="A unit's servers at one edge switch, or each at another; may be repeated.",
+    help="A unit's servers at one edge switch, or each at a different one; may be repeated.",
 )
 @click.option(
     "--tenants",
@@ -72,37 +62,36 @@ DEFAULT_VARIANTS = (
     show_default=True,
     help="How two tenants differ: alike, loose, eager, bulk; may be repeated.",
 )
-@click.option("--servers", type=click.IntRange(min=1), default=256, show_default=True, help="Of 8 GPUs and 8 NICs.")
-@click.option("--requests", type=click.IntRange(min=3), default=1536, show_default=True, help="A third is warm-up.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="How many, the same for all.")
-@click.option("--first-seed", type=click.IntRange(min=0), default=1, show_default=True, help="The first of them.")
 @click.option(
-    "--trace",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Another Mooncake trace (JSONL) than the one that comes along.",
+    "--servers",
+    type=click.IntRange(min=1),
+    default=defaults.SWEEP_SERVERS,
+    show_default=True,
+    help="Servers, each with 8 GPUs and 8 network interfaces.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes; by default one per core.")
-@click.option("--dask", help="Address of a Dask scheduler whose workers run the points instead.")
+@options.requests(defaults.SWEEP_REQUESTS, minimum=3)
+@options.seeds("1-3")
+@options.TRACE
+@options.JOBS
 def sweep(
     out: Path,
     cases: tuple[str, ...],
     variants: tuple[str, ...],
-    rates: tuple[float, ...],
-    overs: tuple[int, ...],
+    rates_per_gpu: tuple[float, ...],
+    oversubscriptions: tuple[int, ...],
     factors: tuple[float, ...],
     layouts: tuple[str, ...],
     tenants: tuple[str, ...],
     servers: int,
     requests: int,
-    seeds: int,
-    first_seed: int,
+    seeds: tuple[int, ...],
     trace: Path | None,
     jobs: int | None,
-    dask: str | None,
 ) -> None:
-    """Run a grid of models, fabrics, rates, policies and seeds at flow level.
+    """Run a grid of models, fabrics, request rates, policies and seeds at flow level.
 
-    Each run is a line of sweep.csv as soon as it ends. Stopped, it goes on where it was when called again.
+    A third of the requests of a run is warm-up. Each run is a line of sweep.csv as soon as it ends, and finished runs
+    are not repeated: rerun the command to resume.
     """
     from mfs_eval.flow_level.cases import CASES
     from mfs_eval.flow_level.sweep import Grid, run_sweep
@@ -111,9 +100,9 @@ def sweep(
     grid = Grid(
         cases=cases or tuple(CASES),
         variants=variants or DEFAULT_VARIANTS,
-        seeds=tuple(range(first_seed, first_seed + seeds)),
-        rates_per_gpu=rates,
-        oversubscriptions=overs,
+        seeds=seeds,
+        rates_per_gpu=rates_per_gpu,
+        oversubscriptions=oversubscriptions,
         slo_factors=factors,
         layouts=layouts,
         tenants=tenants,
@@ -121,14 +110,14 @@ def sweep(
         requests=requests,
         trace=trace,
     )
-    run_sweep(grid, out, jobs, dask)
+    run_sweep(grid, out, jobs)
     report_sweep(out)
 
 
-@click.command()
-@OUT
+@click.command(short_help="Print the tables of a sweep, and draw it.")
+@options.out_folder("out/sweep", "sweep.csv and the pictures")
 def report(out: Path) -> None:
-    """Print the tables of a sweep, and draw its pictures beside sweep.csv."""
+    """Print the tables of the sweep in a folder, and draw its pictures beside sweep.csv."""
     from mfs_eval.flow_level.sweep_report import report_sweep
 
     report_sweep(out)

@@ -1,4 +1,4 @@
-"""Functions that run as machine code. Numba compiles them at their first call and keeps the result on disk."""
+"""Functions that run as machine code. Numba compiles them at the first call and caches the result on disk."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """``function``, compiled for the types that it is called with. It may use numbers, arrays and tuples of arrays."""
+    """Compile ``function`` for its argument types, which may be numbers, arrays and tuples of arrays."""
     return cast(Callable[P, R], numba.njit(cache=True)(function))

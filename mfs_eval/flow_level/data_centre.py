@@ -1,4 +1,4 @@
-"""Clusters of the size of a data centre: prefill units and decode servers, one to one, on a fat-tree."""
+"""Clusters of the size of a data centre: as many prefill as decode servers, on a fat-tree."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ NIC_BITS_PER_SECOND = 200_000_000_000
 PACKED = "packed"
 SPREAD = "spread"
 LAYOUTS = (PACKED, SPREAD)
-"""Whether the servers of a unit stand side by side, or as far from each other as they can."""
+"""Whether the servers of a unit are adjacent, or as far apart as possible."""
 
 
 def data_centre(servers: int, servers_per_unit: int, layout: str = PACKED) -> Cluster:
-    """``servers`` servers, half of them in prefill units of ``servers_per_unit``, half decoding, in turn.
+    """Return a cluster of ``servers``: groups of ``servers_per_unit`` alternately form a prefill unit and decode.
 
-    With as many servers to an edge switch as to a unit, a packed unit has a switch of its own, and so have the decode
-    servers beside it. Spread units have the same servers, each of them in turn, so that all that a unit exchanges
-    crosses the fabric.
+    If an edge switch has as many servers as a unit, a packed unit has an edge switch to itself, and so have the decode
+    servers next to it. Spread units use the same servers in turn, so that everything a unit exchanges crosses the
+    fabric.
 
     Raises:
-        ClusterError: fewer servers than a unit and as many for decoding need, or no such layout.
+        ClusterError: there are too few servers for a unit and its decode servers, or there is no such layout.
     """
     units = servers // (2 * servers_per_unit) if servers_per_unit > 0 else 0
     if units < 1:
-        raise ClusterError(f"{servers} servers are too few: a unit has {servers_per_unit}, and as many decode")
+        raise ClusterError(f"{servers} servers are too few: a unit needs {servers_per_unit} and as many to decode")
     if layout not in LAYOUTS:
         raise ClusterError(f"there is no layout {layout!r}; there are {', '.join(LAYOUTS)}")
     starts = [2 * servers_per_unit * unit for unit in range(units)]

@@ -1,8 +1,8 @@
 """Switches whose queues hold whole flows, as those of the packet-level engine do at its scale.
 
-Scaled down a thousandfold, a queue of a megabyte stands for gigabytes. So flows of the last stage leave their sender's
-NIC as fast as that allows, and wait for their receiver's port in the switch, in order of arrival within a level. Here
-such a flow goes in two legs, to a buffer and from there; others share their path as always.
+Scaled down a thousandfold, a queue of a megabyte stands for gigabytes. Last-stage flows therefore leave their sender at
+the full rate of its NIC and wait in the switch for the port to their receiver, in order of arrival within a level. Here
+such a flow takes two legs, to a buffer and from there; other flows share their path as usual.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ import numpy as np
 
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import Stage
-from mfs_eval.flow_level.allocation import Ints
 from mfs_eval.flow_level.fabric import Fabric, Racks
-from mfs_eval.flow_level.network import FlowNetwork, FlowSettings
+from mfs_eval.flow_level.network import FlowNetwork
+from mfs_eval.flow_level.settings import FlowSettings
+from mfs_eval.flow_level.shares import Ints
 from mfs_eval.serving.network_interface import FlowSpec
 
 BUFFER_SPEED = 1_000
-"""The buffer takes and gives so many times a link's rate: it holds nobody up."""
+"""Rate of the buffer relative to a link, high enough that the buffer is never the bottleneck."""
 
 
 @dataclass(frozen=True, slots=True)
 class BufferedRacks:
-    """``racks``, and a buffer in the switch of the first, as one more host.
+    """``racks`` with a buffer in the first rack's switch, which counts as one more host.
 
-    What leaves the buffer for a host of another rack crosses an uplink, as from any host of the first rack.
+    Flows from the buffer to another rack cross an uplink, as those from any host of the first rack.
     """
 
     racks: Racks
 
     @property
     def hosts(self) -> int:
-        """See :class:`~mfs_eval.flow_level.fabric.Fabric`; the last is the buffer."""
+        """See :class:`~mfs_eval.flow_level.fabric.Fabric`; the last host is the buffer."""
         return self.racks.hosts + 1
 
     @property
@@ -45,7 +46,7 @@ class BufferedRacks:
 
     @property
     def rates_bps(self) -> tuple[int, ...]:
-        """See :class:`~mfs_eval.flow_level.fabric.Fabric`; those of the buffer stand between hosts' and uplinks'."""
+        """See :class:`~mfs_eval.flow_level.fabric.Fabric`; the buffer's links follow those of the hosts."""
         own = self.racks.rates_bps
         after_hosts = 2 * self.racks.hosts
         return own[:after_hosts] + (self.racks.rate_bps * BUFFER_SPEED,) * 2 + own[after_hosts:]
@@ -65,12 +66,12 @@ class DeepQueues(FlowNetwork):
     """A :class:`~mfs_eval.flow_level.network.FlowNetwork` whose switches hold whole flows of the last stage."""
 
     def __init__(self, fabric: Fabric, rules: Sequence[LevelRule], settings: FlowSettings | None = None) -> None:
-        """``fabric``: its last host is the buffer."""
+        """Create a network; the last host of ``fabric`` is the buffer."""
         super().__init__(fabric, rules, replace(settings or FlowSettings(), deep_queues=True))
         self._buffer = fabric.hosts - 1
 
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
-        """Send a flow, one of the last stage by way of the buffer."""
+        """Send a flow; last-stage flows go through the buffer."""
         if spec.stage != Stage.P2D or source_host == spec.destination:
             super().start_flow(source_host, spec, on_complete)
             return

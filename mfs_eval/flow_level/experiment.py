@@ -1,6 +1,6 @@
-"""One run of the flow-level engine: a workload under a policy on a fabric, and what came of it.
+"""A run of the flow-level engine: a workload under a policy on a fabric, and its outcome.
 
-What is served, the rules of a policy and what is measured are those of the packet-level engine.
+The serving model, the rules of policies and the metrics are those of the packet-level engine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mfs_eval.errors import ServingError
 from mfs_eval.flow_level.fabric import Fabric
 from mfs_eval.flow_level.network import HEADER_BYTES, FlowNetwork
 from mfs_eval.flow_level.variants import Variant
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.results.schema import Served
 from mfs_eval.serving.coordination import Coordination
 from mfs_eval.serving.engine import Serving
@@ -30,36 +30,36 @@ from mfs_eval.setup.scenario import Scenario
 from mfs_eval.setup.workload import Workload
 
 SURVEYED = 256
-"""Bands of policies that have some are fitted to so many requests."""
+"""Number of requests that the bands of a policy are fitted to."""
 
 
 class FlowRun(Served):
-    """A run of flows."""
+    """Outcome of a flow-level run."""
 
     variant: str
     requests: int
     """Requests that count: those after the warm-up."""
     attainment_short: float
-    """Attainment of the half of them with the shorter objectives."""
+    """SLO attainment of the half of the requests with the shorter objectives."""
     attainment_long: float
-    """Attainment of the half with the longer objectives."""
+    """SLO attainment of the half with the longer objectives."""
     overrun_p99: float
-    """99th percentile of TTFT over objective: how long what is late is kept waiting."""
+    """99th percentile of TTFT divided by the objective: how long late requests have to wait."""
     requests_pruned: int
-    """Requests that were given up when they finished, those of the warm-up included."""
+    """Requests that were given up when they finished, including those of the warm-up."""
     flows: int
     """Flows started."""
     rounds: int
-    """Times at which shares were settled."""
+    """Number of times that shares were settled."""
     unsettled: int
-    """Times at which places that disagree on levels found no common shares."""
+    """Number of times that places that disagree on levels found no consistent shares."""
     cpu_s: float
-    """Time that a core of this machine worked for it, objectives not counted."""
+    """CPU time of the run in seconds, without measuring the objectives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A run with all that it left behind: requests that count, and all batches."""
+    """A run with its records: the requests that count, and all batches."""
 
     run: FlowRun
     records: tuple[RequestRecord, ...]
@@ -74,7 +74,7 @@ def flow_workload(
     slo_factor: float = SLO_FACTOR,
     kind: type[FlowNetwork] = FlowNetwork,
 ) -> Workload:
-    """The workload of ``requests`` where ``placements`` says; low-load TTFTs are measured on ``fabric``."""
+    """Return the workload of ``requests`` at ``placements``, with low-load TTFTs measured on ``fabric``."""
     records = low_load_records(scenario.serving, requests, placements, kind(fabric, policy.fifo().rules))
     return Workload(tuple(requests), dict(placements), objectives(records, slo_factor))
 
@@ -90,19 +90,27 @@ def play(
     kind: type[FlowNetwork] = FlowNetwork,
     judged_ns: Mapping[int, int] | None = None,
 ) -> Played:
-    """Play ``work`` at ``request_rate`` requests per second; the first ``warm`` to arrive do not count.
+    """Serve ``work`` at ``request_rate`` requests per second; the first ``warm`` requests to arrive do not count.
 
-    ``kind``: of network; the ceiling has its own. ``judged_ns``: for each request's index the objective that it is
-    judged by, if that is not the one of ``work``, which the scheduler is told.
+    Args:
+        scenario: what is served, on which cluster.
+        fabric: the network.
+        work: requests, placements, and the objectives that the scheduler is told.
+        variant: the policy, who follows it, and what they know.
+        request_rate: requests per second.
+        seed: seed of the arrivals.
+        warm: number of requests that do not count.
+        kind: class of the network; the ceiling has its own.
+        judged_ns: by request index, the objective that attainment is measured by, if it differs from that of ``work``.
 
     Raises:
-        ServingError: the run stalls.
+        ServingError: requests do not complete.
     """
     began = time.process_time()
     requests = with_poisson_arrivals(work.requests, request_rate, seed)
     network: FlowNetwork | IdealNetwork
     if variant.policy == CEILING:
-        network = alone_on(fabric)
+        network = uncontended_on(fabric)
     else:
         chosen = variant.rules or policy_for(variant.policy, scenario, work, requests[:SURVEYED])
         if variant.drop_budget is not None:
@@ -115,7 +123,9 @@ def play(
     serving.start()
     network.run()
     if serving.unfinished:
-        raise ServingError(f"{serving.unfinished} requests of {len(requests)} do not end; are there paths for them?")
+        raise ServingError(
+            f"{serving.unfinished} of {len(requests)} requests do not complete; check the fabric's paths"
+        )
     records = after_warm_up(serving.records, warm)
     if judged_ns is not None:
         records = [replace(one, deadline_ns=one.arrival_ns + judged_ns[one.index]) for one in records]
@@ -152,14 +162,14 @@ def play(
 
 
 def objective_ns(record: RequestRecord) -> int:
-    """The TTFT that a request may take."""
+    """Return the TTFT objective of a request."""
     return record.deadline_ns - record.arrival_ns
 
 
-def alone_on(fabric: Fabric) -> IdealNetwork:
-    """The network in which each flow has its path for itself: the fabric's slowest rate, one switch on the way.
+def uncontended_on(fabric: Fabric) -> IdealNetwork:
+    """Return the network in which each flow has its path to itself, at the fabric's slowest rate across one switch.
 
-    But for the flows of one collective from one host, which share its NIC whatever the order.
+    Only the flows of one collective from one host share its NIC, as they must in any schedule.
     """
     return IdealNetwork(
         min(fabric.rates_bps),

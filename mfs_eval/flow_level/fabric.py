@@ -1,7 +1,7 @@
-"""Links and the paths over them: racks as the packet-level engine has them, and fat-trees with ECMP.
+"""Links and the paths over them: the racks of the packet-level engine, and fat-trees with equal-cost multipath (ECMP).
 
-A host is one NIC of a server (:mod:`mfs_eval.serving.cluster`). What stays within a server goes over NVLink and is not
-here.
+A host is one NIC of a server (:mod:`mfs_eval.serving.cluster`). Traffic within a server goes over NVLink and is not
+modelled here.
 """
 
 from __future__ import annotations
@@ -12,47 +12,47 @@ from typing import Protocol
 import numpy as np
 
 from mfs_eval.errors import ClusterError
-from mfs_eval.flow_level.allocation import MAX_HOPS, NONE, Ints
+from mfs_eval.flow_level.shares import MAX_HOPS, NONE, Ints
 from mfs_eval.serving.coordination import ports
 from mfs_eval.setup.scenario import Scenario
 
 
 class Fabric(Protocol):
-    """Links, and the paths that flows take. The NIC of host h sends over link 2 h and receives over link 2 h + 1."""
+    """Links and the paths of flows. The NIC of host h sends over link 2 h and receives over link 2 h + 1."""
 
     @property
     def hosts(self) -> int:
-        """How many there are."""
+        """Number of hosts."""
         ...
 
     @property
     def rates_bps(self) -> tuple[int, ...]:
-        """Of each link (one direction), in bits per second of wire bytes."""
+        """Rate of each unidirectional link, in bits per second of wire bytes."""
         ...
 
     @property
     def propagation_ns(self) -> int:
-        """Of each link, one way."""
+        """One-way delay of each link."""
         ...
 
     def paths(self, sources: Ints, destinations: Ints, draws: Ints) -> Ints:
-        """The links from hosts to other hosts, a row each: the sender's NIC first, and :data:`NONE` after the last.
+        """Return the links from hosts to other hosts, one row per pair: first the sender's NIC, :data:`NONE` last.
 
-        ``draws``, not negative, choose among equals.
+        ``draws``, which are not negative, choose among paths of equal cost.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Racks:
-    """One ToR, or two that are joined by uplinks.
+    """One top-of-rack switch, or two that are joined by uplinks.
 
     Attributes:
         hosts: number of hosts.
-        rate_bps: of every link.
-        propagation_ns: of every link.
-        second_rack_from: the first host of the second rack; None: there is one.
-        uplinks: links between the racks, in each direction.
+        rate_bps: rate of every link.
+        propagation_ns: one-way delay of every link.
+        second_rack_from: the first host of the second rack; None if there is one rack.
+        uplinks: links between the racks in each direction.
     """
 
     hosts: int
@@ -79,7 +79,7 @@ class Racks:
 
 
 def racks_of(scenario: Scenario) -> Racks:
-    """The racks of ``scenario``, at its scaled rates."""
+    """Return the racks of ``scenario`` at its scaled rates."""
     first, *others = scenario.tors
     hosts = len(first.hosts) + len(first.remote_hosts)
     border = min(host.id for host in others[0].hosts) if others else None
@@ -88,24 +88,24 @@ def racks_of(scenario: Scenario) -> Racks:
 
 @dataclass(frozen=True, slots=True)
 class FatTree:
-    """A three-tier fat-tree (Al-Fares, Loukissas and Vahdat, SIGCOMM 2008), oversubscribed at its edge or not.
+    """A three-tier fat-tree (Al-Fares, Loukissas and Vahdat, SIGCOMM 2008), optionally oversubscribed at the edge.
 
-    An edge switch has ``servers_per_edge`` servers and so many uplinks that its hosts' rate is ``oversubscription``
-    times theirs, each to another aggregation switch of its pod. An aggregation switch has as many uplinks as links to
-    edge switches; its n-th leads to a core switch that has a link to the same aggregation switch of each pod. All
-    links have one rate. A flow takes one of the shortest paths by its hash, as ECMP does.
+    An edge switch has ``servers_per_edge`` servers and one uplink to each aggregation switch of its pod. The rate of
+    its hosts is ``oversubscription`` times that of its uplinks. An aggregation switch has as many uplinks as downlinks;
+    its n-th uplink leads to a core switch that has a link to the same aggregation switch of each pod. All links have
+    the same rate. A flow takes one of the shortest paths by its hash, as with ECMP.
 
     Attributes:
         servers: number of servers.
-        nics_per_server: hosts of each.
-        rate_bps: of every link.
-        oversubscription: of edge switches, 1 or more; it must divide their hosts.
-        servers_per_edge: servers of an edge switch.
-        edges_per_pod: edge switches of a pod.
-        propagation_ns: of every link.
+        nics_per_server: hosts per server.
+        rate_bps: rate of every link.
+        oversubscription: ratio at edge switches, 1 or more; it must divide the number of their hosts.
+        servers_per_edge: servers per edge switch.
+        edges_per_pod: edge switches per pod.
+        propagation_ns: one-way delay of every link.
 
     Raises:
-        ClusterError: the numbers do not fit together.
+        ClusterError: the values do not fit together.
     """
 
     servers: int
@@ -119,7 +119,7 @@ class FatTree:
     def __post_init__(self) -> None:
         sizes = (self.servers, self.nics_per_server, self.servers_per_edge, self.edges_per_pod, self.oversubscription)
         if min(sizes) < 1:
-            raise ClusterError("a fat-tree has at least one of each part, and is oversubscribed 1:1 or more")
+            raise ClusterError("a fat-tree needs at least one of each part and an oversubscription of at least 1")
         if self.servers_per_edge * self.nics_per_server % self.oversubscription:
             raise ClusterError(
                 f"an edge switch with {self.servers_per_edge * self.nics_per_server} hosts cannot be oversubscribed "
@@ -133,22 +133,22 @@ class FatTree:
 
     @property
     def uplinks(self) -> int:
-        """Of an edge switch; also the number of aggregation switches in a pod."""
+        """Uplinks of an edge switch, which is also the number of aggregation switches per pod."""
         return self.servers_per_edge * self.nics_per_server // self.oversubscription
 
     @property
     def edges(self) -> int:
-        """Edge switches in all."""
+        """Number of edge switches."""
         return -(-self.servers // self.servers_per_edge)
 
     @property
     def pods(self) -> int:
-        """Pods in all."""
+        """Number of pods."""
         return -(-self.edges // self.edges_per_pod)
 
     @property
     def rates_bps(self) -> tuple[int, ...]:
-        """See :class:`Fabric`. Links of hosts, of edge switches, of aggregation switches; each up and down."""
+        """See :class:`Fabric`. Links of hosts, then of edge switches, then of aggregation switches, up and down."""
         tier = self.edges * self.uplinks, self.pods * self.edges_per_pod * self.uplinks
         return (self.rate_bps,) * (2 * (self.hosts + sum(tier)))
 
@@ -180,7 +180,7 @@ class FatTree:
 
 
 def _rows(up: Ints, down: Ints) -> Ints:
-    """Paths by one switch."""
+    """Paths across one switch."""
     rows = np.full((len(up), MAX_HOPS), NONE)
     rows[:, 0] = up
     rows[:, 1] = down

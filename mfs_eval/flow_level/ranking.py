@@ -1,7 +1,7 @@
-"""What a flow's level depends on, of all flows at once, as codes; the level itself is decided elsewhere, once per code.
+"""The codes that flows' levels depend on, for many flows at once. Levels are decided elsewhere, once per code.
 
-The codes are those of :mod:`host_agent.protocol.level`, packed into one number per hop. Only where that number changes
-does anybody have to decide again.
+The codes are those of :mod:`host_agent.protocol.level`, packed into one number per hop. Only if that number changes
+does the level have to be decided again.
 """
 
 from __future__ import annotations
@@ -12,35 +12,34 @@ import numpy as np
 
 from host_agent.protocol.level import CODE_MAX, CODE_STEPS, LevelKey
 from host_agent.protocol.stamp import REMAINING_MAX_UNITS, REMAINING_UNIT_BYTES, SCAVENGER, SLACK_MAX_US, Stage
-from mfs_eval.flow_level.allocation import MAX_HOPS, NONE, Flags, Floats, Ints, Shares, set_cap, set_level
+from mfs_eval.flow_level.allocation import set_cap, set_level
 from mfs_eval.flow_level.compiled import compiled
+from mfs_eval.flow_level.progress import OTHERS, OWN, SWITCHES
+from mfs_eval.flow_level.shares import MAX_HOPS, NONE, Flags, Floats, Ints, Shares
 
 _CODE_BITS = 8
 _CODE_MASK = (1 << _CODE_BITS) - 1
 _STAGE_BITS = 2
 _P2D = int(Stage.P2D)
 _SCAVENGER = int(SCAVENGER)
-OWN, OTHERS, SWITCHES = range(3)
-"""Who knows of a batch's progress: its own hosts, other hosts, and switches beyond what stamps tell them."""
-
 SHARE, OBEY, RANK = range(3)
-"""What switches do: all flows share alike; or go by the level that their sender gave them; or are ranked anew."""
+"""What switches do: let all flows share alike, obey the level that the sender marked, or rank."""
 
 
 class Marks(NamedTuple):
-    """What is known of flows beyond their shares. An array each, by flow; ``key`` by hop.
+    """What is known of flows beyond their shares: one array per attribute, indexed by flow (``key`` by hop).
 
     Attributes:
-        stage: of the flow.
-        deadline_ns: of the flow.
-        beyond: bytes of its request still to come after it.
+        stage: stage.
+        deadline_ns: deadline.
+        beyond: bytes of its request that follow it.
         target: the layer that consumes it.
-        batch: row of its batch in the table of progress.
-        request: the request that alone needs it; :data:`~.allocation.NONE` if a whole batch does.
-        foreign: whether its sender is not one of the batch's own hosts.
+        batch: column of its batch in :class:`~mfs_eval.flow_level.progress.Progress`.
+        request: the request that needs it; :data:`~mfs_eval.flow_level.shares.NONE` if a whole batch does.
+        foreign: whether its sender is outside the batch's own hosts.
         pruned: whether its request is given up.
         payload: payload bytes per wire byte.
-        key: what the hop was ranked by last; :data:`~.allocation.NONE` before the first time.
+        key: packed codes of the last ranking; :data:`~mfs_eval.flow_level.shares.NONE` before the first.
     """
 
     stage: Ints
@@ -56,7 +55,7 @@ class Marks(NamedTuple):
 
 
 def marks(flows: int) -> Marks:
-    """Room for ``flows`` flows."""
+    """Return marks with space for ``flows`` flows."""
     return Marks(
         stage=np.zeros(flows, np.int64),
         deadline_ns=np.zeros(flows, np.int64),
@@ -72,7 +71,7 @@ def marks(flows: int) -> Marks:
 
 
 def grown(old: Marks, flows: int) -> Marks:
-    """The same with room for ``flows`` flows."""
+    """Return ``old`` with space for ``flows`` flows."""
     wider = marks(flows)
     for new, known in zip(wider, old, strict=True):
         new[: len(known)] = known
@@ -80,7 +79,7 @@ def grown(old: Marks, flows: int) -> Marks:
 
 
 def unpacked(key: int) -> LevelKey:
-    """The table key that ``key`` stands for."""
+    """Return the table key that ``key`` stands for."""
     codes = []
     for _ in range(4):
         codes.append(key & _CODE_MASK)
@@ -113,18 +112,18 @@ def changed_keys(
     out_hops: Ints,
     out_keys: Ints,
 ) -> int:
-    """The hops of ``flows`` whose key is not what it was, with their keys; returns how many.
+    """Write the hops of ``flows`` whose keys have changed, and the new keys; return how many there are.
 
     Args:
-        state: the flows' shares.
+        state: shares of the flows.
         known: what else is known of them.
-        flows: numbers; those that do not exist are passed over.
+        flows: numbers of the flows; those that do not exist are skipped.
         now: the time.
-        bias: of each link.
-        progress: the layer of each batch (column) as known to (row) its own hosts, other hosts, and switches.
-        hosts_rank: whether hosts rank; else their hops are left alone.
+        bias: per link.
+        progress: see :class:`~mfs_eval.flow_level.progress.Progress`.
+        hosts_rank: whether hosts rank; otherwise their hops are skipped.
         switches: :data:`RANK`, :data:`OBEY` or :data:`SHARE`.
-        out_hops, out_keys: results, long enough.
+        out_hops, out_keys: results; long enough for all hops.
     """
     count = 0
     for index in range(len(flows)):
@@ -148,7 +147,7 @@ def changed_keys(
             hop = flow * MAX_HOPS + position
             ranking_hop = hop if switches == RANK else flow * MAX_HOPS
             layer = progress[OTHERS if known.foreign[flow] else OWN, batch]
-            if position and switches == RANK:  # a switch knows what stamps tell, or better
+            if position and switches == RANK:  # a switch knows what stamps carry, or something newer
                 layer = max(layer, progress[SWITCHES, batch])
             rli = max(0, known.target[flow] - layer)
             urgency = CODE_MAX
@@ -168,7 +167,7 @@ def changed_keys(
 
 @compiled
 def apply_levels(state: Shares, known: Marks, hops: Ints, keys: Ints, levels: Ints) -> None:
-    """Levels as decided for ``keys``, ratcheted as everywhere: a hop rises, and falls to the scavenger only."""
+    """Apply the levels decided for ``keys``, ratcheted as everywhere: a hop rises, or falls to the scavenger only."""
     for index in range(len(hops)):
         hop, decided = hops[index], levels[index]
         first = known.key[hop] < 0
@@ -179,9 +178,9 @@ def apply_levels(state: Shares, known: Marks, hops: Ints, keys: Ints, levels: In
 
 @compiled
 def pace(state: Shares, known: Marks, flows: Ints, now: int, stage: int, share: float) -> None:
-    """Cap flows of ``stage`` at the rate that brings all of their request's bytes there at ``share`` of their slack.
+    """Cap flows of ``stage`` at the rate that delivers all bytes of their request within ``share`` of their slack.
 
-    A flow that is late has no cap.
+    Late flows have no cap.
     """
     for index in range(len(flows)):
         flow = flows[index]
@@ -196,7 +195,7 @@ def pace(state: Shares, known: Marks, flows: Ints, now: int, stage: int, share: 
 
 @compiled
 def early_load(state: Shares, known: Marks, flows: Ints, out: Floats) -> None:
-    """The rate of early-stage flows on each link, as a part of its capacity."""
+    """Write the rate of early-stage flows on each link, as a share of its capacity, to ``out``."""
     out[:] = 0.0
     for index in range(len(flows)):
         flow = flows[index]

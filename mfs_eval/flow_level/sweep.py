@@ -1,52 +1,46 @@
-"""``mfs sweep``: a grid of cases, fabrics, rates, variants and seeds, over all cores or a cluster; never twice."""
+"""``mfs sweep``: a grid of cases, fabrics, request rates, variants and seeds; rerun it to resume."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
 
-import joblib
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mfs_eval.errors import EvaluationError
-from mfs_eval.flow_level.cases import REQUESTS, SERVERS, WARM_SHARE, case_named, case_workload, with_slo_factor
+from mfs_eval.defaults import SWEEP_REQUESTS, SWEEP_SERVERS
+from mfs_eval.flow_level.cases import WARM_SHARE, case_named, case_workload, with_slo_factor
 from mfs_eval.flow_level.data_centre import PACKED
 from mfs_eval.flow_level.experiment import play
-from mfs_eval.flow_level.sweep_parquet import FILE as PARQUET
-from mfs_eval.flow_level.sweep_parquet import write_parquet
-from mfs_eval.flow_level.sweep_rows import Row, rows_at
+from mfs_eval.flow_level.sweep_rows import FILE, Row
 from mfs_eval.flow_level.tenants import ALIKE, outcome, tenants_named
 from mfs_eval.flow_level.variants import variant_named
 from mfs_eval.results.output import check_writable, writing
+from mfs_eval.results.provenance import provenance
+from mfs_eval.results.rows import RowStore
+from mfs_eval.runner import run_all
 from mfs_eval.serving.objectives import SLO_FACTOR
+from mfs_eval.serving.trace import SAMPLE_PATH
 from mfs_eval.setup.workload import Workload
-
-T = TypeVar("T")
-FILE = "sweep.csv"
-DASK_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What is run: every combination.
+    """A grid of points: every combination is run.
 
     Attributes:
         cases: by name.
         variants: by name.
         seeds: of the arrivals, and of the prompts where they are drawn.
-        rates_per_gpu: requests per second and GPU; empty: those of each case.
-        oversubscriptions: of edge switches.
+        rates_per_gpu: requests per second and GPU; empty for those of each case.
+        oversubscriptions: of the edge switches.
         slo_factors: objectives are low-load TTFTs times these.
-        layouts: of units on the fabric.
+        layouts: placements of units on the fabric.
         tenants: how two tenants differ, by name.
-        servers: of the fabric.
-        requests: of a run, those of the warm-up included.
-        trace: a Mooncake trace, for cases that play one; None: the one that comes along.
+        servers: servers of the fabric.
+        requests: requests per run, including those of the warm-up.
+        trace: a Mooncake trace, for cases that replay one; None for the bundled one.
     """
 
     cases: tuple[str, ...]
@@ -57,12 +51,16 @@ class Grid:
     slo_factors: tuple[float, ...] = (SLO_FACTOR,)
     layouts: tuple[str, ...] = (PACKED,)
     tenants: tuple[str, ...] = (ALIKE,)
-    servers: int = SERVERS
-    requests: int = REQUESTS
+    servers: int = SWEEP_SERVERS
+    requests: int = SWEEP_REQUESTS
     trace: Path | None = None
 
     def points(self) -> Iterator[Point]:
-        """All points, those of a case together."""
+        """Yield all points, those of a case together.
+
+        Raises:
+            EvaluationError: a name is unknown, or a fabric cannot be built.
+        """
         for name in self.cases:
             case = case_named(name)
             for seed, rate, over, factor, layout, tenants, variant in product(
@@ -83,7 +81,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One run of a grid; its fields in the order of :attr:`~.sweep_rows.Row.key`."""
+    """One run of a grid; its fields are in the order of :attr:`.sweep_rows.Row.KEY`."""
 
     case: str
     servers: int
@@ -96,73 +94,51 @@ class Point:
     variant: str
     seed: int
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """As that of the row that it becomes."""
-        return (
-            self.case,
-            self.servers,
-            self.requests,
-            self.oversubscription,
-            self.slo_factor,
-            self.layout,
-            self.tenants,
-            self.rate_per_gpu,
-            self.variant,
-            self.seed,
-        )
 
+def run_sweep(grid: Grid, out: Path, jobs: int | None = None, console: Console | None = None) -> list[Row]:
+    """Run what is missing in ``out/sweep.csv``; each point is a line of the file as soon as it ends.
 
-def run_sweep(
-    grid: Grid, out: Path, jobs: int | None = None, dask: str | None = None, console: Console | None = None
-) -> list[Row]:
-    """Run what is missing in ``out/sweep.csv``; each point is a line of it as soon as it ends.
-
-    When all have ended, the same rows are in ``out/sweep.parquet``.
-
-    ``jobs`` processes, one per core if None. ``dask``: address of a Dask scheduler whose workers take their place.
+    Args:
+        grid: the points.
+        out: folder; it is created if it does not exist.
+        jobs: number of processes; None for one per core.
+        console: where messages go; None for stdout.
 
     Returns:
         all rows of the file, in its order.
 
     Raises:
-        EvaluationError: an unknown name, a fabric or a trace that does not fit, a file of other runs, or no Dask.
+        EvaluationError: a name is unknown, a fabric or a trace does not fit, or the file has rows of other runs.
     """
     console = console or Console()
     points = list(dict.fromkeys(grid.points()))
+    origin = provenance(grid.trace or SAMPLE_PATH, program=None)
     path = out / FILE
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         check_writable(path)
-        file = rows_at(path)
-    missing = [point for point in points if point.key not in file.rows]
-    console.print(f"{len(points)} points, {len(points) - len(missing)} of them in {path} already", highlight=False)
+        store = RowStore(path, Row, origin)
+    missing = [point for point in points if astuple(point) not in store.rows]
+    finished = len(points) - len(missing)
+    console.print(f"{len(points)} points, {finished} of them already in {path}", highlight=False, soft_wrap=True)
     if missing:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         drawn = list(dict.fromkeys((point.case, point.seed) for point in missing))
-        with _backend(dask), Progress(*columns, console=console) as progress:
-            works: dict[tuple[str, int], Workload] = {}
+        arguments = [(name, grid.servers, grid.requests, seed, grid.trace) for name, seed in drawn]
+        works = run_all("low-load TTFT of each request", _drawn_workload, arguments, jobs)
+        work_of = dict(zip(drawn, works, strict=True))
 
-            def know(found: tuple[tuple[str, int], Workload]) -> None:
-                works[found[0]] = found[1]
+        def keep(row: Row) -> None:
+            with writing(out):
+                store.append(row)
 
-            calls = [(_drawn_workload, (name, grid.servers, grid.requests, seed, grid.trace)) for name, seed in drawn]
-            _all("low-load TTFT of each request", calls, jobs, progress, know)
-
-            def keep(row: Row) -> None:
-                with writing(out):
-                    file.append(row)
-
-            runs = [(play_point, (point, works[point.case, point.seed])) for point in missing]
-            _all("runs", runs, jobs, progress, keep)
+        run_all("runs", play_point, [(point, work_of[point.case, point.seed]) for point in missing], jobs, keep)
     with writing(out):
-        file.sort()
-        write_parquet(file.rows.values(), out / PARQUET)
-    return list(file.rows.values())
+        store.sort()
+    return list(store.rows.values())
 
 
 def play_point(point: Point, work: Workload) -> Row:
-    """One run. ``work`` has the objectives of the default factor."""
+    """Play one point. The objectives of ``work`` are those of the default factor."""
     case = case_named(point.case)
     scenario = case.scenario(point.servers, point.layout)
     gpus = scenario.cluster.servers * scenario.cluster.gpus_per_server
@@ -202,39 +178,5 @@ def play_point(point: Point, work: Workload) -> Row:
     )
 
 
-def _drawn_workload(
-    name: str, servers: int, requests: int, seed: int, trace: Path | None
-) -> tuple[tuple[str, int], Workload]:
-    return (name, seed), case_workload(case_named(name), servers, requests, seed, trace)
-
-
-def _all(
-    title: str,
-    calls: Sequence[tuple[Callable[..., T], tuple[object, ...]]],
-    jobs: int | None,
-    progress: Progress,
-    on_done: Callable[[T], None],
-) -> None:
-    task = progress.add_task(title, total=len(calls))
-    parallel = joblib.Parallel(n_jobs=jobs or -1, return_as="generator_unordered", batch_size=1)
-    results: Iterable[Any] = parallel(joblib.delayed(function)(*given) for function, given in calls)
-    for result in results:
-        on_done(result)
-        progress.advance(task)
-
-
-@contextmanager
-def _backend(dask: str | None) -> Iterator[None]:
-    if dask is None:
-        yield
-        return
-    try:
-        from distributed import Client
-    except ImportError:
-        raise EvaluationError("a Dask cluster needs the package distributed: pip install 'mfs-switch[dask]'") from None
-    try:
-        client = Client(dask, timeout=DASK_TIMEOUT_S)
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"no Dask scheduler answers at {dask}: {error}; start one, or leave --dask out") from None
-    with client, joblib.parallel_config(backend="dask"):
-        yield
+def _drawn_workload(name: str, servers: int, requests: int, seed: int, trace: Path | None) -> Workload:
+    return case_workload(case_named(name), servers, requests, seed, trace)

@@ -1,4 +1,4 @@
-"""``mfs report``: the tables and pictures of a sweep."""
+"""``mfs report``: tables and pictures of a sweep."""
 
 from __future__ import annotations
 
@@ -11,27 +11,23 @@ from rich.console import Console
 from rich.table import Table
 
 from mfs_eval.errors import EvaluationError
-from mfs_eval.flow_level.sweep import FILE
-from mfs_eval.flow_level.sweep_parquet import FILE as PARQUET
-from mfs_eval.flow_level.sweep_parquet import read_parquet
-from mfs_eval.flow_level.sweep_rows import Row, rows_at
+from mfs_eval.flow_level.sweep_rows import FILE, Row
 from mfs_eval.flow_level.tenants import ALIKE
 from mfs_eval.flow_level.variants import VARIANTS
 from mfs_eval.results import plots
-from mfs_eval.results.output import writing
+from mfs_eval.results.output import write_atomically, writing
+from mfs_eval.results.rows import read_rows
 from mfs_eval.results.statistics import mean_interval
 
 Group = tuple[str, int, int, int, float, str, str]
-"""Case, servers, requests, oversubscription, SLO factor, layout, tenants: what a table and a picture are of."""
+"""Case, servers, requests, oversubscription, SLO factor, layout and tenants: each group has a table and a picture."""
 
 
 def report_sweep(out: Path, console: Console | None = None) -> list[Path]:
-    """Print a table and write a picture for each case and fabric of a sweep; returns the pictures.
-
-    The rows are those of ``out/sweep.csv``, or of ``out/sweep.parquet`` where that alone is there.
+    """Print a table and write a picture for each case and fabric of the sweep in ``out``; return the pictures.
 
     Raises:
-        EvaluationError: there is no such file, or it is another one.
+        EvaluationError: there is no ``out/sweep.csv``, or it holds something else.
     """
     console = console or Console()
     with writing(out):
@@ -41,14 +37,14 @@ def report_sweep(out: Path, console: Console | None = None) -> list[Path]:
             _print_table(group, found, console)
             name = "-".join(str(part) for part in ("sweep", *group))
             picture = out / f"{name}.svg"
-            picture.write_text(picture_of(found), "utf-8")
+            write_atomically(picture, picture_of(found))
             drawn.append(picture)
-    console.print("Pictures: " + ", ".join(map(str, drawn)), highlight=False)
+    console.print("Pictures: " + ", ".join(map(str, drawn)), highlight=False, soft_wrap=True)
     return drawn
 
 
 def curves(rows: Iterable[Row]) -> dict[str, list[tuple[float, float]]]:
-    """For each variant its attainment by rate per GPU, the mean over seeds."""
+    """Return, for each variant, its attainment by rate per GPU: the mean over seeds."""
     rows = list(rows)
     found: dict[str, list[tuple[float, float]]] = {}
     for variant in [name for name in VARIANTS if any(row.variant == name for row in rows)]:
@@ -61,7 +57,7 @@ def curves(rows: Iterable[Row]) -> dict[str, list[tuple[float, float]]]:
 
 
 def rate_at(curve: Sequence[tuple[float, float]], attainment: float) -> float | None:
-    """The highest rate at which a curve still attains ``attainment``, linear between its points; None if at none."""
+    """Return the highest rate at which ``curve`` attains ``attainment``; None if none does. Linear between points."""
     best = None
     for (rate, share), (next_rate, next_share) in pairwise(curve):
         if share >= attainment:
@@ -74,20 +70,22 @@ def rate_at(curve: Sequence[tuple[float, float]], attainment: float) -> float | 
 
 
 def rows_in(out: Path) -> list[Row]:
-    """The rows of the sweep in ``out``: of its CSV file, or of its Parquet file where that alone is there.
+    """Return the rows of the sweep in ``out``.
 
     Raises:
-        EvaluationError: there is neither, or it is another file.
+        EvaluationError: there is no ``out/sweep.csv``, it cannot be read, or it holds something else.
     """
-    if (out / FILE).exists():
-        return list(rows_at(out / FILE).rows.values())
-    if (out / PARQUET).exists():
-        return read_parquet(out / PARQUET)
-    raise EvaluationError(f"there is no {out / FILE}; run mfs sweep --out {out} first")
+    path = out / FILE
+    try:
+        return read_rows(path, Row)
+    except FileNotFoundError:
+        raise EvaluationError(f"there is no {path}; run mfs sweep --out {out} first") from None
+    except OSError as error:
+        raise EvaluationError(f"cannot read {path}: {error.strerror}") from None
 
 
 def groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
-    """The rows that belong in one table."""
+    """Return the rows by group."""
     found: dict[Group, list[Row]] = {}
     for row in rows:
         group = (
@@ -104,7 +102,7 @@ def groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
 
 
 def picture_of(rows: Sequence[Row]) -> str:
-    """Curves over the rates; where there is one rate alone, a line for each variant with its interval."""
+    """Return curves over the rates; with a single rate, a mean with its interval for each variant."""
     found = curves(rows)
     [rate, *others] = {row.rate_per_gpu for row in rows}
     if others:

@@ -1,4 +1,4 @@
-"""Two tenants who share a data centre: who sends what, and by when each wants it. Data, and what became of each."""
+"""Two tenants that share a data centre: their requests, their objectives, and how each fared."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Tenants:
     Attributes:
         name: as on the command line.
         why: what it shows, in one line.
-        longest: None: each request belongs to the second tenant by the toss of a coin; else that one has this share
-            of the requests, those with the longest prompts.
-        objective: the second tenant's objectives are so many times as long.
-        stated: of its objectives the second tenant states this part; it is judged by the whole.
+        longest: share of the requests, those with the longest prompts, that belong to the second tenant; None assigns
+            each request by the toss of a coin.
+        objective: factor of the second tenant's objectives.
+        stated: factor of the objectives that the second tenant states to the scheduler; it is judged without it.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Tenants:
     stated: float = 1.0
 
     def second(self, requests: Sequence[Request]) -> frozenset[int]:
-        """The requests of the second tenant, by index."""
+        """Return the indices of the second tenant's requests."""
         if self.longest is None:
             tosses = np.random.default_rng(0).random(len(requests)) < 0.5
             return frozenset(one.index for one, toss in zip(requests, tosses, strict=True) if toss)
@@ -44,20 +44,20 @@ class Tenants:
         return frozenset(one.index for one in by_length[round((1 - self.longest) * len(requests)) :])
 
     def wanted_ns(self, slo_ns: Mapping[int, int], second: Collection[int]) -> dict[int, int]:
-        """The objectives that both are judged by."""
+        """Return the objectives that both tenants are judged by."""
         return _times(slo_ns, second, self.objective)
 
     def stated_ns(self, slo_ns: Mapping[int, int], second: Collection[int]) -> dict[int, int]:
-        """The objectives that the scheduler is told."""
+        """Return the objectives that the scheduler is told."""
         return _times(slo_ns, second, self.objective * self.stated)
 
 
 TENANTS = {
     one.name: one
     for one in (
-        Tenants(ALIKE, "nothing tells them apart"),
+        Tenants(ALIKE, "the tenants do not differ"),
         Tenants("loose", "the second has objectives three times as long: is it starved?", objective=3.0),
-        Tenants("eager", "the second states a third of its objectives: what does a lie earn?", stated=1 / 3),
+        Tenants("eager", "the second states a third of its objectives: does lying pay?", stated=1 / 3),
         Tenants("bulk", "the second sends the longest quarter of the prompts", longest=0.25),
     )
 }
@@ -65,7 +65,7 @@ TENANTS = {
 
 @dataclass(frozen=True, slots=True)
 class TenantOutcome:
-    """What a tenant got; zeros where it has no requests.
+    """How one tenant fared; zeros if it has no requests.
 
     Attributes:
         attainment: share of its requests in time.
@@ -79,10 +79,10 @@ class TenantOutcome:
 
 
 def tenants_named(name: str) -> Tenants:
-    """The tenants ``name``.
+    """Return the tenants called ``name``.
 
     Raises:
-        EvaluationError: there are none of that name; the message lists them.
+        EvaluationError: there are none; the message lists the names.
     """
     if name not in TENANTS:
         raise EvaluationError(f"there are no tenants {name!r}; there are {', '.join(TENANTS)}")
@@ -90,7 +90,7 @@ def tenants_named(name: str) -> Tenants:
 
 
 def outcome(records: Iterable[RequestRecord], low_load_ns: Mapping[int, float]) -> TenantOutcome:
-    """What became of one tenant's ``records``."""
+    """Return the outcome of one tenant's ``records``."""
     records = list(records)
     if not records:
         return TenantOutcome(0.0, 0.0, 0.0)
@@ -102,7 +102,7 @@ def outcome(records: Iterable[RequestRecord], low_load_ns: Mapping[int, float]) 
 
 
 def jain(values: Sequence[float]) -> float:
-    """Jain's index of fairness: 1 where all have the same, 1/n where one has all (Jain, Chiu and Hawe, 1984)."""
+    """Return Jain's fairness index: 1 if all are equal, 1/n if one has everything (Jain, Chiu and Hawe, 1984)."""
     squares = sum(value * value for value in values)
     return sum(values) ** 2 / (len(values) * squares) if squares else 1.0
 

@@ -1,6 +1,6 @@
-"""What the flow-level engine compares, as data: a policy's rules, who follows them, and what they know.
+"""The variants that the flow-level engine compares: a policy's rules, who follows them, and what they know.
 
-Names that :mod:`mfs_eval.setup.variants` has too mean the same there.
+Names that also exist in :mod:`mfs_eval.setup.variants` mean the same there.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from host_agent.protocol.stamp import LEVELS
 from mfs_ctrl.policy import policy
 from mfs_ctrl.policy.policy import Policy
 from mfs_eval.errors import EvaluationError
-from mfs_eval.flow_level.network import FlowSettings
+from mfs_eval.flow_level.settings import FlowSettings
 from mfs_eval.setup.policies import CEILING, EDF_EXPLICIT, KARUNA, KARUNA_PACED, LLF, STATIC_REUSE, WITHOUT_RED
+from mfs_eval.setup.run_settings import DROP_BUDGET
 from mfs_eval.setup.variants import FLOOR, FULL, STALE_NS
 
 PACED_SHARE = 0.9
-DROP_BUDGET = 0.1
-"""As packet-level runs have it by default."""
 NEAR_RLI = 4
-"""As many layers as a step has, so that the next step is near."""
+"""The number of layers per step, so that the next step counts as near."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +29,13 @@ class Variant:
 
     Attributes:
         name: as on the command line.
-        policy: as in :func:`~mfs_eval.setup.policies.policy_for`, or the ceiling.
+        policy: a name for :func:`~mfs_eval.setup.policies.policy_for`, or the ceiling.
         why: what it stands for, in one line.
         settings: who ranks, and what they know.
-        rules: the policy itself, where it is none that has a name.
-        drop_budget: share of the requests that may be given up (:mod:`mfs_ctrl.policy.coordinator`); None: nobody
-        prunes. compute_estimate: see :class:`~mfs_eval.serving.prefill_batch.ServingConfig`.
+        rules: the policy itself, if it is not one of the named ones.
+        drop_budget: share of the requests that may be given up (:mod:`mfs_ctrl.policy.coordinator`); None switches
+            pruning off.
+        compute_estimate: see :class:`~mfs_eval.serving.config.ServingConfig`.
     """
 
     name: str
@@ -64,7 +64,7 @@ def _paper(
 
 
 def _mfs_at(top: float) -> Policy:
-    """The MFS policy that promotes at MLU ``top``."""
+    """The MFS policy that promotes at a minimal link utilisation (MLU) of ``top``."""
     mlu = URGENCY_ONE + round(CODE_STEPS * math.log2(top))
     return policy.mfs(policy.Thresholds(mlu=mlu, near_rli=NEAR_RLI))
 
@@ -74,7 +74,7 @@ def _stale(milliseconds: int, name: str = "") -> Variant:
     return Variant(
         name or f"stale-{milliseconds}ms",
         "mfs",
-        f"hosts and switches rank; both hear of progress {milliseconds} ms late",
+        f"hosts and switches rank; both learn of progress {milliseconds} ms late",
         FlowSettings(progress_delay_ns=delay_ns, switch_delay_ns=None),
     )
 
@@ -84,83 +84,81 @@ VARIANTS = {
     for variant in (
         Variant(FLOOR, "fifo", "max-min fair sharing"),
         Variant("sjf", "sjf", "shortest remaining first, in bands"),
-        Variant("edf", "edf", "all flows by deadline: the request's, or the batch's RED"),
-        Variant(EDF_EXPLICIT, EDF_EXPLICIT, "P2D, which has deadlines of its own, by EDF; the others fair below it"),
-        Variant(KARUNA, KARUNA, "P2D waits until it needs the whole link, then goes first; the others by SJF"),
+        Variant("edf", "edf", "all flows by deadline: the request's, or the batch's robust effective deadline"),
+        Variant(EDF_EXPLICIT, EDF_EXPLICIT, "P2D flows, which have own deadlines, by EDF; the others fair below them"),
+        Variant(KARUNA, KARUNA, "P2D flows wait until they need the whole link, then go first; the others by SJF"),
         Variant(
             KARUNA_PACED,
             KARUNA_PACED,
-            "P2D first, at the least rate that meets its deadline; the others by SJF",
+            "P2D flows first, at the least rate that meets their deadline; the others by SJF",
             FlowSettings(paced_share=PACED_SHARE),
         ),
-        Variant("static", "static", "one class a stage: collectives over reuse over P2D"),
-        Variant(STATIC_REUSE, STATIC_REUSE, "the same with reuse above collectives"),
-        Variant(FULL, "mfs", "hosts and switches rank, progress and each port's load known at once"),
-        Variant("hosts-only", "mfs", "hosts alone rank; progress known at once", FlowSettings(switches="share")),
+        Variant("static", "static", "one class per stage: collectives over reuse over P2D"),
+        Variant(STATIC_REUSE, STATIC_REUSE, "static, with reuse above collectives"),
+        Variant(FULL, "mfs", "hosts and switches rank; progress and the load of each port are known at once"),
+        Variant("hosts-only", "mfs", "only hosts rank; progress is known at once", FlowSettings(switches="share")),
         Variant(
             "mfs-hosts",
             "mfs",
-            "hosts alone rank; remote senders hear of progress late",
+            "only hosts rank; remote senders learn of progress late",
             _HOSTS,
         ),
         Variant(
             "mfs-marks",
             "mfs",
-            "the same, and switches go by the level that the sender marked (DSCP)",
+            "mfs-hosts, with switches that obey the level that the sender marked (DSCP)",
             _MARKS,
         ),
-        _paper("paper-hosts", "MFS by the letter of the paper (U = 0.5, E = 4): hosts alone, remote ones hear late"),
-        _paper("paper-marks", "the same, and switches go by the level that the sender marked", _MARKS),
+        _paper("paper-hosts", "MFS exactly as in the paper (U = 0.5, E = 4): only hosts rank, remote ones learn late"),
+        _paper("paper-marks", "paper-hosts, with switches that obey the level that the sender marked", _MARKS),
         _paper("paper-u-1", "the paper's rules with U = 1", top=1.0),
         _paper("paper-u-0.25", "the paper's rules with U = 0.25", top=0.25),
         _paper("paper-e-2", "the paper's rules with E = 2", ratio=2.0),
         _paper("paper-e-8", "the paper's rules with E = 8", ratio=8.0),
         _paper("paper-levels-2", "the paper's rules in two queues", levels=2),
         _paper("paper-levels-4", "the paper's rules in four queues", levels=4),
-        _paper("paper-load-low", "the paper's rules; load taken for half", replace(_HOSTS, load_error=0.5)),
-        _paper("paper-load-high", "the paper's rules; load taken for 1.5 times", replace(_HOSTS, load_error=1.5)),
+        _paper("paper-load-low", "the paper's rules; load underestimated by half", replace(_HOSTS, load_error=0.5)),
+        _paper("paper-load-high", "the paper's rules; load overestimated by half", replace(_HOSTS, load_error=1.5)),
         Variant("mfs-u-0.5", "mfs", "promotes at MLU 0.5", rules=_mfs_at(0.5)),
         Variant("mfs-u-0.25", "mfs", "promotes at MLU 0.25", rules=_mfs_at(0.25)),
         *(
             Variant(
                 f"{policy_name}-pruning{mark}",
                 policy_name,
-                f"hopeless requests given up{told}",
+                f"requests that cannot be in time are given up{told}",
                 drop_budget=DROP_BUDGET,
                 compute_estimate=estimate,
             )
             for policy_name in ("mfs", "fifo")
             for mark, told, estimate in (
                 ("", "", 1.0),
-                ("-compute-low", "; computing taken for half of what it is", 0.5),
-                ("-compute-high", "; computing taken for 1.5 times", 1.5),
+                ("-compute-low", "; compute time underestimated by half", 0.5),
+                ("-compute-high", "; compute time overestimated by half", 1.5),
             )
         ),
-        Variant("load-low", "mfs", "load of ports taken for half of what it is", FlowSettings(load_error=0.5)),
-        Variant(
-            "load-high", "mfs", "load of ports taken for one and a half times what it is", FlowSettings(load_error=1.5)
-        ),
-        Variant("switch-only", "mfs", "switches alone rank", FlowSettings(hosts_rank=False)),
+        Variant("load-low", "mfs", "load of ports underestimated by half", FlowSettings(load_error=0.5)),
+        Variant("load-high", "mfs", "load of ports overestimated by half", FlowSettings(load_error=1.5)),
+        Variant("switch-only", "mfs", "only switches rank", FlowSettings(hosts_rank=False)),
         _stale(STALE_NS // 1_000_000, "stale-progress"),
         _stale(2),
         _stale(5),
         _stale(80),
-        Variant("without-red", WITHOUT_RED, "without the order between batches"),
+        Variant("without-red", WITHOUT_RED, "without the order between batches (robust effective deadline)"),
         Variant("levels-2", "mfs-2-levels", "two queues"),
         Variant("levels-4", "mfs-4-levels", "four queues"),
-        Variant("llf", LLF, "EDF by the deadlines of a clairvoyant, who knows what must follow each flow"),
-        Variant("llf-compute-low", LLF, "the same; computing taken for half of what it is", compute_estimate=0.5),
-        Variant("llf-compute-high", LLF, "the same; computing taken for 1.5 times", compute_estimate=1.5),
-        Variant(CEILING, CEILING, "each flow alone on its path: what no order can pass"),
+        Variant("llf", LLF, "clairvoyant EDF: knows what must follow each flow"),
+        Variant("llf-compute-low", LLF, "llf; compute time underestimated by half", compute_estimate=0.5),
+        Variant("llf-compute-high", LLF, "llf; compute time overestimated by half", compute_estimate=1.5),
+        Variant(CEILING, CEILING, "each flow alone on its path: an upper bound for every schedule"),
     )
 }
 
 
 def variant_named(name: str) -> Variant:
-    """The variant ``name``.
+    """Return the variant ``name``.
 
     Raises:
-        EvaluationError: there is none of that name; the message lists them.
+        EvaluationError: there is no such variant; the message lists all of them.
     """
     if name not in VARIANTS:
         raise EvaluationError(f"there is no flow-level variant {name!r}; there are {', '.join(VARIANTS)}")

@@ -1,8 +1,8 @@
 """``mfs live``: the serving model's flows as TCP connections between network namespaces, in real time.
 
-Servers are namespaces with host agents, the switch is the embedded one on the ends of their links, and a controller
-tunes it over P4Runtime. Everything is as on real machines but for the GPUs, which wait instead of computing, and for
-the payload, which is zeros.
+Servers are namespaces with host agents, the embedded switch is at the other end of their links, and a controller tunes
+it over P4Runtime. Everything is as on real machines except the GPUs, which wait instead of computing, and the payload,
+which is zeros.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from host_agent.client import AgentClient, OpenFlow
 from host_agent.protocol.flow_spec import FlowSpec
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_network import LiveNetwork, NoStamps, Place, Stamper
-from mfs_eval.packet_level.experiment import WARM_UP_SHARE, alone_on_the_rack
+from mfs_eval.packet_level.experiment import WARM_UP_SHARE, uncontended_network
 from mfs_eval.serving.cluster import Cluster
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.metrics import Summary, summarise
@@ -38,13 +38,13 @@ from topologies.topology import Host, Topology, tor
 
 PREFIX = "mfslive"
 CLUSTER = Cluster(8, 1, 4, units=((0, 1), (2, 3), (4, 5)), decode_servers=(6,))
-"""As in the scenario ``incast``, with one interface each; the eighth server runs on without work."""
+"""As in the scenario ``incast``, with one interface per server; the eighth server is idle."""
 LAYERS_PER_STEP = 8
 MESSAGE_BYTES = 16 * 1024
-"""Where a level may rise: of real bytes, each of which stands for some thousands."""
+"""A flow may be promoted after so many real bytes, each of which stands for some thousands."""
 WARM_CONNECTIONS = 6
 STALLED_S = 60.0
-"""A run in which no request ends for so long does not end."""
+"""A run in which no request ends for so long is aborted."""
 SAY_EVERY_S = 5.0
 
 
@@ -53,11 +53,11 @@ class LiveSettings:
     """How the model is scaled down.
 
     Attributes:
-        rate_bps: of each link.
-        stretch: real time over the model's.
-        stamps: whether host agents run; without, packets are not stamped, and all policies are alike.
-        cluster: servers of one interface each, and what they do.
-        bmv2: whether the switch is ``simple_switch_grpc``, with the kernel's links behind its ports.
+        rate_bps: rate of each link.
+        stretch: real time over the model's time.
+        stamps: whether host agents run. Without them packets are not stamped, and all policies are alike.
+        cluster: servers with one interface each, and their roles.
+        bmv2: whether the switch is ``simple_switch_grpc``, with links of the kernel behind its ports.
     """
 
     rate_bps: int = 20_000_000
@@ -68,14 +68,17 @@ class LiveSettings:
 
     @property
     def scenario(self) -> Scenario:
-        """What is served. Its scale makes a 100 Gb/s link one of ``rate_bps``, in the model's time.
+        """What is served. Its scale maps a 100 Gb/s link to ``rate_bps``, in the model's time.
 
         Raises:
-            EvaluationError: rate and stretch together leave less than a byte of what 100 Gb/s carry.
+            EvaluationError: rate and stretch together exceed the modelled 100 Gb/s.
         """
         scale = round(self.cluster.nic_bits_per_second / (self.rate_bps * self.stretch))
         if scale < 1:
-            raise EvaluationError(f"{self.rate_bps} b/s for {self.stretch:g} times as long is more than is modelled")
+            raise EvaluationError(
+                f"{self.rate_bps} b/s stretched {self.stretch:g} times exceed the modelled 100 Gb/s; "
+                "lower --rate or --stretch"
+            )
         return Scenario("live", self.cluster, (), scale=scale, layers_per_step=LAYERS_PER_STEP)
 
     @property
@@ -89,13 +92,17 @@ class LiveResult:
     """One run.
 
     Attributes:
-        summary: in the model's time.
-        flows, connections: how many there were.
+        policy: name of the policy.
+        seed: seed of the arrivals.
+        summary: results in the model's time.
+        flows: number of flows.
+        connections: number of TCP connections.
         elapsed_s: real time of the run.
-        worst_delay_s: how late this process was at worst, in real time: what is much less than a TTFT does not matter.
+        worst_delay_s: worst delay of this process in real time; it is negligible if it is much shorter than a TTFT.
     """
 
     policy: str
+    seed: int
     summary: Summary
     flows: int
     connections: int
@@ -104,17 +111,17 @@ class LiveResult:
 
 
 class AgentStamper:
-    """Tells the hosts' agents, through their Unix sockets, what connections carry."""
+    """Opens flows with the hosts' agents through their Unix sockets."""
 
     def __init__(self, agents: Mapping[int, AgentClient]) -> None:
         self._agents = agents
         self._flows: dict[socket.socket, OpenFlow] = {}
 
     def open(self, host: int, connection: socket.socket, spec: FlowSpec, number: int, deadline_ns: int) -> None:
-        """See :class:`~mfs_eval.live.live_network.Stamper`. The flow that the connection carried before is closed."""
+        """See :class:`~mfs_eval.live.live_network.Stamper`. The connection's previous flow is closed."""
         agent = self._agents[host]
         if (before := self._flows.get(connection)) is not None:
-            # The agent ends it itself when the same socket is opened again.
+            # The agent closes it when a flow is opened on the same socket.
             agent.forget(before)
         self._flows[connection] = agent.open(
             connection,
@@ -134,7 +141,7 @@ class AgentStamper:
 
 
 def prepared(settings: LiveSettings, count: int, trace: Path | None = None) -> Workload:
-    """The first ``count`` requests of the trace, with objectives from their TTFT without contention.
+    """Return the first ``count`` requests of the trace, with objectives from their TTFT without contention.
 
     Raises:
         EvaluationError: the trace cannot be read or is too short.
@@ -143,7 +150,7 @@ def prepared(settings: LiveSettings, count: int, trace: Path | None = None) -> W
     requested = load_trace(trace or SAMPLE_PATH)
     requests = select(scenario, requested, count)
     placements = place(requests, len(settings.cluster.units), requested[: scenario.warm_requests])
-    alone = low_load_records(scenario.serving, requests, placements, alone_on_the_rack(scenario))
+    alone = low_load_records(scenario.serving, requests, placements, uncontended_network(scenario))
     return Workload(tuple(requests), placements, objectives(alone))
 
 
@@ -151,30 +158,38 @@ def run_live(
     policies: Sequence[str],
     work: Workload,
     request_rate: float,
-    seed: int,
+    seeds: Sequence[int],
     settings: LiveSettings,
     say: Callable[[str], None],
     prefix: str = PREFIX,
 ) -> list[LiveResult]:
-    """Serve ``work`` under each policy, one after the other on the same switch, at the same arrival times.
+    """Serve ``work`` under each policy in turn, on the same switch and at the same arrival times.
 
-    ``request_rate`` is in requests per second of the model's time.
+    Args:
+        policies: names or files, as ``mfs ctrl --policy`` takes them.
+        work: the requests.
+        request_rate: requests per second of the model's time.
+        seeds: seeds of the arrivals.
+        settings: how the model is scaled down.
+        say: called with lines about the progress.
+        prefix: prefix of namespaces and interfaces.
 
     Raises:
         EvaluationError: a run stalls.
-        TopologyError: no root, or something cannot be set up.
+        TopologyError: this is not root, or something cannot be set up.
         AgentError: a host's agent is gone, or refuses a flow.
     """
-    requests = with_poisson_arrivals(work.requests, request_rate, seed)
     with contextlib.suppress(OSError):
-        # Hosts and agents, which are children of this process, are to be no worse off than the switch.
+        # Hosts and agents, children of this process, must not be at a disadvantage against the switch.
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     with live_rack(settings, prefix) as rack:
         results = []
         for policy in policies:
             with rack.controlled(policy) as controller, rack.stamping() as stamper:
                 say(f"{policy}: {controller.output().strip().splitlines()[-1]}")
-                results.append(serve(policy, work, requests, rack, stamper, say))
+                for seed in seeds:
+                    requests = with_poisson_arrivals(work.requests, request_rate, seed)
+                    results.append(serve(policy, seed, work, requests, rack, stamper, say))
         said = rack.switch.finish().splitlines()
         for line in () if settings.bmv2 else said[2:-1]:
             say(f"the switch: {line}")
@@ -186,9 +201,9 @@ class LiveRack:
     """Namespaces and the switch between them.
 
     Attributes:
-        address: where the switch serves P4Runtime.
-        policy_port: where the controller serves the policy to host agents.
-        folder: for sockets and state of the agents.
+        address: address of the switch's P4Runtime server.
+        policy_port: port at which the controller serves the policy to host agents.
+        folder: folder of the agents' sockets and state.
     """
 
     settings: LiveSettings
@@ -200,7 +215,7 @@ class LiveRack:
     folder: Path
 
     def controlled(self, policy: str, *options: str) -> Process:
-        """A controller that puts ``policy`` into force; a context manager."""
+        """Return a controller that puts ``policy`` into force; a context manager."""
         settings = self.settings
         control = [
             *("--address", self.address, "--policy", policy, "--slack-factor", f"{settings.stretch:g}"),
@@ -209,14 +224,14 @@ class LiveRack:
             *("--interval", f"{settings.stretch:g}"),
             *(("--dscp",) if settings.bmv2 else ()),
         ]
-        # Unlike what moves packets it may wait, as long as others of no precedence.
+        # Unlike the processes that move packets, it gets no precedence.
         polite = ["nice", "-n", str(max(0, -os.getpriority(os.PRIO_PROCESS, 0)))]
         command = [*polite, *mfs(), "ctrl", *control, *options]
         return Process(command, lambda out: "in force" in out)
 
     @contextlib.contextmanager
     def stamping(self) -> Iterator[Stamper]:
-        """A host agent in each namespace, and a way to tell them of flows."""
+        """Run a host agent in each namespace, and provide what opens flows with them."""
         if not self.settings.stamps:
             yield NoStamps()
             return
@@ -243,17 +258,17 @@ class LiveRack:
         return self.folder / f"{host}.sock"
 
     def network(self, stamper: Stamper) -> LiveNetwork:
-        """Connections between the namespaces; a context manager."""
+        """Return the connections between the namespaces; a context manager."""
         places = {host.id: Place(self.realised.namespaces[host.server], str(host.ipv4)) for host in self.topology.hosts}
         return LiveNetwork(places, self.settings.stretch, stamper, random.getrandbits(31))
 
 
 @contextlib.contextmanager
 def live_rack(settings: LiveSettings, prefix: str = PREFIX) -> Iterator[LiveRack]:
-    """Namespaces for the cluster's servers and the embedded switch, without entries as yet. For the main thread.
+    """Set up namespaces for the cluster's servers and a switch without entries. For the main thread.
 
     Raises:
-        TopologyError: no root, or something cannot be set up.
+        TopologyError: this is not root, or something cannot be set up.
     """
     topology = settings.topology
     with (
@@ -283,13 +298,14 @@ def _switch(settings: LiveSettings, realised: Realised, address: str) -> Iterato
 
 def serve(
     policy: str,
+    seed: int,
     work: Workload,
     requests: Sequence[Request],
     rack: LiveRack,
     stamper: Stamper,
     say: Callable[[str], None],
 ) -> LiveResult:
-    """Serve ``requests`` on a rack whose controller has put ``policy`` into force.
+    """Serve ``requests`` on a rack whose controller has put ``policy`` into force; ``seed`` is that of their arrivals.
 
     Raises:
         EvaluationError: the run stalls.
@@ -305,11 +321,13 @@ def serve(
     warm = round(WARM_UP_SHARE * len(serving.records))
     counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
     summary = summarise(counted, serving.batches)
-    return LiveResult(policy, summary, network.flows, network.connections, elapsed_s, network.worst_delay_ns / 1e9)
+    return LiveResult(
+        policy, seed, summary, network.flows, network.connections, elapsed_s, network.worst_delay_ns / 1e9
+    )
 
 
 class _Progress:
-    """Says now and then how far a run is, and whether it is over."""
+    """Reports the progress of a run, and whether it is over."""
 
     def __init__(self, serving: Serving, count: int, policy: str, began: float, say: Callable[[str], None]) -> None:
         self._serving = serving
@@ -320,18 +338,18 @@ class _Progress:
         self._say = say
 
     def over(self) -> bool:
-        """Whether all requests are served.
+        """Return whether all requests are served.
 
         Raises:
-            EvaluationError: none has been for long.
+            EvaluationError: no request has ended for :data:`STALLED_S`.
         """
         now, finished = time.monotonic(), len(self._serving.records)
         if finished != self._finished:
             self._finished, self._moved = finished, now
         if now - self._moved > STALLED_S:
             raise EvaluationError(
-                f"{self._policy}: no request ended for {STALLED_S:g} s, {self._count - finished} of {self._count} are "
-                f"left; is the controller connected, and the machine fast enough for this rate?"
+                f"{self._policy}: no request has ended for {STALLED_S:g} s, {self._count - finished} of {self._count} "
+                f"are left; check that the controller is connected, or try a lower --rate"
             )
         if now - self._said >= SAY_EVERY_S:
             self._said = now

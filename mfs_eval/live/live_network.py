@@ -1,9 +1,9 @@
-"""A network of real TCP connections between network namespaces, in real time, as the serving model asks for it.
+"""The network of the serving model as real TCP connections between network namespaces, in real time.
 
-Both ends of all connections are in this process, so that an end knows what to expect and nothing but payload is sent.
-Connections are kept and used again, one flow at a time, as serving engines do.
+Both ends of every connection are in this process, so the receiver knows what to expect, and only payload is sent.
+Connections are kept and reused, one flow at a time, as serving engines do.
 
-The model's time runs ``stretch`` times slower than real time: an interpreter that moves packets is no 100 Gb/s switch.
+The model's time runs ``stretch`` times slower than real time, because the embedded switch is far slower than 100 Gb/s.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ from host_agent.protocol.flow_spec import FlowSpec
 from mfs_eval.errors import EvaluationError
 
 RECEIVE_BUFFER_BYTES = 128 * 1024
-"""Bounds what a connection has under way to about 16 packets, as in the model: a queue of the switch holds ten such."""
-_SOMETHING = bytes(256 * 1024)
-_ROOM = memoryview(bytearray(256 * 1024))
+"""Limits a connection to about 16 packets in flight, as in the model. A queue of the switch holds ten such windows."""
+_ZEROS = bytes(256 * 1024)
+_SINK = memoryview(bytearray(256 * 1024))
 _CONNECT_S = 10.0
 _CONNECTORS = 8
 
 
 class Stamper(Protocol):
-    """Who is told what connections carry, so that their packets are stamped. Times are on CLOCK_MONOTONIC.
+    """Is told which flow a connection carries, so that its packets are stamped. Times are on CLOCK_MONOTONIC.
 
-    Each host has a thread of its own that calls it, for it may have to wait for the host's agent.
+    Every host has its own thread for the calls, because they may wait for the host's agent.
     """
 
     def open(self, host: int, connection: socket.socket, spec: FlowSpec, number: int, deadline_ns: int) -> None:
-        """From now on ``connection``, of ``host``, carries the flow; what it carried before is over."""
+        """From now on ``connection``, of ``host``, carries the flow; its previous flow has ended."""
         ...
 
     def advance(self, host: int, batch: int, layer: int) -> None:
-        """``host`` learns that ``batch`` computes ``layer``."""
+        """Tell ``host`` that ``batch`` now computes ``layer``."""
         ...
 
 
 class NoStamps:
-    """Packets without stamps: for policies that do not look at them."""
+    """No stamps: for policies that do not use them."""
 
     def open(self, host: int, connection: socket.socket, spec: FlowSpec, number: int, deadline_ns: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, host: int, batch: int, layer: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a host is: its network namespace and its address there."""
+    """Network namespace of a host, and its address there."""
 
     namespace: str
     address: str
@@ -79,7 +79,7 @@ class _Flow:
 
 @dataclass(slots=True)
 class _Connection:
-    """Two sockets, and the flow that they carry now."""
+    """Two sockets, and the flow that they currently carry."""
 
     source: int
     destination: int
@@ -89,11 +89,12 @@ class _Connection:
 
 
 class LiveNetwork:
-    """Hosts in network namespaces, and the event loop of what happens between them. A context manager.
+    """Hosts in network namespaces, and the event loop between them. A context manager.
 
     Attributes:
-        connections, flows: how many were made, and started.
-        worst_delay_ns: the greatest delay, in real time, with which a timed call was made: how busy the process was.
+        connections: number of connections made.
+        flows: number of flows started.
+        worst_delay_ns: worst delay of a timed call in real time, a measure of how busy the process was.
     """
 
     def __init__(
@@ -103,9 +104,16 @@ class LiveNetwork:
         stamper: Stamper | None = None,
         first_batch: int = 0,
     ) -> None:
-        """``places`` of the hosts by number. The model's time begins now.
+        """Open the hosts' listeners. The model's time starts now.
 
-        ``first_batch`` is added to the model's batches: switches remember those of an earlier run.
+        Args:
+            places: by number of the host.
+            stretch: real time over the model's time.
+            stamper: is told what connections carry; None for no stamps.
+            first_batch: is added to the model's batches, because switches remember those of an earlier run.
+
+        Raises:
+            OSError: a namespace cannot be entered, or an address cannot be bound.
         """
         self.connections = self.flows = 0
         self.worst_delay_ns = 0
@@ -131,7 +139,7 @@ class LiveNetwork:
         self._listeners: dict[int, socket.socket] = {}
         try:
             for host, place in places.items():
-                # A thread stays in the namespace that it has entered, and so do the sockets that it opens.
+                # A thread stays in its namespace, and so do the sockets that it opens.
                 self._threads[host] = self._stack.enter_context(
                     ThreadPoolExecutor(1, initializer=netns.setns, initargs=(place.namespace,))
                 )
@@ -153,11 +161,11 @@ class LiveNetwork:
 
     @property
     def now_ns(self) -> int:
-        """The model's time, nanoseconds."""
+        """The model's time in nanoseconds."""
         return round((time.monotonic_ns() - self._start_ns) / self._stretch)
 
     def real_ns(self, time_ns: int) -> int:
-        """The model's time ``time_ns`` on CLOCK_MONOTONIC."""
+        """Convert the model's time ``time_ns`` to CLOCK_MONOTONIC."""
         return self._start_ns + round(time_ns * self._stretch)
 
     def call_at(self, time_ns: int, function: Callable[..., None], *args: Any) -> None:
@@ -165,10 +173,10 @@ class LiveNetwork:
         heapq.heappush(self._events, (time_ns, next(self._scheduled), function, args))
 
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
-        """Send a flow over a connection that is free, or a new one; within a host it is complete at once.
+        """Send a flow over an idle connection or a new one. A flow within a host completes at once.
 
         Raises:
-            EvaluationError: a host that is not there; in :meth:`run`, no connection can be made.
+            EvaluationError: a host does not exist. If no connection can be made, :meth:`run` raises it.
         """
         if source_host == spec.destination:
             now_ns = self.now_ns
@@ -176,28 +184,28 @@ class LiveNetwork:
             return
         if source_host not in self._places or spec.destination not in self._places:
             raise EvaluationError(
-                f"no flow from host {source_host} to {spec.destination}: the hosts are {sorted(self._places)}"
+                f"host {source_host} cannot send to {spec.destination}: the hosts are {sorted(self._places)}"
             )
         self.flows += 1
         if idle := self._idle[source_host, spec.destination]:
-            # The one that was used last: its window is the widest.
+            # The most recently used one: its window is the widest.
             self._carry(idle.pop(), spec, on_complete)
             return
-        # Its first packets are not stamped, and may have to wait.
+        # The packets of its handshake are not stamped, and may wait.
         self._connectors.submit(self._connect, source_host, spec.destination).add_done_callback(
             lambda made: self._post(lambda: self._carry(self._register(made.result()), spec, on_complete))
         )
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
-        """Tell the hosts' stampers."""
+        """Tell the stamper that the hosts learn of progress."""
         for host in hosts:
             self._tell(host, partial(self._stamper.advance, host, batch + self._first_batch, layer))
 
     def prune(self, requests: Collection[int]) -> None:
-        """Nothing is given up here."""
+        """Do nothing: no request is given up here."""
 
     def warm_up(self, each: int) -> None:
-        """Make ``each`` connections from every host to every other, before the time counts; it begins anew then.
+        """Make ``each`` connections from every host to every other, and restart the model's time.
 
         Raises:
             EvaluationError: no connection can be made.
@@ -208,7 +216,7 @@ class LiveNetwork:
         self._start_ns = time.monotonic_ns()
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Let things happen until ``until()``, which is asked after each of them."""
+        """Run the event loop until ``until()``, which is evaluated after every event."""
         while not until():
             now_ns = self.now_ns
             if self._events and self._events[0][0] <= now_ns:
@@ -219,7 +227,7 @@ class LiveNetwork:
             timeout = 0.1
             if self._events:
                 timeout = min(timeout, (self._events[0][0] - now_ns) * self._stretch / 1e9)
-            # Select, for epoll itself counts in milliseconds.
+            # select, because the timeout of epoll has a resolution of milliseconds.
             if select.select([self._poll], [], [], timeout)[0]:
                 self._move()
 
@@ -235,23 +243,23 @@ class LiveNetwork:
         )
 
     def _tell(self, host: int, function: Callable[[], None], then: Callable[[], None] = lambda: None) -> None:
-        """Call ``function`` in the host's thread, and ``then``, in the loop, after it."""
+        """Call ``function`` in the host's thread, and then ``then`` in the event loop."""
 
         def done(future: Future[None]) -> None:
-            def go_on() -> None:
+            def proceed() -> None:
                 future.result()
                 then()
 
-            self._post(go_on)
+            self._post(proceed)
 
         self._threads[host].submit(function).add_done_callback(done)
 
     def _post(self, function: Callable[[], None]) -> None:
-        """Have the loop call ``function``; from any thread."""
+        """Make the event loop call ``function``; thread-safe."""
         self._posted.put(function)
         os.eventfd_write(self._wakeup, 1)
 
-    def _go_on(self) -> None:
+    def _run_posted(self) -> None:
         os.eventfd_read(self._wakeup)
         with contextlib.suppress(Empty):
             while True:
@@ -260,7 +268,7 @@ class LiveNetwork:
     def _move(self) -> None:
         for descriptor, events in self._poll.poll(0):
             if descriptor == self._wakeup:
-                self._go_on()
+                self._run_posted()
                 continue
             connection = self._by_descriptor[descriptor]
             if connection.flow is None:
@@ -275,7 +283,7 @@ class LiveNetwork:
         assert flow is not None
         with contextlib.suppress(BlockingIOError):
             while flow.unsent:
-                flow.unsent -= connection.sender.send(memoryview(_SOMETHING)[: flow.unsent])
+                flow.unsent -= connection.sender.send(memoryview(_ZEROS)[: flow.unsent])
         self._poll.modify(connection.sender.fileno(), select.EPOLLOUT if flow.unsent else 0)
 
     def _receive(self, connection: _Connection) -> None:
@@ -283,9 +291,9 @@ class LiveNetwork:
         assert flow is not None
         with contextlib.suppress(BlockingIOError):
             while flow.missing:
-                received = connection.receiver.recv_into(_ROOM)
+                received = connection.receiver.recv_into(_SINK)
                 if not received:
-                    raise EvaluationError("a connection between two hosts has ended")
+                    raise EvaluationError("a connection between two hosts was closed during a flow")
                 flow.missing -= received
         if not flow.missing:
             connection.flow = None
@@ -296,11 +304,11 @@ class LiveNetwork:
         return self._threads[host].submit(socket.socket, socket.AF_INET, socket.SOCK_STREAM).result()
 
     def _connect(self, source: int, destination: int) -> _Connection:
-        """A connection, in whatever thread."""
+        """Make a connection, in any thread."""
         listener = self._listeners[destination]
         sender = self._open(source)
         try:
-            # One after the other, so that the one accepted is the one made.
+            # One at a time, so that the connection accepted is the one made here.
             with self._connecting[destination]:
                 sender.settimeout(_CONNECT_S)
                 sender.connect(listener.getsockname())

@@ -1,4 +1,4 @@
-"""Hosts that claim more than they need: they stamp all as most urgent, and may flood the decode servers besides."""
+"""Adversarial hosts: they stamp everything as most urgent and may also flood the decode servers."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import ETHERTYPE_MFS, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp
 from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_eval.packet_level.hosts.agent import Agent, Flow
-from mfs_eval.packet_level.hosts.stamp_template import Stamper
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, IP_UDP_BYTES, VirtualHost, ip_udp_header
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, IP_UDP_BYTES, ip_udp_header
+from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
+from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
 from soft_switch.sim.events import VirtualClock
 
 CLAIMED_STAGE = Stage.NONE
-"""What acknowledgements are: no policy lets anything overtake them, whatever else their stamps say."""
+"""The stage of acknowledgements, which no policy lets anything overtake, whatever else their stamps say."""
 DISCARD_PORT = 9
-"""UDP's discard service (RFC 863): nobody acknowledges the flood."""
+"""The UDP discard service (RFC 863): nobody acknowledges the flood."""
 
 _ETHERNET_BYTES = FRAME_BYTES - STAMP_BYTES - 1500
 
 
-class CheatingAgent(Agent):
-    """All its flows claim to be what goes first; its interface is one queue."""
+class AdversarialAgent(Agent):
+    """An agent whose flows all claim the highest urgency; its interface is a single queue."""
 
     def open(self, spec: FlowSpec, number: int | None = None) -> Flow:
-        """As :meth:`Agent.open`."""
+        """Open a flow as :meth:`Agent.open` does, with the stage that goes first."""
         flow = super().open(spec, number)
-        flow.stamper = Stamper(CLAIMED_STAGE, spec.batch if self.shows_progress else 0, flow.number, 0)
+        flow.template = StampTemplate(CLAIMED_STAGE, spec.batch if self.shows_progress else 0, flow.number, 0)
         return flow
 
     def decide(self, stage: int, rli: int, slack_us: int, remaining: int) -> int:  # noqa: ARG002
-        """The top level, always."""
+        """Return the top level."""
         return TOP_LEVEL
 
 
 class Flooder:
-    """A host's interface that sends full frames to ``targets`` besides: a :class:`~soft_switch.sim.network.HostPort`.
+    """A :class:`~soft_switch.sim.network.HostPort` that sends full frames to ``targets`` besides its host's traffic.
 
-    They keep their pace whatever becomes of them: nothing is acknowledged, and nothing slows them down.
+    The flood keeps its rate whatever happens to its frames: they are not acknowledged, and nothing slows them down.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Flooder:
         rate_bps: int,
         load: float,
     ) -> None:
-        """``addresses``: MAC and IPv4 address of the host, and of its targets; ``load``: of its link, by the flood."""
+        """``addresses``: MAC and IPv4 of the host and of its targets. ``load``: share of the link rate to flood."""
         (mac, ip), targets = addresses
         self._host = host
         self._clock = clock
@@ -65,14 +66,14 @@ class Flooder:
         clock.call_after(self._interval_ns, self._tick)
 
     def pull(self, now_ns: int) -> bytes | None:
-        """The flood when it is due, else what the host has."""
+        """Return a frame of the flood if one is due, else the host's next frame."""
         if self._due:
             self._due = False
             return next(self._frames)
         return self._host.pull(now_ns)
 
     def receive(self, data: bytes, now_ns: int) -> None:
-        """All that comes in is the host's."""
+        """Hand every received frame to the host."""
         self._host.receive(data, now_ns)
 
     def _tick(self) -> None:

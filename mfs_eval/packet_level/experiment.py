@@ -1,4 +1,4 @@
-"""One run: a workload through the compiled P4 program, under one policy, tuned by the controller over P4Runtime."""
+"""A packet-level run: a workload through the compiled P4 program under one policy, tuned by the controller."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import replace
 from host_agent.protocol.level import CODE_STEPS, URGENCY_ONE
 from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_ctrl.controller import TickRecord
-from mfs_ctrl.policy.policy import giving_up
+from mfs_ctrl.policy.policy import Policy, giving_up
 from mfs_eval.errors import ServingError
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.packet_level.stranding_meter import StrandingCounters
-from mfs_eval.packet_level.testbed import RunSettings, rack
-from mfs_eval.packet_level.unaffected import bystanders
+from mfs_eval.packet_level.testbed import open_testbed
+from mfs_eval.packet_level.unaffected import unaffected
 from mfs_eval.results.schema import Occupancy, Run, TunerPoint
 from mfs_eval.serving.coordination import Coordination
 from mfs_eval.serving.engine import Serving
@@ -23,54 +23,59 @@ from mfs_eval.serving.metrics import RequestRecord, after_warm_up, summarise
 from mfs_eval.serving.network_interface import Network
 from mfs_eval.serving.trace import Request, with_poisson_arrivals
 from mfs_eval.setup.policies import CEILING, policy_for, serving_for
+from mfs_eval.setup.run_settings import RunSettings
 from mfs_eval.setup.scenario import Scenario
 from mfs_eval.setup.workload import Workload
 from soft_switch.switch import Switch
 
 WARM_UP_SHARE = 0.2
-"""The first to arrive find an empty rack: this part of the requests is served, and not counted."""
+"""The first requests find an empty testbed: this share of all requests is served but does not count."""
 STALLED_TICKS = 60
-"""A run in which no request ends for so many ticks after the last arrival will not end by itself."""
+"""A run in which no request ends for this many ticks after the last arrival is stuck."""
 
 
 def run(
     scenario: Scenario,
     work: Workload,
-    policy_name: str,
+    policy: str | Policy,
     request_rate: float,
     seed: int,
     settings: RunSettings | None = None,
 ) -> Run:
-    """Play ``work`` at ``request_rate`` requests per second.
+    """Serve ``work`` at ``request_rate`` requests per second, with Poisson arrivals drawn from ``seed``.
+
+    ``policy`` is a name that :func:`~mfs_eval.setup.policies.policy_for` knows, the ceiling, or a policy.
 
     Raises:
+        ValueError: there is no policy of that name.
         p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
-        mfs_ctrl.errors.SessionError: the switch refused something.
-        ServingError: the run stalls.
+        mfs_ctrl.errors.SessionError: the switch rejected a request.
+        ServingError: requests stop completing.
     """
     settings = settings or RunSettings()
     requests = with_poisson_arrivals(work.requests, request_rate, seed)
-    if policy_name == CEILING:
+    if policy == CEILING:
         return _ceiling(scenario, work, requests, request_rate, seed)
-    chosen = policy_for(policy_name, scenario, work, requests)
-    if settings.prune:
+    chosen = policy_for(policy, scenario, work, requests) if isinstance(policy, str) else policy
+    policy_name, pruning, control = chosen.name, settings.pruning, settings.control
+    if pruning.drop_budget is not None:
         chosen = giving_up(chosen)
     occupancy: list[Occupancy] = []
     history: list[TickRecord] = []
-    with rack(scenario, chosen, settings) as built:
+    with open_testbed(scenario, chosen, settings) as built:
         network, clock = built.network, built.network.clock
-        config = replace(serving_for(policy_name, scenario), hopeless_last=settings.drop_hopeless)
+        config = replace(serving_for(policy_name, scenario), defer_infeasible=pruning.defer_infeasible)
         serving_network: Network = built.serving_network
         coordination = None
-        if settings.prune:
-            serving_network = coordination = Coordination(config, serving_network, settings.drop_budget)
+        if pruning.drop_budget is not None:
+            serving_network = coordination = Coordination(config, serving_network, pruning.drop_budget)
         serving = Serving(config, serving_network, requests, work.slo_ns, work.placements, coordination)
         serving.start()
         before, stalled = 0, 0
         while serving.unfinished:
-            # The controller and the queues' samples keep time with the virtual clock, the gRPC between is real.
-            for _ in range(settings.tick_ns // settings.sample_ns):
-                clock.run(clock.now_ns + settings.sample_ns)
+            # The controller ticks and the queues are sampled in virtual time; only the gRPC calls take real time.
+            for _ in range(control.tick_ns // control.sample_ns):
+                clock.run(clock.now_ns + control.sample_ns)
                 occupancy.append(_occupancy(network.switches, clock.now_ns))
             records = [controller.tick(clock.now_ns) for controller in built.controllers]
             if records[0] is not None:
@@ -79,17 +84,19 @@ def run(
             stalled = stalled + 1 if arrived and serving.unfinished == before else 0
             before = serving.unfinished
             if stalled > STALLED_TICKS:
-                raise ServingError(f"{before} requests of {len(requests)} do not end; are routes and queues in order?")
+                raise ServingError(
+                    f"{before} of {len(requests)} requests do not complete; check the routes and the queue sizes"
+                )
     pruned = 0 if coordination is None else coordination.given_up
     counted = _counted(serving.records)
-    if settings.bystanders_of is not None:
-        counted = bystanders(counted, work.placements, scenario.cluster, settings.bystanders_of)
+    if (server := settings.adversary.unaffected_by) is not None:
+        counted = unaffected(counted, work.placements, scenario.cluster, server)
     return _result(scenario, policy_name, request_rate, seed, serving, counted, network, occupancy, history, pruned)
 
 
 def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], request_rate: float, seed: int) -> Run:
-    """A run in which each flow takes what it takes alone on the rack; without packets, so it is cheap."""
-    network = alone_on_the_rack(scenario)
+    """Run with every flow as fast as it is alone on the testbed. No packets are simulated, so it is cheap."""
+    network = uncontended_network(scenario)
     serving = Serving(scenario.serving, network, requests, work.slo_ns, work.placements)
     serving.start()
     network.run()
@@ -97,8 +104,8 @@ def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], re
     return _result(scenario, CEILING, request_rate, seed, serving, counted, None, [], [], 0)
 
 
-def alone_on_the_rack(scenario: Scenario) -> IdealNetwork:
-    """The network in which each flow has the rack for itself: full packets, stored and forwarded once."""
+def uncontended_network(scenario: Scenario) -> IdealNetwork:
+    """Return the network in which each flow has the testbed to itself: full packets, stored and forwarded once."""
     return IdealNetwork(
         scenario.tors[0].rate_bps,
         latency_ns=2 * scenario.propagation_ns,
@@ -114,7 +121,7 @@ def _occupancy(switches: Iterable[Switch], now_ns: int) -> Occupancy:
 
 
 def _counted(records: Sequence[RequestRecord]) -> list[RequestRecord]:
-    """In order of arrival, without those of the warm-up."""
+    """The records in order of arrival, without those of the warm-up."""
     return after_warm_up(records, round(WARM_UP_SHARE * len(records)))
 
 

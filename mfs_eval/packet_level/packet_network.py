@@ -1,4 +1,4 @@
-"""Hosts around one switch or several, as the serving model sees them: flows go in, completions come out."""
+"""Hosts around one or several switches, as the serving model uses them: flows go in, completions come out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from functools import partial
 from host_agent.protocol.flow_spec import FLOW_NUMBERS, FlowError, FlowSpec
 from host_agent.protocol.level import LevelRule
 from mfs_eval.packet_level.hosts.agent import Agent, Flow
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES, Addresses
 from mfs_eval.packet_level.hosts.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES, Addresses, VirtualHost
+from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
 from mfs_eval.packet_level.stranding_meter import StrandingMeter
 from soft_switch.queues.traffic_manager import QueueConfig
 from soft_switch.sim.events import VirtualClock
@@ -18,12 +19,12 @@ from soft_switch.sim.network import HostPort, Link, VirtualNetwork
 from soft_switch.switch import Switch
 
 OnComplete = Callable[[int], None]
-"""Called with the time, in ns, at which the receiver has all bytes."""
+"""Called with the time in nanoseconds at which the receiver has all bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What happened on the network since its start, in packets."""
+    """Packet counts of the network since its start."""
 
     sent: int
     received: int
@@ -35,16 +36,15 @@ class Totals:
 
 
 class PacketNetwork:
-    """Switches with a :class:`~mfs_eval.packet_level.hosts.virtual_host.VirtualHost` on each of their ports, and links
-    between them.
+    """Switches, links between them, and virtual hosts on the other ports.
 
-    It begins with one switch; see :meth:`add_switch` and :meth:`connect`.
+    A network starts with one switch. :meth:`add_switch` adds others and :meth:`connect` joins them.
 
     Attributes:
         switches: in the order in which they were added.
         hosts: by identifier.
-        network: for traces and samples of occupancy.
-        meter: of what promotions strand and reorder.
+        network: the underlying network, for traces and samples of occupancy.
+        meter: measures what promotions strand and reorder.
     """
 
     def __init__(
@@ -63,10 +63,19 @@ class PacketNetwork:
         agents: Mapping[int, type[Agent]] | None = None,
         interface: Callable[[VirtualHost], HostPort] = lambda host: host,
     ) -> None:
-        """``ports``: the port of ``switch`` for each of its hosts, by identifier. ``addresses`` are those of all hosts,
-        ``link`` is what joins each to its switch. ``agents``: for hosts that have another than usual.
+        """Create a network of one switch.
 
-        ``interface``: what is plugged in for a host. The rest as in :class:`VirtualHost`.
+        Args:
+            clock: the virtual clock.
+            switch: the first switch.
+            ports: the port of ``switch`` for each of its hosts, by identifier.
+            addresses: MAC and IPv4 addresses of all hosts.
+            link: the link between a host and its switch.
+            queues: queues of each switch port.
+            agents: classes of agents for hosts that do not have the usual one.
+            interface: returns what is attached to the network for a host.
+            window, rto_ns, stale_progress, rerank_interval_ns: see
+                :class:`~mfs_eval.packet_level.hosts.virtual_host.VirtualHost`.
         """
         self.clock = clock
         self.switches: list[Switch] = []
@@ -93,7 +102,7 @@ class PacketNetwork:
         self.add_switch(switch, ports)
 
     def add_switch(self, switch: Switch, ports: Mapping[int, int]) -> None:
-        """A switch with new hosts on its ``ports``.
+        """Add a switch with new hosts on its ``ports``.
 
         Raises:
             PortError: a port is in use.
@@ -107,7 +116,7 @@ class PacketNetwork:
             self.hosts[identity] = host
 
     def connect(self, switch: Switch, port: int, other: Switch, other_port: int, link: Link) -> None:
-        """A link between new ports of two switches, with queues like those of hosts' ports.
+        """Join two switches by a link between new ports, with queues like those of the hosts' ports.
 
         Raises:
             PortError: a port is in use.
@@ -115,7 +124,7 @@ class PacketNetwork:
         self.network.attach_switches(switch, port, other, other_port, link, self._queues)
 
     def set_policy(self, rules: Sequence[LevelRule], hosts: Iterable[int] | None = None) -> None:
-        """The policy of the interfaces of ``hosts``, by default of all."""
+        """Set the policy of ``hosts``, by default of all."""
         for host in self.hosts if hosts is None else hosts:
             self.hosts[host].set_policy(rules)
 
@@ -129,16 +138,15 @@ class PacketNetwork:
     ) -> Flow | None:
         """Send ``spec.total_bytes`` from ``source`` now, as one message or in messages of ``message_bytes``.
 
-        ``promote_within``: each segment is announced as a message's start, so that the flow may rise anywhere.
-
-        ``on_complete`` is called once, when the receiver has all. Data for the very same host cross no network: they
-        are complete at once, and there is no flow.
+        With ``promote_within``, each segment counts as the start of a message, so that the flow may be promoted at any
+        segment. ``on_complete`` is called once, when the receiver has all bytes. Data for the same host cross no
+        network: they are complete at once, and there is no flow.
 
         Raises:
-            FlowError: a host that is not there.
+            FlowError: a host does not exist.
         """
         if source not in self.hosts or spec.destination not in self.hosts:
-            raise FlowError(f"no flow from host {source} to {spec.destination}: the hosts are {sorted(self.hosts)}")
+            raise FlowError(f"cannot send from host {source} to {spec.destination}; the hosts are {sorted(self.hosts)}")
         if source == spec.destination:
             if on_complete is not None:
                 self.clock.call_after(0, lambda: on_complete(self.clock.now_ns))
@@ -159,16 +167,16 @@ class PacketNetwork:
         return flow
 
     def advance(self, host: int, batch: int, layer: int) -> None:
-        """``host`` learns, not from a stamp, that ``batch`` is at ``layer``."""
+        """Tell ``host``, other than by a stamp, that ``batch`` is at ``layer``."""
         self.hosts[host].advance(batch, layer)
 
     def prune(self, requests: Collection[int]) -> None:
-        """All hosts give up these requests and no others."""
+        """Tell all hosts to give up ``requests`` and no others."""
         for host in self.hosts.values():
             host.prune(requests)
 
     def totals(self) -> Totals:
-        """The counts so far."""
+        """Return the counts so far."""
         hosts = self.hosts.values()
         counters = [host.agent.counters for host in hosts]
         return Totals(

@@ -1,8 +1,8 @@
-"""What a port may send at the metered levels: enough for the part that its servers play, and little more.
+"""Policing: what a port may send at the metered levels, which is little more than its server's role needs.
 
-Only the top level is metered. It is the one that nothing overtakes, so a claim below it costs the urgent nothing, and
-what honest servers send there is little: flows about to miss, and acknowledgements. The shares are measured: honest
-runs do not feel them, see ``docs/studies/results.md``.
+Only the top level is metered. Nothing overtakes it, so false claims below it do not hurt urgent traffic, and honest
+servers send little there: flows about to miss their deadline, and acknowledgements. The shares were measured: they do
+not affect honest runs, see ``docs/studies/results.md``.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from topologies.topology import Topology
 
 FLOOR = TOP_LEVEL
 LEVEL = SCAVENGER
-"""Of the excess: any other level goes before someone's honest traffic."""
+"""Level of the excess; at any other level it would overtake honest traffic."""
 PREFILL_SHARE = 0.1
-"""Of a prefill server's port: its last-stage flows about to miss."""
+"""Share of a prefill server's port: last-stage flows about to miss their deadline."""
 DECODE_SHARE = 3 / 64
-"""Of a decode server's port: its acknowledgements, one of 110 wire bytes for four packets or fewer. Honest runs feel
-1/32, and at 1/16 a flood costs the others too much."""
+"""Share of a decode server's port: acknowledgements, one of 110 wire bytes per four packets or fewer. 1/32 would slow
+honest runs down, and with 1/16 a flood would cost the others too much."""
 IDLE_SHARE = 1 / 256
-"""Of the port of a server that plays no part: it has nothing to send there."""
+"""Share of the port of a server without a role, which has nothing to send at this level."""
 BURST_US = 100_000
 
 
 def shares(topology: Topology, cluster: Cluster) -> dict[int, float]:
-    """By port, the share of its rate that may come in at metered levels."""
+    """Return, by port, the share of its rate that may arrive at metered levels."""
     of_server = dict.fromkeys(range(cluster.servers), IDLE_SHARE)
     of_server |= dict.fromkeys(cluster.decode_servers, DECODE_SHARE)
     of_server |= {server: PREFILL_SHARE for unit in cluster.units for server in unit}

@@ -1,9 +1,8 @@
-"""A port whose queues rotate: what waits rises by one level each period, as in a calendar of queues.
+"""A port whose queues rotate: waiting packets rise by one level per period, as in a calendar queue.
 
-The question it answers is what a traffic manager would gain that promotes packets already enqueued. The queues from
-``lowest`` up to the top form the calendar: at each turn every one of them takes the place above it, and the top one,
-which is empty then, the lowest place. While the top one still holds packets the turn waits. Queues below ``lowest``
-stay.
+It shows what a traffic manager would gain that promotes packets already enqueued. The queues from ``lowest`` to the top
+form the calendar. At each turn every one of them moves to the place above it, and the top one, which must be empty,
+moves to the lowest place. While the top one still holds packets, the turn is delayed. Queues below ``lowest`` stay.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ T = TypeVar("T")
 
 
 class RotatingPort(Port[T]):
-    """A :class:`Port` whose queues take a turn every ``period_ns``, or as soon after that as the top one is empty.
+    """A :class:`Port` whose queues rotate every ``period_ns``, or as soon after that as the top one is empty.
 
-    Limits and counters belong to places, not to the queues that pass through them: a queue that a turn brought to a
-    place keeps what it holds, even beyond the limit there. Its guaranteed share starts anew at each turn.
+    Limits and counters belong to places, not to the queues that move through them: a queue that moves to a place keeps
+    its packets even beyond the limit there. Its guaranteed share restarts at each turn.
     """
 
     __slots__ = ("_free_ns", "_lowest", "_now_ns", "_period_ns", "_turn_ns", "turns")
@@ -34,14 +33,14 @@ class RotatingPort(Port[T]):
         period_ns: int,
         lowest: int = SCAVENGER + 1,
     ) -> None:
-        """``lowest``: the lowest queue of the calendar; by default all but the scavenger's, which must not rise.
+        """Create a port; ``lowest`` is the lowest queue of the calendar, by default the one above the scavenger.
 
         Raises:
-            PortConfigError: as for a port, or a period or a lowest queue that no calendar can have.
+            PortConfigError: as for a port, or the period or the lowest queue is out of range.
         """
         super().__init__(rate_bps, queues)
         if period_ns <= 0 or not 0 <= lowest < QUEUES - 1:
-            raise PortConfigError(f"queues {lowest}..{QUEUES - 1} cannot take a turn every {period_ns} ns")
+            raise PortConfigError(f"queues {lowest}..{QUEUES - 1} cannot rotate every {period_ns} ns")
         self._period_ns = period_ns
         self._lowest = lowest
         self._now_ns = self._free_ns = 0
@@ -59,7 +58,7 @@ class RotatingPort(Port[T]):
         return super().next()
 
     def transmission_ns(self, length: int) -> int:
-        """See :meth:`Port.transmission_ns`. It also tells this port when it will be asked for the next packet."""
+        """See :meth:`Port.transmission_ns`. The call also tells this port when the next packet will be needed."""
         duration = super().transmission_ns(length)
         self._free_ns = self._now_ns + duration
         return duration
@@ -69,7 +68,7 @@ class RotatingPort(Port[T]):
         while now_ns >= self._turn_ns and not self._queues[-1]:
             self._turn()
             if not self._arbiter.busy >> self._lowest:
-                # Nothing waits: turns that nobody can tell are not taken one by one.
+                # Nothing waits: skip turns that have no effect.
                 self._turn_ns = max(self._turn_ns, now_ns)
             self._turn_ns += self._period_ns
 

@@ -1,7 +1,7 @@
-"""What promotions leave behind in lower queues, and what comes out of order for it.
+"""What promotions strand in lower queues, and the reordering that results.
 
-A segment is *stranded* when its flow is promoted while it is under way at a lower level. A promotion's delay lasts
-until the last segment that it stranded is acknowledged, be it as it was sent first or as it was sent again.
+A segment is *stranded* if its flow is promoted while it is in flight at a lower level. A promotion's delay lasts until
+the last segment that it stranded is acknowledged, whether as first sent or as a retransmission.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from mfs_eval.packet_level.hosts.transport import Sender
 
 @dataclass(slots=True)
 class StrandingCounters:
-    """What happened on all connections.
+    """Counters over all connections.
 
     Attributes:
-        promotions: that stranded something.
-        stranded_bytes: payload of the segments that they stranded, each counted once.
-        delays: promotions whose stranded segments are acknowledged, and ``delay_ns`` the sum of their delays.
-        reordered_within_message: segments, none of them sent again, that arrived after a later one of their message.
+        promotions: promotions that stranded segments.
+        stranded_bytes: payload of the stranded segments, each counted once.
+        delays: promotions whose stranded segments are all acknowledged.
+        delay_ns: sum of the delays of those promotions.
+        reordered_within_message: segments, retransmissions excluded, that arrived after a later one of their message.
     """
 
     promotions: int = 0
@@ -31,27 +32,27 @@ class StrandingCounters:
 
     @property
     def delay_mean_ns(self) -> float:
-        """Mean delay of a promotion that stranded something; 0 without any."""
+        """Mean delay of the promotions that stranded segments; 0 without any."""
         return self.delay_ns / self.delays if self.delays else 0.0
 
 
 class StrandingMeter:
-    """Watches the senders and receivers of all hosts of a network."""
+    """Observes the senders and receivers of all hosts of a network."""
 
     def __init__(self) -> None:
         self.counters = StrandingCounters()
-        # By connection: for each promotion its time and the segments that it stranded.
+        # By connection: the time of each promotion and the segments that it stranded.
         self._stranded: dict[int, list[tuple[int, frozenset[int]]]] = {}
         self._message_segments: dict[int, int] = {}
-        # By connection and message: the last segment that has arrived.
+        # By connection and message: the latest segment that has arrived.
         self._latest: dict[int, dict[int, int]] = {}
 
     def opened(self, connection: int, message_segments: int) -> None:
-        """A connection whose messages have so many segments each."""
+        """Note a new connection whose messages have ``message_segments`` segments each."""
         self._message_segments[connection] = message_segments
 
     def promoted(self, connection: int, sender: Sender, level: int, now_ns: int) -> None:
-        """The connection's next segment leaves at ``level``, higher than the one before it."""
+        """Note that the connection's next segment leaves at ``level``, which is higher than that of the one before."""
         behind = sender.behind(level)
         for _, known in self._stranded.get(connection, ()):
             for sequence in known & behind.keys():
@@ -62,7 +63,7 @@ class StrandingMeter:
             self._stranded.setdefault(connection, []).append((now_ns, frozenset(behind)))
 
     def acknowledged(self, connection: int, sender: Sender, now_ns: int) -> None:
-        """An acknowledgement came in for the connection."""
+        """Note an acknowledgement for the connection."""
         open_promotions = self._stranded.get(connection)
         if not open_promotions:
             return
@@ -79,7 +80,7 @@ class StrandingMeter:
             del self._stranded[connection]
 
     def arrived(self, connection: int, sequence: int, flags: int) -> None:
-        """A segment arrived that was not there yet."""
+        """Note the first arrival of a segment."""
         segments = self._message_segments.get(connection)
         if segments is None or flags & RETRANSMISSION:
             return
@@ -91,6 +92,6 @@ class StrandingMeter:
             latest[message] = sequence
 
     def completed(self, connection: int) -> None:
-        """All of the connection has arrived."""
+        """Note that all of the connection has arrived."""
         self._message_segments.pop(connection, None)
         self._latest.pop(connection, None)

@@ -1,4 +1,4 @@
-"""The others: requests that a server has no part in, which policing is there to protect from it."""
+"""Requests that an adversarial server takes no part in: those that policing must protect."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mfs_eval.serving.metrics import RequestRecord
 from mfs_eval.serving.placement import Placement
 
 
-def bystanders(
+def unaffected(
     records: Iterable[RequestRecord], placements: Mapping[int, Placement], cluster: Cluster, server: int
 ) -> list[RequestRecord]:
-    """Those of ``records`` that ``server`` neither computes, nor sends reused KV to or takes the KV cache of.
+    """Return the records of requests that ``server`` neither computes nor decodes nor holds reused KV for.
 
-    A server that floods its own interfaces starves whoever it serves before a switch sees a packet.
+    A server that floods its own interfaces starves the requests that it serves before the switch sees a packet.
     """
     units = {number for number, unit in enumerate(cluster.units) if server in unit}
     return [

@@ -1,4 +1,4 @@
-"""The pictures of a report, as SVG text: the same results give the same bytes."""
+"""Pictures as SVG text: the same results give the same bytes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from host_agent.protocol.stamp import LEVELS
 from mfs_eval.results.schema import Run
 from mfs_eval.results.statistics import Estimate
 
-COLOURS = {"mfs": "#d62728", "static": "#1f77b4", "fifo": "#7f7f7f", "sjf": "#2ca02c", "edf": "#9467bd"}
+COLOURS = {
+    "mfs": "#d62728",
+    "static": "#1f77b4",
+    "static-reuse": "#ff7f0e",
+    "fifo": "#7f7f7f",
+    "sjf": "#2ca02c",
+    "edf": "#9467bd",
+}
 OTHER_COLOUR = "#8c564b"
 SIZE_INCHES = (6.4, 3.6)
 ROW_INCHES = 0.28
 
 
 def attainment(runs: Sequence[Run]) -> str:
-    """SLO attainment against request rate, a line per policy; the mean where there are several seeds."""
+    """Draw SLO attainment against request rate, one line per policy: the mean over seeds."""
     figure, axes = _figure("requests per second", "SLO attainment")
     for policy in _policies(runs):
         rates = sorted({run.request_rate for run in runs if run.policy == policy})
@@ -36,7 +43,7 @@ def attainment(runs: Sequence[Run]) -> str:
 
 
 def ttft_distribution(runs: Sequence[Run]) -> str:
-    """The share of requests with at most a given TTFT, a line per policy."""
+    """Draw the distribution of TTFT, one line per policy: the share of requests with at most that TTFT."""
     figure, axes = _figure("TTFT, seconds", "share of requests")
     for policy in _policies(runs):
         values = np.sort([ttft for run in runs if run.policy == policy for ttft in run.ttft_s])
@@ -48,7 +55,7 @@ def ttft_distribution(runs: Sequence[Run]) -> str:
 
 
 def level_occupancy(run: Run) -> str:
-    """Bytes waiting in the switch by level over time, most urgent on top."""
+    """Draw the bytes waiting in the switch over time by level, the most urgent on top."""
     figure, axes = _figure("seconds", "bytes waiting in the switch")
     times = [sample.time_s for sample in run.occupancy]
     by_level = np.array([sample.bytes_by_level for sample in run.occupancy], dtype=float).reshape(-1, LEVELS).T
@@ -59,7 +66,7 @@ def level_occupancy(run: Run) -> str:
 
 
 def tuner_history(run: Run) -> str:
-    """The thresholds as the tuner moved them, and the share of late flows that moved them."""
+    """Draw the thresholds as the tuner moved them, and the share of late flows that it acted on."""
     figure, axes = _figure("seconds", "threshold")
     times = [point.time_s for point in run.tuner]
     axes.step(
@@ -76,14 +83,17 @@ def tuner_history(run: Run) -> str:
 
 
 def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]], rates: str = "requests per second") -> str:
-    """SLO attainment with its interval, a row per variant and a colour per request rate; ``rates`` says of what."""
-    # Most rates have fewer variants than the fullest one; its order is that of all.
+    """Draw SLO attainment with its interval, one row per variant and one colour per request rate.
+
+    ``rates`` is the title of the legend.
+    """
+    # Rates may lack variants: the order is that of the rate with the most.
     fullest = sorted(attained.values(), key=len, reverse=True)
     names = list(dict.fromkeys(name for lines in fullest for name, _ in lines))
     figure, axes = _figure("SLO attainment", "")
     figure.set_size_inches(SIZE_INCHES[0], 1.2 + ROW_INCHES * len(names))
     for index, (rate, lines) in enumerate(attained.items()):
-        # Beside each other, not over each other.
+        # Rates of a variant are drawn below each other.
         shift = (index - (len(attained) - 1) / 2) * 0.7 / max(1, len(attained))
         axes.errorbar(
             [estimate.mean for _, estimate in lines],
@@ -98,13 +108,13 @@ def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]], rates: st
     axes.invert_yaxis()
     axes.set_xlim(0, 1.02)
     if attained:
-        # Above the rows, of which it would hide one.
+        # Above the rows: inside the axes it would hide one.
         axes.legend(title=rates, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(attained))
     return _svg(figure)
 
 
 def sweep(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """SLO attainment against the request rate per GPU, a line per variant."""
+    """Draw SLO attainment against the request rate per GPU, one line per variant."""
     figure, axes = _figure("requests per second and GPU", "SLO attainment")
     styles = ("-", "--", ":", "-.")
     for index, (variant, points) in enumerate(curves.items()):
@@ -117,7 +127,7 @@ def sweep(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
 
 
 def recovery(firsts: Mapping[str, Sequence[int]], best: int) -> str:
-    """Q_1, an urgency code, after each tick of the controller, a line per start; ``best`` is drawn across."""
+    """Draw Q_1, an urgency code, after each tick of the controller, one line per start, with a line at ``best``."""
     figure, axes = _figure("ticks of the controller", "Q_1, eighths of an octave of MLU")
     for name, codes in firsts.items():
         axes.step(range(len(codes)), codes, where="post", label=name)
@@ -144,14 +154,14 @@ def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def _legend(axes: Axes) -> None:
-    # Without anything to name, matplotlib warns.
+    # Matplotlib warns if a legend has no entries.
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
 
 
 def _svg(figure: Figure) -> str:
     text = io.StringIO()
-    # Without a fixed salt and with a date, the same picture would differ from run to run.
+    # A random salt or a date would make the same picture differ from run to run.
     with mpl.rc_context({"svg.hashsalt": "mfs", "svg.fonttype": "path"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]

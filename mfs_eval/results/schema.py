@@ -1,5 +1,7 @@
-"""What a run leaves behind: ``results.json``. The models here are its schema; ``docs/studies/results.md`` is for
-readers.
+"""Schema of ``results.json``; ``docs/studies/results.md`` describes it for readers.
+
+Stability: within a minor version fields are only added, with a default, so that older files stay readable. Fields are
+renamed or removed, or change their meaning, only with a new minor version and an entry in the changelog.
 """
 
 from __future__ import annotations
@@ -9,14 +11,29 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mfs_eval.errors import EvaluationError
+from mfs_eval.results.output import write_atomically
+
+UNKNOWN = ""
+"""Provenance of results that do not record it."""
 
 
 class ResultsError(EvaluationError):
-    """A results file cannot be read; the message names it and what is wrong."""
+    """A results file cannot be read; the message names the file and the field."""
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Provenance(_Model):
+    """Where results come from. Digests are the first 16 hexadecimal digits of a SHA-256."""
+
+    trace_digest: str = UNKNOWN
+    """Of the trace file."""
+    program_digest: str = UNKNOWN
+    """Of the compiled P4 program; ``none`` for the flow-level engine, which runs none."""
+    version: str = UNKNOWN
+    """Of this package."""
 
 
 class Occupancy(_Model):
@@ -27,21 +44,21 @@ class Occupancy(_Model):
 
 
 class TunerPoint(_Model):
-    """What the controller had in force at one time, and what it saw since the time before."""
+    """What the controller had in force at one time, and what it had seen since the previous one."""
 
     time_s: float
     mlu_threshold: float
-    """Q_1 as an MLU."""
+    """Q_1 as an MLU (minimal link utilisation)."""
     tight_slack_s: float
-    """Slack to RED up to which an early-stage flow counts as tight."""
+    """Slack to the robust effective deadline (RED) up to which an early-stage flow counts as tight."""
     late_share: float | None
-    """Share of last-stage flows that ended late, none if none ended."""
+    """Share of last-stage flows that ended late; None if none ended."""
     rho_max: float
-    """Largest load of any port by traffic that goes before last-stage flows."""
+    """Largest load of any port by traffic that precedes last-stage flows."""
 
 
 class Served(_Model):
-    """What was run, and what became of its requests: the part that both engines have in common."""
+    """What was run, and how its requests fared: the fields that both engines share."""
 
     scenario: str
     policy: str
@@ -62,22 +79,22 @@ class Served(_Model):
 
 
 class Measured(Served):
-    """A run of packets: the part that a report and a table of many runs have in common."""
+    """A packet-level run: the fields that a report and a table of many runs share."""
 
     packets: int
     """Packets through the compiled program."""
     packets_lost: int
     """Packets dropped in queues."""
     packets_reordered: int
-    """Data packets that came in before an earlier one of their flow."""
+    """Data packets that arrived after a later one of their flow."""
     reordered_per_million: float
-    """``packets_reordered`` for each million data packets that came in; 0 without packets."""
+    """``packets_reordered`` per million data packets that arrived; 0 without packets."""
     reordered_within_message: int
-    """Data packets, not sent again, that came in after a later one of their message."""
+    """Data packets, retransmissions excluded, that arrived after a later one of their message."""
     stranded_bytes: int
-    """Payload, in scaled bytes, that was under way at a lower level when its flow was promoted."""
+    """Payload, in scaled bytes, that was in flight at a lower level when its flow was promoted."""
     stranding_delay_mean_s: float
-    """Mean time from such a promotion until the last byte it stranded is acknowledged; 0 without any."""
+    """Mean time from such a promotion until the last stranded byte is acknowledged; 0 without any."""
 
 
 class Run(Measured):
@@ -86,9 +103,9 @@ class Run(Measured):
     requests: int
     """Requests that count: those after the warm-up."""
     requests_pruned: int = 0
-    """Requests that were given up when they finished, those of the warm-up included."""
+    """Requests that had been given up when they finished, those of the warm-up included."""
     requests_late_when_computed: int = 0
-    """Requests that missed their objective before computing was over: no order of last-stage flows saves them."""
+    """Requests that missed their objective before their computing ended: no order of last-stage flows saves them."""
     ttft_s: list[float]
     """TTFT of each request, in order of arrival."""
     occupancy: list[Occupancy]
@@ -96,21 +113,27 @@ class Run(Measured):
 
 
 class Results(_Model):
-    """All runs of one command, and what they have in common."""
+    """All runs of one command, and what they share."""
 
     settings: dict[str, str | int | float]
+    """Settings of the command, for readers."""
+    provenance: Provenance = Provenance()
     runs: list[Run]
 
     def write(self, path: Path) -> None:
-        """Write as JSON, the same bytes for the same results."""
-        path.write_text(self.model_dump_json(indent=1) + "\n", "utf-8")
+        """Write as JSON: the same bytes for the same results. The file is replaced atomically.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_atomically(path, self.model_dump_json(indent=1) + "\n")
 
 
 def read(path: Path) -> Results:
     """Read a ``results.json``.
 
     Raises:
-        ResultsError: it is not there, or not of this schema.
+        ResultsError: there is no such file, or it does not follow this schema.
     """
     try:
         return Results.model_validate_json(path.read_bytes())

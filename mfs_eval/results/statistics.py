@@ -1,4 +1,4 @@
-"""Means over seeds with the interval that they leave, and what part of a gap is closed. Pure functions."""
+"""Means over seeds with their confidence intervals, paired differences, and the share of a gap that is closed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 MIN_GAP = 1e-9
-"""Below this there is no gap to close."""
+"""A gap narrower than this counts as none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean and half the width of its interval; infinite where one value alone tells nothing of the spread."""
+    """A mean and half the width of its interval, which is infinite for a single value."""
 
     mean: float
     half: float
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """The mean of ``values`` with its interval by Student's t.
+    """Return the mean of ``values`` with its interval by Student's t.
 
     Raises:
         statistics.StatisticsError: there are no values.
@@ -35,15 +35,15 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Es
 
 
 def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> Estimate | None:
-    """The mean of ``values`` minus ``base``, seed by seed, over the seeds that both have; None if there are none."""
+    """Return the mean of ``values`` minus ``base`` over the seeds that both have; None if they share none."""
     differences = [value - base[seed] for seed, value in sorted(values.items()) if seed in base]
     return mean_interval(differences) if differences else None
 
 
 def gap_closed(values: Mapping[int, float], floor: Mapping[int, float], ceiling: Mapping[int, float]) -> float | None:
-    """Of the gap between the means of ``floor`` and ``ceiling`` the share that ``values`` closes; None without a gap.
+    """Return the share of the gap between the means of ``floor`` and ``ceiling`` that ``values`` closes.
 
-    Over the seeds that all three have.
+    Only seeds that all three have count. None if there are none, or no gap.
     """
     seeds = sorted(values.keys() & floor.keys() & ceiling.keys())
     if not seeds:

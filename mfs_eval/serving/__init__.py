@@ -1,1 +1,1 @@
-"""The serving model: requests, batches, prefill units, caches, costs, objectives."""
+"""The serving model: requests, batches, prefill units, caches, costs and objectives."""

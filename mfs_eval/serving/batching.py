@@ -9,24 +9,26 @@ from mfs_eval.serving.prefix_cache import Reuse
 from mfs_eval.serving.trace import Request
 
 BATCH_TOKENS = 8192
-"""New tokens that a unit computes in one batch, at most."""
+"""Most new tokens that a unit computes in one batch."""
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request at its prefill unit, and how far it has come.
+    """A request at its prefill unit, and its progress there.
 
     Attributes:
         request: the request.
         unit: the unit that computes it.
-        decode_server: the server that gets its KV cache.
-        deadline_ns: when its first token should be there.
-        reuse: what it reuses, as planned.
+        decode_server: the server that receives its KV cache.
+        deadline_ns: deadline of its first token.
+        reuse: the planned reuse.
         remaining_tokens: tokens still to compute; at first all that are not reused.
-        batches: batches that it took part in.
-        start_ns: when its first batch began; its last batch ended at ``computed_ns``.
-        compute_ns: time of its batches spent computing; ``stage1_wait_ns`` and ``stage2_ns`` are the other two parts.
-        flows: P2D flows not yet complete.
+        batches: number of batches that it took part in.
+        start_ns: when its first batch began.
+        computed_ns: when its last batch ended; None before.
+        compute_ns, stage1_wait_ns, stage2_ns: time that its batches spent computing, waiting for reused KV, and in
+            collectives.
+        flows: number of its P2D flows in flight.
     """
 
     request: Request
@@ -52,11 +54,11 @@ class Chunk:
     """The part of a job that one batch computes.
 
     Attributes:
-        job: whose.
-        tokens: how many new tokens.
-        context: tokens before them whose KV is there: reused ones and those of earlier chunks.
-        fetched_tokens: tokens whose KV this batch fetches from ``holder``; 0 except for a job's first chunk.
-        holder: unit that the KV is fetched from, or None.
+        job: the job.
+        tokens: number of new tokens.
+        context: number of earlier tokens whose KV exists: reused tokens and those of earlier chunks.
+        fetched_tokens: tokens whose KV this batch fetches from ``holder``; 0 except in a job's first chunk.
+        holder: the unit that the KV is fetched from, or None.
         tokens_after: tokens of the job that later chunks compute.
     """
 
@@ -69,13 +71,14 @@ class Chunk:
 
 
 def form_batch(queue: deque[Job], budget: int = BATCH_TOKENS) -> list[Chunk]:
-    """Take up to ``budget`` new tokens from the head of ``queue``, first come first served.
+    """Take up to ``budget`` new tokens from the head of ``queue``, first come, first served.
 
-    A job of which tokens remain stays at the head. Reused tokens cost no budget; a job's first chunk fetches them.
+    A job with remaining tokens stays at the head. Reused tokens do not count against the budget; a job's first chunk
+    fetches them.
 
     Args:
         queue: waiting jobs; changed in place.
-        budget: new tokens of the batch, at most.
+        budget: most new tokens of the batch.
     """
     chunks: list[Chunk] = []
     while queue and budget > 0:

@@ -1,6 +1,6 @@
-"""Which servers, NICs and GPUs there are, and what they do.
+"""Servers, NICs and GPUs, and their roles.
 
-A host of the network is one NIC; its number is ``server * nics_per_server + nic``. NICs of the same index in different
+A host of the network is one NIC, numbered ``server * nics_per_server + nic``. NICs with the same index in different
 servers form a rail.
 """
 
@@ -13,18 +13,18 @@ from mfs_eval.errors import ClusterError
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster of equal servers.
+    """A cluster of identical servers.
 
     Attributes:
         servers: number of servers.
-        nics_per_server: NICs of each.
-        gpus_per_server: GPUs of each.
-        units: for each prefill unit, its servers.
-        decode_servers: servers that receive the KV cache of new prompts; they may belong to prefill units too.
+        nics_per_server: NICs per server.
+        gpus_per_server: GPUs per server.
+        units: the servers of each prefill unit.
+        decode_servers: servers that receive the KV cache of new prompts; they may also belong to prefill units.
         nic_bits_per_second: rate of a NIC.
 
     Raises:
-        ClusterError: a server does not exist or belongs to two units, or there is no unit or no decode server.
+        ClusterError: a server does not exist or belongs to two units, or a unit or decode server is missing.
     """
 
     servers: int
@@ -36,7 +36,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         if min(self.servers, self.nics_per_server, self.gpus_per_server, self.nic_bits_per_second) < 1:
-            raise ClusterError("a cluster has at least one server, NIC and GPU, and NICs have a rate above 0")
+            raise ClusterError("a cluster needs at least one server, NIC and GPU, and a NIC rate above 0")
         if not self.units or not all(self.units):
             raise ClusterError("a cluster needs at least one prefill unit, and each unit at least one server")
         if not self.decode_servers:
@@ -51,37 +51,37 @@ class Cluster:
 
     @property
     def hosts(self) -> int:
-        """Number of hosts, that is of NICs."""
+        """Number of hosts, which are NICs."""
         return self.servers * self.nics_per_server
 
     def host(self, server: int, nic: int) -> int:
-        """The host number of NIC ``nic`` of ``server``."""
+        """Return the host number of NIC ``nic`` of ``server``."""
         return server * self.nics_per_server + nic
 
     def unit_hosts(self, unit: int) -> tuple[int, ...]:
-        """The hosts of a prefill unit, server by server."""
+        """Return the hosts of a prefill unit, server by server."""
         return tuple(self.host(server, nic) for server in self.units[unit] for nic in range(self.nics_per_server))
 
     def unit_gpus(self, unit: int) -> int:
-        """Number of GPUs of a prefill unit."""
+        """Return the number of GPUs of a prefill unit."""
         return len(self.units[unit]) * self.gpus_per_server
 
     def decode_server(self, request: int, unit: int) -> int:
-        """The server that decodes the request of index ``request``, prefilled by ``unit``: if any, one of another unit.
+        """Return the server that decodes the request with index ``request``, if possible outside ``unit``.
 
-        In turn by index, not by load: the choice must not depend on the network's policy.
+        Servers take turns by index, not by load, because the choice must not depend on the network's policy.
         """
         apart = [server for server in self.decode_servers if server not in self.units[unit]] or self.decode_servers
         return apart[request % len(apart)]
 
 
 def testbed() -> Cluster:
-    """Eight servers, 2 x 100 Gb/s and 4 GPUs each: two prefill units of two servers, four decode servers."""
+    """Return eight servers with 2 x 100 Gb/s and 4 GPUs each: two prefill units of two servers, four decode servers."""
     return Cluster(8, 2, 4, units=((0, 1), (2, 3)), decode_servers=(4, 5, 6, 7))
 
 
 def incast() -> Cluster:
-    """Three prefill units of two servers, and one decode server that takes the KV cache of all requests.
+    """Return three prefill units of two servers, and one decode server that receives the KV cache of all requests.
 
     With the two units of :func:`testbed` its ports would be busy half of the time; with three they are the bottleneck.
     """
@@ -89,10 +89,10 @@ def incast() -> Cluster:
 
 
 def colocated() -> Cluster:
-    """Four prefill units of two servers; each server also decodes, what other units have computed, by the same NICs."""
+    """Return four prefill units of two servers that also decode what other units have computed, over the same NICs."""
     return Cluster(8, 2, 4, units=((0, 1), (2, 3), (4, 5), (6, 7)), decode_servers=tuple(range(8)))
 
 
 def four_units() -> Cluster:
-    """Four prefill units of two servers, and four decode servers: twelve servers, for units need collectives too."""
+    """Return four prefill units of two servers and four decode servers; with one server a unit has no collectives."""
     return Cluster(12, 2, 4, units=((0, 1), (2, 3), (4, 5), (6, 7)), decode_servers=(8, 9, 10, 11))

@@ -1,8 +1,8 @@
 """Disaggregated serving: requests wait at prefill units, are batched, computed, and handed to decode servers.
 
-An event-driven state machine on any :class:`~mfs_eval.serving.network_interface.Network`. Nothing in it is random.
-Where a request is computed and what it reuses is given beforehand (:mod:`mfs_eval.serving.placement`), so that only the
-forming and the progress of batches depend on the network: policies are compared on the same work.
+An event-driven, deterministic state machine on any :class:`~mfs_eval.serving.network_interface.Network`. Where a
+request is computed and what it reuses is planned beforehand (:mod:`mfs_eval.serving.placement`), so only the formation
+and the progress of batches depend on the network, and policies are compared on the same work.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from mfs_eval.errors import ServingError
-from mfs_eval.serving.admission import hopeless_last
+from mfs_eval.serving.admission import defer_infeasible
 from mfs_eval.serving.batching import Job, form_batch
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.metrics import RequestRecord
 from mfs_eval.serving.network_interface import Network
 from mfs_eval.serving.placement import Placement
-from mfs_eval.serving.prefill_batch import BatchRecord, Iteration, ServingConfig
+from mfs_eval.serving.prefill_batch import BatchRecord, PrefillBatch
 from mfs_eval.serving.trace import Request
 
 __all__ = ["BatchRecord", "Network", "RequestRecord", "Serving", "ServingConfig"]
@@ -28,18 +29,18 @@ BATCHES = 1 << 32
 
 
 class Observer(Protocol):
-    """Who wants to know how batches and requests come and go."""
+    """Interface that is told about batches and requests."""
 
-    def batch_began(self, iteration: Iteration) -> None:
-        """A batch was formed; nothing of it has been sent yet."""
+    def batch_began(self, batch: PrefillBatch) -> None:
+        """Called when a batch has been formed, before any of its flows starts."""
         ...
 
-    def batch_ended(self, iteration: Iteration) -> None:
-        """A batch is computed; its last-stage flows may still be under way."""
+    def batch_ended(self, batch: PrefillBatch) -> None:
+        """Called when a batch is computed. Its last-stage flows may still be in flight."""
         ...
 
     def request_finished(self, index: int) -> None:
-        """All KV of a request is at its decode server."""
+        """Called when all KV of a request is at its decode server."""
         ...
 
 
@@ -47,12 +48,12 @@ class Serving:
     """A serving run.
 
     Args:
-        config: what is served, on what.
+        config: what is served, on which hardware.
         network: carries the flows and keeps the time.
         requests: the workload.
-        slo_ns: for each request's index its objective, nanoseconds from its arrival.
-        placements: for each request's index its unit and what it reuses there.
-        observer: is told what happens.
+        slo_ns: by request index, the objective in nanoseconds from arrival.
+        placements: by request index, the prefill unit and what the request reuses there.
+        observer: is told about batches and requests.
 
     Raises:
         ServingError: a request has no objective or no placement, or is placed at a unit that does not exist.
@@ -69,9 +70,9 @@ class Serving:
     ) -> None:
         units = len(config.cluster.units)
         self.records: list[RequestRecord] = []
-        """One per finished request, in the order in which they finished."""
+        """Finished requests, in the order of finishing."""
         self.batches: list[BatchRecord] = []
-        """One per finished batch, in the order in which they ended."""
+        """Finished batches, in the order of ending."""
         self._config = config
         self._network = network
         self._requests = list(requests)
@@ -79,17 +80,17 @@ class Serving:
         self._placements = placements
         self._observer = observer
         self._queues: list[deque[Job]] = [deque() for _ in range(units)]
-        self._running: list[Iteration | None] = [None] * units
+        self._running: list[PrefillBatch | None] = [None] * units
         self._next_batch = FIRST_BATCH
         self._check()
 
     @property
     def unfinished(self) -> int:
-        """Requests whose KV cache is not yet wholly at its decode server."""
+        """Number of requests whose KV cache is not yet complete at its decode server."""
         return len(self._requests) - len(self.records)
 
     def start(self) -> None:
-        """Schedule the arrivals; the run itself is the network's event loop."""
+        """Schedule the arrivals. The network's event loop then runs the rest."""
         for request in self._requests:
             self._network.call_at(request.arrival_ns, self._arrive, request)
 
@@ -97,7 +98,7 @@ class Serving:
         for what, given in (("objective in slo_ns", self._slo_ns), ("placement in placements", self._placements)):
             missing = [request.index for request in self._requests if request.index not in given]
             if missing:
-                raise ServingError(f"request {missing[0]} has no {what} ({len(missing)} in all have none)")
+                raise ServingError(f"request {missing[0]} has no {what} ({len(missing)} requests have none)")
         units = len(self._queues)
         for request in self._requests:
             placement = self._placements[request.index]
@@ -123,32 +124,32 @@ class Serving:
             self._begin_batch(unit)
 
     def _begin_batch(self, unit: int) -> None:
-        if self._config.hopeless_last:
-            hopeless_last(self._config, self._queues[unit], self._network.now_ns)
+        if self._config.defer_infeasible:
+            defer_infeasible(self._config, self._queues[unit], self._network.now_ns)
         chunks = form_batch(self._queues[unit], self._config.batch_tokens)
         if not chunks:
             self._running[unit] = None
             return
-        iteration = Iteration(
+        batch = PrefillBatch(
             self._config, self._network, unit, self._next_batch, chunks, self._on_flow, self._end_batch
         )
         self._next_batch = (self._next_batch + 1) % BATCHES
-        self._running[unit] = iteration
+        self._running[unit] = batch
         for chunk in chunks:
             if chunk.job.batches == 1:
                 chunk.job.start_ns = self._network.now_ns
         if self._observer is not None:
-            self._observer.batch_began(iteration)
-        iteration.start()
+            self._observer.batch_began(batch)
+        batch.start()
 
-    def _end_batch(self, iteration: Iteration) -> None:
-        self.batches.append(iteration.record())
-        for chunk in iteration.chunks:
+    def _end_batch(self, batch: PrefillBatch) -> None:
+        self.batches.append(batch.record())
+        for chunk in batch.chunks:
             if chunk.tokens_after == 0 and chunk.job.flows == 0:
                 self._finish(chunk.job, self._network.now_ns)
         if self._observer is not None:
-            self._observer.batch_ended(iteration)
-        self._begin_batch(iteration.unit)
+            self._observer.batch_ended(batch)
+        self._begin_batch(batch.unit)
 
     def _on_flow(self, job: Job, now_ns: int) -> None:
         if job.flows == 0 and job.computed_ns is not None:

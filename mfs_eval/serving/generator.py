@@ -3,12 +3,13 @@
 The parameters in :data:`CONVERSATION` were fitted to all 12,031 requests of ``conversation_trace.jsonl`` in the FAST'25
 release of kvcache-ai/Mooncake:
 
-* every prompt begins with the same block (a system prompt of about 900 tokens: the shortest prompts are 891 long);
-* 61 % of the requests open a conversation, the rest repeat more than that first block from an earlier request, nearly
-  always from the latest one of their conversation;
-* 87 % of those extend the conversation: their prompt is the former prompt, its answer and a new message, and they
-  repeat every full block of it. 13 % rewrite it: they keep only the first blocks and replace what follows;
-* the longer a conversation is, the likelier it goes on; between two of its requests there are two minutes (median).
+* Every prompt begins with the same block (a system prompt of about 900 tokens; the shortest prompts have 891).
+* 61 % of the requests open a conversation. The others repeat more than that first block of an earlier request, nearly
+  always the latest one of their conversation.
+* 87 % of these extend the conversation: their prompt is the previous prompt, its answer and a new message, and they
+  repeat every full block of the previous prompt. 13 % rewrite it: they keep only its first blocks.
+* The longer a conversation is, the more likely it continues. The median time between two of its requests is two
+  minutes.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from mfs_eval.serving.trace import Request, block_count
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """A distribution by its quantile function, linear between the given points.
+    """A distribution given by its quantile function, linear between the given points.
 
     Attributes:
-        shares: cumulative shares, from 0 to 1, rising.
-        values: the value below which each share lies, not falling; same length.
+        shares: cumulative shares from 0 to 1, increasing.
+        values: the quantile of each share, non-decreasing; same length.
     """
 
     shares: tuple[float, ...]
     values: tuple[float, ...]
 
     def draw(self, random: np.random.Generator) -> float:
-        """One value of the distribution."""
+        """Draw a value."""
         return float(np.interp(random.random(), self.shares, self.values))
 
 
@@ -47,20 +48,21 @@ _SHARES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0
 
 @dataclass(frozen=True, slots=True)
 class ConversationStatistics:
-    """What :func:`generate` draws from. Lengths in tokens, gaps in seconds.
+    """Parameters of :func:`generate`. Lengths in tokens, gaps in seconds.
 
     Attributes:
         requests_per_second: mean rate of all requests together.
         opening_share: share of requests that open a conversation.
         opening_prompt: prompt length of a request that opens a conversation.
         output: length of an answer.
-        continues: probability that a conversation goes on after its first, second, ... request; the last one stays.
-        gap: time from one request of a conversation to its next.
-        message: tokens that an extending request adds beyond the former answer (negative: something was left out).
+        continues: probability that a conversation continues after its first, second, ... request; the last value
+            applies to all later requests.
+        gap: time from one request of a conversation to the next.
+        message: tokens that an extending request adds to the previous answer (negative: something was left out).
         rewrite_share: share of the later requests that rewrite the conversation.
-        rewrite_kept: share of the former prompt's blocks that a rewriting request keeps.
-        rewrite_growth: length of a rewritten prompt over that of the former prompt.
-        longest_prompt: prompts end here.
+        rewrite_kept: share of the previous prompt's blocks that a rewriting request keeps.
+        rewrite_growth: length of a rewritten prompt divided by that of the previous prompt.
+        longest_prompt: upper bound of prompt lengths.
     """
 
     requests_per_second: float
@@ -83,7 +85,7 @@ CONVERSATION = ConversationStatistics(
         _SHARES, (891, 894, 897, 905, 1092, 1756, 3913, 5264, 7418, 10770, 15871, 25559, 38493, 89867, 126195)
     ),
     output=Quantiles(_SHARES, (1, 3, 10, 24, 100, 213, 291, 350, 399, 447, 504, 597, 698, 1118, 2000)),
-    # Conversations that began early enough to be seen whole (the first 2,200 s).
+    # From conversations that began early enough to be complete in the trace (the first 2,200 s).
     continues=(0.338, 0.443, 0.577, 0.654, 0.69, 0.69, 0.75, 0.75, 0.85),
     gap=Quantiles(_SHARES, (0, 12, 27, 39, 57, 75, 96, 123, 162, 225, 318, 476, 609, 1456, 3030)),
     message=Quantiles(_SHARES, (-1291, -366, -37, -5, 7, 11, 16, 26, 53, 179, 712, 4249, 7000, 16696, 91467)),
@@ -99,7 +101,7 @@ CONVERSATION = ConversationStatistics(
 """Fitted to the Mooncake conversation trace."""
 
 SYSTEM_PROMPT_BLOCK = 0
-"""Id of the block with which every prompt begins."""
+"""Id of the block that every prompt begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +119,15 @@ def generate(
     seed: int,
     statistics: ConversationStatistics = CONVERSATION,
 ) -> list[Request]:
-    """The first ``count`` requests of a workload with these statistics; the same for the same ``seed``.
+    """Return the first ``count`` requests of a workload with these statistics; ``seed`` determines the result.
 
-    As in a recording that begins at some hour, the first requests find no conversations going on: prefix sharing
-    grows over the first minutes.
+    As in a recording, no conversation is in progress at the start: prefix sharing grows over the first minutes.
 
     Raises:
         TraceError: ``count`` is negative.
     """
     if count < 0:
-        raise TraceError(f"the number of requests to generate must not be negative, it is {count}")
+        raise TraceError(f"the number of requests must not be negative, it is {count}")
     random = np.random.default_rng(seed)
     fresh = _fresh_blocks()
     opening_rate = statistics.requests_per_second * statistics.opening_share
@@ -134,15 +135,15 @@ def generate(
     tickets = 1
     requests: list[Request] = []
     while len(requests) < count:
-        now, _, former = heapq.heappop(pending)
-        if former is None:
+        now, _, previous = heapq.heappop(pending)
+        if previous is None:
             turn = _open(random, statistics, fresh)
             heapq.heappush(pending, (now + random.exponential(1 / opening_rate), tickets, None))
             tickets += 1
         elif random.random() < statistics.rewrite_share:
-            turn = _rewrite(former, random, statistics, fresh)
+            turn = _rewrite(previous, random, statistics, fresh)
         else:
-            turn = _extend(former, random, statistics, fresh)
+            turn = _extend(previous, random, statistics, fresh)
         requests.append(
             Request(len(requests), round(now * NS_PER_S), turn.prompt_tokens, turn.output_tokens, turn.blocks)
         )
@@ -158,20 +159,22 @@ def _open(random: np.random.Generator, statistics: ConversationStatistics, fresh
 
 
 def _extend(
-    former: _Turn, random: np.random.Generator, statistics: ConversationStatistics, fresh: Iterator[int]
+    previous: _Turn, random: np.random.Generator, statistics: ConversationStatistics, fresh: Iterator[int]
 ) -> _Turn:
     message = math.ceil(statistics.message.draw(random))
-    prompt = max(former.prompt_tokens // 2, former.prompt_tokens + former.output_tokens + message)
-    # The former prompt's last block was filled in part: its continuation is another block.
-    return _turn(former.number + 1, prompt, former.blocks[: max(1, len(former.blocks) - 1)], random, statistics, fresh)
+    prompt = max(previous.prompt_tokens // 2, previous.prompt_tokens + previous.output_tokens + message)
+    # The previous prompt's last block was only partly filled, so its continuation is a different block.
+    return _turn(
+        previous.number + 1, prompt, previous.blocks[: max(1, len(previous.blocks) - 1)], random, statistics, fresh
+    )
 
 
 def _rewrite(
-    former: _Turn, random: np.random.Generator, statistics: ConversationStatistics, fresh: Iterator[int]
+    previous: _Turn, random: np.random.Generator, statistics: ConversationStatistics, fresh: Iterator[int]
 ) -> _Turn:
-    kept = max(1, round(statistics.rewrite_kept.draw(random) * len(former.blocks)))
-    prompt = math.ceil(statistics.rewrite_growth.draw(random) * former.prompt_tokens)
-    return _turn(former.number + 1, prompt, former.blocks[:kept], random, statistics, fresh)
+    kept = max(1, round(statistics.rewrite_kept.draw(random) * len(previous.blocks)))
+    prompt = math.ceil(statistics.rewrite_growth.draw(random) * previous.prompt_tokens)
+    return _turn(previous.number + 1, prompt, previous.blocks[:kept], random, statistics, fresh)
 
 
 def _turn(

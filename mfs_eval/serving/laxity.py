@@ -1,6 +1,7 @@
-"""Deadlines by laxity, for a scheduler that knows what is still to come: when must this flow be there at the latest?
+"""Laxity deadlines, for a clairvoyant scheduler: the latest time at which a flow can complete without causing a miss.
 
-What follows a flow is reckoned uncontended, each flow alone on its path, so a laxity deadline is never too early by it.
+The time of what follows a flow is computed without contention, each flow alone on its path, so a laxity deadline is
+never too early.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from mfs_eval.serving.network_interface import FlowSpec, Network, PassingNetwork
 
 @dataclass(frozen=True, slots=True)
 class BatchTimes:
-    """What a batch takes when nothing is in its way. Times in nanoseconds.
+    """Durations of a batch's parts without contention, in nanoseconds.
 
     Attributes:
-        compute_ns: computing of each step.
-        collective_ns: the all-to-all of each step.
+        compute_ns: computation, per step.
+        collective_ns: all-to-all, per step.
         hand_over_ns: the longest flow of the last step's KV.
-        hand_over_early: whether that starts beside the step's all-to-all, else after it.
-        layers_per_step: layers of a step, by which a flow's target layer tells its step.
+        hand_over_early: whether that flow starts with the step's all-to-all instead of after it.
+        layers_per_step: layers per step, which maps a flow's target layer to its step.
         bits_per_second: rate of a path.
     """
 
@@ -34,10 +35,10 @@ class BatchTimes:
     bits_per_second: int
 
     def deadline_ns(self, spec: FlowSpec) -> int:
-        """When ``spec`` must be complete, so that what follows it can be by ``spec.deadline_ns``.
+        """Return when ``spec`` must complete so that everything after it can complete by ``spec.deadline_ns``.
 
-        After reused KV come its step's computing and all that follows; after an all-to-all the later steps; after KV
-        that is handed over the request's bytes still to come on the same path.
+        Reused KV is followed by its step's computation and everything after that, an all-to-all by the later steps, and
+        handed-over KV by the request's remaining bytes on the same path.
         """
         if spec.stage == Stage.P2D:
             return spec.deadline_ns - transmission_ns(spec.beyond_bytes, self.bits_per_second)
@@ -60,12 +61,12 @@ class BatchTimes:
 
 
 def transmission_ns(byte_count: int, bits_per_second: int) -> int:
-    """Nanoseconds of ``byte_count`` bytes on a link of its own, rounded down."""
+    """Return the nanoseconds that ``byte_count`` bytes take on an idle link, rounded down."""
     return byte_count * 8 * NS_PER_S // bits_per_second
 
 
 class LaxityNetwork(PassingNetwork):
-    """The network of one batch, whose flows get laxity deadlines before they start."""
+    """The network of one batch. It gives flows laxity deadlines before they start."""
 
     def __init__(self, network: Network, times: BatchTimes) -> None:
         super().__init__(network)

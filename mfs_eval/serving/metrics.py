@@ -1,4 +1,4 @@
-"""What a serving run is judged by. Pure functions over records; times in nanoseconds unless a name ends in ``_s``."""
+"""Metrics of a serving run, computed from its records. Times in nanoseconds unless a name ends in ``_s``."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from mfs_eval.serving.prefill_batch import BatchRecord
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """What became of a request.
+    """Outcome of one request.
 
     ``ttft_ns = queued_ns + compute_ns + stage1_wait_ns + stage2_ns + tail_ns``, exactly.
 
     Attributes:
         index: number of the request in its trace.
         unit: the prefill unit that computed it.
-        decode_server: the server that got its KV cache.
-        arrival_ns: when it arrived.
-        deadline_ns: when its first token should have been there.
-        ttft_ns: from its arrival to that of the last byte of its KV cache at the decode server.
-        batches: batches it was computed in.
+        decode_server: the server that received its KV cache.
+        arrival_ns: arrival time.
+        deadline_ns: deadline of its first token.
+        ttft_ns: time to first token (TTFT): from arrival until the last byte of KV is at the decode server.
+        batches: number of batches it was computed in.
         new_tokens: tokens that were computed.
-        local_tokens: tokens whose KV the unit had.
+        local_tokens: tokens whose KV the unit held.
         fetched_tokens: tokens whose KV came from another unit.
-        queued_ns: from its arrival until its first batch began.
-        compute_ns: time its batches computed.
-        stage1_wait_ns: time its batches waited for reused KV.
-        stage2_ns: time its batches spent in collectives.
-        tail_ns: from the end of its last batch to the arrival of the last byte.
+        queued_ns: time from arrival until its first batch began.
+        compute_ns: time that its batches spent computing.
+        stage1_wait_ns: time that its batches waited for reused KV.
+        stage2_ns: time that its batches spent in collectives.
+        tail_ns: time from the end of its last batch until its last byte arrived.
     """
 
     index: int
@@ -57,31 +57,31 @@ class RequestRecord:
 
     @property
     def earliness_ns(self) -> int:
-        """From the arrival of the last P2D byte to the deadline; negative when late."""
+        """Time from the arrival of the last P2D byte to the deadline; negative if late."""
         return self.deadline_ns - self.arrival_ns - self.ttft_ns
 
     @property
     def network_share(self) -> float:
-        """Share of the TTFT spent waiting for flows: for reused KV, for collectives, for the last P2D bytes.
+        """Share of the TTFT spent waiting for flows: for reused KV, collectives, and the last P2D bytes.
 
-        Queueing for the unit is not in it, although part of that is other requests' waiting for the network.
+        It does not include queueing for the unit, although other requests' waiting for the network causes part of that.
         """
         return (self.stage1_wait_ns + self.stage2_ns + self.tail_ns) / max(1, self.ttft_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A run in numbers; all of them 0 for a run without requests (collectives: without collectives).
+    """Metrics of a run; each is 0 if there is nothing to measure.
 
     Attributes:
         requests: requests that finished.
-        slo_attainment: share of them in time.
+        slo_attainment: share of them that met their objective.
         ttft_mean_s: mean TTFT.
         ttft_p50_s: median TTFT.
         ttft_p99_s: 99th percentile of the TTFT.
         collective_mean_s: mean completion time of a step's collective.
-        collective_p99_s: 99th percentile of the same.
-        earliness_mean_s: mean time from P2D completion to the deadline (negative: late).
+        collective_p99_s: 99th percentile of that time.
+        earliness_mean_s: mean time from P2D completion to the deadline; late requests count as negative.
         network_share: mean share of the TTFT spent waiting for flows.
         queued_share: mean share of the TTFT spent waiting for the unit.
     """
@@ -99,23 +99,23 @@ class Summary:
 
 
 def after_warm_up(records: Iterable[RequestRecord], warm: int) -> list[RequestRecord]:
-    """In order of arrival, without the first ``warm``, which find an empty cluster."""
+    """Return the records in order of arrival, without the first ``warm``, which found an empty cluster."""
     return sorted(records, key=lambda record: record.arrival_ns)[warm:]
 
 
 def percentile(values: Iterable[int], share: float) -> int:
-    """The smallest of ``values`` that at least ``share`` of them do not exceed (nearest rank); 0 without values."""
+    """Return the smallest of ``values`` that at least ``share`` of them do not exceed (nearest rank); 0 if empty."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0
 
 
 def slo_attainment(records: Sequence[RequestRecord]) -> float:
-    """Share of requests that met their objective; 0 without requests."""
+    """Return the share of requests that met their objective; 0 without requests."""
     return _mean([record.in_time for record in records])
 
 
 def summarise(records: Sequence[RequestRecord], batches: Sequence[BatchRecord]) -> Summary:
-    """The numbers of a run."""
+    """Return the metrics of a run."""
     ttfts = [record.ttft_ns for record in records]
     collectives = [duration for batch in batches for duration in batch.collectives_ns]
     return Summary(

@@ -1,4 +1,4 @@
-"""What the serving model asks of a network, be it packets through a switch or an idealisation."""
+"""The interface between the serving model and a network, whether packets through a switch or an idealisation."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ __all__ = ["FlowSpec", "Network"]
 
 
 class Network(Protocol):
-    """A network of hosts with a clock. All callbacks run on the network's own event loop, never within the call."""
+    """A network of hosts with a clock. Callbacks run on the network's event loop, never within a call."""
 
     @property
     def now_ns(self) -> int:
-        """The time, nanoseconds."""
+        """The time in nanoseconds."""
         ...
 
     def call_at(self, time_ns: int, function: Callable[..., None], *args: Any) -> None:
-        """Call ``function(*args)`` at ``time_ns``, not before now."""
+        """Call ``function(*args)`` at ``time_ns``, which must not be in the past."""
         ...
 
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
-        """Send a flow from ``source_host``; call ``on_complete(now_ns)`` when all its bytes are at its destination."""
+        """Send a flow from ``source_host``. Call ``on_complete(now_ns)`` when all its bytes have arrived."""
         ...
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
-        """Tell the agents of ``hosts`` that ``batch`` now computes ``layer``; the number of layers says it is over."""
+        """Tell ``hosts`` that ``batch`` now computes ``layer``; the number of layers means that it is computed."""
         ...
 
     def prune(self, requests: Collection[int]) -> None:
-        """Tell all agents that ``requests``, and no others, are given up from now on."""
+        """Tell all hosts that ``requests`` and no others are given up from now on."""
         ...
 
 
 class PassingNetwork:
-    """A network that passes all on to another one; what changes something on the way derives from it."""
+    """Base of networks that pass calls on to another network and change some of them."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
 
     @property
     def now_ns(self) -> int:
-        """The time, nanoseconds."""
+        """The time in nanoseconds."""
         return self._network.now_ns
 
     def call_at(self, time_ns: int, function: Callable[..., None], *args: Any) -> None:
-        """As the network does."""
+        """Pass the call on."""
         self._network.call_at(time_ns, function, *args)
 
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
-        """As the network does."""
+        """Pass the call on."""
         self._network.start_flow(source_host, spec, on_complete)
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
-        """As the network does."""
+        """Pass the call on."""
         self._network.advance(hosts, batch, layer)
 
     def prune(self, requests: Collection[int]) -> None:
-        """As the network does."""
+        """Pass the call on."""
         self._network.prune(requests)

@@ -1,7 +1,7 @@
-"""Which unit computes a request, and what it reuses: a plan made before the run, so that every policy has equal work.
+"""Which unit computes a request and what it reuses, planned before the run so that every policy gets the same work.
 
-A placement that looked at the units' queues, or at what they hold at that moment, would depend on how fast the network
-was, and so would the bytes and the computing that a policy is judged by.
+A placement by the units' queues or momentary cache contents would depend on how fast the network is, and so would the
+bytes and the computation that a policy is judged by.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Placement:
 
     Attributes:
         unit: number of the prefill unit.
-        reuse: what that unit need not compute.
+        reuse: what that unit does not have to compute.
     """
 
     unit: int
@@ -29,11 +29,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class HotPrefixes:
-    """One unit holds the prefixes that all want, and alone: no other keeps KV that it fetched, nor what follows it.
+    """One unit holds the prefixes that all units need. The others keep neither KV that they fetch nor what follows it.
 
     Attributes:
-        unit: the unit that holds them, and that served all earlier requests.
-        share: how much of each prompt it holds before the run, counted in whole blocks from the begin; 0 to 1.
+        unit: the unit that holds the prefixes and has served all earlier requests.
+        share: share of each prompt that the unit holds before the run, 0 to 1, in whole blocks from the beginning.
 
     Raises:
         ServingError: ``share`` is out of range.
@@ -44,10 +44,10 @@ class HotPrefixes:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise ServingError(f"the share of a prompt that is held must be 0 to 1, it is {self.share:g}")
+            raise ServingError(f"the share of a prompt that is held must be from 0 to 1, it is {self.share:g}")
 
     def prefix(self, request: Request) -> tuple[int, ...]:
-        """The blocks of ``request`` that are held before the run."""
+        """Return the blocks of ``request`` that are held before the run."""
         return request.blocks[: int(self.share * len(request.blocks))]
 
 
@@ -58,34 +58,34 @@ def place(
     cache_blocks: int | None = None,
     hot_prefixes: HotPrefixes | None = None,
 ) -> dict[int, Placement]:
-    """The placement of each request, by its index.
+    """Return the placement of each request by index.
 
-    In the order of the trace, each request goes to the unit that has been given the fewest new tokens so far, the
-    lowest number of equals. New are those tokens of the prompt that it does not reuse there.
+    In the order of the trace, each request goes to the unit with the fewest new tokens so far; the lowest number wins
+    ties. New tokens are those that the request does not reuse there.
 
-    A prefix counts as held from the moment at which the request that computes it is placed, even where in the run a
-    later request asks for it sooner than it is computed: only so is the work the same under every policy. Arrival
-    times have no part in it.
+    A prefix counts as held as soon as the request that computes it is placed, even if in the run a later request needs
+    it before it is computed. Only then is the work the same under every policy. Arrival times are ignored.
 
     Args:
         requests: the workload, in the order of the trace.
         units: number of prefill units, at least 1.
-        served_before: requests whose KV blocks the units hold at the begin.
-        cache_blocks: KV blocks that a unit can hold; None is without limit.
-        hot_prefixes: what one unit alone holds; None: units served earlier requests in turn, and keep what they fetch.
+        served_before: requests whose KV blocks the units hold at the beginning.
+        cache_blocks: KV blocks that a unit can hold; None means no limit.
+        hot_prefixes: prefixes that only one unit holds. None if units have served earlier requests in turn and keep
+            what they fetch.
 
     Raises:
-        ServingError: there is no unit, none that could hold the hot prefixes, or ``cache_blocks`` is negative.
+        ServingError: there is no unit, the unit of the hot prefixes does not exist, or ``cache_blocks`` is negative.
     """
     if units < 1:
-        raise ServingError(f"requests need at least one prefill unit to be placed at, there are {units}")
+        raise ServingError(f"placement needs at least one prefill unit, there are {units}")
     requests = tuple(requests)
     caches = PrefixCache(units, cache_blocks)
     if hot_prefixes is None:
         caches.warm(served_before)
     else:
         if not 0 <= hot_prefixes.unit < units:
-            raise ServingError(f"prefixes cannot be held by unit {hot_prefixes.unit}; units are 0 to {units - 1}")
+            raise ServingError(f"unit {hot_prefixes.unit} cannot hold prefixes; units are 0 to {units - 1}")
         for request in served_before:
             caches.insert(hot_prefixes.unit, request.blocks)
         for request in requests:

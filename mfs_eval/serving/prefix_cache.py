@@ -1,4 +1,4 @@
-"""Who holds which KV blocks: one least-recently-used cache per prefill unit."""
+"""Which unit holds which KV blocks: one least-recently-used cache per prefill unit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Reuse:
     """What a unit can reuse of a prompt.
 
     Attributes:
-        local_tokens: tokens at the prompt's begin whose KV the unit has itself.
+        local_tokens: tokens at the beginning of the prompt whose KV the unit holds.
         remote_tokens: tokens after those whose KV is fetched from another unit.
-        holder: the unit they are fetched from, or None.
+        holder: the unit that they are fetched from, or None.
     """
 
     local_tokens: int
@@ -26,7 +26,7 @@ class Reuse:
 
     @property
     def tokens(self) -> int:
-        """All tokens that need no computing."""
+        """All tokens that do not have to be computed."""
         return self.local_tokens + self.remote_tokens
 
 
@@ -35,7 +35,7 @@ class PrefixCache:
 
     Args:
         units: number of units.
-        capacity_blocks: blocks that a unit can hold; None is without limit.
+        capacity_blocks: blocks that a unit can hold; None means no limit.
     """
 
     def __init__(self, units: int, capacity_blocks: int | None = None) -> None:
@@ -45,7 +45,7 @@ class PrefixCache:
         self._capacity = capacity_blocks
 
     def prefix_blocks(self, unit: int, blocks: Sequence[int]) -> int:
-        """How many of the first ``blocks`` the unit holds without a gap."""
+        """Return the length of the longest prefix of ``blocks`` that the unit holds."""
         held = self._blocks[unit]
         count = 0
         for block in blocks:
@@ -55,15 +55,14 @@ class PrefixCache:
         return count
 
     def reuse(self, unit: int, request: Request) -> Reuse:
-        """What ``unit`` can reuse for ``request``: its own prefix, lengthened by the longest one of another unit.
+        """Return what ``unit`` can reuse for ``request``: its own prefix, extended by the longest one of another unit.
 
-        Of two other units with equally long prefixes the one with the lower number is taken. The last token of a prompt
-        is always computed, since its result is wanted.
+        The lowest unit number wins ties. The last token of a prompt is always computed, because its result is needed.
         """
         return _reuse(self._lengths(request), unit, request)
 
     def reuses(self, request: Request) -> list[Reuse]:
-        """:meth:`reuse` of each unit."""
+        """Return :meth:`reuse` for each unit."""
         lengths = self._lengths(request)
         return [_reuse(lengths, unit, request) for unit in range(len(self._blocks))]
 
@@ -71,9 +70,9 @@ class PrefixCache:
         return [self.prefix_blocks(unit, request.blocks) for unit in range(len(self._blocks))]
 
     def insert(self, unit: int, blocks: Iterable[int]) -> None:
-        """Note that ``unit`` holds the KV of ``blocks`` and used it just now; the least recently used ones give way.
+        """Note that ``unit`` holds the KV of ``blocks`` and has just used it; evict the least recently used blocks.
 
-        A prompt's first blocks count as used last, for without them the later ones are worth nothing.
+        The first blocks of a prompt count as used last, because the later ones are worthless without them.
         """
         held = self._blocks[unit]
         for block in reversed(list(blocks)):
@@ -84,7 +83,7 @@ class PrefixCache:
                 held.popitem(last=False)
 
     def warm(self, requests: Iterable[Request]) -> None:
-        """Fill the caches as if the units had served ``requests`` before, one after the other in turn."""
+        """Fill the caches as if the units had served ``requests`` in turn."""
         for position, request in enumerate(requests):
             self.insert(position % len(self._blocks), request.blocks)
 

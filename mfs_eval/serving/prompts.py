@@ -1,7 +1,7 @@
-"""Prompts with a given mean length and a given share of reusable tokens, as papers describe workloads.
+"""Prompts with a given mean length and a given share of reusable tokens, the way papers describe workloads.
 
-Every prompt begins with blocks of one of several *prefixes* (a conversation so far, an agent's instructions and tools),
-and goes on with blocks of its own.
+Every prompt begins with blocks of one of several *prefixes* (a conversation so far, or an agent's instructions and
+tools) and continues with blocks of its own.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from mfs_eval.errors import TraceError
 from mfs_eval.serving.trace import BLOCK_TOKENS, Request, block_count
 
 PREFIX_BLOCKS = 1_000
-"""Room for the ids of a prefix's blocks."""
+"""Number of block ids that are reserved per prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptClass:
-    """What :func:`prompts` draws from.
+    """Parameters of :func:`prompts`.
 
     Attributes:
         name: as on the command line.
         mean_tokens: mean length of a prompt.
         spread: standard deviation of the logarithm of the length (lognormal).
-        reusable: share of all prompt tokens that earlier prompts had at the same place.
-        prefixes: how many there are.
-        popularity: exponent of Zipf's law that prefixes are drawn by; 0: all alike.
-        longest: prompts end here, tokens.
-        output_tokens: mean length of an answer; nothing depends on it.
+        reusable: share of all prompt tokens that earlier prompts have at the same place.
+        prefixes: number of prefixes.
+        popularity: exponent of Zipf's law for the choice of prefixes; 0 makes them equally likely.
+        longest: upper bound of prompt lengths, tokens.
+        output_tokens: mean length of an answer; no result depends on it.
     """
 
     name: str
@@ -45,23 +45,22 @@ class PromptClass:
 
 
 CONVERSATION_LIKE = PromptClass("conversation", 2_000, 0.5, prefixes=400, popularity=0.5)
-"""Many conversations, each known to those units that served it."""
+"""Many conversations, each known only to the units that served it."""
 AGENT_LIKE = PromptClass("agent", 1_000, 0.65, prefixes=40, popularity=1.0)
-"""Few instructions that many requests share."""
-PROMPT_CLASSES = {one.name: one for one in (CONVERSATION_LIKE, AGENT_LIKE)}
+"""Few prefixes of instructions that many requests share."""
 
 
 def prompts(kind: PromptClass, count: int, seed: int) -> list[Request]:
-    """``count`` prompts of ``kind``, all arriving at 0; the same for the same ``seed``.
+    """Return ``count`` prompts of ``kind``, all arriving at time 0; ``seed`` determines the result.
 
-    Reuse is in whole blocks, so that a prompt of less than a block has none; longer ones make up for it.
+    Reuse is in whole blocks. A prompt shorter than a block has none, and longer ones make up for it.
 
     Raises:
-        TraceError: ``count`` is negative, or the class makes no sense.
+        TraceError: ``count`` is negative, or a parameter of the class is out of range.
     """
     if count < 0 or not 0 <= kind.reusable < 1 or kind.prefixes < 1 or kind.mean_tokens < 1:
         raise TraceError(
-            f"cannot make {count} prompts of mean {kind.mean_tokens:g} tokens, {kind.reusable:.0%} of them reusable, "
+            f"cannot generate {count} prompts of {kind.mean_tokens:g} tokens on average, {kind.reusable:.0%} reusable, "
             f"with {kind.prefixes} prefixes"
         )
     random = np.random.default_rng(seed)
@@ -84,7 +83,7 @@ def prompts(kind: PromptClass, count: int, seed: int) -> list[Request]:
 
 
 def openers(kind: PromptClass) -> list[Request]:
-    """A prompt for each prefix of ``kind`` that holds the whole of it: served before others, it makes them reusable."""
+    """Return a prompt per prefix of ``kind`` that contains all of it; serving it first makes the prefix reusable."""
     blocks = kind.longest // BLOCK_TOKENS
     return [
         Request(
@@ -97,11 +96,11 @@ def openers(kind: PromptClass) -> list[Request]:
 def _shared_blocks(
     kind: PromptClass, lengths: NDArray[np.int64], whole: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Of each prompt, how many of its ``whole`` blocks are of its prefix: in all ``kind.reusable`` of the tokens."""
+    """Return how many of each prompt's ``whole`` blocks belong to its prefix: in total ``kind.reusable`` of all."""
     target = kind.reusable * float(np.sum(lengths)) / BLOCK_TOKENS
     capacity = np.asarray(whole, np.float64)
     share = min(1.0, target / max(1.0, float(capacity.sum())))
-    # Beta-distributed shares of each prompt with that mean.
+    # The shares of the prompts are beta-distributed with that mean.
     drawn = capacity * (random.beta(4 * share, 4 * (1 - share), len(capacity)) if 0 < share < 1 else share)
     floor = np.floor(drawn)
     rounded: NDArray[np.float64] = floor + (random.random(len(capacity)) < drawn - floor)

@@ -1,8 +1,8 @@
-"""A router that knows the units' caches: a prefix that a unit holds against how much that unit has to do already.
+"""A cache-aware router that weighs the prefix that a unit holds against the unit's backlog.
 
-As :func:`mfs_eval.serving.placement.place` it plans before the run, in the order of the requests and without their
-arrival times, so that every policy has equal work. The units' backlogs are reckoned as if requests came just as fast as
-all units together compute them.
+Like :func:`mfs_eval.serving.placement.place` it plans before the run, in the order of the requests and without their
+arrival times, so that every policy gets the same work. Backlogs are computed as if requests arrived exactly as fast as
+all units together can compute them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mfs_eval.serving.prefix_cache import PrefixCache
 from mfs_eval.serving.trace import Request
 
 FETCH_WEIGHT = 0.5
-"""What fetching a token's KV from another unit counts for, beside computing a token."""
+"""Cost of fetching a token's KV from another unit, relative to computing a token."""
 WINDOW = 64
-"""Backlogs are given up at the rate of the mean work of so many last requests."""
+"""Backlogs drain at the rate of the mean work of this many previous requests."""
 
 
 def route(
@@ -27,23 +27,23 @@ def route(
     cache_blocks: int | None = None,
     fetch_weight: float = FETCH_WEIGHT,
 ) -> dict[int, Placement]:
-    """The placement of each request, by its index: where its new tokens, its fetched ones and the backlog are least.
+    """Return the placement of each request by index: the unit where new tokens, fetched tokens and backlog cost least.
 
     Args:
         requests: the workload, in the order of the trace.
         units: number of prefill units, at least 1.
-        served_before: requests that were routed before; the caches hold their blocks.
-        cache_blocks: KV blocks that a unit can hold; None is without limit.
-        fetch_weight: see :data:`FETCH_WEIGHT`; 0 is a router by load alone.
+        served_before: requests that were routed earlier; the caches hold their blocks.
+        cache_blocks: KV blocks that a unit can hold; None means no limit.
+        fetch_weight: see :data:`FETCH_WEIGHT`; 0 makes the router consider only load.
 
     Raises:
         ServingError: there is no unit, or ``cache_blocks`` is negative.
     """
     if units < 1:
-        raise ServingError(f"requests need at least one prefill unit to be routed to, there are {units}")
+        raise ServingError(f"routing needs at least one prefill unit, there are {units}")
     caches = PrefixCache(units, cache_blocks)
     _place(served_before, caches, units, fetch_weight)
-    # What was served before holds nobody up.
+    # Requests that were served earlier leave no backlog.
     return _place(requests, caches, units, fetch_weight)
 
 

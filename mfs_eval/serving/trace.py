@@ -1,14 +1,18 @@
-"""Request traces in the JSON Lines form of the Mooncake release: reading, writing, and new arrival times.
+"""Request traces in the JSON Lines format of the Mooncake release: reading, writing, and new arrival times.
 
-One object a line: ``timestamp`` (milliseconds since the start), ``input_length`` and ``output_length`` (tokens) and
-``hash_ids``, the ids of the prompt's 512-token blocks in order. Two prompts that begin with the same ids begin with
-the same tokens, so the KV cache of that prefix is reusable.
+Each line is one object: ``timestamp`` (milliseconds since the start), ``input_length`` and ``output_length`` (tokens)
+and ``hash_ids``, the ids of the prompt's 512-token blocks in order. Two prompts that begin with the same ids begin with
+the same tokens, so the KV cache of that prefix can be reused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import reprlib
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +26,9 @@ from mfs_eval.errors import TraceError
 BLOCK_TOKENS = 512
 """Tokens in one block of ``hash_ids``."""
 NS_PER_MS = 1_000_000
+MOST_MS = 10**12
+"""Latest timestamp, about 30 years: nanoseconds then fit 64 bits."""
+MOST_TOKENS = 2**31 - 1
 SAMPLE_PATH = Path(__file__).parents[1] / "data" / "mooncake_conversation_sample.jsonl"
 """The first 1,800 requests of the Mooncake conversation trace."""
 
@@ -32,10 +39,10 @@ class Request:
 
     Attributes:
         index: number of the request in its trace, from 0.
-        arrival_ns: when it arrives, nanoseconds since the start of the trace.
+        arrival_ns: arrival time in nanoseconds since the start of the trace.
         prompt_tokens: length of the prompt, at least 1.
         output_tokens: length of the answer.
-        blocks: ids of the prompt's blocks of :data:`BLOCK_TOKENS` tokens, in order; the last may be partly filled.
+        blocks: ids of the prompt's blocks of :data:`BLOCK_TOKENS` tokens, in order; the last one may be partly filled.
     """
 
     index: int
@@ -46,19 +53,20 @@ class Request:
 
 
 def block_count(prompt_tokens: int) -> int:
-    """Blocks that a prompt of this many tokens fills, the last one perhaps in part."""
+    """Return the number of blocks of a prompt; the last one may be partly filled."""
     return -(-prompt_tokens // BLOCK_TOKENS)
 
 
 def load_trace(path: Path | str, limit: int | None = None) -> list[Request]:
-    """Read the first ``limit`` requests (all by default) of the trace at ``path``.
+    """Read the first ``limit`` requests (by default all) of the trace at ``path``. A byte order mark is skipped.
 
     Raises:
-        TraceError: the file cannot be read or is empty, or a line is not a request; names file, line and field.
+        TraceError: the file cannot be read or is empty, or a line is not a request. The message names file, line and
+            field.
     """
     requests: list[Request] = []
     try:
-        with open(path, encoding="utf-8") as lines:
+        with open(path, encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if limit is not None and len(requests) >= limit:
                     break
@@ -78,21 +86,31 @@ def load_trace(path: Path | str, limit: int | None = None) -> list[Request]:
 
 
 def write_trace(path: Path | str, requests: Iterable[Request]) -> None:
-    """Write ``requests`` to ``path`` such that :func:`load_trace` reads the same back (renumbered from 0)."""
-    with open(path, "w", encoding="utf-8") as out:
-        for request in requests:
-            whole, rest = divmod(request.arrival_ns, NS_PER_MS)
-            fields = {
-                "timestamp": request.arrival_ns / NS_PER_MS if rest else whole,
-                "input_length": request.prompt_tokens,
-                "output_length": request.output_tokens,
-                "hash_ids": list(request.blocks),
-            }
-            out.write(json.dumps(fields) + "\n")
+    """Write ``requests`` so that :func:`load_trace` reads them back the same, renumbered from 0.
+
+    The file is written under a temporary name and renamed when it is complete, so ``path`` never holds half a trace.
+
+    Raises:
+        OSError: the file cannot be written; ``path`` is as it was.
+    """
+    target = Path(path)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}-", delete=False
+    ) as out:
+        try:
+            for request in requests:
+                out.write(_line(request) + "\n")
+            out.close()
+            os.chmod(out.name, 0o666 & ~_umask())
+            os.replace(out.name, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(out.name)
+            raise
 
 
 def with_poisson_arrivals(requests: Sequence[Request], rate: float, seed: int) -> list[Request]:
-    """The same requests in the same order, arriving as a Poisson process of ``rate`` requests per second.
+    """Return the same requests in the same order, arriving as a Poisson process of ``rate`` requests per second.
 
     Raises:
         TraceError: ``rate`` is not a positive number.
@@ -106,18 +124,41 @@ def with_poisson_arrivals(requests: Sequence[Request], rate: float, seed: int) -
     ]
 
 
+def _line(request: Request) -> str:
+    whole, rest = divmod(request.arrival_ns, NS_PER_MS)
+    fields = {
+        "timestamp": request.arrival_ns / NS_PER_MS if rest else whole,
+        "input_length": request.prompt_tokens,
+        "output_length": request.output_tokens,
+        "hash_ids": list(request.blocks),
+    }
+    return json.dumps(fields)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _parse_line(line: str, index: int, place: str) -> Request:
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
         raise TraceError(f"{place}: is not JSON ({error.msg} at column {error.colno})") from None
+    except RecursionError:
+        raise TraceError(f"{place}: is nested too deeply to be a request") from None
+    except ValueError:  # the interpreter converts no longer ones
+        raise TraceError(f"{place}: holds a number of several thousand digits") from None
     if not isinstance(fields, dict):
         raise TraceError(f"{place}: is JSON, but not an object with the fields of a request")
     timestamp = _field(fields, "timestamp", place)
-    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not math.isfinite(timestamp):
-        raise TraceError(f"{place}: field 'timestamp' must be a number of milliseconds, not {timestamp!r}")
+    if type(timestamp) not in (int, float) or (isinstance(timestamp, float) and math.isnan(timestamp)):
+        raise TraceError(f"{place}: field 'timestamp' must be a number of milliseconds, not {reprlib.repr(timestamp)}")
     if timestamp < 0:
-        raise TraceError(f"{place}: field 'timestamp' must not be negative, it is {timestamp}")
+        raise TraceError(f"{place}: field 'timestamp' must not be negative, it is {reprlib.repr(timestamp)}")
+    if timestamp > MOST_MS:
+        raise TraceError(f"{place}: field 'timestamp' must be at most {MOST_MS}, it is {reprlib.repr(timestamp)}")
     prompt_tokens = _count(fields, "input_length", place, minimum=1)
     output_tokens = _count(fields, "output_length", place, minimum=0)
     blocks = _field(fields, "hash_ids", place)
@@ -140,7 +181,8 @@ def _field(fields: dict[str, Any], name: str, place: str) -> Any:
 def _count(fields: dict[str, Any], name: str, place: str, minimum: int) -> int:
     value = _field(fields, name, place)
     if type(value) is not int:
-        raise TraceError(f"{place}: field '{name}' must be a whole number of tokens, not {value!r}")
-    if value < minimum:
-        raise TraceError(f"{place}: field '{name}' must be at least {minimum}, it is {value}")
+        raise TraceError(f"{place}: field '{name}' must be a whole number of tokens, not {reprlib.repr(value)}")
+    if not minimum <= value <= MOST_TOKENS:
+        bound = f"at least {minimum}" if value < minimum else f"at most {MOST_TOKENS}"
+        raise TraceError(f"{place}: field '{name}' must be {bound}, it is {reprlib.repr(value)}")
     return value

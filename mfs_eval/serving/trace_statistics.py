@@ -1,4 +1,4 @@
-"""What a trace looks like in numbers: prompt lengths, output lengths, and how much of it repeats earlier prompts."""
+"""Statistics of a trace: prompt lengths, output lengths, and how much of it repeats earlier prompts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from host_agent.protocol.units import NS_PER_S
 from mfs_eval.serving.trace import Request
 
 
@@ -15,17 +16,19 @@ class TraceStatistics:
     """Statistics of a trace.
 
     Attributes:
-        requests: how many.
+        requests: number of requests.
+        span_s: time from the start of the trace to the last arrival, seconds.
         prompt_mean: mean prompt length, tokens.
         prompt_percentiles: 10th, 50th, 90th percentile of the prompt length, tokens.
         output_mean: mean output length, tokens.
         output_percentiles: 10th, 50th, 90th percentile of the output length, tokens.
-        prefix_share: share of all blocks that belong to a prefix which earlier requests had.
-        follow_share: share of requests that have more than their first block in common with an earlier one.
+        prefix_share: share of all blocks that belong to a prefix of an earlier request.
+        follow_share: share of requests that share more than their first block with an earlier one.
         first_block_share: share of requests that begin with the most frequent first block.
     """
 
     requests: int
+    span_s: float
     prompt_mean: float
     prompt_percentiles: tuple[float, float, float]
     output_mean: float
@@ -36,7 +39,7 @@ class TraceStatistics:
 
 
 def describe(requests: Sequence[Request]) -> TraceStatistics:
-    """The statistics of ``requests`` (at least one), taken in their order."""
+    """Return the statistics of ``requests``, at least one, in their order."""
     seen: set[int] = set()
     blocks = repeated = follows = 0
     first_blocks: dict[int, int] = {}
@@ -55,6 +58,7 @@ def describe(requests: Sequence[Request]) -> TraceStatistics:
     outputs = np.array([request.output_tokens for request in requests])
     return TraceStatistics(
         requests=len(requests),
+        span_s=requests[-1].arrival_ns / NS_PER_S,
         prompt_mean=float(prompts.mean()),
         prompt_percentiles=_percentiles(prompts),
         output_mean=float(outputs.mean()),

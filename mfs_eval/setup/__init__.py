@@ -1,1 +1,1 @@
-"""What both engines share: scenarios, workloads, policies, variants."""
+"""Setup that both engines share: scenarios, workloads, settings, policies and variants."""

@@ -1,4 +1,4 @@
-"""The policies that are compared, fitted to a workload where they have bands."""
+"""The policies that are compared. Those with bands are fitted to a workload."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from mfs_eval.setup.scenario import Scenario
 from mfs_eval.setup.workload import Workload
 
 POLICIES = ("mfs", "static", "fifo", "sjf", "edf")
-"""Those that the demo compares."""
+"""Policies that the demo compares."""
 FOLDS = {f"mfs-{levels}-levels": levels for levels in (2, 4)}
 WITHOUT_RED = "mfs-without-red"
 STATIC_REUSE = "static-reuse"
 KARUNA = "karuna"
 KARUNA_PACED = "karuna-paced"
-"""Karuna with rates; for senders that pace."""
+"""Karuna with rates, for senders that pace their flows."""
 EDF_EXPLICIT = "edf-explicit"
 LLF = "llf"
-"""Clairvoyant least laxity first: flows have laxity deadlines, and go by them as in EDF."""
+"""Clairvoyant least laxity first: flows have laxity deadlines and are ordered by them as in EDF."""
 CEILING = "ceiling"
-"""No policy but a network without contention, which no policy can pass."""
+"""Not a policy but a network without contention: an upper bound for all policies."""
 BANDS = LEVELS - 1
-"""Levels that SJF and EDF divide flows into: all but the scavenger."""
+"""Levels that SJF (shortest job first) and EDF (earliest deadline first) use: all but the scavenger."""
 KARUNA_BANDS = KARUNA_HIGHEST - KARUNA_LOWEST + 1
 EXPLICIT_BANDS = LEVELS - 2
-"""Levels of P2D where EDF is for flows with deadlines of their own; below are the others, and the scavenger."""
+"""Levels of P2D flows if only these are ordered by EDF; below are one level for other flows, and the scavenger."""
 
 
 class _SurveyNetwork(IdealNetwork):
-    """A network without contention that notes what flows look like when they start."""
+    """A network without contention that records the codes of flows when they start."""
 
     def __init__(self, bits_per_second: int) -> None:
         super().__init__(bits_per_second)
@@ -62,15 +62,15 @@ class _SurveyNetwork(IdealNetwork):
 
 
 def serving_for(name: str, scenario: Scenario) -> ServingConfig:
-    """What is served under the policy ``name``: the same for all, but for the deadlines of a clairvoyant's flows."""
+    """Return what is served under the policy ``name``. Only the flow deadlines of a clairvoyant policy differ."""
     return replace(scenario.serving, laxity_deadlines=name == LLF)
 
 
 def policy_for(name: str, scenario: Scenario, work: Workload, requests: Iterable[Request]) -> Policy:
-    """The policy ``name``; where it has bands, they hold equally many flows of this workload, uncontended.
+    """Return the policy ``name``. If it has bands, they hold equally many flows of this workload without contention.
 
     Raises:
-        ValueError: no such policy.
+        ValueError: there is no such policy.
     """
     full = policy.mfs(Thresholds(near_rli=scenario.layers_per_step))
     plain: dict[str, Callable[[], Policy]] = {

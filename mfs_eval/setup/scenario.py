@@ -1,4 +1,4 @@
-"""Scenarios of the packet-level engine: a cluster, what it serves, how far it is scaled, and at which rates."""
+"""Scenarios of the packet-level engine: a cluster, what it serves, how it is scaled, and the request rates."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from dataclasses import dataclass
 from mfs_eval.errors import EvaluationError
 from mfs_eval.serving import cluster
 from mfs_eval.serving.cluster import Cluster
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.costs import B200, GPU, MIXTRAL_8X7B, ModelShape
 from mfs_eval.serving.placement import HotPrefixes
-from mfs_eval.serving.prefill_batch import ServingConfig
 from topologies.topology import Topology, tor, two_tors
 
 LOADS = (0.6, 0.4, 0.2)
-"""What fair sharing attains, about, at the request rates of a scenario."""
+"""Approximate SLO attainment of fair sharing at the request rates of a scenario."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is simulated.
+    """A cluster, what it serves, and how it is simulated.
 
     Attributes:
         name: as on the command line.
         cluster: servers and their roles.
         request_rates: requests per second at which fair sharing attains about the shares of :data:`LOADS`.
-        model: what is served.
-        gpu: on what it is computed.
-        scale: rates and bytes are divided by this, so times stay as they are and there are fewer packets.
-        layers_per_step: layers whose flows are taken together, for the same reason.
-        longest_prompt: longer prompts of the trace are left out, tokens.
-        warm_requests: requests of the trace that were served before the run begins; the caches hold their blocks.
-        cache_blocks: KV blocks that a unit can hold; None is without limit.
-        propagation_ns: one way, of every link.
-        uplinks: links between two racks, each as fast as a NIC; decode servers are then in the second rack, and the
-            rest in the first. 0: all are in one rack.
+        model: the model that is served.
+        gpu: the GPUs that compute it.
+        scale: divisor of rates and bytes. Times stay the same and there are fewer packets.
+        layers_per_step: layers whose flows are combined, which also reduces the number of packets.
+        longest_prompt: longest prompt in tokens; longer ones of the trace are skipped.
+        warm_requests: requests of the trace that are served before the run; the caches hold their blocks.
+        cache_blocks: KV blocks that a unit can hold; None means no limit.
+        propagation_ns: one-way delay of every link.
+        uplinks: links between two racks, each as fast as a NIC, with the decode servers in the second rack and all
+            others in the first. 0 means one rack.
         hand_over_early, collective_factor, kv_on_one_gpu, kv_nics, sequence_parallel: see
-            :class:`~mfs_eval.serving.prefill_batch.ServingConfig`.
+            :class:`~mfs_eval.serving.config.ServingConfig`.
         hot_prefixes: see :func:`~mfs_eval.serving.placement.place`.
     """
 
@@ -60,7 +60,7 @@ class Scenario:
 
     @property
     def serving(self) -> ServingConfig:
-        """What the serving model needs to know."""
+        """Configuration of the serving model."""
         return ServingConfig(
             self.cluster,
             self.model,
@@ -76,10 +76,10 @@ class Scenario:
 
     @property
     def tors(self) -> tuple[Topology, ...]:
-        """The racks, at their scaled rate: one, or two that uplinks join.
+        """The top-of-rack (ToR) topologies at the scaled rate: one rack, or two that are joined by uplinks.
 
         Raises:
-            ValueError: uplinks between two racks, and no server for one of them.
+            ValueError: one of two racks has no server.
         """
         cluster, rate = self.cluster, self.serving.scaled_nic_bits_per_second
         if not self.uplinks:
@@ -100,25 +100,25 @@ SCENARIOS = {
         Scenario("testbed", cluster.testbed(), (22.0, 25.0, 28.0)),
         Scenario("incast", cluster.incast(), (34.0, 39.0, 43.5)),
         Scenario("colocated", cluster.colocated(), (41.0, 45.5, 50.5)),
-        # The share of a prompt that earlier requests of the trace have in their KV, on average.
+        # The mean share of a prompt that is in the KV of earlier requests of the trace.
         Scenario("hot-prefix", cluster.four_units(), (55.0, 63.0, 72.0), hot_prefixes=HotPrefixes(unit=0, share=0.4)),
         Scenario("one-gpu", cluster.testbed(), (16.0, 18.0, 20.0), kv_on_one_gpu=True),
         Scenario("collective-heavy", cluster.testbed(), (7.7, 8.7, 9.6), scale=16_000, collective_factor=4.0),
-        # Eight NICs of either rack behind four links, and behind two. Activations are exchanged in 8 bits: in 16, what
-        # units exchange within their rack keeps NICs busier than KV does the uplinks, even at 4:1.
+        # Eight NICs of each rack behind four links, and behind two. Activations are exchanged in 8 bits. With 16 bits,
+        # the collectives within a rack would load the NICs more than KV loads the uplinks, even at 4:1.
         Scenario("uplink-2", cluster.testbed(), (32.5, 37.0, 41.0), uplinks=4, collective_factor=0.5),
         Scenario("uplink-4", cluster.testbed(), (32.0, 36.5, 40.5), uplinks=2, collective_factor=0.5),
     )
 }
 DEMO_SCENARIOS = ("testbed", "incast")
-"""What ``mfs demo`` runs unless told otherwise."""
+"""The scenarios that ``mfs demo`` runs by default."""
 
 
 def scenario_named(name: str) -> Scenario:
-    """The scenario ``name``.
+    """Return the scenario ``name``.
 
     Raises:
-        EvaluationError: there is none of that name; the message lists them.
+        EvaluationError: there is no such scenario; the message lists all of them.
     """
     if name not in SCENARIOS:
         raise EvaluationError(f"there is no scenario {name!r}; there are {', '.join(SCENARIOS)}")

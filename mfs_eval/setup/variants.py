@@ -1,24 +1,30 @@
-"""What ``mfs ablate`` compares, as data: the whole scheduler, the same without a part, and what else there is."""
+"""The variants that ``mfs ablate`` compares: the full scheduler, the scheduler without one part, and baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mfs_eval.errors import EvaluationError
-from mfs_eval.packet_level.testbed import RunSettings
 from mfs_eval.setup.policies import CEILING, FOLDS, KARUNA, LLF, STATIC_REUSE, WITHOUT_RED
+from mfs_eval.setup.run_settings import (
+    DROP_BUDGET,
+    AdversarySettings,
+    ControlSettings,
+    PruningSettings,
+    RunSettings,
+)
 
 FULL = "mfs"
 FLOOR = "fifo"
-HONEST = "bystanders"
-CHEATING_SERVER = 7
-CHEATING_HOSTS = (14, 15)
-BYSTANDERS: Mapping[str, Any] = {"bystanders_of": CHEATING_SERVER}
-CHEAT: Mapping[str, Any] = {**BYSTANDERS, "cheating_hosts": CHEATING_HOSTS, "flood_share": 0.5}
-"""Where hosts cheat, it is those of the eighth server: they stamp all as most urgent, and flood the decode servers at
-half the rate of their links besides. What counts is what becomes of the others."""
+UNAFFECTED = "bystanders"
+"""The honest run that the runs with an adversary are compared with."""
+ADVERSARY_SERVER = 7
+ADVERSARY_HOSTS = (14, 15)
+HONEST = AdversarySettings(unaffected_by=ADVERSARY_SERVER)
+ADVERSARY = replace(HONEST, hosts=ADVERSARY_HOSTS, flood_share=0.5)
+"""The hosts of the eighth server stamp everything as most urgent and flood the decode servers at half their link rate.
+Only requests that this server takes no part in count."""
 STALE_NS = 20_000_000
 """About two steps of a batch: what a control message between serving engines may take under load."""
 
@@ -29,75 +35,96 @@ class Variant:
 
     Attributes:
         name: as on the command line.
-        policy: as in :func:`~mfs_eval.setup.policies.policy_for`, or the ceiling.
-        why: what its difference to the full scheduler tells, in one line.
-        changes: fields of :class:`~mfs_eval.packet_level.testbed.RunSettings` and their values.
-        against: the variant that its difference is to; itself for those that others are measured by.
+        policy: a name for :func:`~mfs_eval.setup.policies.policy_for`, or the ceiling.
+        why: what its difference from the full scheduler shows, in one line.
+        settings: the settings of its runs.
+        against: the variant that it is compared with; a variant that others are compared with names itself.
     """
 
     name: str
     policy: str
     why: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    settings: RunSettings = field(default_factory=RunSettings)
     against: str = FULL
 
-    @property
-    def settings(self) -> RunSettings:
-        """The settings of its runs."""
-        return replace(RunSettings(), **self.changes)
+
+def _control(**settings: Any) -> RunSettings:
+    return RunSettings(control=ControlSettings(**settings))
 
 
 _BASES = (
-    Variant("static", "static", "one class a stage: what an operator sets up in an afternoon"),
-    Variant(STATIC_REUSE, STATIC_REUSE, "the same with reuse above collectives"),
+    Variant("static", "static", "one class per stage: what an operator sets up in an afternoon"),
+    Variant(STATIC_REUSE, STATIC_REUSE, "static, with reuse above collectives"),
     Variant(FLOOR, "fifo", "fair sharing: the floor of the gap"),
     Variant("sjf", "sjf", "shortest remaining first"),
     Variant("edf", "edf", "earliest deadline first"),
-    Variant("karuna", KARUNA, "deadline flows get the least they need, the others go by size"),
+    Variant("karuna", KARUNA, "flows with deadlines get the least rate that meets them, the others go by size"),
 )
 
 VARIANTS = {
     variant.name: variant
     for variant in (
         Variant(FULL, "mfs", "hosts and switch, thresholds and biases tuned, nothing pruned"),
-        Variant("hosts-only", "mfs", "what the switch earns", {"order": "hosts"}),
-        Variant("switch-only", "mfs", "what order at the senders earns", {"order": "switch"}),
-        Variant("stale-progress", "mfs", "what fresh progress earns", {"progress_delay_ns": STALE_NS}),
-        Variant("without-bias", "mfs", "what the measured load of ports earns", {"tune_bias": False}),
-        Variant("fixed-thresholds", "mfs", "what tuning thresholds earns", {"tune_thresholds": False}),
-        Variant("without-red", WITHOUT_RED, "what the order between batches earns; thresholds fixed"),
+        Variant("hosts-only", "mfs", "what the switch earns", _control(order="hosts")),
+        Variant("switch-only", "mfs", "what scheduling at the senders earns", _control(order="switch")),
+        Variant("stale-progress", "mfs", "what fresh progress earns", _control(progress_delay_ns=STALE_NS)),
+        Variant("without-bias", "mfs", "what the measured load of ports earns", _control(tune_bias=False)),
+        Variant("fixed-thresholds", "mfs", "what tuning thresholds earns", _control(tune_thresholds=False)),
+        Variant(
+            "without-red",
+            WITHOUT_RED,
+            "what the order between batches (robust effective deadline) earns; thresholds fixed",
+        ),
         *(
-            Variant(f"levels-{levels}", name, f"what {levels} queues are worth of eight; thresholds fixed")
+            Variant(f"levels-{levels}", name, f"{levels} queues instead of eight; thresholds fixed")
             for name, levels in FOLDS.items()
         ),
-        Variant("honest-policed", "mfs", "what policing costs where nobody cheats", {"police": True}),
         Variant(
-            HONEST, "mfs", "nobody cheats; only requests that the eighth server has no part in", BYSTANDERS, HONEST
+            "honest-policed",
+            "mfs",
+            "what policing costs without an adversary",
+            RunSettings(adversary=AdversarySettings(police=True)),
+        ),
+        Variant(
+            UNAFFECTED,
+            "mfs",
+            "no adversary; only requests that the eighth server takes no part in",
+            RunSettings(adversary=HONEST),
+            UNAFFECTED,
         ),
         *(
-            Variant(name, "mfs", why, {**CHEAT, **changes}, HONEST)
-            for name, why, changes in (
-                ("without-policing", "what a cheating server costs the others", {}),
-                ("policing", "what of that is left with policing", {"police": True}),
-                ("untrusted", "and with its stamps not honoured", {"untrusted_hosts": CHEATING_HOSTS}),
+            Variant(name, "mfs", why, RunSettings(adversary=adversary), UNAFFECTED)
+            for name, why, adversary in (
+                ("without-policing", "what an adversarial server costs the others", ADVERSARY),
+                ("policing", "how much of that remains with policing", replace(ADVERSARY, police=True)),
+                (
+                    "untrusted",
+                    "how much of that remains if the switch ignores its stamps",
+                    replace(ADVERSARY, untrusted_hosts=ADVERSARY_HOSTS),
+                ),
             )
         ),
         *_BASES,
         *(
-            Variant(f"{base.name}-pruning", base.policy, f"{base.name}, hopeless requests given up", {"prune": True})
+            Variant(
+                f"{base.name}-pruning",
+                base.policy,
+                f"{base.name}; requests that cannot be in time are given up",
+                RunSettings(pruning=PruningSettings(drop_budget=DROP_BUDGET)),
+            )
             for base in (Variant(FULL, "mfs", ""), *_BASES)
         ),
-        Variant("llf", LLF, "EDF by the deadlines of a clairvoyant, who knows what must follow each flow"),
-        Variant(CEILING, CEILING, "each flow alone on its path: what no order can pass"),
+        Variant("llf", LLF, "clairvoyant EDF: knows what must follow each flow"),
+        Variant(CEILING, CEILING, "each flow alone on its path: an upper bound for every schedule"),
     )
 }
 
 
 def variant_named(name: str) -> Variant:
-    """The variant ``name``.
+    """Return the variant ``name``.
 
     Raises:
-        EvaluationError: there is none of that name; the message lists them.
+        EvaluationError: there is no such variant; the message lists all of them.
     """
     if name not in VARIANTS:
         raise EvaluationError(f"there is no variant {name!r}; there are {', '.join(VARIANTS)}")

@@ -1,27 +1,24 @@
-"""What every policy has to do: requests, where they go, and by when they should be done."""
+"""The work of a run: requests, their placement and their objectives, the same for every policy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mfs_ctrl.policy import policy
 from mfs_eval.errors import EvaluationError
-from mfs_eval.packet_level.testbed import RunSettings, rack
-from mfs_eval.serving.objectives import SLO_FACTOR, low_load_records, objectives
-from mfs_eval.serving.placement import Placement, place
+from mfs_eval.serving.placement import Placement
 from mfs_eval.serving.trace import Request
 from mfs_eval.setup.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What every policy has to do, the same for all of them.
+    """The work of a run, the same for every policy.
 
     Attributes:
         requests: in the order of the trace.
-        placements: for each request's index its unit and what it reuses there.
-        slo_ns: for each request's index its objective, nanoseconds from its arrival.
+        placements: by request index, the prefill unit and what the request reuses there.
+        slo_ns: by request index, the objective (SLO, service-level objective) in nanoseconds from arrival.
     """
 
     requests: tuple[Request, ...]
@@ -29,24 +26,8 @@ class Workload:
     slo_ns: dict[int, int]
 
 
-def workload(scenario: Scenario, trace: Sequence[Request], count: int, slo_factor: float = SLO_FACTOR) -> Workload:
-    """The first ``count`` requests of ``trace`` after those that warm the caches, prompts not too long.
-
-    The low-load TTFT that objectives are made of is measured: each request alone on the scenario's rack.
-
-    Raises:
-        EvaluationError: the trace has too few.
-    """
-    requests = select(scenario, trace, count)
-    before = trace[: scenario.warm_requests]
-    placements = place(requests, len(scenario.cluster.units), before, scenario.cache_blocks, scenario.hot_prefixes)
-    with rack(scenario, policy.fifo(), RunSettings(tune_thresholds=False, tune_bias=False)) as idle:
-        records = low_load_records(scenario.serving, requests, placements, idle.serving_network)
-    return Workload(tuple(requests), placements, objectives(records, slo_factor))
-
-
 def select(scenario: Scenario, trace: Sequence[Request], count: int) -> list[Request]:
-    """The requests of ``trace`` that are served.
+    """Return the first ``count`` requests of ``trace`` that follow the warm-up requests and are not too long.
 
     Raises:
         EvaluationError: the trace has too few.
@@ -56,6 +37,6 @@ def select(scenario: Scenario, trace: Sequence[Request], count: int) -> list[Req
     if len(requests) < count:
         raise EvaluationError(
             f"the trace has {len(requests)} requests of at most {scenario.longest_prompt} tokens after its first "
-            f"{scenario.warm_requests}, {count} are wanted; give a longer trace or fewer --requests"
+            f"{scenario.warm_requests}, but the run needs {count}; use a longer trace or fewer --requests"
         )
     return requests

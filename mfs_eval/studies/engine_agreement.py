@@ -1,12 +1,11 @@
-"""Both engines on the same requests: ``python -m mfs_eval.studies.engine_agreement`` prints what each says, as a table.
+"""``mfs study engine-agreement``: the packet-level and the flow-level engine on the same requests.
 
-Packet-level runs are taken from the rows of an ablation; those that are not there are played. Both have the same
-arrivals, placements and rules, and objectives from low-load TTFTs of their own.
+Packet-level runs come from the rows of an ablation; runs that are missing there are played. Both engines have the same
+arrivals, placements and rules. Each measures the low-load TTFTs of its objectives itself.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -15,20 +14,22 @@ from statistics import fmean
 
 import click
 
-from mfs_ctrl.cli import reporting_errors
+from mfs_eval import defaults, options
 from mfs_eval.flow_level.deep_queues import BufferedRacks, DeepQueues
 from mfs_eval.flow_level.experiment import flow_workload, play
 from mfs_eval.flow_level.fabric import Fabric, racks_of
 from mfs_eval.flow_level.network import FlowNetwork
 from mfs_eval.flow_level.variants import VARIANTS as FLOW_VARIANTS
 from mfs_eval.packet_level.experiment import WARM_UP_SHARE, run
-from mfs_eval.results.ablation_rows import RowFile
+from mfs_eval.packet_level.low_load import workload
+from mfs_eval.results.markdown import table
+from mfs_eval.results.rows import read_rows
 from mfs_eval.results.schema import Served
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
-from mfs_eval.setup.scenario import SCENARIOS, Scenario, scenario_named
+from mfs_eval.setup.scenario import Scenario, scenario_named
 from mfs_eval.setup.variants import variant_named
-from mfs_eval.setup.workload import select, workload
-from mfs_eval.studies.ablation import REQUESTS, SCALE
+from mfs_eval.setup.workload import select
+from mfs_eval.studies.ablation_rows import Row
 
 COMPARED = (
     "fifo",
@@ -43,13 +44,17 @@ COMPARED = (
     "switch-only",
     "ceiling",
 )
+HEADINGS = (
+    "scenario", "requests/s", "variant", "in SLO, packets", "flows", "TTFT, packets", "flows", "collective, packets",
+    "flows",
+)  # fmt: skip
 LOW_RATE = 2.0
-"""Requests per second at which requests hardly ever meet."""
+"""Requests per second at which requests hardly ever overlap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Means over seeds of both engines: attainment, mean TTFT (seconds), mean collective (seconds)."""
+    """Means over seeds by engine: attainment, mean TTFT (seconds), mean collective completion (seconds)."""
 
     scenario: str
     rate: float
@@ -58,7 +63,7 @@ class Line:
     flows: tuple[float, float, float]
 
     def cells(self) -> list[str]:
-        """The line of the table."""
+        """Return the cells of the line."""
         (share, ttft, collective), (flow_share, flow_ttft, flow_collective) = self.packets, self.flows
         return [
             f"`{self.scenario}`",
@@ -81,19 +86,29 @@ def compare(
     count: int,
     deep: bool = True,
 ) -> Iterable[Line]:
-    """A line for each of the ``wanted`` rates and variants, as they are found.
+    """Yield a line for each of the ``wanted`` rates and variants as soon as it is complete.
 
-    ``deep``: switches hold whole flows, as scaled ones do.
+    Args:
+        scenario: what is served.
+        wanted: request rates and variants.
+        seeds: of the arrivals.
+        rows: ``ablation.csv``, which need not exist.
+        count: requests per run.
+        deep: whether switches hold whole flows, as those of scaled packets do.
+
+    Raises:
+        EvaluationError: ``rows`` holds something else, or the trace has too few requests.
     """
-    known = (
-        RowFile(rows, REQUESTS, SCALE).rows if count == REQUESTS and scenario.scale == SCALE and rows.exists() else {}
-    )
+    known = {
+        row.key: row
+        for row in (read_rows(rows, Row) if rows.exists() else ())
+        if (row.requests_per_run, row.scale) == (count, scenario.scale)
+    }
     trace = load_trace(SAMPLE_PATH)
     requests = select(scenario, trace, count)
     racks = racks_of(scenario)
     fabric: Fabric = BufferedRacks(racks) if deep else racks
     kind = DeepQueues if deep else FlowNetwork
-    # Objectives by packets take as long as a run; without any run to make they are not needed.
     work = workload(scenario, trace, count)
     flow_work = flow_workload(scenario, fabric, requests, work.placements, kind=kind)
     for rate, name in wanted:
@@ -118,43 +133,43 @@ def _means(runs: Sequence[Served]) -> tuple[float, float, float]:
     )
 
 
-@click.command()
-@click.option("--scenario", "names", multiple=True, default=("testbed",), type=click.Choice(tuple(SCENARIOS)))
-@click.option("--variant", "variants", multiple=True, default=COMPARED, type=click.Choice(COMPARED))
-@click.option("--rate", "rates", multiple=True, type=float, help="Requests per second; by default low, and two loads.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--first-seed", type=click.IntRange(min=0), default=11, show_default=True)
-@click.option("--requests", type=click.IntRange(min=1), default=REQUESTS, show_default=True)
-@click.option("--scale", type=click.IntRange(min=1), default=SCALE, show_default=True)
-@click.option("--deep/--shallow", default=True, help="Whether fluids wait in switches too, as scaled packets do.")
+@click.command(short_help="Packet-level and flow-level results, side by side.")
+@options.SCENARIOS
 @click.option(
-    "--rows", type=click.Path(path_type=Path, dir_okay=False), default=Path("docs/studies/ablation/ablation.csv")
+    "--variant",
+    "variants",
+    multiple=True,
+    default=COMPARED,
+    type=click.Choice(COMPARED),
+    help="Variant to run; may be repeated. By default all.",
 )
-def agreement(
-    names: tuple[str, ...],
+@options.request_rates("By default a low one and two of the scenario's.")
+@options.seeds("11-13")
+@options.requests(defaults.ABLATION_REQUESTS)
+@options.scale(defaults.ABLATION_SCALE)
+@click.option("--deep/--shallow", default=True, help="Whether flows also queue in switches, as scaled packets do.")
+@click.option(
+    "--rows",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("docs/studies/ablation/ablation.csv"),
+    show_default=True,
+    help="Rows of an ablation to take packet-level runs from.",
+)
+def engine_agreement(
+    scenarios: tuple[str, ...],
     variants: tuple[str, ...],
-    rates: tuple[float, ...],
-    seeds: int,
-    first_seed: int,
+    request_rates: tuple[float, ...],
+    seeds: tuple[int, ...],
     requests: int,
     scale: int,
     deep: bool,
     rows: Path,
 ) -> None:
-    """Print attainment (per cent), mean TTFT and mean collective (ms) of both engines."""
-    click.echo(
-        "| scenario | requests/s | variant | in SLO, packets | flows "
-        "| TTFT, packets | flows | collective, packets | flows |"
-    )
-    click.echo("|---|---|---|---|---|---|---|---|---|")
-    for name in names:
+    """Print attainment (per cent), mean TTFT and mean collective completion (ms) of both engines, in Markdown."""
+    click.echo(table(HEADINGS, ()), nl=False)
+    for name in scenarios or ("testbed",):
         scenario = replace(scenario_named(name), scale=scale)
-        chosen = rates or (LOW_RATE, scenario.request_rates[0], scenario.request_rates[-1])
+        chosen = request_rates or (LOW_RATE, scenario.request_rates[0], scenario.request_rates[-1])
         wanted = list(product(chosen, variants))
-        for line in compare(scenario, wanted, range(first_seed, first_seed + seeds), rows, requests, deep):
+        for line in compare(scenario, wanted, seeds, rows, requests, deep):
             click.echo("| " + " | ".join(line.cells()) + " |")
-            sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    reporting_errors(agreement)

@@ -1,22 +1,24 @@
-"""What one router over all units is worth: ``python -m mfs_eval.studies.pooling`` divides them, and prints.
+"""``mfs study pooling``: what one router over all units is worth.
 
-The same units, requests and arrivals on the network without contention: under one router, and divided into groups with
-a router each, to which requests are dealt at random or in turn. What differs is waiting for GPUs alone.
+The same units, requests and arrivals on a network without contention, under one router, and divided into groups that
+each have a router, to which requests are dealt at random or in turn. Only waiting for GPUs differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import click
 import numpy as np
 
-from mfs_ctrl.cli import reporting_errors
+from mfs_eval import options
+from mfs_eval.defaults import SWEEP_SERVERS
 from mfs_eval.errors import ServingError
-from mfs_eval.flow_level.cases import SERVERS, WARM_SHARE, Case, case_named, case_requests
+from mfs_eval.flow_level.cases import WARM_SHARE, Case, case_named, case_requests
 from mfs_eval.flow_level.data_centre import GPUS_PER_SERVER
-from mfs_eval.flow_level.experiment import alone_on, play
+from mfs_eval.flow_level.experiment import play, uncontended_on
 from mfs_eval.flow_level.variants import variant_named
 from mfs_eval.serving.objectives import low_load_records, objectives
 from mfs_eval.serving.placement import Placement
@@ -32,10 +34,12 @@ DEALINGS = ("random", "in turn")
 def routed_in_groups(
     requests: Sequence[Request], units: int, before: Sequence[Request], groups: int, dealing: str, seed: int
 ) -> dict[int, Placement]:
-    """Placements by ``groups`` routers, each over its part of the ``units``; each part served ``before``.
+    """Return the placements by ``groups`` routers, each over its share of the ``units``.
+
+    The caches of every group hold the requests ``before``.
 
     Raises:
-        ServingError: groups do not divide the units.
+        ServingError: the units cannot be divided into so many groups.
     """
     if groups < 1 or units % groups:
         raise ServingError(f"{units} units cannot be divided into {groups} groups")
@@ -50,12 +54,12 @@ def routed_in_groups(
 
 
 def ceiling(case: Case, servers: int, rate_per_gpu: float, seed: int, groups: int, dealing: str) -> float:
-    """Attainment of ``case`` without contention, 0 to 1; objectives are low-load TTFTs without contention too."""
+    """Return the attainment of ``case`` without contention, 0 to 1; so are the low-load TTFTs of its objectives."""
     count = REQUESTS_PER_SERVER * servers
     before, requests = case_requests(case, count, seed)
     scenario, fabric = case.scenario(servers), case.fabric(servers)
     placements = routed_in_groups(requests, len(scenario.cluster.units), before, groups, dealing, seed)
-    slo_ns = objectives(low_load_records(scenario.serving, requests, placements, alone_on(fabric)))
+    slo_ns = objectives(low_load_records(scenario.serving, requests, placements, uncontended_on(fabric)))
     work = Workload(tuple(requests), placements, slo_ns)
     rate = rate_per_gpu * servers * GPUS_PER_SERVER
     played = play(scenario, fabric, work, variant_named(CEILING), rate, seed, round(WARM_SHARE * count))
@@ -63,7 +67,7 @@ def ceiling(case: Case, servers: int, rate_per_gpu: float, seed: int, groups: in
 
 
 def _shifted(placements: Mapping[int, Placement], first: int) -> dict[int, Placement]:
-    """``placements`` at units from ``first`` on."""
+    """Return ``placements`` with their units numbered from ``first``."""
     shifted = {}
     for index, one in placements.items():
         holder = one.reuse.holder
@@ -72,20 +76,19 @@ def _shifted(placements: Mapping[int, Placement], first: int) -> dict[int, Place
     return shifted
 
 
-@click.command()
-@click.option("--case", "name", default="dbrx-conversation", show_default=True)
-@click.option("--rate-per-gpu", type=click.FloatRange(min=1e-6), default=0.65, show_default=True)
-@click.option("--servers", type=click.IntRange(min=8), default=SERVERS, show_default=True)
-@click.option("--groups", type=click.IntRange(min=2), default=8, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
-def pooling(name: str, rate_per_gpu: float, servers: int, groups: int, seed: int) -> None:
-    """Print attainment without contention under one router and under several."""
+@click.command(short_help="What one router over all prefill units is worth.")
+@click.option("--case", "name", default="dbrx-conversation", show_default=True, help="Model and prompts.")
+@options.request_rates_per_gpu((0.65,))
+@click.option(
+    "--servers", type=click.IntRange(min=8), default=SWEEP_SERVERS, show_default=True, help="Servers of 8 GPUs."
+)
+@click.option("--groups", type=click.IntRange(min=2), default=8, show_default=True, help="Groups of units.")
+@options.seeds("1")
+def pooling(name: str, rates_per_gpu: tuple[float, ...], servers: int, groups: int, seeds: tuple[int, ...]) -> None:
+    """Print attainment without contention under one router and under several: the mean over seeds."""
     case = case_named(name)
-    for count, dealing in ((1, "in turn"), *((groups, dealing) for dealing in DEALINGS)):
-        share = ceiling(case, servers, rate_per_gpu, seed, count, dealing)
-        what = "one router" if count == 1 else f"{count} routers, requests dealt {dealing}"
-        click.echo(f"{what}: {100 * share:.0f} % in time")
-
-
-if __name__ == "__main__":
-    reporting_errors(pooling)
+    for rate in rates_per_gpu:
+        for count, dealing in ((1, "in turn"), *((groups, dealing) for dealing in DEALINGS)):
+            share = fmean(ceiling(case, servers, rate, seed, count, dealing) for seed in seeds)
+            what = "one router" if count == 1 else f"{count} routers, requests dealt {dealing}"
+            click.echo(f"{rate:g} requests/s per GPU, {what}: {100 * share:.0f} % in time")

@@ -1,63 +1,70 @@
-"""What pruning is worth: objectives attained with and without it, by policy and drop budget, seeds pooled."""
+"""``mfs study pruning``: attainment with and without pruning, by policy and drop budget, seeds pooled."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
 import click
 
-from mfs_ctrl.cli import reporting_errors
+from mfs_eval import options
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.testbed import RunSettings
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.serving.costs import LLAMA3_8B
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
+from mfs_eval.setup.run_settings import PruningSettings, RunSettings
 from mfs_eval.setup.scenario import SCENARIOS, scenario_named
-from mfs_eval.setup.workload import workload
 
 OVERLOAD = slice(1, 3)
-"""Of a scenario's rates: where fair sharing attains about 40 % and 20 %."""
+"""The request rates of a scenario at which fair sharing attains about 40 % and 20 %."""
 
 
 def variants(budgets: tuple[float, ...], hopeless: bool) -> Iterator[tuple[str, RunSettings]]:
-    """Settings by name: without pruning, and with each budget; a budget of 0 only gives up late flows.
+    """Yield settings by name: without pruning, and with each budget. A budget of 0 only gives up late flows.
 
-    With ``hopeless`` in all of them hopeless requests are last in the compute queue, as "+q" says.
+    With ``hopeless``, marked by "+q", hopeless requests come last in the compute queue.
     """
     mark = "+q" if hopeless else ""
-    yield "off" + mark, RunSettings(drop_hopeless=hopeless)
+    yield "off" + mark, RunSettings(pruning=PruningSettings(defer_infeasible=hopeless))
     for budget in budgets:
-        yield f"{budget:g}{mark}", RunSettings(prune=True, drop_budget=budget, drop_hopeless=hopeless)
+        yield f"{budget:g}{mark}", RunSettings(pruning=PruningSettings(budget, hopeless))
 
 
-@click.command()
-@click.option("--scenario", "names", multiple=True, default=tuple(SCENARIOS), type=click.Choice(tuple(SCENARIOS)))
-@click.option("--policy", "policies", multiple=True, default=("mfs", "static", "fifo"), show_default=True)
-@click.option("--budget", "budgets", multiple=True, type=float, default=(0.05, 0.1, 0.3), show_default=True)
-@click.option("--requests", type=click.IntRange(min=1), default=100, show_default=True)
-@click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2), show_default=True)
-@click.option("--hopeless/--no-hopeless", help="Hopeless requests are computed last.")
-@click.option("--dense", is_flag=True, help="Serve Llama3-8B: no collectives, so that KV is all that is sent.")
-@click.option("--rate", "rates", multiple=True, type=float, help="Requests per second, instead of the scenario's.")
+@click.command(short_help="What giving up hopeless requests is worth.")
+@options.SCENARIOS
+@options.policies(("mfs", "static", "fifo"))
+@click.option(
+    "--budget",
+    "budgets",
+    multiple=True,
+    type=click.FloatRange(0, 1),
+    default=(0.05, 0.1, 0.3),
+    show_default=True,
+    help="Share of the requests that may be given up; may be repeated.",
+)
+@options.requests(100)
+@options.seeds("1-2")
+@click.option("--hopeless/--no-hopeless", help="Whether hopeless requests are computed last.")
+@click.option("--dense", is_flag=True, help="Serve Llama3-8B, which has no collectives: all traffic is KV.")
+@options.request_rates("Instead of the scenario's rates.")
 def pruning(
-    names: tuple[str, ...],
+    scenarios: tuple[str, ...],
     policies: tuple[str, ...],
     budgets: tuple[float, ...],
     requests: int,
     seeds: tuple[int, ...],
     hopeless: bool,
     dense: bool,
-    rates: tuple[float, ...],
+    request_rates: tuple[float, ...],
 ) -> None:
-    """Print the share of objectives attained, and how many requests were given up, one line a setting."""
+    """Print the share of objectives attained and the number of requests given up, one line per setting."""
     click.echo("scenario  rate  policy  budget  attained  by seed  given up  late when computed")
-    for name in names:
+    for name in scenarios or SCENARIOS:
         scenario = scenario_named(name)
         if dense:
             scenario = replace(scenario, model=LLAMA3_8B)
         work = workload(scenario, load_trace(SAMPLE_PATH), requests)
-        for rate in rates or scenario.request_rates[OVERLOAD]:
+        for rate in request_rates or scenario.request_rates[OVERLOAD]:
             for policy in policies:
                 for budget, settings in variants(budgets, hopeless):
                     runs = [run(scenario, work, policy, rate, seed, settings) for seed in seeds]
@@ -67,8 +74,3 @@ def pruning(
                     shares = " ".join(f"{share:.3f}" for share in attained)
                     mean = sum(attained) / len(attained)
                     click.echo(f"{name:8}  {rate:4g}  {policy:6}  {budget:6}  {mean:.3f}  {shares}  {given_up}  {late}")
-                    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    reporting_errors(pruning)

@@ -1,6 +1,4 @@
-"""``python -m mfs_eval.studies.rotation``: what promoting packets that are already enqueued would gain
-(docs/reference/tofino.md).
-"""
+"""``mfs study rotation``: what promoting packets that are already enqueued would gain (docs/reference/tofino.md)."""
 
 from __future__ import annotations
 
@@ -11,47 +9,51 @@ from pathlib import Path
 
 import click
 
-from mfs_ctrl.cli import reporting_errors
-from mfs_eval.errors import EvaluationError
+from mfs_eval import options
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.testbed import RunSettings
+from mfs_eval.packet_level.low_load import workload
+from mfs_eval.results.markdown import table
+from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.schema import Run
 from mfs_eval.results.statistics import Estimate, mean_interval, paired_difference
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
-from mfs_eval.setup.workload import Workload, workload
+from mfs_eval.setup.run_settings import ControlSettings, PortSettings, RunSettings
+from mfs_eval.setup.workload import Workload
 from mfs_eval.studies.stranding import BASE, RATE, SCENARIO, measured
 
 NS_PER_MS = 1_000_000
 PERIODS_MS = (1, 4, 16, 64)
-"""From a few frames' time of this scale to the time in which a request's slack runs out."""
+"""From the time of a few scaled frames to the time in which the slack of a request runs out."""
 ORDERS = {"hosts and switch": ("both", PERIODS_MS), "switch only": ("switch", PERIODS_MS[:1])}
-"""By words: who orders (:class:`~mfs_eval.packet_level.testbed.RunSettings`), and the periods that are tried."""
+"""By description: who schedules (:class:`~mfs_eval.setup.run_settings.ControlSettings`), and the periods to try."""
 MEASURES = ("stranded, KB", "delay, ms", "reordered per million", "TTFT mean, ms", "TTFT p99, ms", "attainment, %")
-"""Headings of :mod:`mfs_eval.studies.stranding`: those in which the variants differ."""
+"""Headings of :mod:`mfs_eval.studies.stranding` in which the variants differ."""
 COMPARED = ("delay, ms", "TTFT mean, ms", "attainment, %")
-"""Of these the difference to no rotation is shown too."""
+"""Headings whose difference to no rotation is also shown."""
 
 Runs = Mapping[str, Mapping[int, Run]]
 """By variant and seed."""
 
 
 def variants() -> dict[str, RunSettings]:
-    """By name: without rotation and with it, where hosts order too and where they do not."""
+    """Return the settings by name: with and without rotation, and with and without scheduling in the hosts."""
     named = {}
     for words, (order, periods_ms) in ORDERS.items():
-        named[still(words)] = replace(BASE, order=order)
+        control = ControlSettings(order=order)
+        named[still(words)] = replace(BASE, control=control)
         for period_ms in periods_ms:
-            named[f"{words}, every {period_ms} ms"] = replace(BASE, order=order, rotate_ns=period_ms * NS_PER_MS)
+            ports = PortSettings(rotation_period_ns=period_ms * NS_PER_MS)
+            named[f"{words}, every {period_ms} ms"] = replace(BASE, control=control, ports=ports)
     return named
 
 
 def still(words: str) -> str:
-    """The variant without rotation of those that are called ``words``, a key of :data:`ORDERS`."""
+    """Return the variant without rotation for ``words``, a key of :data:`ORDERS`."""
     return f"{words}, no rotation"
 
 
 def measure(work: Workload, seeds: Sequence[int]) -> Runs:
-    """All variants, each with the same arrivals."""
+    """Run all variants with the same arrivals."""
     runs = {}
     for name, settings in variants().items():
         runs[name] = {seed: run(SCENARIO, work, "mfs", RATE, seed, settings) for seed in seeds}
@@ -60,9 +62,9 @@ def measure(work: Workload, seeds: Sequence[int]) -> Runs:
 
 
 def markdown(runs: Runs) -> str:
-    """The table for people: means over the seeds, and differences to no rotation seed by seed, with 95 % intervals."""
+    """Return the table in Markdown: means over seeds and paired differences to no rotation, with 95 % intervals."""
     headings = ("variant", *MEASURES, *(f"{heading}: to no rotation" for heading in COMPARED))
-    lines = [_line(headings), "|---" * len(headings) + "|"]
+    lines = []
     for name, of_seeds in runs.items():
         base = runs[still(name.partition(",")[0])]
         cells = [_words(mean_interval([measured(one, heading) for one in of_seeds.values()])) for heading in MEASURES]
@@ -70,12 +72,8 @@ def markdown(runs: Runs) -> str:
             here, there = ({seed: measured(one, heading) for seed, one in which.items()} for which in (of_seeds, base))
             difference = paired_difference(here, there)
             cells.append("" if difference is None or of_seeds is base else _words(difference, sign="+"))
-        lines.append(_line((name, *cells)))
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+        lines.append((name, *cells))
+    return table(headings, lines)
 
 
 def _words(estimate: Estimate, sign: str = "") -> str:
@@ -83,20 +81,15 @@ def _words(estimate: Estimate, sign: str = "") -> str:
     return f"{estimate.mean:{sign},.1f}{half}"
 
 
-@click.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for rotation.md.")
-@click.option("--requests", type=click.IntRange(min=5), default=60, show_default=True, help="Requests of a run.")
-@click.option("--seeds", type=click.IntRange(min=1), default=12, show_default=True, help="Runs of a variant.")
-def rotation(out: Path, requests: int, seeds: int) -> None:
+@click.command(short_help="What rotating queues would gain.")
+@options.out_folder(None, "rotation.md")
+@options.requests(60, minimum=5)
+@options.seeds("1-12")
+def rotation(out: Path, requests: int, seeds: tuple[int, ...]) -> None:
     """Measure what rotating queues would gain, and write rotation.md."""
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        table = markdown(measure(workload(SCENARIO, load_trace(SAMPLE_PATH), requests), range(1, seeds + 1)))
-        (out / "rotation.md").write_text(table, "utf-8")
-    except OSError as error:
-        raise EvaluationError(f"cannot write {out}: {error.strerror}; choose another folder with --out") from None
-    click.echo(table, nl=False)
-
-
-if __name__ == "__main__":
-    reporting_errors(rotation)
+    rows = markdown(measure(workload(SCENARIO, load_trace(SAMPLE_PATH), requests), seeds))
+    with writing(out):
+        write_atomically(out / "rotation.md", rows)
+    click.echo(rows, nl=False)

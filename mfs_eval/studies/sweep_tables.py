@@ -1,6 +1,4 @@
-"""The tables of docs/studies/paper.md, from the rows of a sweep: ``python -m mfs_eval.studies.sweep_tables
-FOLDER...``.
-"""
+"""``mfs study sweep-tables``: tables of sweeps in Markdown."""
 
 from __future__ import annotations
 
@@ -11,27 +9,22 @@ from statistics import fmean
 
 import click
 
-from mfs_ctrl.cli import reporting_errors
 from mfs_eval.flow_level.sweep_report import Group, curves, groups, rate_at, rows_in
 from mfs_eval.flow_level.sweep_rows import Row
 from mfs_eval.flow_level.tenants import ALIKE, jain
 from mfs_eval.flow_level.variants import VARIANTS
+from mfs_eval.results.markdown import table
 from mfs_eval.results.statistics import Estimate, mean_interval, paired_difference
 from mfs_eval.setup.variants import FLOOR, FULL
 
 KARUNA = "karuna-paced"
 EQUAL_SHARES = (0.9, 0.7, 0.5)
 Place = tuple[Group, float]
-"""A group and a rate: what variants are compared at."""
-
-
-def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *lines)) + "\n"
+"""A group and a rate, at which variants are compared."""
 
 
 def places(rows: Iterable[Row]) -> dict[Place, dict[str, list[Row]]]:
-    """The rows by group and rate, then by variant, both in order."""
+    """Return the rows by group and rate, then by variant, all in order."""
     found: dict[Place, dict[str, list[Row]]] = {}
     for group, own in sorted(groups(rows).items()):
         for row in sorted(own, key=lambda one: (one.rate_per_gpu, list(VARIANTS).index(one.variant), one.seed)):
@@ -40,7 +33,7 @@ def places(rows: Iterable[Row]) -> dict[Place, dict[str, list[Row]]]:
 
 
 def attainment(rows: Iterable[Row]) -> str:
-    """Attainment in per cent by case and rate, a column for each variant, and what ``mfs`` is to two others."""
+    """Return attainment in per cent by case and rate, a column per variant, and the ratio of ``mfs`` to two others."""
     found = places(rows)
     names = [name for name in VARIANTS if any(name in by_variant for by_variant in found.values())]
     lines = []
@@ -56,11 +49,11 @@ def attainment(rows: Iterable[Row]) -> str:
                 ),
             ]
         )
-    return markdown([*_WHERE, *(f"`{name}`" for name in names), "mfs / fifo", "mfs / karuna"], lines)
+    return table([*_WHERE, *(f"`{name}`" for name in names), "mfs / fifo", "mfs / karuna"], lines)
 
 
 def differences(rows: Iterable[Row], against: str = FULL) -> str:
-    """Attainment of each variant less that of ``against``, in points, seed by seed, with its 95 % interval."""
+    """Return the attainment of each variant minus that of ``against``, paired by seed, with its 95 % interval."""
     found = {place: own for place, own in places(rows).items() if against in own}
     names = [name for name in VARIANTS if name != against and any(name in own for own in found.values())]
     lines = []
@@ -72,11 +65,11 @@ def differences(rows: Iterable[Row], against: str = FULL) -> str:
         lines.append(cells)
     own = ["`" + against + "` itself, %", *(_per_cent(by_variant[against]) for by_variant in found.values())]
     heads = [" ".join(part for part in _where(*place) if part) for place in found]
-    return markdown([f"variant - `{against}`, points", *heads], [own, *lines])
+    return table([f"variant - `{against}`, points", *heads], [own, *lines])
 
 
 def equal_attainment(rows: Iterable[Row], base: str = KARUNA, share_of: Sequence[float] = EQUAL_SHARES) -> str:
-    """The rate at which ``mfs`` attains a share, over that at which ``base`` does; empty where a curve crosses none."""
+    """Return the ratio of the rates at which ``mfs`` and ``base`` attain a share; empty if a curve misses it."""
     lines = []
     for group, own in sorted(groups(rows).items()):
         found = curves(own)
@@ -88,11 +81,11 @@ def equal_attainment(rows: Iterable[Row], base: str = KARUNA, share_of: Sequence
             crossed = all(_crosses(found[name], share) for name in (FULL, base))
             cells.append(f"{rates[0] / rates[1]:.2f}" if crossed and rates[0] and rates[1] else "")
         lines.append([*_where(group, None), *cells])
-    return markdown([*_WHERE, *(f"at {share:.0%}" for share in share_of)], lines)
+    return table([*_WHERE, *(f"at {share:.0%}" for share in share_of)], lines)
 
 
 def metrics(rows: Iterable[Row]) -> str:
-    """What else was measured: means over seeds."""
+    """Return the other measurements: means over seeds."""
     columns: Mapping[str, Callable[[Row], float]] = {
         "TTFT mean, ms": lambda row: 1000 * row.ttft_mean_s,
         "TTFT p99, ms": lambda row: 1000 * row.ttft_p99_s,
@@ -108,11 +101,11 @@ def metrics(rows: Iterable[Row]) -> str:
         for (group, rate), by_variant in places(rows).items()
         for name, own in by_variant.items()
     ]
-    return markdown([*_WHERE, "variant", *columns], lines)
+    return table([*_WHERE, "variant", *columns], lines)
 
 
 def tenants(rows: Iterable[Row]) -> str:
-    """What became of two tenants who differ, beside what they get when they do not."""
+    """Return how each of two tenants fared."""
     lines = [
         [
             *_where(group, rate),
@@ -126,11 +119,11 @@ def tenants(rows: Iterable[Row]) -> str:
         for name, own in by_variant.items()
     ]
     heads = ["variant", "all, %", "first, %", "second, %", "first p99, ms", "second p99, ms", "Jain"]
-    return markdown([*_WHERE, *heads], lines)
+    return table([*_WHERE, *heads], lines)
 
 
 def points(estimate: Estimate | None) -> str:
-    """A difference of shares, in points."""
+    """Format a difference of shares, in points."""
     if estimate is None:
         return ""
     half = f" ± {100 * estimate.half:.0f}" if estimate.half != float("inf") else ""
@@ -174,13 +167,22 @@ TABLES: Mapping[str, Callable[[Iterable[Row]], str]] = {
 }
 
 
-@click.command()
+@click.command(short_help="Tables of sweeps, in Markdown.")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--table", "names", multiple=True, type=click.Choice(tuple(TABLES)), default=tuple(TABLES))
-@click.option("--case", "cases", multiple=True, help="These cases alone.")
-@click.option("--tenants", "whose", multiple=True, help="These tenants alone.")
-def tables(folders: tuple[Path, ...], names: tuple[str, ...], cases: tuple[str, ...], whose: tuple[str, ...]) -> None:
-    """Print tables of the sweeps in FOLDERS, in Markdown."""
+@click.option(
+    "--table",
+    "names",
+    multiple=True,
+    type=click.Choice(tuple(TABLES)),
+    default=tuple(TABLES),
+    help="Table to print; may be repeated. By default all.",
+)
+@click.option("--case", "cases", multiple=True, help="Only this case; may be repeated.")
+@click.option("--tenants", "whose", multiple=True, help="Only these tenants; may be repeated.")
+def sweep_tables(
+    folders: tuple[Path, ...], names: tuple[str, ...], cases: tuple[str, ...], whose: tuple[str, ...]
+) -> None:
+    """Print tables of the sweeps in FOLDERS, each with a sweep.csv, in Markdown."""
     rows = [
         row
         for row in chain.from_iterable(map(rows_in, folders))
@@ -188,7 +190,3 @@ def tables(folders: tuple[Path, ...], names: tuple[str, ...], cases: tuple[str, 
     ]
     for name in names:
         click.echo(f"{name}\n\n{TABLES[name](rows)}")
-
-
-if __name__ == "__main__":
-    reporting_errors(tables)

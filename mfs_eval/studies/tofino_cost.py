@@ -1,8 +1,7 @@
-"""``python -m mfs_eval.studies.tofino_cost``: what each feature of the program takes of a Tofino
-(docs/reference/tofino.md).
+"""``mfs study tofino-cost``: the Tofino resources that each feature of the program takes (docs/reference/tofino.md).
 
-The program is compiled as it is and once more without each feature; what the compiler's reports then no longer count
-is what the feature takes. That is not a sum: what shares a stage, a table or a gateway with others costs nothing alone.
+The program is compiled as it is, and again without each feature. The difference between the compiler's reports is the
+cost of the feature. Costs do not add up: what shares a stage, a table or a gateway with others costs nothing alone.
 """
 
 from __future__ import annotations
@@ -21,15 +20,17 @@ from typing import Any
 
 import click
 
-from mfs_ctrl.cli import reporting_errors
+from mfs_eval import options
 from mfs_eval.errors import EvaluationError
+from mfs_eval.results.markdown import table
+from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.studies.tofino_features import FEATURES, Feature, write_without
 from p4src.artifact import TOFINO, TOFINO_2
 from p4src.build import TOFINO_COMPILER, make_tofino
 
 CHIPS = {"tofino": TOFINO, "tofino2": TOFINO_2}
-WHOLE = "all of it"
-NONE = "none of these"
+COMPLETE = "complete program"
+REDUCED = "none of these"
 STAGES = re.compile(r"Number of stages for (ingress|egress) table allocation: (\d+)")
 HEADINGS = (
     "without", "stages in ingress", "in egress", "SRAM", "TCAM", "map RAM", "hash bits", "stateful and meter units",
@@ -39,7 +40,7 @@ HEADINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a compiled program takes: stages by gress, blocks of memory, bits of hashes, units, tables, bits of PHV."""
+    """Resources of a compiled program: stages, blocks of memory, bits of hashes, units, tables, bits of PHV."""
 
     ingress: int
     egress: int
@@ -53,10 +54,10 @@ class Resources:
 
 
 def read_reports(folder: Path) -> Resources:
-    """What the compiler reports in its output ``folder``.
+    """Read the compiler's reports in its output ``folder``.
 
     Raises:
-        EvaluationError: a report is missing, or says nothing of what is asked.
+        EvaluationError: a report is missing, or lacks a figure.
     """
     logs = folder / "pipe" / "logs"
     try:
@@ -84,7 +85,7 @@ def _phv_bits(described: Any) -> int:
 
 
 def compiled_without(features: Iterable[Feature], name: str) -> Resources | None:
-    """What the artifact ``name`` takes without ``features``; None if the compiler finds no place for it.
+    """Compile the artifact ``name`` without ``features``; None if the compiler cannot place it.
 
     Raises:
         EvaluationError: the sources have changed, or the reports are not as expected.
@@ -102,49 +103,43 @@ def compiled_without(features: Iterable[Feature], name: str) -> Resources | None
 
 
 def markdown(rows: Sequence[tuple[str, Resources | None]]) -> str:
-    """The table for people: the first row as it is, the others as differences to it."""
+    """Return the table in Markdown: the first row as it is, the others as differences to it."""
     whole = rows[0][1]
     if whole is None:
-        raise EvaluationError("the program does not compile as it is; the compiler's messages are above")
-    lines = [_line(HEADINGS), "|---" * len(HEADINGS) + "|", _line((rows[0][0], *map("{:,}".format, astuple(whole))))]
+        raise EvaluationError("the complete program does not compile; see the compiler's messages above")
+    lines = [(rows[0][0], *map("{:,}".format, astuple(whole)))]
     for name, left in rows[1:]:
         if left is None:
-            cells = ["no place found", *[""] * (len(HEADINGS) - 2)]
+            cells = ["does not fit", *[""] * (len(HEADINGS) - 2)]
         else:
             pairs = zip(astuple(left), astuple(whole), strict=True)
             cells = [f"{here - there:+,}" if here != there else "" for here, there in pairs]
-        lines.append(_line((name, *cells)))
-    return "\n".join(lines) + "\n"
+        lines.append((name, *cells))
+    return table(HEADINGS, lines)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-@click.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for cost-CHIP.md.")
-@click.option("--chip", type=click.Choice(list(CHIPS)), default="tofino", show_default=True)
-@click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, help="Compilations at a time.")
-def tofino_cost(out: Path, chip: str, jobs: int) -> None:
-    """Compile without each feature, and write what each takes."""
+@click.command(short_help="Tofino resources of each feature (needs p4c).")
+@options.out_folder(None, "cost-CHIP.md")
+@click.option("--chip", type=click.Choice(list(CHIPS)), default="tofino", show_default=True, help="Target chip.")
+@options.JOBS
+def tofino_cost(out: Path, chip: str, jobs: int | None) -> None:
+    """Compile the program without each of its features, and write the cost of each to cost-CHIP.md."""
     if shutil.which(TOFINO_COMPILER) is None:
-        raise EvaluationError(f"{TOFINO_COMPILER} is not on the PATH; see docs/guide/deploy.md for where to get p4c")
-    variants: dict[str, tuple[Feature, ...]] = {WHOLE: (), **{one.name: (one,) for one in FEATURES}, NONE: FEATURES}
+        raise EvaluationError(f"{TOFINO_COMPILER} is not on the PATH; docs/guide/deploy.md says where to get p4c")
+    variants: dict[str, tuple[Feature, ...]] = {
+        COMPLETE: (),
+        **{one.name: (one,) for one in FEATURES},
+        REDUCED: FEATURES,
+    }
 
     def compiled(name: str) -> tuple[str, Resources | None]:
         left = compiled_without(variants[name], CHIPS[chip])
         click.echo(f"{name}: done", err=True)
         return name, left
 
-    with ThreadPoolExecutor(jobs) as pool:
-        table = markdown(list(pool.map(compiled, variants)))
-    try:
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        rows = markdown(list(pool.map(compiled, variants)))
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / f"cost-{chip}.md").write_text(table, "utf-8")
-    except OSError as error:
-        raise EvaluationError(f"cannot write {out}: {error.strerror}; choose another folder with --out") from None
-    click.echo(table, nl=False)
-
-
-if __name__ == "__main__":
-    reporting_errors(tofino_cost)
+        write_atomically(out / f"cost-{chip}.md", rows)
+    click.echo(rows, nl=False)

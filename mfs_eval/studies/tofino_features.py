@@ -1,7 +1,6 @@
-"""The program for Tofino with one feature left out: which lines of its sources go, and what takes their place.
+"""Edits that leave one feature out of the Tofino program, so that its sources need no conditionals for the comparison.
 
-So the sources need no conditionals of which nobody but this comparison has any use.
-``tests/mfs_eval/test_tofino_cost.py`` holds that each passage is found.
+``tests/mfs_eval/test_tofino_cost.py`` checks that every passage is found in the sources.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from p4src.artifact import FOLDERS, ROOT, TOFINO
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """``old`` becomes ``new`` wherever it stands in the file ``path``, relative to ``p4src``."""
+    """Replaces ``old`` by ``new`` everywhere in the file ``path``, relative to ``p4src``."""
 
     path: str
     old: str
@@ -26,7 +25,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A part of the program that may be left out, and the edits that do so."""
+    """An optional part of the program, and the edits that remove it."""
 
     name: str
     edits: tuple[Edit, ...]
@@ -133,8 +132,8 @@ def write_without(features: Iterable[Feature], folder: Path) -> None:
     """Copy the sources for Tofino to ``folder`` without ``features``.
 
     Raises:
-        EvaluationError: the sources have changed, so that a passage to be left out is not found.
-        OSError: ``folder`` exists already, or cannot be written to.
+        EvaluationError: the sources have changed: a passage to remove is missing.
+        OSError: ``folder`` exists already, or cannot be written.
     """
     for sources in FOLDERS[TOFINO]:
         shutil.copytree(ROOT / sources, folder / sources)
@@ -144,6 +143,7 @@ def write_without(features: Iterable[Feature], folder: Path) -> None:
             text = path.read_text("utf-8")
             if edit.old not in text:
                 raise EvaluationError(
-                    f"p4src/{edit.path} has no {edit.old.strip()!r} any more, to leave {feature.name} out"
+                    f"p4src/{edit.path} no longer has {edit.old.strip()!r}, so {feature.name} cannot be removed; "
+                    "update mfs_eval/studies/tofino_features.py"
                 )
             path.write_text(text.replace(edit.old, edit.new), "utf-8")

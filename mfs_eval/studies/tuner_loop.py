@@ -1,7 +1,7 @@
 """A closed loop for the tuner: one contended port, packets through the compiled program, the controller over gRPC.
 
-Bursts of early-stage flows with tight deadlines share one egress port with batches of last-stage flows that have time.
-Promoted too late, the last stage misses; promoted at once, it makes the early stages miss.
+Bursts of early-stage flows with tight deadlines share an egress port with batches of last-stage flows that have slack.
+If the last stage is promoted too late, it misses its deadlines; if at once, the early stages miss theirs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_ctrl.controller import TickRecord
 from mfs_ctrl.policy.policy import Thresholds, mfs
 from mfs_ctrl.policy.tuner import EARLY_STAGES, TunerSettings
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
-from mfs_eval.packet_level.testbed import Rack, RunSettings, rack_of
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.testbed import Testbed, open_testbed_on
+from mfs_eval.setup.run_settings import ControlSettings, HostSettings, RunSettings
 from topologies.topology import tor
 
 RECEIVER = 0
@@ -29,20 +30,24 @@ RATE_BPS = 2_000_000
 TICK_NS = 8 * NS_PER_S
 FRAME_NS = (FRAME_BYTES + WIRE_OVERHEAD_BYTES) * 8 * NS_PER_S // RATE_BPS
 """Link time of a full frame."""
-RUN_SETTINGS = RunSettings(tick_ns=TICK_NS, window=2, rerank_ns=20_000_000)
+RUN_SETTINGS = RunSettings(
+    HostSettings(window=2, rerank_interval_ns=20_000_000), control=ControlSettings(tick_ns=TICK_NS)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is offered to the contended port. Times are counted in full frames' link time, :data:`FRAME_NS`.
+    """Traffic offered to the contended port. Times are in units of a full frame's link time, :data:`FRAME_NS`.
 
     Attributes:
-        early_share: of the port's rate, by early-stage flows.
-        last_share: of the port's rate, by last-stage flows.
-        burst_flows, early_frames: early-stage flows of a burst, one every sender in turn, and their size.
-        early_budget: least and greatest slack of an early-stage flow when it starts, log-uniform.
-        batch_flows, last_frames: last-stage flows of a batch, which are handed over at once, and their size.
-        last_budget: least and greatest slack of a batch of last-stage flows when it starts, log-uniform.
+        early_share: load by early-stage flows, as a share of the port's rate.
+        last_share: load by last-stage flows.
+        burst_flows: early-stage flows in a burst; senders take turns.
+        early_frames: size of each.
+        early_budget: range of the slack of an early-stage flow when it starts, log-uniform.
+        batch_flows: last-stage flows in a batch, all of which start at once.
+        last_frames: size of each.
+        last_budget: range of the slack of a batch of last-stage flows when it starts, log-uniform.
     """
 
     early_share: float = 0.5
@@ -57,31 +62,31 @@ class Load:
 
 FULL = Load()
 LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
-"""Short bursts, which every last-stage flow outlasts: no threshold matters."""
+"""Short bursts that every last-stage flow outlasts: no threshold matters."""
 IDLE = Load(early_share=0, last_share=0)
 BEST_FIRST = 108
 """Q_1 at which the last stage misses a twentieth more than the early stages under :data:`FULL` as the switch counts,
-or a tenth as the receivers do; see ``docs/studies/tuner.md`` for what holding it at 106, 109, 112 and 115 gave."""
+or a tenth more as the receivers see it; ``docs/studies/tuner.md`` has the results of other values."""
 LOOP_SETTINGS = TunerSettings(min_completions=24)
-"""A tick sees about 40 last-stage flows under :data:`FULL`: nearly each has enough to decide."""
+"""A tick sees about 40 last-stage flows under :data:`FULL`: nearly every tick has enough evidence."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Flows of one tick, counted where they started and ended: by stage, how many ended, and how many of them late."""
+    """Flows that ended within one tick by stage, and how many of them were late, as the receivers see it."""
 
     ended: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
     late: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
 
     def late_share(self, *stages: Stage) -> float:
-        """Of the flows of ``stages`` that ended; 0 if none did."""
+        """Return the share of late flows among those of ``stages`` that ended; 0 if none did."""
         ended = sum(self.ended[stage] for stage in stages)
         return sum(self.late[stage] for stage in stages) / ended if ended else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoopPoint:
-    """One tick: what the controller did, and what became of flows as the receivers saw it."""
+    """One tick: what the controller did, and the shares of late flows as the receivers saw them."""
 
     record: TickRecord
     last_late: float
@@ -95,10 +100,10 @@ class LoopPoint:
 
 
 class TunerLoop:
-    """The loop in operation; made by :func:`tuner_loop`."""
+    """A running loop, made by :func:`tuner_loop`."""
 
-    def __init__(self, built: Rack, seed: int) -> None:
-        self._rack = built
+    def __init__(self, built: Testbed, seed: int) -> None:
+        self._testbed = built
         self._random = random.Random(seed)
         self._clock = built.network.clock
         self._tally = Tally()
@@ -106,7 +111,7 @@ class TunerLoop:
         self._epoch = 0
 
     def run(self, load: Load, ticks: int) -> list[LoopPoint]:
-        """Offer ``load`` for so many ticks of the controller; what is under way at the end goes on."""
+        """Offer ``load`` for a number of ticks of the controller. Flows in flight at the end continue."""
         self._epoch += 1
         if load.early_share:
             self._arrive(self._epoch, self._burst, load, load.burst_flows * load.early_frames / load.early_share)
@@ -116,14 +121,14 @@ class TunerLoop:
         for _ in range(ticks):
             self._tally = Tally()
             self._clock.run(self._clock.now_ns + TICK_NS)
-            record = self._rack.controllers[0].tick(self._clock.now_ns)
+            record = self._testbed.controllers[0].tick(self._clock.now_ns)
             assert record is not None
             tally = self._tally
             points.append(LoopPoint(record, tally.late_share(Stage.P2D), tally.late_share(*EARLY_STAGES)))
         return points
 
     def _arrive(self, epoch: int, start: Callable[[Load], None], load: Load, interval_frames: float) -> None:
-        """``start`` after half to one and a half intervals, and so on while this load is offered."""
+        """Call ``start`` repeatedly, after half to one and a half intervals each time, while this load is offered."""
 
         def arrived() -> None:
             if epoch == self._epoch:
@@ -156,13 +161,17 @@ class TunerLoop:
             self._tally.late[stage] += now_ns > deadline_ns
 
         spec = FlowSpec(RECEIVER, self._batch, stage, deadline_ns, frames * SEGMENT_BYTES)
-        self._rack.network.start_flow(source, spec, ended, SEGMENT_BYTES)
+        self._testbed.network.start_flow(source, spec, ended, SEGMENT_BYTES)
 
 
 @contextmanager
 def tuner_loop(first: int, settings: TunerSettings = LOOP_SETTINGS, seed: int = 1) -> Iterator[TunerLoop]:
-    """The loop with Q_1 set to ``first``, an urgency code. Raises as :func:`~mfs_eval.packet_level.testbed.rack_of`."""
+    """The loop with Q_1 set to ``first``, an urgency code.
+
+    Raises:
+        ArtifactError, SessionError: see :func:`~mfs_eval.packet_level.testbed.open_testbed_on`.
+    """
     chosen = mfs(Thresholds(mlu=first))
     topology = tor(servers=1 + len(SENDERS), nics=1, rate_bps=RATE_BPS)
-    with rack_of((topology,), chosen, RUN_SETTINGS, settings) as built:
+    with open_testbed_on((topology,), chosen, RUN_SETTINGS, settings) as built:
         yield TunerLoop(built, seed)

@@ -1,30 +1,33 @@
-"""``python -m mfs_eval.studies.tuner_recovery --out DIR``: the tuner's way back from thresholds set 16 times off.
-
-Leaves ``tuner-recovery.svg`` (of the first seed) in DIR and prints a row for each seed and start; the same seeds
-give the same bytes.
-"""
+"""``mfs study tuner-recovery``: how the tuner recovers from thresholds that are wrong by a factor of 16."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
+import click
+
 from host_agent.protocol.level import CODE_STEPS
+from mfs_eval import options
 from mfs_eval.results import plots
+from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.studies.tuner_loop import BEST_FIRST, FULL, LoopPoint, tuner_loop
 
 OFF = 4 * CODE_STEPS
-"""A factor of 16 in codes."""
+"""A factor of 16, in codes."""
 STARTS = {"16 times too late": BEST_FIRST + OFF, "16 times too early": BEST_FIRST - OFF}
 TICKS = 40
 SHOWN = 10
-"""Ticks at the start and at the end over which shares are averaged."""
+"""Shares are averaged over so many ticks at the start and at the end."""
 
 
 def recover(seed: int, ticks: int = TICKS) -> dict[str, list[LoopPoint]]:
-    """The ticks from each of :data:`STARTS`. Raises as :func:`~mfs_eval.packet_level.testbed.rack_of`."""
+    """Return the ticks from each of :data:`STARTS`.
+
+    Raises:
+        p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
+    """
     runs = {}
     for name, first in STARTS.items():
         with tuner_loop(first, seed=seed) as loop:
@@ -33,7 +36,7 @@ def recover(seed: int, ticks: int = TICKS) -> dict[str, list[LoopPoint]]:
 
 
 def row(name: str, points: Sequence[LoopPoint]) -> str:
-    """Q_1, and the shares of late flows as the receivers saw them, in the first and in the last ticks."""
+    """Describe Q_1 and the shares of late flows, as the receivers saw them, in the first and in the last ticks."""
     shares = [
         f"{stage} late {mean(share(point) for point in points[:SHOWN]):.1%} -> "
         f"{mean(share(point) for point in points[-SHOWN:]):.1%}"
@@ -43,22 +46,24 @@ def row(name: str, points: Sequence[LoopPoint]) -> str:
     return f"{name}: Q_1 {STARTS[name]} -> {min(firsts)}..{max(firsts)}, {', '.join(shares)}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the picture")
-    parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=3, help="how many of them")
-    chosen = parser.parse_args(arguments)
+@click.command(short_help="How the tuner recovers from wrong thresholds.")
+@options.out_folder(None, "tuner-recovery.svg")
+@options.seeds("1-3")
+def tuner_recovery(out: Path, seeds: tuple[int, ...]) -> None:
+    """Start the tuner 16 times too late and 16 times too early, and print a line for each seed and start.
+
+    The picture shows the first seed. The same seeds give the same bytes.
+    """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     runs: dict[int, dict[str, list[LoopPoint]]] = {}
-    for seed in range(chosen.seed, chosen.seed + chosen.seeds):
+    for seed in seeds:
         runs[seed] = recover(seed)
         for name, points in runs[seed].items():
-            print(f"seed {seed}, {row(name, points)}", flush=True)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    first_runs = runs[chosen.seed].items()
-    firsts = {name: [STARTS[name], *(point.first for point in points)] for name, points in first_runs}
-    (chosen.out / "tuner-recovery.svg").write_text(plots.recovery(firsts, BEST_FIRST), encoding="utf-8")
+            click.echo(f"seed {seed}, {row(name, points)}")
+    firsts = {name: [STARTS[name], *(point.first for point in points)] for name, points in runs[seeds[0]].items()}
+    with writing(out):
+        write_atomically(out / "tuner-recovery.svg", plots.recovery(firsts, BEST_FIRST))
 
 
 def _last_late(point: LoopPoint) -> float:
@@ -67,7 +72,3 @@ def _last_late(point: LoopPoint) -> float:
 
 def _early_late(point: LoopPoint) -> float:
     return point.early_late
-
-
-if __name__ == "__main__":
-    main()

@@ -58,6 +58,13 @@ class VirtualClock:
         """How many calls are scheduled."""
         return len(self._events) + len(self._arrivals)
 
+    @property
+    def next_ns(self) -> int | None:
+        """The time of the next call that is scheduled; None if there is none."""
+        if self._arrivals:
+            return self.now_ns
+        return self._events[0][0] if self._events else None
+
     def run(self, until_ns: int | None = None) -> int:
         """Run until nothing is scheduled, or to ``until_ns`` (calls of that very time included).
 

@@ -161,7 +161,7 @@ def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         ("sweep", "--servers", "0"),
         ("sweep", "--requests", "2"),
         ("sweep", "--oversubscription", "0"),
-        ("sweep", "--rate-per-gpu", "0"),
+        ("sweep", "--request-rate-per-gpu", "0"),
     ],
 )
 def test_absurd_options_are_named(

@@ -1,4 +1,4 @@
-"""Requests that cannot be in time any more are computed after the others (mfs_eval.serving.admission)."""
+"""Requests that can no longer be in time are computed after the others (mfs_eval.serving.admission)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import deque
 from dataclasses import replace
 
 from mfs_eval.serving import cluster
-from mfs_eval.serving.admission import hopeless_last, least_ns
+from mfs_eval.serving.admission import defer_infeasible, least_ns
 from mfs_eval.serving.batching import Job
 from mfs_eval.serving.cluster import Cluster
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.ideal_network import IdealNetwork
 from mfs_eval.serving.placement import place
-from mfs_eval.serving.prefill_batch import ServingConfig
 from mfs_eval.serving.prefix_cache import Reuse
 from tests.mfs_eval.test_serving import SECOND, TINY, operations, request, run, tiny
 
@@ -23,7 +23,7 @@ def job(index: int, tokens: int, deadline_ns: int) -> Job:
     return Job(request(index, tokens), 0, 4, deadline_ns, Reuse(0, 0, None))
 
 
-def test_least_time_is_what_a_request_takes_alone_with_its_kv_sent_beside_the_collective() -> None:
+def test_the_least_time_is_the_time_alone_with_kv_sent_beside_the_collective() -> None:
     config = tiny(replace(cluster.testbed(), nic_bits_per_second=8_000))
     config = replace(config, hand_over_early=True)
     alone = run(config, [request(0, 100)], IdealNetwork(8_000)).records[0].ttft_ns
@@ -33,30 +33,30 @@ def test_least_time_is_what_a_request_takes_alone_with_its_kv_sent_beside_the_co
     assert least_ns(replace(config, collective_factor=0.0), job(0, 100, 0)) == compute
 
 
-def test_least_time_is_never_more_than_what_a_request_takes_alone() -> None:
+def test_the_least_time_is_never_more_than_the_time_alone() -> None:
     for scale, layers_per_step in ((1, 1), (3, 4), (10, 3)):
         config = ServingConfig(
             replace(cluster.testbed(), nic_bits_per_second=80_000), TINY, tiny().gpu, 8192, layers_per_step, scale
         )
         for tokens in (77, 3000):
             alone = run(config, [request(0, tokens)]).records[0].ttft_ns
-            assert least_ns(config, job(0, tokens, 0)) <= 1.001 * alone  # bytes are whole ones there
+            assert least_ns(config, job(0, tokens, 0)) <= 1.001 * alone  # whole bytes there
 
 
-def test_hopeless_ones_go_behind_and_both_parts_keep_their_order() -> None:
+def test_infeasible_requests_move_behind_the_others_and_both_parts_keep_their_order() -> None:
     config = tiny(ONE_UNIT)
     need = least_ns(config, job(0, 100, 0))
     jobs = [job(0, 100, need - 1), job(1, 100, need), job(2, 100, 0), job(3, 100, need + 1)]
     queue = deque(jobs)
-    hopeless_last(config, queue, 0)
+    defer_infeasible(config, queue, 0)
     assert [one.request.index for one in queue] == [1, 3, 0, 2]
-    hopeless_last(config, queue, 1)
+    defer_infeasible(config, queue, 1)
     assert [one.request.index for one in queue] == [3, 1, 0, 2]
 
 
-def test_who_can_still_make_it_is_computed_before_who_cannot() -> None:
+def test_feasible_requests_are_computed_before_infeasible_ones() -> None:
     def order(last: bool) -> list[int]:
-        config = replace(tiny(ONE_UNIT, batch_tokens=100), hopeless_last=last)
+        config = replace(tiny(ONE_UNIT, batch_tokens=100), defer_infeasible=last)
         requests = [request(index, 100, first_block=10 * index) for index in range(3)]
         slo_ns = {0: 10**6 * SECOND, 1: 1, 2: 10**6 * SECOND}
         network = IdealNetwork(config.scaled_nic_bits_per_second)

@@ -1,6 +1,4 @@
-"""Pruning in a serving run (mfs_eval.serving.coordination), and what hosts make of it
-(host_agent.protocol.flow_spec).
-"""
+"""Pruning in a serving run (mfs_eval.serving.coordination), and its effect in hosts."""
 
 from __future__ import annotations
 
@@ -16,17 +14,17 @@ from mfs_ctrl.policy import policy
 from mfs_ctrl.policy.policy import GIVE_UP, giving_up
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.hosts.agent import Agent
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.hosts.transport import Segment
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
-from mfs_eval.packet_level.testbed import RunSettings
 from mfs_eval.serving.cluster import Cluster
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.coordination import Coordination, ports
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.ideal_network import IdealNetwork
 from mfs_eval.serving.network_interface import FlowSpec
 from mfs_eval.serving.placement import place
-from mfs_eval.serving.prefill_batch import ServingConfig
 from mfs_eval.serving.trace import Request, block_count
+from mfs_eval.setup.run_settings import ControlSettings, PruningSettings, RunSettings
 from tests.mfs_eval.test_experiment import RATE, TINY, play, work
 from tests.mfs_eval.test_serving import SLOW_GPU
 from tests.mfs_eval.test_serving import TINY as TINY_MODEL
@@ -38,8 +36,8 @@ LINE = Cluster(3, 1, 1, units=((0,), (1,)), decode_servers=(2,))
 """Two units of one server and one GPU each, and one decode server."""
 
 
-class Heard(IdealNetwork):
-    """An ideal network that remembers what hosts were told to give up, and when."""
+class RecordingNetwork(IdealNetwork):
+    """An ideal network that records which requests hosts were told to give up, and when."""
 
     def __init__(self, bits_per_second: int) -> None:
         super().__init__(bits_per_second)
@@ -56,8 +54,8 @@ class Heard(IdealNetwork):
 
 def serve(
     tokens: list[int], slo_s: list[float], budget: float, compute_estimate: float = 1.0
-) -> tuple[Heard, Coordination, Serving]:
-    """Requests that come together, in turn at unit 0 and 1; four layers of 4 bytes of KV a token."""
+) -> tuple[RecordingNetwork, Coordination, Serving]:
+    """Serve requests that arrive together, alternately at units 0 and 1; KV has four layers of 4 bytes per token."""
     requests = [
         Request(index, 0, count, 1, tuple(range(100 * index, 100 * index + block_count(count))))
         for index, count in enumerate(tokens)
@@ -65,7 +63,7 @@ def serve(
     config = ServingConfig(
         replace(LINE, nic_bits_per_second=8_000), TINY_MODEL, SLOW_GPU, compute_estimate=compute_estimate
     )
-    network = Heard(8_000)
+    network = RecordingNetwork(8_000)
     coordination = Coordination(config, network, budget)
     slo_ns = {index: round(slo * SECOND) for index, slo in enumerate(slo_s)}
     serving = Serving(config, coordination, requests, slo_ns, place(requests, 2), coordination)
@@ -75,21 +73,21 @@ def serve(
     return network, coordination, serving
 
 
-def test_nothing_is_pruned_while_everybody_can_make_it() -> None:
+def test_nothing_is_pruned_while_all_requests_can_be_in_time() -> None:
     network, coordination, _ = serve([100, 100], [10**6, 10**6], 1.0)
     assert not network.pruned
     assert coordination.given_up == 0
 
 
-def test_what_cannot_make_it_is_given_up_and_counts_against_the_budget() -> None:
+def test_a_request_that_cannot_be_in_time_is_given_up_and_counts_against_the_budget() -> None:
     network, coordination, serving = serve([100, 100], [10**6, 1e-3], 0.5)
     assert network.pruned[0] == (0, {1})
     assert coordination.given_up == 1
-    assert {record.index for record in serving.records} == {0, 1}, "given up is not dropped"
+    assert {record.index for record in serving.records} == {0, 1}, "requests that are given up are served all the same"
     assert not serve([100, 100], [10**6, 1e-3], 0.4)[0].pruned
 
 
-def test_a_request_is_given_up_in_vain_where_computing_is_overestimated() -> None:
+def test_a_request_is_given_up_needlessly_if_compute_time_is_overestimated() -> None:
     batch = serve([100], [10**6], 0.0)[2].batches[0]
     assert batch.compute_ns > 0
     enough = 10 * serve([100], [10**6], 0.0)[2].records[0].ttft_ns / SECOND
@@ -99,9 +97,9 @@ def test_a_request_is_given_up_in_vain_where_computing_is_overestimated() -> Non
     assert serving.records[0].in_time
 
 
-def test_a_request_returns_when_the_batch_that_was_in_its_way_departs() -> None:
-    """1,600 and 16,000 bytes at 930 payload bytes a second take 1.7 and 17.2 s. The last layer's are in ``alone`` and
-    ``big`` with 0.4 and 4 s, so the bounds leave 2.4 s and 18.2 s: enough for each alone, and not for both."""
+def test_a_request_returns_when_the_batch_that_blocked_it_departs() -> None:
+    """1,600 and 16,000 bytes take 1.7 and 17.2 s at 930 payload bytes per second. ``alone`` and ``big`` contain 0.4 and
+    4 s of them, for the last layer, so the bounds leave 2.4 s and 18.2 s: enough for each alone but not for both."""
     alone = serve([100], [10**6], 0.0)[2].records[0].ttft_ns / SECOND
     big = serve([1000], [10**6], 0.0)[2].records[0].ttft_ns / SECOND
     assert big > alone
@@ -131,7 +129,7 @@ def spec(request: int | None, stage: Stage = Stage.P2D) -> FlowSpec:
     return FlowSpec(1, 1, stage, SECOND, 4000, request=request)
 
 
-def test_flows_of_a_pruned_request_are_scavengers_and_stamped_late_also_those_opened_later() -> None:
+def test_flows_of_a_pruned_request_are_scavengers_and_stamped_late_even_if_opened_later() -> None:
     host = agent()
     before = host.open(spec(7))
     host.prune({7})
@@ -146,7 +144,7 @@ def test_flows_of_a_pruned_request_are_scavengers_and_stamped_late_also_those_op
 
 
 def segment(flow: object) -> Segment:
-    """The next segment of ``flow``."""
+    """Return the next segment of ``flow``."""
     made = flow.sender.next_segment(0, 0)  # type: ignore[attr-defined]
     assert made is not None
     return made  # type: ignore[no-any-return]
@@ -173,23 +171,25 @@ def test_every_policy_gives_up_late_flows_when_requests_are_pruned() -> None:
 
 
 @pytest.mark.parametrize("name", ["mfs", "fifo"])
-def test_pruning_through_the_whole_rack(name: str) -> None:
-    """Far too many at once: some are given up, all are served in the end, and the scavenger's queue is used."""
-    settings = RunSettings(prune=True, drop_budget=1.0, sample_ns=2_000_000, tick_ns=100_000_000)
+def test_pruning_on_the_whole_testbed(name: str) -> None:
+    """With far too many requests, some are given up, all are served in the end, and the scavenger queue is used."""
+    settings = RunSettings(
+        control=ControlSettings(sample_ns=2_000_000, tick_ns=100_000_000), pruning=PruningSettings(drop_budget=1.0)
+    )
     one = run(TINY, work(), name, 20 * RATE, 1, settings)
     assert 0 < one.requests_pruned <= len(work().requests)
     assert len(one.ttft_s) == one.requests
     assert any(sample.bytes_by_level[SCAVENGER] for sample in one.occupancy)
-    assert play(name, settings=RunSettings(prune=True, drop_budget=0.0)).requests_pruned == 0
+    assert play(name, settings=RunSettings(pruning=PruningSettings(drop_budget=0.0))).requests_pruned == 0
 
 
-def test_budgets_that_are_no_shares_are_refused() -> None:
+def test_budgets_that_are_not_shares_are_refused() -> None:
     with pytest.raises(ValueError, match="drop_budget"):
-        RunSettings(drop_budget=1.1)
+        PruningSettings(drop_budget=1.1)
 
 
 def test_hosts_let_others_pass_a_pruned_request_until_it_returns() -> None:
-    """Two flows of 2.4 ms each share a link; pruned, the first waits for the other; let back in, it catches up."""
+    """Two flows of 2.4 ms each share a link. Pruned, the first waits for the other; restored, it catches up."""
 
     def ends(events: list[tuple[int, set[int]]]) -> list[int]:
         clock, network = build()

@@ -1,29 +1,35 @@
-"""``mfs demo`` as a user meets it: files, determinism, errors of one line; and mfs_eval/{demo,report,pictures}.py."""
+"""``mfs demo`` as users see it: files, determinism, one-line errors; and the report and its plots."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mfs_ctrl import cli
+from mfs_eval.demo import POLICIES, print_tables
 from mfs_eval.results import plots, report
 from mfs_eval.results.schema import Occupancy, Results, Run, TunerPoint, read
 from mfs_eval.serving.trace import SAMPLE_PATH
 from mfs_eval.setup.scenario import SCENARIOS
 from p4src import artifact
 
-TINY = ("--scenario", "testbed", "--policy", "mfs", "--requests", "3", "--jobs", "1", "--seed", "7")
+TINY = ("--scenario", "testbed", "--policy", "mfs", "--requests", "3", "--jobs", "1", "--seeds", "7")
 
 Mfs = Callable[..., int]
 
 
 @pytest.fixture
 def mfs(monkeypatch: pytest.MonkeyPatch) -> Mfs:
-    """The command, in this process; gives its exit status."""
+    """The command in this process; returns its exit status."""
 
     def call(*arguments: str | Path) -> int:
         monkeypatch.setattr("sys.argv", ["mfs", *map(str, arguments)])
@@ -53,10 +59,18 @@ def test_report_and_numbers_the_same_bytes_for_the_same_seed(
         wanted = {"scenario", "policy", "request_rate", "seed", "slo_attainment", "ttft_mean_s", "ttft_p99_s"}
         assert wanted <= run.keys()
 
+    assert results.settings["trace"] == SAMPLE_PATH.name
+    program = artifact.load().config
+    assert results.provenance.program_digest == hashlib.sha256(program).hexdigest()[:16]
+    assert results.provenance.trace_digest == hashlib.sha256(SAMPLE_PATH.read_bytes()).hexdigest()[:16]
+    assert results.provenance.version
+
     html = (tmp_path / "first" / "report.html").read_text("utf-8")
     assert html.count("<svg") == 4
     assert html.count("</svg>") == 4
-    # One file, nothing loaded from elsewhere.
+    assert SAMPLE_PATH.name in html
+    assert results.provenance.program_digest in html
+    # The file is self-contained.
     assert not any(word in html for word in ("<script", "<link", "<img", " src="))
 
 
@@ -72,13 +86,13 @@ def test_unknown_scenario_and_policy(mfs: Mfs, capsys: pytest.CaptureFixture[str
     assert mfs("demo", "--scenario", "moon", "--out", tmp_path) == 1
     assert "no scenario 'moon'; there are testbed, incast" in one_error(capsys)
     assert mfs("demo", "--policy", "lifo", "--out", tmp_path) == 1
-    assert "no policy 'lifo'; there are mfs, static, fifo, sjf, edf" in one_error(capsys)
+    assert "no policy 'lifo'" in one_error(capsys)
 
 
 def test_a_trace_that_is_too_short(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert mfs("demo", *TINY, "--requests", "100000", "--out", tmp_path) == 1
     message = one_error(capsys)
-    assert "100000 are wanted" in message
+    assert "the run needs 100000" in message
     assert "--requests" in message
 
 
@@ -93,25 +107,25 @@ def test_a_trace_with_a_malformed_line(mfs: Mfs, capsys: pytest.CaptureFixture[s
     assert "none.jsonl: cannot be read" in one_error(capsys)
 
 
-def test_places_that_cannot_be_written_are_found_before_the_runs(
+def test_an_unwritable_output_is_reported_before_the_runs(
     mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     assert mfs("demo", *TINY, "--out", tmp_path / "file" / "below") == 1
-    assert "choose another folder with --out" in one_error(capsys)
+    assert "choose another place with --out" in one_error(capsys)
     (tmp_path / "out" / "report.html").mkdir(parents=True)
     assert mfs("demo", *TINY, "--out", tmp_path / "out") == 1
     assert f"cannot write {tmp_path / 'out' / 'report.html'}" in one_error(capsys)
-    # What is not to be had leaves nothing behind.
+    # A refused command leaves nothing behind.
     assert not (tmp_path / "out" / "results.json").exists()
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--requests", "0"), ("--seed", "-1"), ("--jobs", "0"), ("--rate", "5"), ("--out", __file__)],
+    [("--requests", "0"), ("--seeds", "-1"), ("--jobs", "0"), ("--rate", "5"), ("--out", __file__)],
     ids=lambda arguments: arguments[0],
 )
-def test_options_that_make_no_sense(mfs: Mfs, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+def test_invalid_options_are_named(mfs: Mfs, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
     assert mfs("demo", *arguments) == 2
     message = capsys.readouterr().err
     assert arguments[0] in message
@@ -176,7 +190,7 @@ TUNER = [TunerPoint(time_s=1, mlu_threshold=1, tight_slack_s=1, late_share=None,
         lambda: plots.tuner_history(made_up(tuner=TUNER)),
     ],
 )
-def test_pictures_of_little_data(draw: Callable[[], str]) -> None:
+def test_plots_of_little_data(draw: Callable[[], str]) -> None:
     picture = draw()
     assert picture.startswith("<svg")
     assert picture.rstrip().endswith("</svg>")
@@ -201,3 +215,35 @@ def test_a_report_shows_what_there_is(tmp_path: Path, runs: list[Run], figures: 
     assert html.count("<svg") == figures
     assert html.count("12,345") == len(runs)
     assert "&lt;mine&gt; &amp; yours" in html
+
+
+def test_tables_fit_a_terminal_of_80_columns() -> None:
+    runs = [made_up(policy=policy, ttft_p99_s=1.857, p2d_earliness_mean_s=-0.473) for policy in POLICIES]
+    console = Console(file=io.StringIO(), width=80)
+    print_tables(Results(settings={}, runs=runs), console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in printed
+    assert [line.split()[0] for line in printed.splitlines()[2:8]] == list(POLICIES)
+
+
+def test_results_survive_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.json"
+    Results(settings={}, runs=[]).write(path)
+    before = path.read_bytes()
+
+    def full(self: Path, data: str, *_: object, **__: object) -> int:
+        with self.open("w") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        Results(settings={}, runs=[made_up()]).write(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_results_of_earlier_versions_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text('{"settings": {}, "runs": []}')
+    assert read(path).provenance.version == ""

@@ -1,4 +1,4 @@
-"""Whole runs, small ones: mfs_eval/experiment.py with everything below it, the compiled program included."""
+"""Small complete runs of mfs_eval.packet_level.experiment, including the compiled program."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from mfs_ctrl.writer import EPOCHS
 from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level import testbed
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.testbed import RunSettings
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results.schema import Results, ResultsError, Run, read
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.policies import POLICIES, policy_for
+from mfs_eval.setup.run_settings import ControlSettings, PortSettings, RunSettings
 from mfs_eval.setup.scenario import SCENARIOS, scenario_named
-from mfs_eval.setup.workload import Workload, workload
+from mfs_eval.setup.workload import Workload
 from p4src import artifact
 
 REQUESTS = 8
 COUNTED = 6
-"""After the warm-up, a fifth of them."""
+"""Requests after the warm-up, which is a fifth."""
 RATE = 25.0
 TINY = replace(SCENARIOS["testbed"], scale=60_000, layers_per_step=8)
 
@@ -51,13 +52,13 @@ def written(one: Run, path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_same_seed_same_bytes(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     first = written(played("mfs"), tmp_path / "first.json")
     assert written(play("mfs"), tmp_path / "second.json") == first
     assert read(tmp_path / "first.json").runs == [played("mfs")]
 
 
-def test_another_seed_has_other_arrivals() -> None:
+def test_another_seed_gives_other_arrivals() -> None:
     assert play("fifo", seed=2).ttft_s != played("fifo").ttft_s
 
 
@@ -69,14 +70,16 @@ def test_every_policy_serves_all_requests(policy: str) -> None:
     assert 0 <= one.slo_attainment <= 1
     assert 0 < one.network_share < 1
     assert one.packets > 0
-    # Nothing is lost for good, so when all is served the queues are empty.
+    # Losses are repaired, so the queues are empty when everything is served.
     assert one.occupancy[-1].bytes_by_level == [0] * 8
     assert any(sum(sample.bytes_by_level) for sample in one.occupancy)
 
 
 def test_levels_in_use_are_those_of_the_policy() -> None:
     def used(policy: str) -> set[int]:
-        samples = play(policy, settings=RunSettings(sample_ns=2_000_000, tick_ns=100_000_000)).occupancy
+        samples = play(
+            policy, settings=RunSettings(control=ControlSettings(sample_ns=2_000_000, tick_ns=100_000_000))
+        ).occupancy
         return {level for sample in samples for level, held in enumerate(sample.bytes_by_level) if held}
 
     assert used("fifo") == {1}
@@ -95,19 +98,19 @@ def test_the_switch_holds_what_the_controller_wrote(policy: str, monkeypatch: py
     seen: list[tuple[set[Entity], tuple[LevelRule, ...], dict[int, int]]] = []
 
     class Watched(Controller):
-        """Reads the switch before it leaves."""
+        """Reads the switch's state before it stops."""
 
         def stop(self) -> None:
             index = P4InfoIndex.from_text(artifact.load().p4info)
             seen.append((set(self.session.read_state(index)), self.policy.rules, self.biases))
             super().stop()
 
-    work()  # its objectives are measured under a controller of their own
+    work()  # its objectives are measured with another controller
     monkeypatch.setattr(testbed, "Controller", Watched)
-    play(policy, settings=RunSettings(tick_ns=500_000_000))
+    play(policy, settings=RunSettings(control=ControlSettings(tick_ns=500_000_000)))
     [(state, rules, biases)] = seen
-    settings = RunSettings()
-    parameters = SwitchParameters(queue_bytes=settings.queue_bytes, guaranteed_share=float(settings.guaranteed_share))
+    ports = PortSettings()
+    parameters = SwitchParameters(queue_bytes=ports.queue_bytes, guaranteed_share=float(ports.guaranteed_share))
     assert set(base_entities(TINY.tors[0], parameters, biases)) <= state
     rows = {entity for entity in state if isinstance(entity, TableEntry) and entity.table == "rmlq"}
     wanted = policy_rows(rules, TINY.tors[0], parameters)

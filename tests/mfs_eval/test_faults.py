@@ -1,4 +1,4 @@
-"""What is killed under load, and what goes on: controllers, the switch, and the whole of ``mfs live``."""
+"""Processes killed under load, and what survives: controllers, the switch, and all of ``mfs live``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WITHIN_S = 60.0
 
 
 class Traffic:
-    """Each host sends one flow after the other to the next."""
+    """Every host sends one flow after another to the next host."""
 
     def __init__(self, network: LiveNetwork) -> None:
         self.completed = 0
@@ -49,8 +49,8 @@ class Traffic:
         target = (source + 1) % len(TOPOLOGY.hosts)
         self._network.start_flow(source, FlowSpec(target, 1, Stage.P2D, 0, FLOW_BYTES), completed)
 
-    def goes_on(self, until: Callable[[], bool] = lambda: True) -> None:
-        """Until that is so, and 30 more flows have arrived."""
+    def continues(self, until: Callable[[], bool] = lambda: True) -> None:
+        """Run until the condition holds, and then until 30 more flows have completed."""
         deadline = time.monotonic() + WITHIN_S
         self._run(until, deadline)
         enough = self.completed + 30
@@ -58,7 +58,7 @@ class Traffic:
 
     def _run(self, until: Callable[[], bool], deadline: float) -> None:
         self._network.run(lambda: until() or time.monotonic() > deadline)
-        assert until(), "it did not happen in time"
+        assert until(), "the condition did not hold in time"
 
 
 @dataclass
@@ -88,14 +88,14 @@ def rack() -> Iterator[Rack]:
         yield Rack(realised, free_address(), lambda: Traffic(network))
 
 
-def test_traffic_outlives_the_controller_and_the_next_one_writes_what_differs(rack: Rack) -> None:
+def test_traffic_survives_the_controller_and_the_next_one_writes_the_difference(rack: Rack) -> None:
     with rack.switch():
         with rack.controller() as controller:
             traffic = rack.traffic()
-            traffic.goes_on()
+            traffic.continues()
             controller.kill()
-        traffic.goes_on()
-        # While nobody looks, two rows get lost.
+        traffic.continues()
+        # Two rows are lost while there is no controller.
         session = Session(rack.address, election_id=1000)
         session.connect()
         rows = [entity for entity in session.read_state(INDEX) if isinstance(entity, TableEntry)]
@@ -104,33 +104,33 @@ def test_traffic_outlives_the_controller_and_the_next_one_writes_what_differs(ra
         session.close()
         with rack.controller() as controller:
             assert "policy fifo in force, 2 entries written" in controller.output()
-            traffic.goes_on()
+            traffic.continues()
 
 
-def test_a_switch_that_comes_back_gets_its_program_and_entries_again(rack: Rack) -> None:
+def test_a_restarted_switch_gets_its_program_and_entries_again(rack: Rack) -> None:
     with contextlib.ExitStack() as stack:
         switch = stack.enter_context(rack.switch())
         controller = stack.enter_context(rack.controller())
         written = controller.output().split(" in force, ")[1].split()[0]
         traffic = rack.traffic()
-        traffic.goes_on()
+        traffic.continues()
         switch.kill()
         stack.enter_context(rack.switch())
-        traffic.goes_on(lambda: f"connected again, {written} entries written" in controller.output())
+        traffic.continues(lambda: f"connected again, {written} entries written" in controller.output())
 
 
-def test_a_backup_takes_over_from_a_controller_that_was_killed(rack: Rack) -> None:
+def test_a_backup_takes_over_from_a_killed_controller(rack: Rack) -> None:
     with rack.switch(), rack.controller("--election-id", "5") as primary, rack.controller() as backup:
         assert "as backup: another controller is primary" in backup.output()
         traffic = rack.traffic()
         primary.kill()
-        traffic.goes_on(lambda: "primary now, 0 entries written" in backup.output())
-        # The one that comes back finds a primary, although its own number is higher than the backup's first.
+        traffic.continues(lambda: "primary now, 0 entries written" in backup.output())
+        # The restarted controller finds a primary, although its election id is higher than the backup's first.
         with rack.controller("--election-id", "5") as again:
             assert "as backup" in again.output()
 
 
-def test_live_leaves_nothing_on_sigterm_and_what_a_kill_leaves_is_cleaned() -> None:
+def test_live_leaves_nothing_behind_on_sigterm_and_clean_removes_what_a_kill_leaves() -> None:
     prefix = fresh_prefix()
     command = ("live", "--no-stamps", "--policy", "fifo", "--requests", "100", "--prefix", prefix)
     try:

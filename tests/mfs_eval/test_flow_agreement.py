@@ -1,6 +1,6 @@
-"""Both engines on the testbed, at low and at high load: what packets say and what flows say is the same within bounds.
+"""Both engines on the testbed, at low and at high load: packet-level and flow-level results agree within bounds.
 
-The bounds are stated in docs/studies/flow-level.md, with the reasons for what is left.
+docs/studies/flow-level.md states the bounds, and the reasons for the remaining differences.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mfs_eval.studies.engine_agreement import Line, compare
 TESTBED = replace(SCENARIOS["testbed"], scale=16_000)
 REQUESTS = 30
 LOW = 8.0
-"""Requests still seldom meet, and little time passes between them."""
+"""Requests still rarely overlap, although little time passes between them."""
 HIGH = 34.0
 SHARED = ("fifo",)
 CLASSES = ("static", "mfs")
@@ -53,7 +53,7 @@ def test_the_ceiling_is_the_same() -> None:
     assert line.flows[1:] == pytest.approx(line.packets[1:], rel=0.01)
 
 
-def test_policies_stand_in_the_same_order_at_high_load() -> None:
+def test_policies_rank_in_the_same_order_at_high_load() -> None:
     def order(which: int) -> list[str]:
         names = [*SHARED, *CLASSES, "ceiling"]
         shares = {name: (lines()[HIGH, name].packets, lines()[HIGH, name].flows)[which][0] for name in names}

@@ -1,4 +1,4 @@
-"""Shares of links: against progressive filling in exact arithmetic and linear programs, after any events."""
+"""Shares of links after any events, compared with exact progressive filling and with linear programs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfs_eval.flow_level.allocation import (
-    MAX_HOPS,
-    NONE,
-    UNSETTLED,
-    Shares,
-    add,
-    finished,
-    grown,
-    next_finish,
-    remove,
-    set_cap,
-    set_level,
-    settle,
-    shares,
-)
+from mfs_eval.flow_level.allocation import add, finished, next_finish, remove, set_cap, set_level, settle
+from mfs_eval.flow_level.shares import MAX_HOPS, NONE, UNSETTLED, Shares, grown, shares
 from tests.support.fair_reference import Flow, by_linear_programs, progressive_filling
 
 LINKS = 6
@@ -72,7 +59,7 @@ capacities = st.lists(st.integers(1, 12), min_size=LINKS, max_size=LINKS)
 
 @settings(max_examples=150)
 @given(capacities, some_flows)
-def test_flows_get_what_progressive_filling_gives(capacity: list[int], flows: list[Flow]) -> None:
+def test_rates_are_those_of_progressive_filling(capacity: list[int], flows: list[Flow]) -> None:
     network = Network(capacity)
     for number, (path, level) in enumerate(flows):
         network.add(number, path, level)
@@ -81,7 +68,7 @@ def test_flows_get_what_progressive_filling_gives(capacity: list[int], flows: li
 
 @settings(max_examples=150)
 @given(capacities, some_flows, st.data())
-def test_after_any_events_shares_are_those_of_a_fresh_start(
+def test_after_any_events_shares_equal_those_of_a_fresh_start(
     capacity: list[int], flows: list[Flow], data: st.DataObject
 ) -> None:
     network = Network(capacity)
@@ -98,7 +85,7 @@ def test_after_any_events_shares_are_those_of_a_fresh_start(
 
 @settings(max_examples=25)
 @given(capacities, st.lists(st.tuples(paths, st.integers(0, 2)), min_size=1, max_size=7))
-def test_the_reference_is_what_linear_programs_say(capacity: list[int], flows: list[Flow]) -> None:
+def test_the_reference_agrees_with_linear_programs(capacity: list[int], flows: list[Flow]) -> None:
     exact = {link: Fraction(value) for link, value in enumerate(capacity)}
     filled = [float(rate) for rate in progressive_filling(exact, flows)]
     assert by_linear_programs(exact, flows) == pytest.approx(filled, abs=1e-5)
@@ -106,10 +93,10 @@ def test_the_reference_is_what_linear_programs_say(capacity: list[int], flows: l
 
 @settings(max_examples=150)
 @given(capacities, st.lists(st.tuples(paths, st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=14))
-def test_where_places_disagree_links_stay_within_capacity_and_full_ones_hold_flows_back(
+def test_if_places_disagree_links_stay_within_capacity_and_full_links_limit_flows(
     capacity: list[int], flows: list[tuple[tuple[int, ...], int, int]]
 ) -> None:
-    """The first link ranks by one level, the others by another, as hosts and switches do."""
+    """The first link and the others rank by different levels, as hosts and switches do."""
     state = shares(np.array(capacity, np.float64), 64)
     rows = np.full((len(flows), MAX_HOPS), NONE)
     levels = np.zeros_like(rows)
@@ -121,12 +108,12 @@ def test_where_places_disagree_links_stay_within_capacity_and_full_ones_hold_flo
     settle(state, 0.0)
     load = {link: sum(state.rate[i] for i, (path, *_) in enumerate(flows) if link in path) for link in range(LINKS)}
     assert all(load[link] <= capacity[link] + CLOSE for link in range(LINKS))
-    # Rarely do they find no common shares; then flows fit, and no more is promised.
+    # In the rare case without consistent shares, flows fit but nothing else is guaranteed.
     for index, (path, *_) in enumerate(() if state.counts[UNSETTLED] else flows):
-        assert any(_holds_back(state, flows, load, capacity, index, link) for link in path)
+        assert any(_limits(state, flows, load, capacity, index, link) for link in path)
 
 
-def _holds_back(
+def _limits(
     state: Shares,
     flows: list[tuple[tuple[int, ...], int, int]],
     load: dict[int, float],
@@ -134,7 +121,7 @@ def _holds_back(
     index: int,
     link: int,
 ) -> bool:
-    """Whether ``link`` is full, nobody of the flow's level has more there, and nobody below has anything."""
+    """Whether ``link`` is full, no flow of the same level has a higher rate there and none of a lower one has any."""
 
     def level(one: int) -> int:
         path, host, switch = flows[one]
@@ -162,7 +149,7 @@ def test_flows_end_when_their_bytes_have_been_sent() -> None:
     assert next_finish(network.state) == pytest.approx(15)  # 50 left, alone
 
 
-def test_a_flow_of_a_lower_level_stands_while_a_higher_one_fills_the_link() -> None:
+def test_a_flow_of_a_lower_level_gets_nothing_while_a_higher_one_fills_the_link() -> None:
     network = Network([10])
     network.add(0, (0,), 1, size=100)
     network.add(1, (0,), 2, size=100)
@@ -175,13 +162,13 @@ def test_a_flow_of_a_lower_level_stands_while_a_higher_one_fills_the_link() -> N
 
 @settings(max_examples=60)
 @given(capacities, some_flows)
-def test_where_links_serve_in_order_the_older_of_a_level_goes_first(capacity: list[int], flows: list[Flow]) -> None:
+def test_links_in_order_serve_the_oldest_flow_of_a_level_first(capacity: list[int], flows: list[Flow]) -> None:
     network = Network(capacity)
     network.state.in_order[:] = True
     for number, (path, level) in enumerate(flows):
         network.add(number, path, level)
         network.rates()
-    # As if each had a level of its own.
+    # As if each flow had its own level.
     ranks = [(path, level * len(flows) - number) for number, (path, level) in enumerate(flows)]
     wanted = progressive_filling(network.capacity, ranks)
     assert network.rates() == pytest.approx(dict(enumerate(map(float, wanted))), abs=CLOSE)
@@ -196,7 +183,7 @@ def test_a_cap_leaves_the_rest_to_lower_levels() -> None:
     assert network.rates() == pytest.approx({0: 3.0, 1: 7.0})
 
 
-def test_more_room_changes_nothing() -> None:
+def test_growing_the_arrays_changes_no_rates() -> None:
     network = Network([10, 4], room=2)
     network.add(0, (0, 1), 3, size=100)
     network.add(1, (0,), 3, size=30)
@@ -208,7 +195,7 @@ def test_more_room_changes_nothing() -> None:
     assert network.state.finish[network.state.heap[0]] == network.state.finish.min()
 
 
-def test_only_what_an_event_touches_is_served() -> None:
+def test_only_links_that_an_event_touches_are_served() -> None:
     links = 400
     network = Network([10] * links, room=links)
     for number in range(links // 2):

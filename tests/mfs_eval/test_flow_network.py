@@ -1,4 +1,4 @@
-"""The flow-level network: levels are those of the host agent's function, ratcheted, known when settings say."""
+"""The flow-level network: levels of the host agent's function, ratcheted, and known when the settings say."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from mfs_ctrl.policy import policy
 from mfs_eval.errors import ServingError
 from mfs_eval.flow_level import ranking
 from mfs_eval.flow_level.fabric import FatTree, Racks
-from mfs_eval.flow_level.network import WIRE_PACKET_BYTES, FlowNetwork, FlowSettings
+from mfs_eval.flow_level.network import WIRE_PACKET_BYTES, FlowNetwork
+from mfs_eval.flow_level.settings import FlowSettings
 from mfs_eval.packet_level.hosts.agent import Agent
-from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
+from soft_switch.sim.events import ClockError
 
 RATE = 100_000_000_000
 RACK = Racks(hosts=8, rate_bps=RATE, propagation_ns=0)
@@ -28,7 +30,7 @@ LAYERS = 32
 
 
 def bytes_of(milliseconds: float) -> int:
-    """What a link carries in that time, payload."""
+    """Return the payload bytes that a link carries in that time."""
     return round(RATE / 8 / 1000 * milliseconds / WIRE)
 
 
@@ -39,7 +41,7 @@ def spec(
 
 
 class Ends:
-    """When flows ended, milliseconds, by name."""
+    """End times of flows in milliseconds, by name."""
 
     def __init__(self, network: FlowNetwork) -> None:
         self.network = network
@@ -51,7 +53,7 @@ class Ends:
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_the_compiled_code_is_the_host_agents(value: int) -> None:
+def test_the_compiled_log2_code_equals_that_of_the_host_agent(value: int) -> None:
     assert ranking.log2_code(value) == log2_code(value)
 
 
@@ -64,7 +66,7 @@ def test_the_compiled_code_is_the_host_agents(value: int) -> None:
     st.integers(0, LAYERS),
     st.integers(0, LAYERS),
 )
-def test_a_flow_starts_at_the_level_that_its_host_gives_it(
+def test_a_flow_starts_at_the_level_that_a_host_agent_would_choose(
     stage: Stage, deadline_ms: float, size_ms: float, beyond: int, layer: int, progress: int
 ) -> None:
     one = replace(spec(1, size_ms, stage, deadline_ms, layer), beyond_bytes=beyond)
@@ -72,7 +74,7 @@ def test_a_flow_starts_at_the_level_that_its_host_gives_it(
     network.advance([0, 1], BATCH, progress)
     network.start_flow(0, one, lambda _: None)
     network.run(0)
-    # As an agent ranks it, but for the wire bytes of a broken packet.
+    # As an agent ranks it, except for the wire bytes of a partial packet.
     agent = Agent(SEGMENT_BYTES)
     agent.set_policy(policy.mfs().rules)
     agent.set_bias(bias_code(RATE))
@@ -93,20 +95,20 @@ def test_a_flow_starts_at_the_level_that_its_host_gives_it(
     assert ranked == by_rule == network.level(0, 0) == network.level(0, 1)
 
 
-def test_flows_share_alike_and_end_when_they_should() -> None:
+def test_flows_share_links_equally_and_end_at_the_expected_times() -> None:
     network = FlowNetwork(RACK, policy.fifo().rules)
     ends = Ends(network)
     ends.start("long", 0, spec(2, 3))
     ends.start("short", 1, spec(2, 1))
     ends.start("elsewhere", 1, spec(3, 1))
     network.run()
-    # Into host 2 each at half the rate; host 1 has the other half for its other flow.
+    # Each flow to host 2 gets half the rate; host 1 uses the other half for its other flow.
     assert ends.at["short"] == pytest.approx(2.0, rel=1e-3)
     assert ends.at["elsewhere"] == pytest.approx(2.0, rel=1e-3)
     assert ends.at["long"] == pytest.approx(4.0, rel=1e-3)
 
 
-def test_classes_go_one_after_the_other() -> None:
+def test_classes_are_served_in_strict_order() -> None:
     network = FlowNetwork(RACK, policy.static().rules)
     ends = Ends(network)
     ends.start("last", 0, spec(1, 1, Stage.P2D))
@@ -120,7 +122,7 @@ def test_a_port_that_knows_its_load_promotes_a_last_stage_flow_in_time() -> None
     network = FlowNetwork(RACK, policy.mfs().rules)
     ends = Ends(network)
     network.advance([0, 1], BATCH, LAYERS)
-    # The port to host 2 is busy with what goes first; the sender's own link is not.
+    # The port to host 2 is busy with traffic that goes first; the sender's link is not.
     ends.start("first", 1, spec(2, 500, Stage.COLLECTIVE, 10_000))
     ends.start("last", 0, spec(2, 50, Stage.P2D, 200, LAYERS))
     network.run(1 * MS)
@@ -129,11 +131,11 @@ def test_a_port_that_knows_its_load_promotes_a_last_stage_flow_in_time() -> None
     assert (network.level(1, 0), network.level(1, 1)) == (policy.LAST_TIGHT, TOP_LEVEL)
     network.run()
     assert 100 < ends.at["last"] < 200
-    # Strict priority: what was before it ends later by as much as it took.
+    # Strict priority: the overtaken flow ends later by the time that this one took.
     assert ends.at["first"] == pytest.approx(550, rel=0.01)
 
 
-def test_a_port_that_takes_its_load_for_less_promotes_later() -> None:
+def test_a_port_that_underestimates_its_load_promotes_later() -> None:
     def promoted_ms(load_error: float) -> int:
         network = FlowNetwork(RACK, policy.mfs().rules, FlowSettings(load_error=load_error))
         network.advance([0, 1], BATCH, LAYERS)
@@ -147,22 +149,22 @@ def test_a_port_that_takes_its_load_for_less_promotes_later() -> None:
 
     times = [promoted_ms(load_error) for load_error in (0.0, 0.5, 1.0, 1.5)]
     assert times == sorted(set(times), reverse=True)
-    # Without load it needs 50 ms of 200, and rises a little before MLU 1.
+    # Without load it needs 50 ms of 200, and rises a little before a minimal link utilisation (MLU) of 1.
     assert 130 < times[0] < 150
 
 
-def test_a_last_stage_flow_that_is_late_lets_others_go_first() -> None:
+def test_a_late_last_stage_flow_lets_others_go_first() -> None:
     network = FlowNetwork(RACK, policy.static().rules)
     ends = Ends(network)
     ends.start("late", 0, spec(1, 5, Stage.P2D, 2))
     ends.start("other", 0, spec(1, 5, Stage.P2D, 1000))
     network.run()
     assert ends.at["late"] == pytest.approx(10, rel=0.01)
-    # Alike for the first 2 ms, then alone.
+    # Equal shares for the first 2 ms, then alone.
     assert ends.at["other"] == pytest.approx(6, rel=0.05)
 
 
-def test_where_hosts_alone_rank_switches_share_alike() -> None:
+def test_switches_that_do_not_rank_share_equally() -> None:
     for rank, first_ms in ((FlowSettings(), 1.0), (FlowSettings(switches="share"), 2.0)):
         network = FlowNetwork(RACK, policy.static().rules, rank)
         ends = Ends(network)
@@ -172,14 +174,14 @@ def test_where_hosts_alone_rank_switches_share_alike() -> None:
         assert ends.at["collective"] == pytest.approx(first_ms, rel=0.01)
 
 
-def test_remote_senders_hear_of_progress_late_and_switches_when_settings_say() -> None:
+def test_remote_senders_and_switches_learn_of_progress_after_their_delays() -> None:
     rules = policy.mfs().rules
     now = FlowNetwork(RACK, rules)
     late = FlowNetwork(RACK, rules, FlowSettings(progress_delay_ns=20 * MS))
     stale = FlowNetwork(RACK, rules, FlowSettings(progress_delay_ns=20 * MS, switch_delay_ns=None))
     levels = []
     for network in (now, late, stale):
-        # Two flows, of which the other one has the link for long.
+        # Two flows, the first of which occupies the link for a long time.
         network.start_flow(0, spec(1, 500, Stage.KV_REUSE, 1000, 0), lambda _: None)
         network.start_flow(0, spec(1, 500, Stage.KV_REUSE, 1000, 8), lambda _: None)
         network.advance([1, 2], BATCH, 0)
@@ -196,7 +198,7 @@ def test_remote_senders_hear_of_progress_late_and_switches_when_settings_say() -
     ]
 
 
-def test_a_paced_flow_gets_the_least_rate_that_is_in_time() -> None:
+def test_a_paced_flow_gets_the_least_rate_that_meets_its_deadline() -> None:
     network = FlowNetwork(RACK, policy.karuna_paced([100]).rules, FlowSettings(paced_share=0.9))
     ends = Ends(network)
     ends.start("last", 0, spec(1, 10, Stage.P2D, 100))
@@ -206,7 +208,7 @@ def test_a_paced_flow_gets_the_least_rate_that_is_in_time() -> None:
     assert ends.at["other"] == pytest.approx(10 / (1 - 10 / 90), rel=0.02)
 
 
-def test_given_up_requests_count_as_late_until_they_are_taken_back() -> None:
+def test_given_up_requests_count_as_late_until_they_are_restored() -> None:
     network = FlowNetwork(RACK, policy.static().rules)
     network.start_flow(0, replace(spec(1, 50), request=3), lambda _: None)
     network.run(1 * MS)
@@ -219,7 +221,7 @@ def test_given_up_requests_count_as_late_until_they_are_taken_back() -> None:
     assert network.level(0, 0) == before
 
 
-def test_data_for_the_same_host_are_there_at_once() -> None:
+def test_data_for_the_same_host_arrive_at_once() -> None:
     network = FlowNetwork(RACK, policy.fifo().rules)
     ends = Ends(network)
     ends.start("here", 0, spec(0, 100))
@@ -227,7 +229,7 @@ def test_data_for_the_same_host_are_there_at_once() -> None:
     assert ends.at == {"here": 0.0}
 
 
-def test_many_flows_need_more_room() -> None:
+def test_the_arrays_grow_with_the_number_of_flows() -> None:
     network = FlowNetwork(FatTree(64, 8), policy.mfs().rules)
     ends = Ends(network)
     for number in range(3000):
@@ -237,12 +239,12 @@ def test_many_flows_need_more_room() -> None:
     assert network.unsettled == 0
 
 
-def test_settings_that_cannot_be() -> None:
-    with pytest.raises(ServingError, match="switches do one of"):
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ServingError, match="switches must be one of"):
         FlowSettings(switches="none")
     with pytest.raises(ServingError, match="above 0"):
-        FlowSettings(rerank_ns=0)
+        FlowSettings(rerank_interval_ns=0)
     network = FlowNetwork(RACK, policy.fifo().rules)
     network.run(5)
-    with pytest.raises(ServingError, match="5 ns already"):
+    with pytest.raises(ClockError, match="5 ns already"):
         network.call_at(4, lambda: None)

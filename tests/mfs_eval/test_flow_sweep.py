@@ -1,4 +1,4 @@
-"""``mfs sweep`` and ``mfs report``: grids that go on where they were, and what is served in a data centre."""
+"""``mfs sweep`` and ``mfs report``: grids that resume, and the workloads of a data centre."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from mfs_eval.errors import ClusterError, EvaluationError, TraceError
 from mfs_eval.flow_level import sweep as sweeping
 from mfs_eval.flow_level.cases import CASES, case_named, case_workload
 from mfs_eval.flow_level.data_centre import data_centre
-from mfs_eval.flow_level.sweep import FILE, Grid, run_sweep
-from mfs_eval.flow_level.sweep_parquet import FILE as PARQUET
-from mfs_eval.flow_level.sweep_parquet import read_parquet
+from mfs_eval.flow_level.sweep import Grid, run_sweep
 from mfs_eval.flow_level.sweep_report import rate_at, report_sweep
+from mfs_eval.flow_level.sweep_rows import FILE
 from mfs_eval.flow_level.variants import VARIANTS, variant_named
 from mfs_eval.serving.prompts import AGENT_LIKE, CONVERSATION_LIKE, PromptClass, openers, prompts
 from mfs_eval.serving.router import route
-from mfs_eval.serving.trace import BLOCK_TOKENS, Request
+from mfs_eval.serving.trace import BLOCK_TOKENS, SAMPLE_PATH, Request
 
 GRID = Grid(
     cases=("dbrx-agent",), variants=("fifo", "ceiling"), seeds=(1, 2), rates_per_gpu=(0.5,), servers=8, requests=6
@@ -48,7 +47,7 @@ def test_a_sweep_has_a_row_for_each_point(swept: Path) -> None:
     assert all(row.request_rate == 0.5 * 64 for row in rows)
 
 
-def test_finished_points_are_not_run_again(swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_points_are_not_repeated(swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = (swept / FILE).read_text().splitlines(keepends=True)
     # Killed in the middle of its third line.
     (tmp_path / FILE).write_text("".join(lines[:3]) + lines[3][:20])
@@ -66,38 +65,12 @@ def test_finished_points_are_not_run_again(swept: Path, tmp_path: Path, monkeypa
     assert {row.key: row.slo_attainment for row in rows} == again
 
 
-def test_a_dask_cluster_runs_the_same_points(swept: Path, tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="Dask's scheduler and workers are not installed")
-    local = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "protocol": "tcp", "dashboard_address": None}
-    with distributed.LocalCluster(**local) as cluster:
-        rows = run_sweep(GRID, tmp_path, dask=cluster.scheduler_address, console=quiet())
-    expected = {row.key: row.slo_attainment for row in run_sweep(GRID, swept, jobs=1, console=quiet())}
-    assert {row.key: row.slo_attainment for row in rows} == expected
-
-
-def test_without_a_dask_cluster_a_sweep_says_so_and_loses_nothing(
-    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("distributed", reason="Dask's scheduler and workers are not installed")
-    monkeypatch.setattr(sweeping, "DASK_TIMEOUT_S", 1)
-    (tmp_path / FILE).write_text("".join((swept / FILE).read_text().splitlines(keepends=True)[:3]))
-    with pytest.raises(EvaluationError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        run_sweep(GRID, tmp_path, dask="tcp://127.0.0.1:9", console=quiet())
-    assert len((tmp_path / FILE).read_text().splitlines()) == 3
-
-
-def test_parquet_has_the_same_rows_and_can_be_reported(swept: Path, tmp_path: Path) -> None:
-    rows = run_sweep(GRID, swept, jobs=1, console=quiet())
-    assert read_parquet(swept / PARQUET) == rows
-    shutil.copy(swept / PARQUET, tmp_path / PARQUET)
-    console = quiet()
-    report_sweep(tmp_path, console)
-    report_sweep(swept, other := quiet())
-    tables = [one.file.getvalue().partition("Pictures")[0] for one in (console, other)]  # type: ignore[attr-defined]
-    assert tables[0] == tables[1] != ""
-    (tmp_path / PARQUET).write_bytes(b"something else")
-    with pytest.raises(EvaluationError, match=r"sweep\.parquet holds no rows of mfs sweep"):
-        report_sweep(tmp_path, quiet())
+def test_rows_of_another_trace_are_refused(swept: Path, tmp_path: Path) -> None:
+    shutil.copy(swept / FILE, tmp_path / FILE)
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(SAMPLE_PATH.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(EvaluationError, match=r"sweep\.csv: its rows come from another trace \([0-9a-f]+, not"):
+        run_sweep(replace(GRID, trace=other), tmp_path, jobs=1, console=quiet())
 
 
 def test_a_report_has_a_table_and_a_picture(swept: Path) -> None:
@@ -109,7 +82,7 @@ def test_a_report_has_a_table_and_a_picture(swept: Path) -> None:
     assert all(variant in text for variant in GRID.variants)
 
 
-def test_what_cannot_be_is_named(tmp_path: Path) -> None:
+def test_impossible_grids_are_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"no .*sweep\.csv"):
         report_sweep(tmp_path, quiet())
     for changes, message in (
@@ -121,9 +94,9 @@ def test_what_cannot_be_is_named(tmp_path: Path) -> None:
         with pytest.raises(EvaluationError, match=message):
             run_sweep(replace(GRID, **changes), tmp_path, jobs=1, console=quiet())  # type: ignore[arg-type]
     (tmp_path / FILE).write_text("a,b\n1,2\n")
-    with pytest.raises(EvaluationError, match="its columns are others"):
+    with pytest.raises(EvaluationError, match="its columns differ from those of this version"):
         run_sweep(GRID, tmp_path, jobs=1, console=quiet())
-    with pytest.raises(EvaluationError, match="has 1800 requests, 2000 are wanted"):
+    with pytest.raises(EvaluationError, match="has 1800 requests, but the run needs 2000"):
         case_workload(case_named("llama3-8b-mooncake"), 8, 2000)
 
 
@@ -146,8 +119,8 @@ def test_prompts_have_the_length_and_the_reuse_that_they_should(kind: PromptClas
     assert prompts(kind, 50, seed=3) == prompts(kind, 50, seed=3) != prompts(kind, 50, seed=4)
 
 
-def test_prompts_that_cannot_be() -> None:
-    with pytest.raises(TraceError, match="100% of them"):
+def test_prompts_that_are_entirely_reusable_are_refused() -> None:
+    with pytest.raises(TraceError, match="100% reusable"):
         prompts(replace(AGENT_LIKE, reusable=1.0), 3, 1)
 
 

@@ -1,4 +1,4 @@
-"""The tables of a sweep, and tenants: what is told to the scheduler, and what they are judged by."""
+"""Tables of a sweep, and tenants: the objectives that they state, and those that they are judged by."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from mfs_eval.errors import ClusterError, EvaluationError, ServingError
 from mfs_eval.flow_level.cases import CASES, case_requests
 from mfs_eval.flow_level.data_centre import PACKED, SPREAD, data_centre
 from mfs_eval.flow_level.sweep_report import picture_of
-from mfs_eval.flow_level.sweep_rows import COLUMNS, Row
+from mfs_eval.flow_level.sweep_rows import Row
 from mfs_eval.flow_level.tenants import TENANTS, jain, outcome, tenants_named
+from mfs_eval.results.rows import PROVENANCE
 from mfs_eval.serving.metrics import RequestRecord
 from mfs_eval.serving.router import route
 from mfs_eval.serving.trace import Request
@@ -22,19 +23,23 @@ from mfs_eval.studies.sweep_tables import attainment, differences, equal_attainm
 
 
 def row(variant: str, rate: float, seed: int, share: float, **changes: object) -> Row:
-    values: dict[str, object] = dict.fromkeys(COLUMNS, 0) | {
-        "scenario": "dbrx-agent",
-        "policy": variant,
-        "variant": variant,
-        "seed": seed,
-        "rate_per_gpu": rate,
-        "slo_attainment": share,
-        "servers": 32,
-        "oversubscription": 1,
-        "slo_factor": 3.0,
-        "layout": PACKED,
-        "tenants": "alike",
-    }
+    values: dict[str, object] = (
+        dict.fromkeys(Row.columns(), 0)
+        | dict.fromkeys(PROVENANCE, "x")
+        | {
+            "scenario": "dbrx-agent",
+            "policy": variant,
+            "variant": variant,
+            "seed": seed,
+            "rate_per_gpu": rate,
+            "slo_attainment": share,
+            "servers": 32,
+            "oversubscription": 1,
+            "slo_factor": 3.0,
+            "layout": PACKED,
+            "tenants": "alike",
+        }
+    )
     return Row.model_validate(values | changes)
 
 

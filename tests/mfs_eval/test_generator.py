@@ -1,6 +1,4 @@
-"""The request generator against the trace it imitates (mfs_eval.serving.generator,
-mfs_eval.serving.trace_statistics).
-"""
+"""The request generator compared with the trace that it imitates (mfs_eval.serving.generator)."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ def hour() -> list[Request]:
     return generate(WHOLE_TRACE_REQUESTS, seed=1)
 
 
-def test_an_hour_has_the_statistics_of_the_whole_trace(hour: list[Request]) -> None:
+def test_a_generated_hour_has_the_statistics_of_the_whole_trace(hour: list[Request]) -> None:
     made = describe(hour)
     assert made.prefix_share == pytest.approx(WHOLE_TRACE_PREFIX_SHARE, abs=0.04)
     assert made.follow_share == pytest.approx(WHOLE_TRACE_FOLLOW_SHARE, abs=0.07)
@@ -41,8 +39,8 @@ def test_an_hour_has_the_statistics_of_the_whole_trace(hour: list[Request]) -> N
     assert hour[-1].arrival_ns / NS_PER_S == pytest.approx(WHOLE_TRACE_SECONDS, rel=0.1)
 
 
-def test_the_begin_resembles_the_committed_sample(hour: list[Request]) -> None:
-    """A recording begins with no conversation known: both repeat less than they do later on."""
+def test_the_beginning_resembles_the_bundled_sample(hour: list[Request]) -> None:
+    """At the beginning no conversation is known, so both repeat less than later."""
     sample = describe(load_trace(SAMPLE_PATH))
     made = describe(hour[: sample.requests])
     assert made.prefix_share == pytest.approx(sample.prefix_share, abs=0.06)
@@ -52,7 +50,7 @@ def test_the_begin_resembles_the_committed_sample(hour: list[Request]) -> None:
 
 
 def test_conversations_grow(hour: list[Request]) -> None:
-    """Most requests that repeat an earlier prompt repeat nearly all of it, and add to it."""
+    """Most requests that repeat an earlier prompt repeat nearly all of it and extend it."""
     holder: dict[int, Request] = {}
     grown = kept_most = follows = 0
     for request in hour:
@@ -78,17 +76,17 @@ def test_requests_are_well_formed(hour: list[Request]) -> None:
     assert all(earlier.arrival_ns <= later.arrival_ns for earlier, later in pairwise(hour))
 
 
-def test_same_seed_same_requests() -> None:
+def test_the_same_seed_gives_the_same_requests() -> None:
     assert generate(300, seed=5) == generate(300, seed=5)
     assert generate(300, seed=5) != generate(300, seed=6)
     assert generate(0, seed=5) == []
 
 
-def test_parameters_matter() -> None:
+def test_the_parameters_determine_the_statistics() -> None:
     alone = generate(500, seed=1, statistics=replace(CONVERSATION, continues=(0.0,)))
     assert describe(alone).follow_share == 0.0
 
 
-def test_negative_count_is_refused() -> None:
+def test_a_negative_count_is_refused() -> None:
     with pytest.raises(TraceError, match="must not be negative"):
         generate(-1, seed=1)

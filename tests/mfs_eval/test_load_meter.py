@@ -1,4 +1,4 @@
-"""Covers host_agent/protocol/units.py: the load that a host measures follows what goes first, within bounds."""
+"""The load that a host measures follows the traffic that goes first, within bounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mfs_eval.packet_level.hosts.load_meter import LoadMeter
 RATE_BPS = 1_000_000_000
 INTERVAL_NS = 20_000_000
 FULL_BYTES = RATE_BPS // 8 * INTERVAL_NS // 1_000_000_000
-"""What the link carries in an interval."""
+"""Bytes that the link carries in an interval."""
 
 WEIGHTS = st.floats(0.05, 1.0)
 
@@ -50,7 +50,7 @@ def test_the_load_is_never_above_its_limit_nor_below_zero(intervals: list[tuple[
 
 
 @given(WEIGHTS)
-def test_an_idle_link_loses_its_weight_each_interval(weight: float) -> None:
+def test_the_load_of_an_idle_link_decays_by_the_weight_each_interval(weight: float) -> None:
     one = meter(weight)
     one.count(FULL_BYTES // 2)
     one.update(INTERVAL_NS)
@@ -61,7 +61,7 @@ def test_an_idle_link_loses_its_weight_each_interval(weight: float) -> None:
 
 
 @given(st.integers(1, 60), st.floats(0.0, 0.85), st.floats(0.0, 0.85), WEIGHTS)
-def test_a_long_pause_is_worth_as_many_intervals_of_its_mean(
+def test_a_long_pause_counts_as_several_intervals_with_its_mean_load(
     intervals: int, first: float, later: float, weight: float
 ) -> None:
     at_once, one_by_one = meter(weight), meter(weight)
@@ -77,7 +77,7 @@ def test_a_long_pause_is_worth_as_many_intervals_of_its_mean(
     assert at_once.load == pytest.approx(one_by_one.load, abs=1e-9)
 
 
-def test_nothing_is_computed_within_an_interval_and_nothing_is_forgotten() -> None:
+def test_the_load_is_updated_only_after_an_interval_and_counts_all_bytes() -> None:
     one = meter(1.0)
     one.count(FULL_BYTES // 4)
     assert not one.update(INTERVAL_NS - 1)

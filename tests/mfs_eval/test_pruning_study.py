@@ -1,18 +1,18 @@
-"""The command lines that measure pruning (mfs_eval.studies.pruning) and table writes (mfs_eval.bench.table_writes)."""
+"""``mfs study pruning`` and ``mfs bench table-writes``."""
 
 from __future__ import annotations
 
 from click.testing import CliRunner
 
-from mfs_eval.bench.table_writes import write_latency
+from mfs_eval.bench.table_writes import table_writes
 from mfs_eval.studies.pruning import pruning, variants
 
 
 def test_variants_are_without_pruning_and_each_budget_all_with_the_same_queue() -> None:
     for hopeless in (False, True):
         named = dict(variants((0.0, 0.3), hopeless))
-        assert [(one.prune, one.drop_budget) for one in named.values()] == [(False, 0.1), (True, 0.0), (True, 0.3)]
-        assert {one.drop_hopeless for one in named.values()} == {hopeless}
+        assert [one.pruning.drop_budget for one in named.values()] == [None, 0.0, 0.3]
+        assert {one.pruning.defer_infeasible for one in named.values()} == {hopeless}
     assert list(named) == ["off+q", "0+q", "0.3+q"]
 
 
@@ -26,11 +26,9 @@ def test_the_table_has_a_line_for_each_setting_with_all_seeds() -> None:
         "0.5",
         "--requests",
         "4",
-        "--seed",
-        "1",
-        "--seed",
-        "2",
-        "--rate",
+        "--seeds",
+        "1-2",
+        "--request-rate",
         "50",
     ]
     result = CliRunner().invoke(pruning, options)
@@ -47,6 +45,6 @@ def test_the_table_has_a_line_for_each_setting_with_all_seeds() -> None:
 
 
 def test_writes_are_timed_for_one_entry_and_for_many() -> None:
-    result = CliRunner().invoke(write_latency, ["--rounds", "2"])
+    result = CliRunner().invoke(table_writes, ["--rounds", "2"])
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.output.splitlines()] == ["1", "10", "50"]

@@ -1,4 +1,4 @@
-"""A port whose queues rotate: what waits rises, in time, and nothing is lost or idle on the way."""
+"""A port whose queues rotate: waiting packets rise in time, none is lost, and the link is never idle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNGUARANTEED = [QueueConfig(0.0)] * 8
 
 
 def served(port: Port[str], arrivals: Sequence[tuple[int, str, int]]) -> list[str]:
-    """The order in which frames given as (time, name, level) leave a link that is never free for long."""
+    """Return the order in which frames, given as (time, name, level), leave a busy link."""
     order = []
     now_ns = 0
     waiting = sorted(arrivals)
@@ -37,14 +37,14 @@ def served(port: Port[str], arrivals: Sequence[tuple[int, str, int]]) -> list[st
 
 
 def steady(level: int, count: int) -> list[tuple[int, str, int]]:
-    """Frames that keep the link busy, at one level."""
+    """Return frames of one level that keep the link busy."""
     return [(index * FRAME_NS, f"steady {index}", level) for index in range(count)]
 
 
-def test_what_waits_is_promoted_past_what_came_later_at_a_higher_level() -> None:
+def test_a_waiting_packet_is_promoted_past_later_ones_of_a_higher_level() -> None:
     arrivals = [(0, "old", 2), *steady(5, 60)]
     assert served(Port(RATE, UNGUARANTEED), arrivals)[-1] == "old"
-    # From level 2, it stands at level 5 after three turns, before all that came there since.
+    # It rises from level 2 to level 5 in three turns and is then ahead of everything that arrives there.
     order = served(RotatingPort(RATE, UNGUARANTEED, period_ns=10 * FRAME_NS), arrivals)
     assert order.index("old") == pytest.approx(30, abs=2)
 
@@ -70,12 +70,12 @@ def test_every_packet_leaves_once_and_the_link_never_idles_before_one(
     plain = drive(Port(RATE, unlimited), arrivals)
     turned = drive(RotatingPort(RATE, unlimited, period_ns=period_ns), arrivals)
     assert sorted(sent.length for sent in turned) == sorted(sent.length for sent in plain)
-    # Work conserving: whatever the order, the link is done at the same time, to the rounding of a nanosecond a pause.
+    # Work conserving: whatever the order, the link finishes at the same time, to the nanosecond per pause.
     if plain:
         assert abs(turned[-1].end_ns - plain[-1].end_ns) <= len(plain)
 
 
 @pytest.mark.parametrize(("period_ns", "lowest"), [(0, 1), (-1, 1), (1, -1), (1, 7)])
-def test_absurd_calendars_are_refused(period_ns: int, lowest: int) -> None:
-    with pytest.raises(PortConfigError, match="cannot take a turn"):
+def test_impossible_calendars_are_refused(period_ns: int, lowest: int) -> None:
+    with pytest.raises(PortConfigError, match="cannot rotate"):
         RotatingPort(RATE, period_ns=period_ns, lowest=lowest)

@@ -1,6 +1,6 @@
-"""The named scenarios: who computes, who decodes, who holds what, and by which interfaces it leaves.
+"""The named scenarios: which servers compute and decode, which hold KV, and which interfaces send it.
 
-Covers mfs_eval.setup.scenario, and what cluster, placement and iteration have for it.
+Covers mfs_eval.setup.scenario, and what cluster, placement and batches provide for it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from mfs_ctrl.policy import policy
 from mfs_ctrl.policy.tuner import EVIDENCE_CELLS
 from mfs_eval.demo import run_demo
 from mfs_eval.errors import ServingError
-from mfs_eval.packet_level.testbed import RunSettings, rack
+from mfs_eval.packet_level.low_load import workload
+from mfs_eval.packet_level.testbed import open_testbed
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.ideal_network import IdealNetwork
 from mfs_eval.serving.placement import HotPrefixes, Placement, place
 from mfs_eval.serving.prefix_cache import Reuse
 from mfs_eval.serving.trace import SAMPLE_PATH, Request, load_trace, with_poisson_arrivals
+from mfs_eval.setup.run_settings import ControlSettings, RunSettings
 from mfs_eval.setup.scenario import DEMO_SCENARIOS, SCENARIOS, Scenario, scenario_named
-from mfs_eval.setup.workload import select, workload
+from mfs_eval.setup.workload import select
 from p4src.artifact import load
 
 REQUESTS = 40
@@ -41,7 +43,7 @@ class Sent:
 
 
 class RecordingNetwork(IdealNetwork):
-    """A network without contention that remembers who sent what to whom."""
+    """A network without contention that records the flows."""
 
     def __init__(self, bits_per_second: int) -> None:
         super().__init__(bits_per_second)
@@ -104,14 +106,14 @@ def test_colocated_servers_decode_what_another_unit_has_computed() -> None:
     played = play(scenario)
     assert all(record.decode_server not in cluster.units[record.unit] for record in played.serving.records)
     assert {record.decode_server for record in played.serving.records} == computing
-    # The same choice, whenever requests come and in whatever order they end.
+    # The choice depends neither on when requests arrive nor on the order in which they end.
     other = play(scenario, rate=1.0)
     assert {r.index: r.decode_server for r in other.serving.records} == {
         r.index: r.decode_server for r in played.serving.records
     }
 
 
-def test_a_lone_unit_that_decodes_keeps_its_kv() -> None:
+def test_a_single_unit_that_decodes_keeps_its_kv() -> None:
     scenario = scenario_named("colocated")
     alone = replace(scenario.cluster, units=((0, 1),), decode_servers=(0, 1))
     assert {alone.decode_server(request, 0) for request in range(4)} == {0, 1}
@@ -128,13 +130,13 @@ def test_hot_prefixes_are_fetched_from_one_unit() -> None:
     of_holder = [sent for sent in played.of(Stage.KV_REUSE) if sent.source in hot.cluster.unit_hosts(0)]
     assert sum(sent.spec.total_bytes for sent in of_holder) > 0.9 * played.bytes_of(Stage.KV_REUSE)
     assert played.bytes_of(Stage.KV_REUSE) > 1.5 * usual.bytes_of(Stage.KV_REUSE)
-    # What the holder sends for others is a good part of all that it sends.
+    # A good part of what the holder sends is for others.
     all_of_holder = [sent for sent in played.network.sent if sent.source in hot.cluster.unit_hosts(0)]
     assert sum(s.spec.total_bytes for s in of_holder) > 0.3 * sum(s.spec.total_bytes for s in all_of_holder)
     assert not {server for unit in hot.cluster.units for server in unit} & set(hot.cluster.decode_servers)
 
 
-def test_a_unit_that_fetches_from_the_holder_does_so_again() -> None:
+def test_a_unit_that_has_fetched_from_the_holder_fetches_again() -> None:
     def request(index: int, *blocks: int) -> Request:
         return Request(index, 0, 512 * len(blocks), 1, blocks)
 
@@ -147,7 +149,7 @@ def test_a_unit_that_fetches_from_the_holder_does_so_again() -> None:
         (0, Reuse(1024, 0, None)),
         (1, Reuse(0, 1024, 0)),
     ]
-    with pytest.raises(ServingError, match="held by unit 2; units are 0 to 1"):
+    with pytest.raises(ServingError, match="unit 2 cannot hold prefixes; units are 0 to 1"):
         place(requests, 2, hot_prefixes=HotPrefixes(unit=2, share=0.5))
     with pytest.raises(ServingError, match="share"):
         HotPrefixes(unit=0, share=1.5)
@@ -159,7 +161,7 @@ def test_kv_on_one_gpu_has_one_interface() -> None:
     played, usual = play(scenario, rate=1.0), play(spread, rate=1.0)
     unit_of = {record.index: record.unit for record in played.serving.records}
     sources: dict[int, set[int]] = {}
-    # At one request a second each is a batch of its own.
+    # At one request per second, each request is a batch.
     request_of = {batch.batch: batch.requests for batch in played.serving.batches}
     for sent in played.of(Stage.P2D):
         for request in request_of[sent.spec.batch] if len(request_of[sent.spec.batch]) == 1 else ():
@@ -172,13 +174,13 @@ def test_kv_on_one_gpu_has_one_interface() -> None:
     for sent in played.of(Stage.KV_REUSE):
         fetching.setdefault(sent.spec.batch, set()).add((sent.source, sent.spec.destination))
     assert all(len(pairs) <= len(request_of[batch]) for batch, pairs in fetching.items())
-    # One flow where there were four, and the same bytes but for what each flow is rounded by.
+    # One flow instead of four, and the same bytes up to the rounding of each flow.
     for stage in (Stage.P2D, Stage.KV_REUSE):
         assert len(usual.of(stage)) == 4 * len(played.of(stage))
         assert played.bytes_of(stage) == pytest.approx(usual.bytes_of(stage), rel=0.001)
 
 
-def test_collective_heavy_has_several_times_the_bytes_of_collectives_alone() -> None:
+def test_collective_heavy_multiplies_only_the_bytes_of_collectives() -> None:
     heavy = scenario_named("collective-heavy")
     more, usual = play(heavy, rate=1.0), play(replace(heavy, collective_factor=1.0), rate=1.0)
     assert more.bytes_of(Stage.COLLECTIVE) == pytest.approx(4 * usual.bytes_of(Stage.COLLECTIVE), rel=0.001)
@@ -186,11 +188,11 @@ def test_collective_heavy_has_several_times_the_bytes_of_collectives_alone() -> 
         assert more.bytes_of(stage) == usual.bytes_of(stage)
 
 
-def test_the_demo_runs_two_scenarios_unless_told_otherwise(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_runs_two_scenarios_by_default(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     described: list[str] = []
 
     class Stop(Exception):
-        """Enough seen."""
+        """Ends the demo early."""
 
     def stop(*_: object) -> None:
         raise Stop
@@ -216,7 +218,7 @@ def test_a_run_over_two_switches_is_stamped_and_counted_on_both() -> None:
     scenario = replace(scenario_named("uplink-4"), scale=60_000, layers_per_step=8)
     work = workload(scenario, TRACE, 6)
     requests = with_poisson_arrivals(work.requests, 20.0, seed=1)
-    with rack(scenario, policy.mfs(), RunSettings(sample_ns=NS_PER_S)) as racks:
+    with open_testbed(scenario, policy.mfs(), RunSettings(control=ControlSettings(sample_ns=NS_PER_S))) as racks:
         serving = Serving(scenario.serving, racks.serving_network, requests, work.slo_ns, work.placements)
         serving.start()
         racks.serving_network.run()
@@ -231,9 +233,9 @@ def test_a_run_over_two_switches_is_stamped_and_counted_on_both() -> None:
         ]
     assert serving.unfinished == 0
     assert racks.network.totals().dropped == 0
-    # Every P2D flow crosses both switches, which both see its stage and its end; collectives stay in one rack.
+    # Every P2D flow crosses both switches, and both see its stage and its end. Collectives stay within a rack.
     ended = [observe({}, cells).completed(Stage.P2D) for cells in counted]
     assert ended[0] == ended[1] == sum(record.batches for record in serving.records) * 4 * 4
     assert all(record is not None and sum(record.level_bytes) > 0 for record in records)
-    # Both links of either direction carry some: KV one way, acknowledgements the other.
+    # Both links carry traffic in each direction: KV one way, acknowledgements the other.
     assert min(min(packets) for packets in uplinks) > 0

@@ -1,6 +1,6 @@
-"""The serving model on a network without contention: times that can be worked out by hand, batching, reuse, objectives.
+"""The serving model on a network without contention: times computed by hand, batching, reuse and objectives.
 
-Covers mfs_eval.serving.prefill_batch, serving and objectives.
+Covers mfs_eval.serving.prefill_batch, batch_flows, engine and objectives.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from mfs_eval.serving.placement import Placement, place
 from mfs_eval.serving.prefix_cache import Reuse
 from mfs_eval.serving.trace import SAMPLE_PATH, Request, block_count, load_trace, with_poisson_arrivals
 
-# Small enough to compute by hand: KV 4 bytes per token and layer; per token and layer 24 operations of projections
-# (12 weights), 48 of two experts (12 weights each), 16 of the router, 8 of attention to each key; all-to-all
-# 2 x 2 x 2 x 2 = 16 bytes.
+# Small enough to compute by hand. Per token and layer: KV of 4 bytes, 24 operations of projections (12 weights), 48 of
+# two experts (12 weights each), 16 of the router, 8 of attention per key, all-to-all of 2 x 2 x 2 x 2 = 16 bytes.
 TINY = ModelShape("tiny", layers=4, hidden=2, heads=2, kv_heads=1, head_dim=1, intermediate=2, experts=4,
                   experts_per_token=2, vocab=10)  # fmt: skip
 SECOND = 10**9
@@ -38,7 +37,7 @@ SLOW_GPU = GPU("slow", peak_flops=100.0, memory_bytes=1, efficiency=1.0)
 
 
 class RecordingNetwork(IdealNetwork):
-    """An ideal network that remembers what it was asked for."""
+    """An ideal network that records the calls."""
 
     def __init__(self, bits_per_second: int, latency_ns: int = 0) -> None:
         super().__init__(bits_per_second, latency_ns)
@@ -84,14 +83,14 @@ def operations(tokens: int, context: int = 0) -> int:
     return tokens * (24 + 48 + 16) + 8 * sum(range(context + 1, context + tokens + 1))
 
 
-def test_a_single_request_takes_what_a_calculation_on_paper_gives() -> None:
-    """Four layers of compute and all-to-all in a row, then the KV of the last layer."""
+def test_a_single_request_takes_the_time_computed_by_hand() -> None:
+    """Computation and all-to-all of four layers in sequence, then the KV of the last layer."""
     network = RecordingNetwork(8 * 1000)  # 1,000 bytes per second
     record = run(tiny(), [request(0, 100)], network).records[0]
     compute = operations(100) * SECOND // (100 * 8)
-    # 100 tokens x 16 bytes, a quarter from one server to the other, on two NICs: 200 bytes.
+    # 100 tokens x 16 bytes, a quarter of it from one server to the other, over two NICs: 200 bytes.
     collective = 200 * SECOND // 1000
-    # 100 tokens x 4 bytes a layer from four NICs: 100 bytes each.
+    # 100 tokens x 4 bytes per layer from four NICs: 100 bytes each.
     tail = 100 * SECOND // 1000
     assert record.compute_ns == 4 * compute
     assert record.stage2_ns == 4 * collective
@@ -101,11 +100,11 @@ def test_a_single_request_takes_what_a_calculation_on_paper_gives() -> None:
     assert record.network_share == pytest.approx((4 * collective + tail) / record.ttft_ns)
 
 
-def test_flows_of_a_single_request() -> None:
+def test_the_flows_of_a_single_request_follow_the_rails_and_the_layers() -> None:
     network = RecordingNetwork(8 * 1000)
     serving = run(tiny(), [request(1, 100)], network)
     assert not network.of(Stage.KV_REUSE)
-    # Rails both ways between servers 0 and 1, once per layer.
+    # Along the rails in both directions between servers 0 and 1, once per layer.
     first = [(source, spec.destination) for _, source, spec in network.of(Stage.COLLECTIVE)[:4]]
     assert sorted(first) == [(0, 2), (1, 3), (2, 0), (3, 1)]
     assert [spec.target_layer for _, _, spec in network.of(Stage.COLLECTIVE)] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
@@ -117,14 +116,14 @@ def test_flows_of_a_single_request() -> None:
     ]  # fmt: skip
     assert {spec.batch for _, _, spec in network.flows} == {1}
     assert {spec.deadline_ns for _, _, spec in network.flows} == {1000 * SECOND}
-    # Agents hear of progress before the KV of the layer is sent, and in the end that the batch is over.
+    # Agents learn of progress before the KV of the layer is sent, and finally that the batch is computed.
     assert [(hosts, layer) for _, hosts, _, layer in network.layers] == [((0, 1, 2, 3), n) for n in (1, 2, 3, 4)]
     assert [time for time, *_ in network.layers] == [time for time, *_ in p2d[::4]]
     assert serving.batches[0].end_ns == network.layers[-1][0]
 
 
-def test_kv_can_be_sent_beside_the_collective() -> None:
-    """The 100 bytes of KV at a NIC are there before the 200 of the last collective, so no tail is left."""
+def test_kv_can_be_sent_during_the_collective() -> None:
+    """The 100 bytes of KV per NIC arrive before the 200 of the last collective, so there is no tail."""
     network = RecordingNetwork(8 * 1000)
     record = run(replace(tiny(), hand_over_early=True), [request(0, 100)], network).records[0]
     assert record.tail_ns == 0
@@ -134,7 +133,7 @@ def test_kv_can_be_sent_beside_the_collective() -> None:
     assert [spec.beyond_bytes for _, _, spec in network.of(Stage.P2D)[::4]] == [300, 200, 100, 0]
 
 
-def test_layers_per_step_keeps_bytes_and_compute() -> None:
+def test_combining_layers_changes_neither_bytes_nor_compute_time() -> None:
     fine, coarse = RecordingNetwork(8 * 1000), RecordingNetwork(8 * 1000)
     one = run(tiny(), [request(0, 100)], fine)
     three = run(tiny(layers_per_step=3), [request(0, 100)], coarse)
@@ -146,7 +145,7 @@ def test_layers_per_step_keeps_bytes_and_compute() -> None:
     assert [layer for *_, layer in coarse.layers] == [3, 4]
 
 
-def test_scale_changes_bytes_and_no_times() -> None:
+def test_scale_changes_bytes_but_not_times() -> None:
     requests = [request(0, 1000), request(1, 700, first_block=5)]
     whole = tiny(replace(cluster.testbed(), nic_bits_per_second=8_000_000))
     scaled = replace(whole, scale=100)
@@ -169,17 +168,17 @@ def test_long_prompts_are_computed_in_chunks() -> None:
     assert record.batches == 3
     per_layer = [operations(100), operations(100, 100), operations(50, 200)]
     assert record.compute_ns == sum(4 * flops * SECOND // 800 for flops in per_layer)
-    # The stamp of the first chunk's KV knows of the bytes of the later chunks: (250 x 4 - 100) tokens of 4 bytes.
+    # The first chunk's KV is stamped with the bytes of the later chunks too: (250 x 4 - 100) tokens of 4 bytes.
     assert network.of(Stage.P2D)[0][2].beyond_bytes == (250 * 4 - 100) * 4 // 4
     assert network.of(Stage.P2D)[-1][2].beyond_bytes == 0
     assert sum(spec.total_bytes for _, _, spec in network.of(Stage.P2D)) == 250 * 4 * 4
 
 
-def test_requests_that_wait_share_a_batch_in_order_of_arrival() -> None:
+def test_waiting_requests_share_a_batch_in_order_of_arrival() -> None:
     requests = [request(n, tokens, first_block=100 * n) for n, tokens in enumerate((60, 40, 30, 50, 20))]
     one_unit = Cluster(3, 1, 1, units=((0, 1),), decode_servers=(2,))
     serving = run(tiny(one_unit, batch_tokens=100), requests)
-    # The first finds an idle unit; the others wait: 40 + 30 + 30 of 50, then the other 20 and 20.
+    # The first request finds an idle unit. The others wait: 40 + 30 + 30 of 50, then the remaining 20 and 20.
     assert [batch.requests for batch in serving.batches] == [(0,), (1, 2, 3), (3, 4)]
     assert [batch.tokens for batch in serving.batches] == [60, 100, 40]
     by_index = {record.index: record for record in serving.records}
@@ -195,8 +194,8 @@ def test_requests_are_computed_where_they_are_placed() -> None:
     assert {record.index: record.unit for record in run(tiny(), requests, placements=placements).records} == units
 
 
-def test_the_speed_of_the_network_changes_times_and_no_work() -> None:
-    """Units, reuse and the bytes of each stage are the same; only what happens to share a batch is not."""
+def test_the_speed_of_the_network_changes_times_but_not_the_work() -> None:
+    """Units, reuse and the bytes of each stage are the same; only the composition of batches differs."""
     requests = with_poisson_arrivals(load_trace(SAMPLE_PATH, limit=120), 5.0, seed=2)
     config = ServingConfig(cluster.testbed(), TINY, GPU("g", 1e7, 1, 1.0))
     fast, slow = RecordingNetwork(10**9), RecordingNetwork(10**5)
@@ -211,7 +210,7 @@ def test_the_speed_of_the_network_changes_times_and_no_work() -> None:
     assert min(fast.bytes_by_stage[stage] for stage in (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D)) > 0
 
 
-def test_a_prefix_that_the_unit_has_costs_neither_compute_nor_network() -> None:
+def test_a_prefix_that_the_unit_holds_costs_neither_compute_nor_network() -> None:
     network = RecordingNetwork(8 * 1000)
     (record,) = run(tiny(), [request(0, 1100)], network, {0: Placement(0, Reuse(1024, 0, None))}).records
     assert (record.local_tokens, record.fetched_tokens, record.new_tokens) == (1024, 0, 76)
@@ -220,7 +219,7 @@ def test_a_prefix_that_the_unit_has_costs_neither_compute_nor_network() -> None:
     assert sum(spec.total_bytes for _, _, spec in network.of(Stage.P2D)) == 76 * 4 * 4
 
 
-def test_a_prefix_that_another_unit_has_is_fetched_layer_by_layer() -> None:
+def test_a_prefix_that_another_unit_holds_is_fetched_layer_by_layer() -> None:
     network = RecordingNetwork(8 * 1000)
     (record,) = run(tiny(), [request(0, 1100)], network, {0: Placement(0, Reuse(512, 512, 1))}).records
     assert (record.unit, record.local_tokens, record.fetched_tokens) == (0, 512, 512)
@@ -230,7 +229,7 @@ def test_a_prefix_that_another_unit_has_is_fetched_layer_by_layer() -> None:
     assert {time for time, *_ in fetches} == {0}
     assert [spec.target_layer for _, _, spec in fetches[::4]] == [0, 1, 2, 3]
     assert {spec.total_bytes for _, _, spec in fetches} == {512 * 4 // 4}
-    # 512 bytes take 0.512 s here: the first layer waits for its own, the others' come during that.
+    # 512 bytes take 0.512 s here: the first layer waits for its KV, and that of the others arrives meanwhile.
     assert record.stage1_wait_ns == 512 * SECOND // 1000
     assert record.ttft_ns == (
         record.queued_ns + record.compute_ns + record.stage1_wait_ns + record.stage2_ns + record.tail_ns
@@ -247,7 +246,7 @@ def test_prefixes_computed_in_the_run_are_reused_or_fetched() -> None:
     ]  # fmt: skip
 
 
-def test_what_no_unit_has_any_more_is_computed_again() -> None:
+def test_a_prefix_that_no_unit_holds_any_longer_is_recomputed() -> None:
     first, other = request(0, 1024), request(1, 1024, arrival_ns=10**15, first_block=50)
     again = replace(first, index=2, arrival_ns=2 * 10**15)
     requests = [first, other, again]
@@ -255,7 +254,7 @@ def test_what_no_unit_has_any_more_is_computed_again() -> None:
     assert serving.records[-1].new_tokens == 1024
 
 
-def test_kv_that_is_at_its_decode_server_already_is_not_sent() -> None:
+def test_kv_that_is_already_at_its_decode_server_is_not_sent() -> None:
     colocated = Cluster(2, 2, 4, units=((0, 1),), decode_servers=(0, 1))
     network = RecordingNetwork(8 * 1000)
     run(tiny(colocated), [request(0, 100)], network)  # there is no other unit
@@ -273,7 +272,7 @@ def test_incast_has_one_decode_server() -> None:
     assert {spec.destination for _, _, spec in network.of(Stage.P2D)} == {12, 13}
 
 
-def test_early_stages_carry_the_batch_deadline_and_p2d_its_request_own() -> None:
+def test_early_stages_carry_the_deadline_of_the_batch_and_p2d_that_of_its_request() -> None:
     one_unit = Cluster(3, 1, 1, units=((0, 1),), decode_servers=(2,))
     requests = [request(0, 50), request(1, 50, first_block=10), request(2, 50, first_block=20)]
     network = RecordingNetwork(8 * 1000)
@@ -284,13 +283,13 @@ def test_early_stages_carry_the_batch_deadline_and_p2d_its_request_own() -> None
     second = [spec for _, _, spec in network.flows if spec.batch == 2]
     assert {spec.deadline_ns for spec in second if spec.stage == Stage.COLLECTIVE} == {20 * SECOND}
     assert {spec.deadline_ns for spec in second if spec.stage == Stage.P2D} == {10 * SECOND, 30 * SECOND}
-    assert serving.batches[1].red_ns == 20 * SECOND
+    assert serving.batches[1].effective_deadline_ns == 20 * SECOND
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.5, 40.0), st.integers(1, 4))
-def test_any_workload_is_served_whole(seed: int, rate: float, layers_per_step: int) -> None:
-    """All requests finish, batches keep the limit, times add up, each new token's KV arrives."""
+def test_any_workload_is_served_completely(seed: int, rate: float, layers_per_step: int) -> None:
+    """All requests finish, batches respect the limit, times add up, and the KV of each new token arrives."""
     requests = with_poisson_arrivals(generate(40, seed), rate, seed)
     config = ServingConfig(
         cluster.testbed(), replace(TINY, layers=5), GPU("g", 1e7, 1, 1.0), layers_per_step=layers_per_step
@@ -312,25 +311,25 @@ def test_any_workload_is_served_whole(seed: int, rate: float, layers_per_step: i
         assert unit != other or start >= end, "a unit computes one batch at a time"
 
 
-def test_same_input_same_records() -> None:
+def test_the_same_input_gives_the_same_records() -> None:
     requests = with_poisson_arrivals(load_trace(SAMPLE_PATH, limit=80), 5.0, seed=2)
     config = ServingConfig(cluster.testbed(), TINY, GPU("g", 1e7, 1, 1.0))
     assert run(config, requests).records == run(config, requests).records
 
 
-def test_objective_is_three_times_the_low_load_ttft() -> None:
+def test_an_objective_is_three_times_the_low_load_ttft() -> None:
     config = tiny(replace(cluster.testbed(), nic_bits_per_second=8 * 1000))
     requests = [request(0, 100, arrival_ns=5), request(1, 600, arrival_ns=5), request(2, 600, arrival_ns=6)]
     placements = place(requests, 2)
     low = low_load_records(config, requests, placements, IdealNetwork(config.scaled_nic_bits_per_second))
     assert [record.queued_ns for record in low] == [0, 0, 0]
-    # As placed: unit 1 fetches the first block of request 1, then has all but the last token of request 2.
+    # As placed: unit 1 fetches the first block of request 1 and then holds all but the last token of request 2.
     assert [(record.unit, record.local_tokens, record.fetched_tokens) for record in low] == [
         (0, 0, 0), (1, 0, 512), (1, 599, 0)
     ]  # fmt: skip
     assert objectives(low) == {record.index: 3 * record.ttft_ns for record in low}
     assert objectives(low, 2.5)[0] == round(2.5 * low[0].ttft_ns)
-    # Arrival times have no part in it.
+    # Arrival times do not matter.
     assert (
         low_load_records(
             config,
@@ -361,7 +360,7 @@ def test_a_request_alone_meets_its_objective_and_a_crowd_does_not() -> None:
     assert attainment(1e6) < 0.3
 
 
-def test_runs_that_are_set_up_wrongly_are_refused() -> None:
+def test_inconsistent_setups_are_refused() -> None:
     with pytest.raises(ServingError, match="request 0 has no objective"):
         Serving(tiny(), IdealNetwork(1), [request(0, 1)], {}, {})
     with pytest.raises(ServingError, match="request 0 has no placement"):

@@ -1,4 +1,4 @@
-"""The parts of the serving model: clusters, prefix caches, placement, batches, metrics, the network without contention.
+"""The parts of the serving model: clusters, prefix caches, placement, batches, metrics and the ideal network.
 
 Covers mfs_eval.serving.cluster, prefix_cache, placement, batching, metrics and ideal_network.
 """
@@ -21,6 +21,7 @@ from mfs_eval.serving.placement import Placement, place
 from mfs_eval.serving.prefill_batch import BatchRecord
 from mfs_eval.serving.prefix_cache import PrefixCache, Reuse
 from mfs_eval.serving.trace import SAMPLE_PATH, Request, block_count, load_trace, with_poisson_arrivals
+from soft_switch.sim.events import ClockError
 
 SECOND = 10**9
 
@@ -29,7 +30,7 @@ def request(index: int, tokens: int, arrival_ns: int = 0, first_block: int = 0) 
     return Request(index, arrival_ns, tokens, 1, tuple(range(first_block, first_block + block_count(tokens))))
 
 
-def test_cache_keeps_what_was_used_last_and_the_begin_of_a_prompt_longest() -> None:
+def test_a_cache_keeps_recently_used_blocks_and_the_beginning_of_a_prompt_longest() -> None:
     caches = PrefixCache(1, capacity_blocks=3)
     caches.insert(0, [1, 2, 3])
     caches.insert(0, [9])
@@ -46,7 +47,7 @@ def test_the_last_token_of_a_prompt_is_always_computed() -> None:
     assert caches.reuse(1, request(0, 1024)) == Reuse(1023, 0, None)
 
 
-def test_warm_caches_take_turns() -> None:
+def test_warming_fills_the_caches_in_turn() -> None:
     caches = PrefixCache(2)
     caches.warm([request(0, 512), request(1, 512, first_block=5)])
     assert (caches.prefix_blocks(0, [0]), caches.prefix_blocks(1, [5]), caches.prefix_blocks(0, [5])) == (1, 1, 0)
@@ -60,8 +61,8 @@ def test_requests_go_to_the_unit_with_the_fewest_new_tokens_so_far() -> None:
         place(requests, 0)
 
 
-def test_a_placed_request_has_its_prefix_held_for_the_next() -> None:
-    """Its own unit has it, the others fetch it; what is reused does not count as a unit's new tokens."""
+def test_the_prefix_of_a_placed_request_is_held_for_the_next() -> None:
+    """Its unit holds it and the others fetch it; reused tokens do not count as new tokens of a unit."""
     grown = replace(request(1, 1500), blocks=(0, 1, 77))
     placements = place([request(0, 1024), grown, request(2, 600), replace(grown, index=3)], 2)
     assert placements == {
@@ -72,7 +73,7 @@ def test_a_placed_request_has_its_prefix_held_for_the_next() -> None:
     }
 
 
-def test_requests_served_before_and_the_cache_limit_count_in_a_placement() -> None:
+def test_placement_considers_earlier_requests_and_the_cache_limit() -> None:
     served = [request(0, 512, first_block=50), request(1, 1024)]
     assert place([request(2, 1100)], 2, served) == {2: Placement(0, Reuse(0, 1024, 1))}
     forgotten = [request(2, 1024), request(3, 1024, first_block=50), request(4, 1024)]
@@ -80,14 +81,14 @@ def test_requests_served_before_and_the_cache_limit_count_in_a_placement() -> No
     assert place(forgotten, 1)[4] == Placement(0, Reuse(1023, 0, None))
 
 
-def test_arrival_times_have_no_part_in_a_placement() -> None:
+def test_placement_ignores_arrival_times() -> None:
     requests = load_trace(SAMPLE_PATH, limit=200)
     placements = place(requests, 3)
     assert place(with_poisson_arrivals(requests, 5.0, seed=2), 3) == placements
     assert {placement.unit for placement in placements.values()} == {0, 1, 2}
 
 
-def test_metrics_by_hand() -> None:
+def test_metrics_are_those_computed_by_hand() -> None:
     base = RequestRecord(
         0, 0, 4, 0, 40 * SECOND, 10 * SECOND, 1, 1, 0, 0, SECOND, 4 * SECOND, SECOND, 3 * SECOND, SECOND
     )
@@ -105,7 +106,7 @@ def test_metrics_by_hand() -> None:
     assert [percentile(range(1, 101), share) for share in (0.0, 0.5, 0.99, 1.0)] == [1, 50, 99, 100]
 
 
-def test_ideal_network_times() -> None:
+def test_an_ideal_network_has_exact_times() -> None:
     fluid = IdealNetwork(8_000, latency_ns=7)
     assert fluid.flow_ns(1000) == SECOND + 7
     # Two packets with 50 bytes of headers each, the first stored and forwarded once.
@@ -118,24 +119,24 @@ def test_ideal_network_times() -> None:
     assert (seen, fluid.now_ns) == ([1], 15)
     fluid.run()
     assert seen == [1, 2, 3]
-    with pytest.raises(ServingError, match="cannot schedule"):
+    with pytest.raises(ClockError, match="cannot schedule"):
         fluid.call_at(5, seen.append, 4)
     with pytest.raises(ServingError, match="rate"):
         IdealNetwork(0)
 
 
 def test_a_whole_collective_leaves_a_host_flow_by_flow() -> None:
-    network = IdealNetwork(8_000, whole_collectives=True)  # a byte a millisecond
+    network = IdealNetwork(8_000, whole_collectives=True)  # one byte per millisecond
     ended: list[int] = []
     for source, batch, stage in ((0, 1, Stage.COLLECTIVE), (0, 1, Stage.COLLECTIVE), (0, 2, Stage.COLLECTIVE)):
         network.start_flow(source, FlowSpec(5, batch, stage, 0, 10), ended.append)
     network.start_flow(0, FlowSpec(5, 1, Stage.P2D, 0, 10), ended.append)
     network.run()
-    # The second of the batch waits for the first; another batch and another stage do not.
+    # The second flow of the batch waits for the first; another batch or another stage does not.
     assert sorted(end // 1_000_000 for end in ended) == [10, 10, 10, 20]
 
 
-def test_form_batch_leaves_the_rest_at_the_head() -> None:
+def test_forming_a_batch_leaves_the_rest_of_a_job_at_the_head() -> None:
     jobs = [Job(request(n, 80, first_block=9 * n), 0, 4, 0, Reuse(0, 0, None)) for n in range(2)]
     queue = deque(jobs)
     chunks = form_batch(queue, budget=100)
@@ -146,7 +147,7 @@ def test_form_batch_leaves_the_rest_at_the_head() -> None:
     assert not queue
 
 
-def test_what_a_job_reuses_is_fetched_with_its_first_chunk() -> None:
+def test_reused_tokens_are_fetched_with_the_first_chunk_of_a_job() -> None:
     queue = deque([Job(request(0, 1100), 0, 4, 0, Reuse(512, 400, 1))])
     chunks = [form_batch(queue, budget=100)[0] for _ in range(2)]
     assert [(chunk.fetched_tokens, chunk.holder) for chunk in chunks] == [(400, 1), (0, None)]
@@ -169,7 +170,7 @@ def test_contradictory_clusters_are_refused(changes: dict[str, object], complain
         replace(cluster.testbed(), **changes)  # type: ignore[arg-type]
 
 
-def test_cluster_numbers_hosts_by_server_and_nic() -> None:
+def test_a_cluster_numbers_hosts_by_server_and_nic() -> None:
     testbed = cluster.testbed()
     assert (testbed.hosts, testbed.host(3, 1)) == (16, 7)
     assert (testbed.unit_hosts(1), testbed.unit_gpus(1)) == ((4, 5, 6, 7), 8)

@@ -1,4 +1,4 @@
-"""What promotions strand and reorder: the meter by itself, and whole runs where a message is many packets."""
+"""What promotions strand and reorder: the meter alone, and whole runs with messages of many packets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import Stage
 from mfs_eval.packet_level.experiment import run
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.hosts.segment_header import RETRANSMISSION
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.low_load import workload
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.packet_level.stranding_meter import StrandingMeter
-from mfs_eval.packet_level.testbed import RunSettings
 from mfs_eval.results.schema import Run
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
-from mfs_eval.setup.workload import Workload, workload
+from mfs_eval.setup.run_settings import ControlSettings, RunSettings
+from mfs_eval.setup.workload import Workload
 from mfs_eval.studies import stranding
 from mfs_eval.studies.stranding import BASE, RATE, SCENARIO, VARIANTS, markdown, row
 from soft_switch.queues.traffic_manager import wire_bytes
@@ -36,10 +37,10 @@ RULES = [LevelRule(Stage.KV_REUSE, 5, rli=(0, 0)), LevelRule(Stage.KV_REUSE, 3),
 
 
 def promoted_run(window: int) -> PacketNetwork:
-    """A flow behind a blocking one: its window waits at level 3 of the switch when it rises to 5."""
+    """A flow behind a blocking one: its window waits at level 3 of the switch when it is promoted to 5."""
     clock = VirtualClock()
     switch = Switch()
-    # The level that hosts chose is in the stage of the stamp: collectives first, reuse by its current layer.
+    # The stand-in program takes the level from the stamp: collectives first, reuse by its current layer.
     switch.install(Forwarding(level=lambda data: 6 if data[14] & 3 == 2 else 5 if data[25] else 3))  # type: ignore[arg-type]
     network = PacketNetwork(clock, switch, {i: i + 1 for i in ADDRESSES}, ADDRESSES, LINK, window=window)
     network.set_policy(RULES)
@@ -52,17 +53,17 @@ def promoted_run(window: int) -> PacketNetwork:
     return network
 
 
-def test_what_waits_in_a_lower_queue_at_promotion_is_stranded_until_it_is_acknowledged() -> None:
+def test_packets_in_a_lower_queue_at_promotion_are_stranded_until_acknowledged() -> None:
     counters = promoted_run(window=4).meter.counters
     assert counters.promotions == counters.delays == 1
-    # One of the window went through before the collective filled the port, or by the guaranteed share.
+    # One packet of the window left before the collective filled the port, or by the guaranteed share.
     assert 3 * SEGMENT_BYTES <= counters.stranded_bytes <= 4 * SEGMENT_BYTES
-    # The collective holds the port for some 80 frames more.
+    # The collective occupies the port for some 80 more frames.
     assert 20 * FRAME_NS < counters.delay_ns < 120 * FRAME_NS
     assert counters.reordered_within_message == 0
 
 
-def test_order_is_that_of_a_message_and_what_is_sent_again_does_not_count() -> None:
+def test_reordering_counts_within_a_message_and_without_retransmissions() -> None:
     meter = StrandingMeter()
     meter.opened(7, message_segments=4)
     for sequence, flags in [(4, 0), (0, 0), (1, 0), (3, 0), (2, RETRANSMISSION), (5, 0)]:
@@ -96,10 +97,11 @@ def test_promotion_at_boundaries_keeps_messages_in_order() -> None:
     assert bound.reordered_within_message == 0
     assert free.reordered_within_message > 0, "the rule is what keeps them in order"
     # Also where the switch and the hosts have different views of a flow.
-    assert play(replace(BASE, progress_delay_ns=20_000_000, order="switch")).reordered_within_message == 0
+    control = ControlSettings(order="switch", progress_delay_ns=20_000_000)
+    assert play(replace(BASE, control=control)).reordered_within_message == 0
 
 
-def test_the_table_has_each_variant_and_is_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_has_every_variant_and_is_reproducible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stranding, "VARIANTS", {"base": BASE})
     texts = []
     for name in ("first", "second"):

@@ -1,4 +1,4 @@
-"""What each feature takes of a Tofino: the variants of the program, and what is read of the compiler's reports."""
+"""Tofino resources of each feature: the variants of the program, and what is read from the compiler's reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from p4src.artifact import ROOT
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
-def test_what_makes_up_a_feature_is_in_the_sources(tmp_path: Path, feature: Feature) -> None:
+def test_the_passages_of_a_feature_are_in_the_sources(tmp_path: Path, feature: Feature) -> None:
     write_without([feature], tmp_path / "p4src")
     edited = {edit.path for edit in feature.edits}
     for path in (tmp_path / "p4src").rglob("*.p4"):
@@ -22,19 +22,21 @@ def test_what_makes_up_a_feature_is_in_the_sources(tmp_path: Path, feature: Feat
         assert (path.read_text() != (ROOT / name).read_text()) == (name in edited), name
 
 
-def test_features_can_be_left_out_together(tmp_path: Path) -> None:
+def test_features_can_be_removed_together(tmp_path: Path) -> None:
     write_without(FEATURES, tmp_path / "p4src")
     assert "police.apply" not in (tmp_path / "p4src/tna/mfs.p4").read_text()
 
 
-def test_a_passage_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_missing_passage_is_named(tmp_path: Path) -> None:
     feature = Feature("moon", (Edit("tna/mfs.p4", "moon.apply();"),))
-    with pytest.raises(EvaluationError, match=r"p4src/tna/mfs\.p4 has no 'moon\.apply\(\);' any more"):
+    with pytest.raises(
+        EvaluationError, match=r"p4src/tna/mfs\.p4 no longer has 'moon\.apply\(\);', so moon cannot be removed"
+    ):
         write_without([feature], tmp_path / "p4src")
 
 
 def reports(folder: Path) -> None:
-    """What the compiler writes, as far as it is read."""
+    """Write the parts of the compiler's reports that are read."""
     logs = folder / "pipe" / "logs"
     logs.mkdir(parents=True)
     (logs / "table_summary.log").write_text(
@@ -52,7 +54,7 @@ def reports(folder: Path) -> None:
     (logs / "resources.json").write_text(json.dumps({"resources": {"mau": {"mau_stages": stages}}}))
 
 
-def test_the_last_word_of_the_reports_counts(tmp_path: Path) -> None:
+def test_the_last_figures_of_the_reports_count(tmp_path: Path) -> None:
     reports(tmp_path)
     assert read_reports(tmp_path) == Resources(11, 12, 4, 3, 2, 3, 3, 9, 15)
     (tmp_path / "pipe/logs/metrics.json").write_text("{}")
@@ -60,9 +62,9 @@ def test_the_last_word_of_the_reports_counts(tmp_path: Path) -> None:
         read_reports(tmp_path)
 
 
-def test_what_a_feature_takes_is_shown_as_a_difference() -> None:
+def test_the_cost_of_a_feature_is_shown_as_a_difference() -> None:
     whole, less = Resources(11, 12, 1000, 3, 2, 3, 3, 9, 15), Resources(10, 12, 900, 3, 2, 3, 3, 9, 15)
     lines = markdown([("all of it", whole), ("ECMP", less), ("last hop", None)]).splitlines()
     assert lines[2] == "| all of it | 11 | 12 | 1,000 | 3 | 2 | 3 | 3 | 9 | 15 |"
     assert lines[3] == "| ECMP | -1 |  | -100 |  |  |  |  |  |  |"
-    assert lines[4] == "| last hop | no place found |  |  |  |  |  |  |  |  |"
+    assert lines[4] == "| last hop | does not fit |  |  |  |  |  |  |  |  |"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mfs_eval.errors import TraceError
+from mfs_eval.serving.cli import trace
+from mfs_eval.serving.generator import generate
 from mfs_eval.serving.trace import (
     BLOCK_TOKENS,
     NS_PER_S,
@@ -52,6 +57,18 @@ def test_sample_of_the_mooncake_trace() -> None:
         (GOOD.replace("27", "-1"), "field 'timestamp' must not be negative"),
         (GOOD.replace("27", "NaN"), "field 'timestamp' must be a number"),
         (GOOD.replace("27", '"27"'), "field 'timestamp' must be a number"),
+        (GOOD.replace("27", "Infinity"), "field 'timestamp' must be at most 1000000000000, it is inf"),
+        (GOOD.replace("27", "1e300"), "field 'timestamp' must be at most 1000000000000, it is 1e+300"),
+        (
+            GOOD.replace("27", "9" * 400),
+            "field 'timestamp' must be at most 1000000000000, it is 9999999999",
+        ),
+        (GOOD.replace("27", "9" * 5000), "holds a number of several thousand digits"),
+        (
+            GOOD.replace("513", "9" * 400),
+            "field 'input_length' must be at most 2147483647, it is 9999999999",
+        ),
+        (GOOD.replace("[0, 7]", "[" * 100_000), "is nested too deeply to be a request"),
         (GOOD.replace("27", "3"), "field 'timestamp' goes back in time"),
         (GOOD.replace("513", "0"), "field 'input_length' must be at least 1"),
         (GOOD.replace("513", "5.5"), "field 'input_length' must be a whole number"),
@@ -62,15 +79,51 @@ def test_sample_of_the_mooncake_trace() -> None:
         (GOOD.replace("[0, 7]", "7"), "field 'hash_ids' must be a list"),
     ],
 )
-def test_error_names_file_line_and_field(tmp_path: Path, bad: str, complaint: str) -> None:
+def test_an_error_names_file_line_and_field(tmp_path: Path, bad: str, complaint: str) -> None:
     path = write(tmp_path, GOOD, "", bad)
     with pytest.raises(TraceError) as caught:
         load_trace(path)
     assert f"{path}, line 3: " in str(caught.value)
     assert complaint in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 200
 
 
-def test_files_that_are_no_traces(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert load_trace(path) == [Request(0, 27_000_000, 513, 4, (0, 7))]
+
+
+def test_a_trace_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    before = path.read_bytes()
+
+    def broken() -> Iterator[Request]:
+        yield load_trace(path)[0]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_trace(path, broken())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_trace_commands_generate_a_trace_and_show_its_statistics(tmp_path: Path) -> None:
+    path = tmp_path / "generated.jsonl"
+    made = CliRunner().invoke(trace, ["generate", "--requests", "300", "--seed", "5", "--out", str(path)])
+    assert (made.exit_code, made.output) == (0, f"{path}: 300 requests\n")
+    assert load_trace(path) == generate(300, seed=5)
+    shown = CliRunner().invoke(trace, ["stats", str(path)])
+    assert shown.exit_code == 0
+    assert re.match(r"requests +300 in \d+ s \(\d\.\d\d per second\)\nprompt tokens +mean ", shown.output)
+    missing = tmp_path / "missing" / "trace.jsonl"
+    with pytest.raises(TraceError, match=f"cannot write {missing}: No such file or directory; choose another file"):
+        CliRunner().invoke(
+            trace, ["generate", "--requests", "1", "--out", str(missing)], catch_exceptions=False, standalone_mode=False
+        )
+
+
+def test_files_that_are_not_traces_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="No such file"):
         load_trace(tmp_path / "missing.jsonl")
     with pytest.raises(TraceError, match="holds no requests"):
@@ -112,12 +165,12 @@ def test_poisson_arrivals() -> None:
     gaps = [later - earlier for earlier, later in pairwise(arrivals)]
     mean = sum(gaps) / len(gaps)
     deviation = (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5
-    assert deviation == pytest.approx(mean, rel=0.15), "gaps of a Poisson process are as wide as their mean"
+    assert deviation == pytest.approx(mean, rel=0.15), "the gaps of a Poisson process deviate by their mean"
     assert timed == with_poisson_arrivals(requests, rate=8.0, seed=3)
     assert timed != with_poisson_arrivals(requests, rate=8.0, seed=4)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
-def test_absurd_rates_are_refused(rate: float) -> None:
+def test_rates_that_are_not_positive_numbers_are_refused(rate: float) -> None:
     with pytest.raises(TraceError, match="positive number of requests per second"):
         with_poisson_arrivals([], rate, seed=1)

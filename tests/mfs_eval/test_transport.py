@@ -1,4 +1,4 @@
-"""The hosts' transport: nothing lost, nothing twice, the window kept, losses told from overtaking, ECN, its header."""
+"""The hosts' transport: reliable delivery, windows, losses versus overtaking, ECN, and the header."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ RTO_NS = 1_000_000
 
 
 class Path:
-    """A network between a sender and a receiver that loses, doubles and reorders as its dice say."""
+    """A network between a sender and a receiver that loses, duplicates and reorders at random."""
 
     def __init__(self, seed: int, loss: float, double: float, jitter_ns: int) -> None:
         self.random = random.Random(seed)
         self.loss, self.double, self.jitter_ns = loss, double, jitter_ns
-        self.under_way: list[tuple[int, int, object]] = []
+        self.in_flight: list[tuple[int, int, object]] = []
         self.count = 0
 
     def send(self, item: object, now_ns: int) -> None:
         copies = 0 if self.random.random() < self.loss else 2 if self.random.random() < self.double else 1
         for _ in range(copies):
             self.count += 1
-            self.under_way.append((now_ns + 1000 + self.random.randint(0, self.jitter_ns), self.count, item))
-        self.under_way.sort(key=lambda entry: entry[:2])
+            self.in_flight.append((now_ns + 1000 + self.random.randint(0, self.jitter_ns), self.count, item))
+        self.in_flight.sort(key=lambda entry: entry[:2])
 
     def arrived(self, now_ns: int) -> list[object]:
-        items = [item for time_ns, _, item in self.under_way if time_ns <= now_ns]
-        self.under_way = [entry for entry in self.under_way if entry[0] > now_ns]
+        items = [item for time_ns, _, item in self.in_flight if time_ns <= now_ns]
+        self.in_flight = [entry for entry in self.in_flight if entry[0] > now_ns]
         return items
 
     @property
     def next_ns(self) -> int:
-        return self.under_way[0][0] if self.under_way else 1 << 62
+        return self.in_flight[0][0] if self.in_flight else 1 << 62
 
 
 @settings(max_examples=150, deadline=None)
@@ -135,7 +135,7 @@ def test_a_message_is_cut_into_segments_and_marked_where_it_starts() -> None:
     assert [bool(s.flags & segment_header.FIN) for s in segments] == [False, False, False, True]
 
 
-def test_acknowledgements_are_asked_for_every_half_window_at_the_end_and_when_the_window_closes() -> None:
+def test_acknowledgements_are_requested_every_half_window_at_the_end_and_when_the_window_closes() -> None:
     sender = Sender(1, window=4)
     sender.write(7)
     assert [s.flags & segment_header.ACK_REQUEST for s in fill(sender, 0)] == [0, 1, 0, 1]
@@ -143,7 +143,7 @@ def test_acknowledgements_are_asked_for_every_half_window_at_the_end_and_when_th
     assert [s.flags & segment_header.ACK_REQUEST for s in fill(sender, 0)] == [0, 1, 1]
 
 
-def test_closing_after_the_last_byte_left_sends_a_bare_end() -> None:
+def test_closing_after_the_last_byte_has_left_sends_an_empty_last_segment() -> None:
     sender = Sender(10)
     receiver: Receiver[int] = Receiver(1)
     sender.write(10)
@@ -165,12 +165,12 @@ def test_stranded_segments_do_not_hold_a_promoted_flow_back() -> None:
     assert len(fill(sender, 3)) == 2
     assert len(fill(sender, 5)) == 2
     assert len(fill(sender, 5)) == 0
-    sender.on_ack(ack(0, [2, 3]))  # the stranded two are overtaken
+    sender.on_ack(ack(0, [2, 3]))  # the two stranded segments are overtaken
     assert len(fill(sender, 5)) == 2
     assert sender.counters.retransmissions == 0
 
 
-def test_being_overtaken_is_no_loss_for_a_lower_level_and_is_for_the_same_one() -> None:
+def test_an_overtaken_segment_is_lost_at_the_same_level_but_not_at_a_lower_one() -> None:
     low = Sender(1, window=8)
     low.write(8)
     low.next_segment(0, 1)
@@ -197,7 +197,7 @@ def test_being_overtaken_is_no_loss_for_a_lower_level_and_is_for_the_same_one() 
 OVERDUE_NS = RTO_NS // STRANDED_SHARE
 
 
-def test_a_rescue_sends_again_what_is_overdue_at_a_lower_level_and_nothing_else() -> None:
+def test_a_rescue_resends_only_what_is_overdue_at_a_lower_level() -> None:
     sender = Sender(1, window=4, rto_ns=RTO_NS)
     sender.write(4)
     sender.close()
@@ -214,7 +214,7 @@ def test_a_rescue_sends_again_what_is_overdue_at_a_lower_level_and_nothing_else(
 
     sender.rescue(OVERDUE_NS + 100, 6)
     assert sender.unsent_bytes == 2
-    assert sender.at_boundary, "the flow may rise for them"
+    assert sender.at_boundary, "the flow may rise where they start"
     again = fill(sender, 6, OVERDUE_NS + 100)
     assert [(s.sequence, s.starts_message) for s in again] == [(0, True), (2, False)]
     assert all(s.flags & segment_header.RETRANSMISSION for s in again)
@@ -223,7 +223,7 @@ def test_a_rescue_sends_again_what_is_overdue_at_a_lower_level_and_nothing_else(
     assert sender.counters == TransportCounters(retransmissions=2)
 
 
-def test_what_arrives_before_it_is_rescued_is_not_sent_again() -> None:
+def test_a_segment_that_arrives_before_its_rescue_is_not_resent() -> None:
     sender = Sender(1, rto_ns=RTO_NS)
     sender.write(2)
     sender.close()
@@ -236,7 +236,7 @@ def test_what_arrives_before_it_is_rescued_is_not_sent_again() -> None:
 
 
 def promoted_flow(messages: list[int]) -> Flow:
-    """A flow of an agent that has filled its window of 4 at level 3 and then learnt that its layer is due: level 5."""
+    """Return a flow that has filled its window of 4 at level 3 and whose layer then becomes due: level 5."""
     agent = Agent(1, window=4, rto_ns=RTO_NS)
     agent.set_policy([LevelRule(Stage.KV_REUSE, 5, rli=(0, 0)), LevelRule(Stage.KV_REUSE, 3)])
     flow = agent.open(FlowSpec(1, 1, Stage.KV_REUSE, 10**12, sum(messages), target_layer=3))
@@ -249,14 +249,14 @@ def promoted_flow(messages: list[int]) -> Flow:
     return flow
 
 
-def test_a_flow_that_has_sent_all_is_rescued_at_its_new_level() -> None:
+def test_a_flow_that_has_sent_everything_is_rescued_at_its_new_level() -> None:
     flow = promoted_flow([4])
     assert flow.sender.unsent_bytes == 4
     again = fill(flow.sender, 5, OVERDUE_NS)
     assert [(s.sequence, s.starts_message) for s in again] == [(0, True), (1, False), (2, False), (3, False)]
 
 
-def test_nothing_is_rescued_while_data_is_unsent() -> None:
+def test_nothing_is_rescued_while_data_are_unsent() -> None:
     flow = promoted_flow([4, 2])
     assert flow.sender.unsent_bytes == 2
     following = fill(flow.sender, 5, OVERDUE_NS)
@@ -280,14 +280,14 @@ def test_time_outs_back_off_and_reset() -> None:
     assert sender.counters == TransportCounters(retransmissions=2, timeouts=2)
 
 
-def test_congestion_halves_the_window_once_a_window_and_it_grows_back() -> None:
+def test_congestion_halves_the_window_once_per_window_and_it_grows_back() -> None:
     sender = Sender(1, window=8)
     sender.write(1000)
     fill(sender, 0)
     sender.on_ack(ack(2, [], segment_header.CE_ECHO))
     assert sender.window == 4
     sender.on_ack(ack(4, [], segment_header.CE_ECHO))
-    assert sender.window == 4, "the same window's marks count once"
+    assert sender.window == 4, "marks of the same window count once"
     done = 4
     while sender.window < 8:
         done += len(fill(sender, 0)) or 4
@@ -302,7 +302,7 @@ def test_congestion_halves_the_window_once_a_window_and_it_grows_back() -> None:
     assert sender.window == 1
 
 
-def test_unsent_bytes_include_what_goes_again() -> None:
+def test_unsent_bytes_include_retransmissions() -> None:
     sender = Sender(10, window=2, rto_ns=5)
     sender.write(25)
     fill(sender, 0)
@@ -313,7 +313,7 @@ def test_unsent_bytes_include_what_goes_again() -> None:
     assert sender.unsent_bytes == 5
 
 
-def test_an_acknowledgement_of_what_was_never_sent_is_ignored() -> None:
+def test_an_acknowledgement_of_segments_never_sent_is_ignored() -> None:
     sender = Sender(1)
     sender.write(5)
     fill(sender, 0)
@@ -322,11 +322,11 @@ def test_an_acknowledgement_of_what_was_never_sent_is_ignored() -> None:
     assert sum(sender.in_flight) == 4
 
 
-def test_reordering_is_told_from_retransmission_and_duplicates() -> None:
+def test_reordering_is_distinguished_from_retransmissions_and_duplicates() -> None:
     receiver: Receiver[str] = Receiver(1)
     assert receiver.on_segment(0, 0, "a") == ("a",)
     assert receiver.on_segment(2, 0, "c") == ()
-    assert receiver.ack_due, "a gap is told of early"
+    assert receiver.ack_due, "a gap is reported early"
     assert receiver.on_segment(1, 0, "b") == ("b", "c")
     assert receiver.on_segment(1, 0, "b") == ()
     receiver.on_segment(4, 0, "e")
@@ -336,8 +336,8 @@ def test_reordering_is_told_from_retransmission_and_duplicates() -> None:
     assert receiver.ack().flags == segment_header.ACK, "a mark is echoed once"
 
 
-@pytest.mark.parametrize(("call", "words"), [("write", "closed"), ("nothing", "1 byte or more")])
-def test_wrong_calls_say_why(call: str, words: str) -> None:
+@pytest.mark.parametrize(("call", "words"), [("write", "closed"), ("nothing", "at least 1 byte")])
+def test_invalid_calls_are_refused_with_a_reason(call: str, words: str) -> None:
     sender = Sender(1)
     if call == "write":
         sender.close()
@@ -351,17 +351,17 @@ U32 = st.integers(0, 2**32 - 1)
 
 
 @given(st.integers(0, 0x7F), st.integers(0, 0xFFFF), U32, U32, st.integers(0, 2**64 - 1))
-def test_headers_survive_the_wire(flags: int, length: int, connection: int, number: int, bitmap: int) -> None:
+def test_headers_are_unpacked_as_packed(flags: int, length: int, connection: int, number: int, bitmap: int) -> None:
     data = segment_header.DataHeader(flags, length, connection, number)
     assert segment_header.unpack(b"xx" + data.pack(), 2) == data
     acknowledgement = segment_header.Ack(flags | segment_header.ACK, connection, number, number, bitmap)
     assert segment_header.unpack(acknowledgement.pack()) == acknowledgement
     for packed in (data.pack(), acknowledgement.pack()):
-        with pytest.raises(segment_header.WireError, match="does not fit"):
+        with pytest.raises(segment_header.SegmentHeaderError, match="does not fit"):
             segment_header.unpack(packed[:-1])
 
 
-def test_a_rescue_that_proves_needless_starts_no_message() -> None:
+def test_a_rescue_that_turns_out_unnecessary_starts_no_message() -> None:
     sender = Sender(segment_bytes=16, window=4, rto_ns=RTO_NS)
     sender.write(16)
     sender.close()

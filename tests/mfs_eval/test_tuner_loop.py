@@ -1,6 +1,7 @@
 """The tuner in a closed loop: packets through the compiled program, the controller over gRPC, on the virtual clock.
 
-A code is an eighth of an octave of MLU: 32 codes are a factor of 16. What a tick decides is in its own record.
+A code is an eighth of an octave of MLU (minimal link utilisation): 32 codes are a factor of 16. The record of a tick
+holds what the tick decides.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ STATIONARY = 18
 STEP = 24
 """Ticks in which the threshold follows a step in load."""
 DRAINS = 1
-"""Ticks in which what was under way when the load ends is over."""
+"""Ticks until the flows in flight at the end of the load have completed."""
 
 
 def moves(codes: int, largest: int) -> int:
-    """Moves for ``codes`` codes in one direction: strides of 1, 2, 4, ... up to ``largest``."""
+    """Number of moves over ``codes`` codes in one direction, in strides of 1, 2, 4, ... up to ``largest``."""
     stride, made = 1, 0
     while codes > 0:
         codes -= stride
@@ -34,7 +35,7 @@ def moves(codes: int, largest: int) -> int:
 
 
 def ticks_for(codes: int, largest: int) -> int:
-    """Each move is one tick that decides and those that settle."""
+    """Each move takes a tick that decides and the ticks that settle."""
     return moves(codes, largest) * (1 + LOOP_SETTINGS.settle_ticks)
 
 
@@ -48,7 +49,7 @@ def within(points: Sequence[LoopPoint]) -> list[bool]:
 
 @pytest.fixture(scope="module")
 def from_late() -> dict[str, list[LoopPoint]]:
-    """From promotion 16 times too late, then on under the same load, then without any."""
+    """Starts 16 times too late, continues under the same load, and ends without load."""
     with tuner_loop(BEST_FIRST + FACTOR_16) as loop:
         return {
             "recovery": loop.run(FULL, TICKS_FROM_LATE),
@@ -59,25 +60,25 @@ def from_late() -> dict[str, list[LoopPoint]]:
 
 @pytest.fixture(scope="module")
 def from_early() -> list[LoopPoint]:
-    """From promotion 16 times too early."""
+    """Starts 16 times too early."""
     with tuner_loop(BEST_FIRST - FACTOR_16) as loop:
         return loop.run(FULL, TICKS_FROM_EARLY + 2)
 
 
 @pytest.fixture(scope="module")
 def load_step() -> dict[str, list[LoopPoint]]:
-    """From the default thresholds, a light load and then the full one."""
+    """Starts from the default thresholds with a light load, followed by the full load."""
     with tuner_loop(URGENCY_ONE) as loop:
         return {"light": loop.run(LIGHT, 5), "full": loop.run(FULL, STEP)}
 
 
-def test_the_bounds_are_what_the_documentation_says() -> None:
+def test_the_bounds_are_those_of_the_documentation() -> None:
     assert (TICKS_FROM_LATE, TICKS_FROM_EARLY) == (14, 20)
 
 
 def test_recovers_from_promotion_16_times_too_late(from_late: dict[str, list[LoopPoint]]) -> None:
     recovery, stationary = from_late["recovery"], from_late["stationary"]
-    # At first the last stage misses a lot, and the early stages next to nothing.
+    # At first the last stage misses many deadlines, and the early stages almost none.
     assert mean(point.last_late for point in recovery[:4]) > 5 * LOOP_SETTINGS.late_target
     assert any(within(recovery))
     assert mean(point.last_late for point in stationary) < mean(point.last_late for point in recovery[:4]) / 2
@@ -87,7 +88,7 @@ def test_recovers_from_promotion_16_times_too_early(
     from_early: list[LoopPoint], from_late: dict[str, list[LoopPoint]]
 ) -> None:
     assert any(within(from_early[:TICKS_FROM_EARLY]))
-    # At first no last-stage flow misses, at the cost of the early stages; later both have their share.
+    # At first no last-stage flow is late, at the cost of the early stages; later both share the lateness.
     assert mean(point.last_late for point in from_early[:8]) == 0
     before = mean(point.early_late for point in from_early[:8])
     after = mean(point.early_late for point in from_late["stationary"])
@@ -99,13 +100,13 @@ def test_does_not_oscillate_on_a_stationary_load(from_late: dict[str, list[LoopP
     firsts = [point.first for point in stationary]
     assert all(within(stationary))
     assert max(firsts) - min(firsts) <= CODE_STEPS
-    # The last stage misses about as much as the early ones: neither much more, nor bought down to nothing.
+    # The last stage is late about as often as the early ones.
     assert abs(mean(point.last_late - point.early_late for point in stationary)) <= 2 * LOOP_SETTINGS.late_target
 
 
 def test_follows_a_step_in_load(load_step: dict[str, list[LoopPoint]]) -> None:
     light, full = load_step["light"], load_step["full"]
-    # Nothing misses and nothing needs promotion: the threshold has no reason to move.
+    # Nothing is late and nothing needs promotion: the threshold has no reason to move.
     assert [point.first for point in light] == [URGENCY_ONE] * len(light)
     assert mean(point.last_late for point in light) == 0
     assert mean(point.last_late for point in full[:6]) > 3 * LOOP_SETTINGS.late_target
@@ -118,14 +119,14 @@ def test_bias_follows_the_load_of_early_stages(load_step: dict[str, list[LoopPoi
     contended = 1
     for points, offered in ((load_step["light"], LIGHT.early_share), (load_step["full"], FULL.early_share)):
         assert mean(point.record.loads[contended] for point in points[4:]) == pytest.approx(offered, abs=0.1)
-        # Half the bandwidth left is one octave, written as soon as it is off by the hysteresis.
+        # Half the remaining bandwidth is one octave; the bias is written once it is off by the hysteresis.
         expected = bias_code(RATE_BPS, points[-1].record.loads[contended])
         assert abs(points[-1].record.biases[contended] - expected) < LOOP_SETTINGS.bias_hysteresis
     low, high = (load_step[load][-1].record.biases[contended] for load in ("light", "full"))
     assert high >= low + CODE_STEPS // 2
 
 
-def test_without_traffic_it_holds(from_late: dict[str, list[LoopPoint]]) -> None:
+def test_without_traffic_the_thresholds_hold(from_late: dict[str, list[LoopPoint]]) -> None:
     idle = from_late["idle"][DRAINS:]
     assert len({point.record.thresholds for point in idle}) == 1
     assert all(point.record.late_share is None for point in idle)

@@ -1,4 +1,4 @@
-"""The virtual network and its hosts: exact timing, determinism, order at the sender, stamps, reliability end to end."""
+"""The virtual network and its hosts: exact timing, determinism, order at the sender, stamps, end-to-end reliability."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from host_agent.protocol.level import GUARANTEED_SHARE, LevelRule
 from host_agent.protocol.stamp import Flags, Stage, Stamp
 from mfs_eval.packet_level.hosts import segment_header
 from mfs_eval.packet_level.hosts.agent import Agent
-from mfs_eval.packet_level.hosts.stamp_template import Stamper, progress_in
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.stamp_template import StampTemplate, progress_in
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from soft_switch.errors import SwitchError
 from soft_switch.queues.traffic_manager import QueueConfig, wire_bytes
@@ -29,9 +29,9 @@ SECOND_NS = 1_000_000_000
 LINK = Link(rate_bps=1_000_000_000, propagation_ns=1_234)
 ADDRESSES = {i: (bytes([2, 0, 0, 0, 0, i + 1]), bytes([10, 0, 0, i + 1])) for i in range(4)}
 SHIM = slice(14, 38)
-HEADER = 66  # of the transport, in a frame with a shim
+HEADER = 66  # offset of the transport header in a frame with a shim
 
-# Stage 3 low, stage 1 by RLI, stage 2 high, a late stage 3 to the scavenger.
+# Stage 3 low, stage 1 by relative layer index (RLI), stage 2 high, late stage 3 at the scavenger level.
 RULES = [
     LevelRule(Stage.NONE, 7),
     LevelRule(Stage.P2D, 0, late=(1, 1)),
@@ -64,7 +64,7 @@ def collect(network: PacketNetwork, place: str) -> list[tuple[int, bytes]]:
 
 
 class Talker:
-    """A host that sends what it is given and remembers what it got."""
+    """A host that sends given frames and records the received ones."""
 
     def __init__(self, frames: Iterable[bytes] = ()) -> None:
         self.frames = iter(frames)
@@ -85,7 +85,7 @@ def frame(length: int, port: int) -> bytes:
 # --- the clock ---------------------------------------------------------------------------------------------------
 
 
-def test_calls_come_in_order_of_time_then_of_scheduling() -> None:
+def test_calls_run_in_order_of_time_then_of_scheduling() -> None:
     clock = VirtualClock()
     seen: list[tuple[str, int]] = []
 
@@ -123,8 +123,8 @@ def test_link_rate_and_propagation_are_exact(rate_bps: int) -> None:
     attachment.wake()
     clock.run()
     assert [len(data) for _, data in listener.got] == [length - 24 for length in lengths]
-    # The sender is back to back, so frame i is in the switch after the time of all bits up to it; what leaves is
-    # smaller, so each starts at once.
+    # The sender sends back to back, so frame i is in the switch after the time of all bits up to it. Departing frames
+    # are smaller, so each starts at once.
     bits = 0
     for index, length in enumerate(lengths):
         bits += 8 * wire_bytes(length)
@@ -153,7 +153,7 @@ def test_incast_shares_one_egress_link_which_is_never_idle() -> None:
     assert len(times) == 120
     assert {after - before for before, after in pairwise(times)} == {8 * wire_bytes(1500)}
     levels = [data[0] for _, data in listener.got]
-    assert levels[:41] == [1] + [3] * 40  # the first came when nothing else was there
+    assert levels[:41] == [1] + [3] * 40  # the first arrived before all others
     assert levels[41:81].count(1) <= 1  # its guaranteed share
     assert samples[0] == (0, 0)
     assert max(size for _, size in samples) > 60_000
@@ -174,7 +174,7 @@ def test_egress_drops_free_the_link_at_once() -> None:
     assert [time_ns for time_ns, _ in listener.got] == [8 * 124 * (i + 1) + LINK.propagation_ns for i in range(10)]
 
 
-def test_two_switches_in_a_row() -> None:
+def test_a_frame_crosses_two_switches() -> None:
     clock = VirtualClock()
     network = VirtualNetwork(clock)
     near, far = Switch(), Switch()
@@ -189,7 +189,7 @@ def test_two_switches_in_a_row() -> None:
     assert listener.got == [(3 * (8 * 124 + LINK.propagation_ns), frame(100, 5))]
 
 
-def test_the_cpu_port_is_no_link() -> None:
+def test_the_cpu_port_is_not_a_link() -> None:
     switch = Switch(cpu_port=510 % 256)
     switch.install(Forwarding())  # type: ignore[arg-type]
     got: list[bytes] = []
@@ -206,8 +206,8 @@ def test_the_cpu_port_is_no_link() -> None:
         Switch().packet_out(b"")
 
 
-def test_packets_out_from_another_thread_enter_between_events() -> None:
-    """The thread that runs the clock processes them, at the clock's time, while the other one sends."""
+def test_packet_outs_from_another_thread_enter_between_events() -> None:
+    """The thread that runs the clock processes them at the clock's time while the other thread sends."""
     clock = VirtualClock()
     network = VirtualNetwork(clock)
     switch = Switch(cpu_port=254)
@@ -230,12 +230,12 @@ def test_packets_out_from_another_thread_enter_between_events() -> None:
             clock.call_after(100, tick)
 
     switch.packet_out(frame(100, 1))
-    assert not seen, "the clock does not run"
+    assert not seen, "the clock is not running"
     tick()
     clock.call_at(50, controller.start)
     clock.run()
     controller.join()
-    clock.run()  # what came after the first run's end
+    clock.run()  # packets that arrived after the end of the first run
     assert len(listener.got) == sent + 1
     assert {thread for thread, _, _ in seen} == {threading.get_ident()}
     assert all(given_ns == now_ns for _, given_ns, now_ns in seen)
@@ -264,15 +264,15 @@ def scenario(trace: Callable[[int, str, bytes], None]) -> list[int]:
     return ends
 
 
-def test_the_same_run_twice_is_the_same_byte_for_byte() -> None:
+def test_the_same_run_is_byte_for_byte_the_same() -> None:
     traces: list[list[tuple[int, str, bytes]]] = [[], []]
     ends = [scenario(lambda *event, to=trace: to.append(event)) for trace in traces]  # type: ignore[misc]
     assert traces[0] == traces[1]
     assert ends[0] == ends[1]
-    assert len(ends[0]) == 24, "losses delay, and lose nothing"
+    assert len(ends[0]) == 24, "losses cause delay but nothing is missing"
 
 
-def test_completion_is_when_the_last_byte_is_there() -> None:
+def test_a_flow_completes_when_its_last_byte_arrives() -> None:
     clock, network = build(window=1000)
     ends: list[int] = []
     count = 50
@@ -283,18 +283,18 @@ def test_completion_is_when_the_last_byte_is_there() -> None:
     assert network.totals().sent == network.totals().received == count
 
 
-def test_flows_of_a_level_share_and_levels_do_not() -> None:
+def test_flows_of_a_level_share_the_link_and_levels_do_not() -> None:
     clock, network = build(window=1000)
     frames = collect(network, "host 1 out")
     for destination, stage in [(1, Stage.P2D), (2, Stage.P2D), (3, Stage.COLLECTIVE)]:
         network.start_flow(0, spec(destination, 20 * SEGMENT_BYTES, stage))
     clock.run()
     destinations = [data[5] - 1 for _, data in frames]
-    assert destinations[:21] == [1] + [3] * 20  # the first left before there were others
+    assert destinations[:21] == [1] + [3] * 20  # the first left before the others started
     assert destinations[21:31] == [2, 1] * 5 or destinations[21:31] == [1, 2] * 5
 
 
-def test_lower_levels_of_an_interface_keep_a_small_share() -> None:
+def test_lower_levels_of_an_interface_keep_their_guaranteed_share() -> None:
     clock, network = build(window=10_000)
     frames = collect(network, "host 1 out")
     network.start_flow(0, spec(2, 1000 * SEGMENT_BYTES, Stage.COLLECTIVE))
@@ -306,7 +306,7 @@ def test_lower_levels_of_an_interface_keep_a_small_share() -> None:
     assert all(turn - 4 <= after - before <= turn + 4 for before, after in pairwise(low))
 
 
-def test_stamps_say_where_a_flow_stands() -> None:
+def test_stamps_carry_the_state_of_the_flow() -> None:
     clock, network = build(window=1000)
     frames = collect(network, "host 1 out")
     network.advance(0, 7, 2)
@@ -321,11 +321,11 @@ def test_stamps_say_where_a_flow_stands() -> None:
     assert {(s.stage, s.batch, s.target_layer, s.current_layer) for s in stamps} == {(Stage.KV_REUSE, 7, 9, 2)}
     (header,) = {data[38:66] for _, data in frames}
     words = [int.from_bytes(header[i : i + 2], "big") for i in range(0, 20, 2)]
-    assert sum(words) % 0xFFFF == 0, "the IPv4 checksum is right"
-    assert header[1] & 3 == 2, "data are ECN capable"
+    assert sum(words) % 0xFFFF == 0, "the IPv4 checksum is correct"
+    assert header[1] & 3 == 2, "data segments are ECN-capable"
 
 
-def test_acknowledgements_are_stamped_with_the_batch_and_what_their_sender_knows() -> None:
+def test_acknowledgements_are_stamped_with_the_batch_and_its_known_progress() -> None:
     clock, network = build()
     frames = collect(network, "host 2 out")
     network.advance(1, 7, 11)
@@ -339,12 +339,12 @@ def test_acknowledgements_are_stamped_with_the_batch_and_what_their_sender_knows
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_progress_learnt_from_a_received_stamp_promotes_at_the_next_message(stale: bool) -> None:
+def test_progress_learned_from_a_received_stamp_promotes_at_the_next_message(stale: bool) -> None:
     clock, network = build(window=2, stale_progress=stale)
     flow = network.start_flow(0, spec(1, 40 * SEGMENT_BYTES, Stage.KV_REUSE, target_layer=3), None, 4 * SEGMENT_BYTES)
     assert flow is not None
     assert flow.level == 3
-    network.advance(1, 1, 3)  # the requester knows, and says so in its acknowledgements
+    network.advance(1, 1, 3)  # the requester knows and tells by its acknowledgements
     clock.run(until_ns=300_000)
     assert flow.sender.unsent_bytes > 0
     assert flow.level == (3 if stale else 5)
@@ -353,8 +353,8 @@ def test_progress_learnt_from_a_received_stamp_promotes_at_the_next_message(stal
     assert network.totals().retransmitted == 0
 
 
-def test_a_flow_held_up_at_a_low_level_runs_on_when_it_is_promoted() -> None:
-    """Its window is full of segments that starve in the switch; the promotion itself lets it send."""
+def test_a_flow_held_up_at_a_low_level_continues_when_it_is_promoted() -> None:
+    """Its window is full of segments that starve in the switch; the promotion alone lets it send."""
     clock, network = build(window=2, rto_ns=SECOND_NS)
     flow = network.start_flow(0, spec(1, 10 * SEGMENT_BYTES, Stage.KV_REUSE, target_layer=3), None, 2 * SEGMENT_BYTES)
     assert flow is not None
@@ -366,7 +366,7 @@ def test_a_flow_held_up_at_a_low_level_runs_on_when_it_is_promoted() -> None:
     assert flow.sender.in_flight == (0, 0, 0, 2, 0, 2, 0, 0)
 
 
-def test_a_late_last_stage_flow_falls_to_the_scavenger_in_the_middle() -> None:
+def test_a_late_last_stage_flow_falls_to_the_scavenger_within_a_message() -> None:
     clock, network = build()
     flow = network.start_flow(0, spec(1, 200 * SEGMENT_BYTES, deadline_ns=500_000))
     assert flow is not None
@@ -376,7 +376,7 @@ def test_a_late_last_stage_flow_falls_to_the_scavenger_in_the_middle() -> None:
     assert flow.level == 0
 
 
-def test_congestion_marks_come_back_to_the_sender() -> None:
+def test_congestion_marks_are_echoed_to_the_sender() -> None:
     class Marking(Forwarding):
         def egress(self, packet: object, *rest: int) -> bytes | None:
             data = super().egress(packet, *rest)  # type: ignore[arg-type]
@@ -391,7 +391,7 @@ def test_congestion_marks_come_back_to_the_sender() -> None:
     assert network.totals().marked == 100
 
 
-def test_shims_removed_on_the_way_are_no_trouble() -> None:
+def test_shims_may_be_removed_on_the_way() -> None:
     class Removing(Forwarding):
         def egress(self, packet: object, *rest: int) -> bytes | None:
             data = super().egress(packet, *rest)  # type: ignore[arg-type]
@@ -405,7 +405,7 @@ def test_shims_removed_on_the_way_are_no_trouble() -> None:
     assert len(ends) == 1
 
 
-def test_a_host_ignores_what_is_not_for_it() -> None:
+def test_a_host_ignores_frames_that_are_not_for_it() -> None:
     clock, network = build()
     host = network.hosts[0]
     for data in (b"", bytes(20), bytes(12) + b"\x88\xb5" + bytes(30), bytes(12) + b"\x08\x00" + bytes(100)):
@@ -414,7 +414,7 @@ def test_a_host_ignores_what_is_not_for_it() -> None:
     clock.run()
 
 
-def test_data_for_the_same_host_need_no_network_and_unknown_hosts_are_named() -> None:
+def test_data_for_the_same_host_need_no_network_and_unknown_hosts_are_refused_by_name() -> None:
     clock, network = build()
     ends: list[int] = []
     assert network.start_flow(2, spec(2), ends.append) is None
@@ -424,7 +424,7 @@ def test_data_for_the_same_host_need_no_network_and_unknown_hosts_are_named() ->
         network.start_flow(0, spec(77))
 
 
-def test_flows_that_cannot_be_are_refused() -> None:
+def test_impossible_flows_are_refused() -> None:
     flow = Agent(1000).open(spec(1, 10))
     with pytest.raises(FlowError, match="11 bytes do not fit: 0 of 10"):
         flow.write(11)
@@ -432,7 +432,7 @@ def test_flows_that_cannot_be_are_refused() -> None:
         spec(1, 0)
     with pytest.raises(FlowError, match="256"):
         spec(1, 1, target_layer=256)
-    with pytest.raises(FlowError, match="layer 300"):
+    with pytest.raises(FlowError, match="layer must be from 0 to 255, not 300"):
         Agent(1000).advance(1, 300)
 
 
@@ -440,9 +440,9 @@ def test_flows_that_cannot_be_are_refused() -> None:
     st.sampled_from(Stage), st.integers(0, 2**32 - 1), st.integers(0, 2**16 - 1), st.integers(0, 255),
     st.integers(0, 255), st.integers(0, 255), st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1),
 )  # fmt: skip
-def test_the_fast_stamper_writes_what_the_codec_writes(
+def test_the_stamp_template_writes_what_the_codec_writes(
     stage: Stage, batch: int, flow: int, target: int, flags: int, current: int, slack_us: int, remaining: int
 ) -> None:
-    fast = Stamper(stage, batch, flow, target).stamp(flags, current, slack_us, remaining)
+    fast = StampTemplate(stage, batch, flow, target).stamp(flags, current, slack_us, remaining)
     assert fast == Stamp(stage, Flags(flags), 0x0800, batch, flow, target, current, slack_us, remaining).pack()
     assert progress_in(b"abc" + fast, 3) == (stage, batch, current)

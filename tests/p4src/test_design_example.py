@@ -1,8 +1,8 @@
-"""Three flows on one link, of which only one order meets all objectives, as packets through the compiled program.
+"""Three flows on one link that meet their deadlines in one order only, as packets through the compiled program.
 
-One link, unit rate, all ready at 0. Flow: size, remaining compute after it, deadline. A: 2, 9, 18. B: 4, 6, 12.
-C: 3, 0, 7, of the last stage. Only the order B, C, A is in time (they end at 4, 7, 9): fair sharing misses B and C,
-shortest first misses B, earliest deadline first misses B.
+The link has unit rate and all flows are ready at time 0. Flow: size, remaining compute after it, deadline. A: 2, 9, 18.
+B: 4, 6, 12. C (last stage): 3, 0, 7. Only the order B, C, A is in time (they end at 4, 7, 9). Fair sharing misses B and
+C, shortest first misses B, and earliest deadline first misses B.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from host_agent.protocol.level import bias_code, log2_code
 from host_agent.protocol.stamp import Stage, units_of
 from mfs_ctrl.policy import policy
 from mfs_ctrl.policy.policy import Policy
-from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.sim.events import VirtualClock
@@ -25,8 +25,8 @@ from topologies.topology import tor
 
 RATE_BPS = 25_000_000
 UNIT_NS = 90_000_000
-# The only order that is in time has none to spare. Packets are stored and forwarded once, and lower levels keep their
-# guaranteed share: a unit of data takes 0.9 units of time here. The misses of the other orders stay misses.
+# The only order that is in time has no slack to spare. Packets are stored and forwarded once, and lower levels keep
+# their guaranteed share, so a unit of data takes 0.9 units of time here. The other orders still miss.
 PACKETS_PER_UNIT = round(0.9 * UNIT_NS * RATE_BPS / (wire_bytes(FRAME_BYTES) * 8 * 10**9))
 UNIT_BYTES = PACKETS_PER_UNIT * SEGMENT_BYTES
 LAYERS = 32
@@ -35,17 +35,17 @@ FLOWS = {"A": (2, 9, 18, Stage.KV_REUSE), "B": (4, 6, 12, Stage.KV_REUSE), "C": 
 
 
 def units(count: float) -> int:
-    """The ``remaining`` code of ``count`` units of data."""
+    """Return the ``remaining`` code of ``count`` units of data."""
     return log2_code(units_of(round(count * UNIT_BYTES)))
 
 
 def slack(count: float) -> int:
-    """The slack code of ``count`` units of time."""
+    """Return the slack code of ``count`` units of time."""
     return log2_code(round(count * UNIT_NS / 1000))
 
 
 def missed(chosen: Policy) -> tuple[set[str], list[str]]:
-    """The flows that miss, and all of them in the order in which they end."""
+    """Return the flows that miss their deadlines, and all flows in the order in which they end."""
     topology = tor(servers=4, nics=1, rate_bps=RATE_BPS)
     program = Program(topology)
     program.trust(program.untrusted)
@@ -74,7 +74,7 @@ def missed(chosen: Policy) -> tuple[set[str], list[str]]:
     return late, sorted(ends, key=lambda name: ends[name])
 
 
-def test_mfs_meets_all_three_in_the_only_order_that_does() -> None:
+def test_mfs_meets_all_three_deadlines_in_the_only_possible_order() -> None:
     assert missed(policy.mfs()) == (set(), ["B", "C", "A"])
 
 
@@ -87,5 +87,5 @@ def test_mfs_meets_all_three_in_the_only_order_that_does() -> None:
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_the_other_orders_miss_what_they_must(chosen: Policy, expected: set[str]) -> None:
+def test_the_other_policies_miss_the_expected_flows(chosen: Policy, expected: set[str]) -> None:
     assert missed(chosen)[0] == expected

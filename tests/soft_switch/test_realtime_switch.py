@@ -16,7 +16,7 @@ import pytest
 
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Stage, Stamp
 from mfs_eval.bench.interfaces import measure
-from mfs_eval.packet_level.hosts.virtual_host import ip_udp_header
+from mfs_eval.packet_level.hosts.frames import ip_udp_header
 from p4src.artifact import load
 from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.realtime import offloads

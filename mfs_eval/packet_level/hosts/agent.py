@@ -1,6 +1,6 @@
-"""The flows of a simulated host: opened, written, advanced and closed. It ranks and stamps them; it sends nothing.
+"""The agent of a simulated host: opens, ranks and stamps flows. It sends nothing itself.
 
-``now_ns`` is the caller's clock, of any origin; deadlines are on the same clock.
+``now_ns`` is the time on the caller's clock, with any origin. Deadlines are on the same clock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from host_agent.protocol.level import LevelRule, decide, level_key, log2_code
 from host_agent.protocol.stamp import SCAVENGER, Flags, Stage, clamp_slack_us, units_of
 from mfs_eval.packet_level.hosts.segment_header import FIN
 from mfs_eval.packet_level.hosts.send_order import NOT_WAITING
-from mfs_eval.packet_level.hosts.stamp_template import Stamper
+from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
 from mfs_eval.packet_level.hosts.transport import (
     DEFAULT_RTO_NS,
     DEFAULT_WINDOW,
@@ -27,16 +27,17 @@ _LAST = int(Flags.LAST)
 
 
 class Flow:
-    """One open flow. Made by :meth:`Agent.open`.
+    """One open flow, created by :meth:`Agent.open`.
 
     Attributes:
-        number: of the flow within its batch.
-        kind: the stage as a plain integer, since an enumeration is slow to hash.
-        connection: identifies it between the two hosts.
-        sender: the transport's state.
-        level: at which its last packet left; None before the first.
-        slack_us, remaining: as they were when it was ranked last; ``remaining`` in stamp units.
-        ring: where it waits in the interface's order.
+        number: number of the flow within its batch.
+        kind: the stage as a plain integer, because enumerations are slow to hash.
+        connection: number of the connection between the two hosts.
+        sender: state of the transport.
+        level: level of its last packet; None before the first.
+        slack_us, remaining: values at the last ranking; ``remaining`` in stamp units.
+        ring: the ring of the interface in which it waits.
+        template: its stamps.
         written: bytes written so far.
     """
 
@@ -51,7 +52,7 @@ class Flow:
         "sender",
         "slack_us",
         "spec",
-        "stamper",
+        "template",
         "written",
     )
 
@@ -63,7 +64,7 @@ class Flow:
         self.connection = connection
         self.sender = sender
         batch = spec.batch if agent.shows_progress else 0
-        self.stamper = Stamper(spec.stage, batch, number, spec.target_layer)
+        self.template = StampTemplate(spec.stage, batch, number, spec.target_layer)
         self.level: int | None = None
         self.slack_us = 0
         self.remaining = 0
@@ -71,16 +72,16 @@ class Flow:
         self.written = 0
 
     def write(self, byte_count: int) -> None:
-        """Hand over a message (a layer, for instance) of ``byte_count`` bytes: where it starts, the level may rise.
+        """Append a message (a layer, for instance) of ``byte_count`` bytes; the level may rise where it starts.
 
         Raises:
-            FlowError: more than ``total_bytes`` in all.
-            TransportError: closed, or no bytes.
+            FlowError: the flow would exceed its ``total_bytes``.
+            TransportError: the flow is closed, or the message is empty.
         """
         if self.written + byte_count > self.spec.total_bytes:
             raise FlowError(
                 f"{byte_count} bytes do not fit: {self.written} of {self.spec.total_bytes} are written; "
-                "open the flow with the sum of its messages"
+                "open the flow with the sum of its messages as total_bytes"
             )
         self.sender.write(byte_count)
         self.written += byte_count
@@ -90,22 +91,22 @@ class Flow:
             self._agent.on_ready(self)
 
     def close(self) -> None:
-        """End the flow although less than ``total_bytes`` is written. With all of them it ends by itself."""
+        """End the flow before ``total_bytes`` are written. When all are written, it ends by itself."""
         self.sender.close()
         if self._agent.on_ready is not None:
             self._agent.on_ready(self)
 
 
 class Agent:
-    """The flows of one host, what it knows of batches' progress, and the policy that ranks them.
+    """The flows of one host, its knowledge of batches' progress, and the policy that ranks the flows.
 
     Attributes:
-        flows: those not yet done, by connection.
-        on_ready: called with a flow that has got something to send.
-        on_progress: called with a batch that is known to have advanced.
-        counters: of all its connections, also where it receives.
-        shows_progress: whether stamps carry progress. Without, they show batch 0, of which nobody keeps any, and only
-            :meth:`advance` teaches it; what tells flows apart in a switch is then their number and source.
+        flows: unfinished flows, by connection.
+        on_ready: called with a flow that has new data to send.
+        on_progress: called with a batch when its progress becomes known.
+        counters: counters of all its connections, as sender and as receiver.
+        shows_progress: whether stamps carry progress. If not, they carry batch 0, whose progress nobody tracks, only
+            :meth:`advance` reports progress, and switches tell flows apart by number and source.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Agent:
         first_connection: int = 0,
         shows_progress: bool = True,
     ) -> None:
-        """``segment_bytes``, ``window`` and ``rto_ns`` as in :class:`~mfs_eval.packet_level.hosts.transport.Sender`."""
+        """Create an agent. For the first three arguments see :class:`~mfs_eval.packet_level.hosts.transport.Sender`."""
         self.flows: dict[int, Flow] = {}
         self.on_ready: Callable[[Flow], None] | None = None
         self.on_progress: Callable[[int], None] | None = None
@@ -130,22 +131,22 @@ class Agent:
         self._pruned: frozenset[int] = frozenset()
         self._rules: Sequence[LevelRule] = ()
         self._bias = 0
-        # Levels already decided under this policy.
+        # Cache of the levels decided under this policy.
         self._decided: dict[tuple[int, int, bool, int, int], int] = {}
 
     def set_policy(self, rules: Sequence[LevelRule]) -> None:
-        """Rank by ``rules`` from now on."""
+        """Rank flows by ``rules`` from now on."""
         self._rules = tuple(rules)
         self._decided.clear()
 
     def set_bias(self, bias: int) -> None:
-        """The bandwidth of the interface, as a code (:func:`~host_agent.protocol.level.bias_code`)."""
+        """Set the bandwidth of the interface, as a code (:func:`~host_agent.protocol.level.bias_code`)."""
         if bias != self._bias:
             self._bias = bias
             self._decided.clear()
 
     def open(self, spec: FlowSpec, number: int | None = None) -> Flow:
-        """Open a flow. ``number`` should be unlike that of the batch's other flows, also those of other hosts."""
+        """Open a flow. ``number`` should be unique among the batch's flows, those of other hosts included."""
         connection = self._next_connection
         self._next_connection += 1
         sender = Sender(self._segment_bytes, self._window, self._rto_ns, self.counters)
@@ -154,25 +155,25 @@ class Agent:
         return flow
 
     def forget(self, flow: Flow) -> None:
-        """``flow`` is done."""
+        """Forget ``flow``, which is done."""
         self.flows.pop(flow.connection, None)
 
     def prune(self, requests: Iterable[int]) -> None:
-        """``requests``, and no others, are given up from now on: their flows, also later ones, are stamped as late.
+        """Give up ``requests`` and no others from now on: their flows, later ones included, are stamped as late.
 
-        So every policy that gives up late flows sends them at the scavenger level, here and in the switch, without a
-        table entry for it. A request that is not among them any more rises again where its next message starts.
+        Every policy that gives up late flows then sends them at the scavenger level, here and in the switch, without a
+        table entry for it. The flows of a request that is no longer given up rise where their next message starts.
         """
         self._pruned = frozenset(requests)
 
     def advance(self, batch: int, layer: int) -> None:
-        """``batch`` now computes ``layer`` (0 is the first); of stage 3's view, the number of layers when it is over.
+        """Note that ``batch`` computes ``layer``, from 0; the number of layers means that it is computed.
 
         Raises:
-            FlowError: no such layer fits a stamp.
+            FlowError: the layer does not fit a stamp.
         """
         if not 0 <= layer <= LAYER_MAX:
-            raise FlowError(f"layer {layer} is not in 0..{LAYER_MAX}")
+            raise FlowError(f"a layer must be from 0 to {LAYER_MAX}, not {layer}")
         if batch == 0 or layer <= self._progress.get(batch, -1):
             return
         if batch not in self._progress and len(self._progress) >= PROGRESS_BATCHES:
@@ -182,18 +183,18 @@ class Agent:
             self.on_progress(batch)
 
     def learn(self, batch: int, layer: int) -> None:
-        """A stamp of ``batch`` came in that says ``layer``."""
+        """Note that a received stamp says that ``batch`` is at ``layer``."""
         if self.shows_progress and layer > self._progress.get(batch, 0):
             self.advance(batch, layer)
 
     def current_layer(self, batch: int) -> int:
-        """The highest layer of ``batch`` that this agent has heard of; 0 for one it does not know."""
+        """Return the highest known layer of ``batch``; 0 if the batch is unknown."""
         return self._progress.get(batch, 0)
 
     def level(self, flow: Flow, now_ns: int) -> int:
-        """The level at which ``flow`` would send now, ratcheted as in the switch.
+        """Return the level at which ``flow`` would send now, ratcheted as in the switch.
 
-        It rises where a message starts, and falls to the scavenger only; flows of no stage are not held.
+        It rises only where a message starts and falls only to the scavenger. Flows without a stage are not ratcheted.
         """
         spec = flow.spec
         sender = flow.sender
@@ -209,7 +210,7 @@ class Agent:
         return decided if decided == SCAVENGER else held
 
     def rescue(self, flow: Flow, now_ns: int) -> None:
-        """If ``flow`` has sent all, send again what is stranded in queues lower than it ranks now."""
+        """If ``flow`` has sent everything, resend what is stranded in queues below its present rank."""
         sender = flow.sender
         if flow.level is None or not sender.waits_only:
             return
@@ -225,10 +226,13 @@ class Agent:
         return min(slack_us, 0) if spec.request in self._pruned else slack_us
 
     def decide(self, stage: int, rli: int, slack_us: int, remaining: int) -> int:
-        """The policy's level, without the ratchet. ``rli`` may be negative, ``remaining`` is in stamp units."""
+        """Return the policy's level, without the ratchet.
+
+        ``rli`` is the relative layer index (RLI), which may be negative here; ``remaining`` is in stamp units.
+        """
         if rli < 0:
             rli = 0
-        # All that the rules can see of it, so that equal ones are decided once.
+        # Everything that the rules can see, so that equal cases are decided once.
         key = (stage, rli, slack_us > 0, log2_code(abs(slack_us)), log2_code(remaining))
         level = self._decided.get(key)
         if level is None:
@@ -238,16 +242,16 @@ class Agent:
         return level
 
     def stamp(self, flow: Flow, segment: Segment) -> bytes:
-        """The stamp of ``segment``, which leaves now; the flow was ranked (:meth:`level`) just before it was taken."""
+        """Return the stamp of ``segment``, which leaves now. The flow must just have been ranked by :meth:`level`."""
         layer = self._progress.get(flow.spec.batch, 0)
-        return flow.stamper.stamp(flags_of(segment), layer, flow.slack_us, flow.remaining)
+        return flow.template.stamp(flags_of(segment), layer, flow.slack_us, flow.remaining)
 
 
 def flags_of(segment: Segment) -> int:
-    """The stamp's flags.
+    """Return the flags of the stamp of ``segment``.
 
-    A retransmission begins neither a flow nor a message again, but the last packet stays the last when it is sent
-    again: a switch may count its completion twice.
+    A retransmission does not begin a flow or a message again, but a retransmitted last packet is still the last one, so
+    a switch may count a completion twice.
     """
     flags = _LAST if segment.flags & FIN else 0
     if segment.starts_message:

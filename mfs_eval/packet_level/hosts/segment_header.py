@@ -1,4 +1,4 @@
-"""The transport's header, in a UDP payload, network byte order. The one home of its layout.
+"""Layout of the transport header, which is carried in a UDP payload in network byte order.
 
 Data segment (12 bytes): flags 8, reserved 8, payload length 16, connection 32, sequence 32.
 Acknowledgement (24 bytes): flags 8, reserved 24, connection 32, cumulative 32, highest 32, bitmap 64.
@@ -19,30 +19,30 @@ DATA_BYTES = DATA_LAYOUT.size
 ACK_BYTES = ACK_LAYOUT.size
 
 BITMAP_BITS = 64
-"""How many of the latest segments an acknowledgement reports one by one."""
+"""Number of latest segments that an acknowledgement reports one by one."""
 SEQUENCE_MAX = (1 << 32) - 1
 
 
-class WireError(ValueError):
-    """Bytes that are no header of the transport; the message says why."""
+class SegmentHeaderError(ValueError):
+    """Bytes are not a transport header; the message says why."""
 
 
 class Bits(enum.IntFlag):
-    """Flags of the transport's header."""
+    """Flags of the transport header."""
 
     ACK = 0x80
     """An acknowledgement; otherwise a data segment."""
     ACK_REQUEST = 0x01
-    """The sender wants an acknowledgement of this segment."""
+    """The sender requests an acknowledgement of this segment."""
     FIN = 0x02
     """The last segment of the connection."""
     RETRANSMISSION = 0x04
-    """Sent before, and believed lost."""
+    """The segment was sent before and is believed lost."""
     CE_ECHO = 0x08
-    """A segment came in marked as having met congestion since the last acknowledgement."""
+    """A segment with a congestion mark has arrived since the last acknowledgement."""
 
 
-# As plain integers for the packet path, where an IntFlag costs a microsecond an operation.
+# Plain integers for the packet path, where an IntFlag costs a microsecond per operation.
 ACK = int(Bits.ACK)
 ACK_REQUEST = int(Bits.ACK_REQUEST)
 FIN = int(Bits.FIN)
@@ -51,7 +51,7 @@ CE_ECHO = int(Bits.CE_ECHO)
 
 
 class DataHeader(NamedTuple):
-    """A data segment: segments are numbered from 0, one by one; ``length`` in bytes."""
+    """Header of a data segment. Segments are numbered consecutively from 0; ``length`` is in bytes."""
 
     flags: int
     length: int
@@ -59,15 +59,15 @@ class DataHeader(NamedTuple):
     sequence: int
 
     def pack(self) -> bytes:
-        """The header as :data:`DATA_BYTES` bytes."""
+        """Return the header as :data:`DATA_BYTES` bytes."""
         return DATA_LAYOUT.pack(*self)
 
 
 class Ack(NamedTuple):
-    """What a receiver has: all below ``cumulative``, and of the 64 up to ``highest`` those whose bit is set.
+    """What a receiver has: all segments below ``cumulative``, and those of the 64 up to ``highest`` whose bit is set.
 
-    Bit ``i`` of ``bitmap`` stands for segment ``highest - i``. (Reporting the latest segments, not those that follow
-    the gap, lets a promoted flow run on however long its earlier segments are held up at a lower level.)
+    Bit ``i`` of ``bitmap`` stands for segment ``highest - i``. Reporting the latest segments instead of those after the
+    gap lets a promoted flow continue however long its earlier segments are held up at a lower level.
     """
 
     flags: int
@@ -77,7 +77,7 @@ class Ack(NamedTuple):
     bitmap: int
 
     def pack(self) -> bytes:
-        """The acknowledgement as :data:`ACK_BYTES` bytes."""
+        """Return the acknowledgement as :data:`ACK_BYTES` bytes."""
         return ACK_LAYOUT.pack(*self)
 
 
@@ -85,13 +85,13 @@ def unpack(data: bytes, offset: int = 0) -> DataHeader | Ack:
     """Read the header at ``offset`` of ``data``.
 
     Raises:
-        WireError: fewer bytes than the header has.
+        SegmentHeaderError: the bytes are shorter than the header.
     """
     try:
         if data[offset] & ACK:
             return Ack._make(ACK_LAYOUT.unpack_from(data, offset))
         return DataHeader._make(DATA_LAYOUT.unpack_from(data, offset))
     except (IndexError, struct.error):
-        raise WireError(
-            f"a transport header does not fit in the {max(len(data) - offset, 0)} bytes that are left"
+        raise SegmentHeaderError(
+            f"a transport header does not fit into the remaining {max(len(data) - offset, 0)} bytes"
         ) from None

@@ -1,4 +1,4 @@
-"""The order in which a host's interface sends: eight levels of flows, round robin within a level."""
+"""The order in which a host's interface sends: eight levels, round robin among the flows of a level."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from soft_switch.queues.arbiter import PriorityArbiter
 DEFAULT_SHARES: Sequence[Fraction] = (GUARANTEED_SHARE,) * LEVELS
 
 NOT_WAITING = -1
-"""``ring`` of something that is in no ring."""
+"""``ring`` of an entry that is in no ring."""
 
 
 class Waiting(Protocol):
-    """What waits its turn; ``ring`` belongs to the :class:`SendOrder`."""
+    """An entry that waits for its turn; ``ring`` belongs to the :class:`SendOrder`."""
 
     ring: int
 
@@ -32,15 +32,18 @@ class SendOrder(Generic[W]):
     __slots__ = ("_arbiter", "_packet_bytes", "_rings")
 
     def __init__(self, packet_bytes: int, shares: Sequence[Fraction | float] = DEFAULT_SHARES) -> None:
-        """``packet_bytes``: size of a full packet. ``shares``: as in
-        :class:`~soft_switch.queues.arbiter.PriorityArbiter`.
+        """Create an order without flows.
+
+        Args:
+            packet_bytes: size of a full packet.
+            shares: guaranteed share of each level; see :class:`~soft_switch.queues.arbiter.PriorityArbiter`.
         """
         self._arbiter = PriorityArbiter(shares)
         self._packet_bytes = packet_bytes
         self._rings: list[deque[W]] = [deque() for _ in range(LEVELS)]
 
     def add(self, flow: W, level: int, first: bool = False) -> None:
-        """``flow``, which is in no ring, waits at ``level``; in front of the others if ``first``."""
+        """Add ``flow``, which is in no ring, at ``level``; with ``first``, in front of the others."""
         ring = self._rings[level]
         if not ring:
             self._arbiter.backlogged(level, self._packet_bytes)
@@ -51,7 +54,7 @@ class SendOrder(Generic[W]):
         flow.ring = level
 
     def remove(self, flow: W) -> None:
-        """``flow`` waits no more. One that does not wait is left alone."""
+        """Remove ``flow`` if it waits."""
         level = flow.ring
         if level == NOT_WAITING:
             return
@@ -65,12 +68,15 @@ class SendOrder(Generic[W]):
             self._arbiter.emptied(level)
 
     def first(self) -> W | None:
-        """Whose turn it is; None when nobody waits."""
+        """Return the flow whose turn it is; None if none waits."""
         level = self._arbiter.choose()
         return None if level < 0 else self._rings[level][0]
 
     def sent(self, flow: W, byte_count: int, more: bool, first: bool = False) -> None:
-        """The flow whose turn it was sent ``byte_count`` bytes; with ``more`` it waits again, in front if ``first``."""
+        """Account for ``byte_count`` bytes that ``flow`` sent at its turn.
+
+        With ``more`` it waits again, in front of the others if ``first``.
+        """
         level = flow.ring
         ring = self._rings[level]
         if more:
@@ -82,17 +88,17 @@ class SendOrder(Generic[W]):
         self._arbiter.served(level, byte_count, self._packet_bytes if ring else 0)
 
     def rerank(self, level_of: Callable[[W], int]) -> None:
-        """Move everyone who waits to the level that ``level_of`` gives; who stays keeps its place."""
+        """Move all waiting flows to the level that ``level_of`` returns. Flows that stay keep their place."""
         for flow, level in [(flow, level_of(flow)) for flow in self]:
             if level != flow.ring:
                 self.remove(flow)
                 self.add(flow, level)
 
     def __iter__(self) -> Iterator[W]:
-        """Everyone who waits, the highest level first."""
+        """All waiting flows, the highest level first."""
         for ring in reversed(self._rings):
             yield from ring
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Number of waiting flows."""
         return sum(map(len, self._rings))

@@ -1,12 +1,12 @@
-"""A reliable windowed transport as two state machines: no input or output, no clock, no payload.
+"""A reliable windowed transport as two state machines, without I/O, clock or payload.
 
-The sender cuts messages into segments and says which goes next; the receiver puts them in order. A flow may change its
-level between messages, so segments of one flow overtake each other in the network as a matter of course:
+The sender cuts messages into segments and picks the one that goes next; the receiver puts them in order. A flow may
+change its level between messages, so segments of one flow regularly overtake each other in the network:
 
 * Segments sent at a lower level than the flow now has ("stranded") do not count against its window.
-* A gap is a loss only where a segment sent later, at the same or a lower level, has come in.
+* A gap counts as a loss only if a segment that was sent later, at the same or a lower level, has arrived.
 
-Acknowledgements are asked for by the sender, so that neither side needs a timer for them.
+The sender requests acknowledgements, so that neither side needs a timer for them.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ T = TypeVar("T")
 
 DEFAULT_WINDOW = 4
 DEFAULT_RTO_NS = 1_000_000_000
-"""As RFC 6298, section 2: a packet that a low level makes wait is not lost."""
+"""The initial value of RFC 6298, section 2; long, because a packet that waits at a low level is not lost."""
 STRANDED_SHARE = 8
-"""A segment that left at a lower level counts as stranded after this part of the time-out: many round trips."""
+"""A segment sent at a lower level is overdue after this fraction of the time-out, which is many round trips."""
 REORDERING_SEGMENTS = 3
-"""A gap counts as lost once a segment sent this many later has come in at no higher a level."""
+"""A segment counts as lost once one that was sent this many later, at no higher a level, has arrived."""
 MAX_BACKOFF = 4
-"""The retransmission time-out doubles at most this often."""
+"""The retransmission time-out doubles at most this many times."""
 MAX_AHEAD = 1 << 16
-"""How far in front of the first missing segment a sender goes and a receiver keeps."""
+"""Distance from the first missing segment up to which a sender sends and a receiver keeps segments."""
 
 _BITMAP_MASK = (1 << BITMAP_BITS) - 1
 
 
 class TransportError(ValueError):
-    """A call that the state of the connection does not allow; the message says why."""
+    """The state of the connection does not allow the call; the message says why."""
 
 
 @dataclass(slots=True)
 class TransportCounters:
-    """What happened on connections; one object may serve many of them. All in segments.
+    """Counters of segments; one object may serve many connections.
 
     Attributes:
         retransmissions: sent again.
-        timeouts: found lost by the time-out.
-        duplicates: received when they were here already.
-        reordered: received after a later one, and not because they were sent again.
+        timeouts: declared lost by the time-out.
+        duplicates: received more than once.
+        reordered: received after a later one, retransmissions excluded.
         marked: received with a congestion mark.
     """
 
@@ -69,10 +69,13 @@ class TransportCounters:
 
 
 class Segment(NamedTuple):
-    """What to send now. ``offset`` and ``length`` in bytes of the flow's data; ``flags`` as in
-    :mod:`mfs_eval.packet_level.hosts.segment_header`.
+    """A segment to send.
 
-    ``starts_message`` is set on the first segment of a message, the first time it is sent, and where a rescue starts.
+    Attributes:
+        sequence: sequence number.
+        offset, length: bytes of the flow's data.
+        flags: see :mod:`mfs_eval.packet_level.hosts.segment_header`.
+        starts_message: set on the first transmission of a message's first segment, and where a rescue starts.
     """
 
     sequence: int
@@ -83,7 +86,7 @@ class Segment(NamedTuple):
 
 
 class _Sent:
-    """A segment that is not acknowledged yet."""
+    """A segment that has not been acknowledged."""
 
     __slots__ = ("fin", "index", "length", "level", "offset", "sent_ns", "sequence")
 
@@ -92,7 +95,7 @@ class _Sent:
         self.offset = offset
         self.length = length
         self.fin = fin
-        self.index = 0  # count of segments that the flow had sent before this one, retransmissions included
+        self.index = 0  # number of segments that the flow had sent before, retransmissions included
         self.level = 0
         self.sent_ns = 0
 
@@ -101,10 +104,10 @@ class Sender:
     """The sending half of one connection.
 
     Attributes:
-        window: how many segments may be under way at the flow's level or above; halved by congestion marks.
-        unsent_bytes: written, and not sent yet or to be sent again.
-        sends_on: after :meth:`next_segment`, whether another one can follow at the same level.
-        counters: retransmissions and time-outs are counted there.
+        window: segments that may be in flight at the flow's level or above; congestion marks halve it.
+        unsent_bytes: bytes that are written and have to be sent, or sent again.
+        sends_on: after :meth:`next_segment`, whether another segment can follow at the same level.
+        counters: counts retransmissions and time-outs.
     """
 
     __slots__ = (
@@ -121,10 +124,16 @@ class Sender:
         rto_ns: int = DEFAULT_RTO_NS,
         counters: TransportCounters | None = None,
     ) -> None:
-        """``segment_bytes``: payload of a full segment. ``window``: the bound, in segments.
+        """Create a sender.
+
+        Args:
+            segment_bytes: payload of a full segment.
+            window: largest window, in segments.
+            rto_ns: retransmission time-out.
+            counters: counters to share with other connections.
 
         Raises:
-            TransportError: one of them is not positive.
+            TransportError: a value is not positive.
         """
         if segment_bytes < 1 or window < 1 or rto_ns < 1:
             raise TransportError(f"segment_bytes {segment_bytes}, window {window} and rto_ns {rto_ns} must be positive")
@@ -135,7 +144,7 @@ class Sender:
         self.unsent_bytes = 0
         self.sends_on = False
         self.counters = counters or TransportCounters()
-        # Data not yet sent: the message now cut, and those after it.
+        # Unsent data: the rest of the current message, and the messages after it.
         self._head_bytes = 0
         self._message_starts = False
         self._messages: deque[int] = deque()
@@ -143,31 +152,31 @@ class Sender:
         self._fin_sent = False
         self._next_sequence = 0
         self._next_offset = 0
-        # Segments under way, in the order of their latest sending; and those believed lost.
+        # Segments in flight in the order of their latest transmission, and those believed lost.
         self._outstanding: dict[int, _Sent] = {}
         self._in_flight = [0] * LEVELS
         self._lost: dict[int, _Sent] = {}
         self._cumulative = 0
         self._index = 0
-        # By level: the latest send index that has been acknowledged.
+        # By level: the latest send index that is acknowledged.
         self._reached = [-1] * LEVELS
         self._unrequested = 0
         self._backoff = 0
         self._acked_in_window = 0
         self._cut_index = 0
-        # Stranded segments are to be sent again, and the first of them has not been yet.
+        # Stranded segments have to be sent again, and the first of them has not been sent.
         self._rescuing = False
 
     def write(self, byte_count: int) -> None:
         """Append a message of ``byte_count`` bytes.
 
         Raises:
-            TransportError: closed, nothing to write, or more segments than sequence numbers.
+            TransportError: the flow is closed, the message is empty, or sequence numbers run out.
         """
         if self._closed:
             raise TransportError("the flow is closed; write before close()")
         if byte_count < 1:
-            raise TransportError(f"a message has 1 byte or more, not {byte_count}")
+            raise TransportError(f"a message must have at least 1 byte, not {byte_count}")
         if self._next_sequence + (self.unsent_bytes + byte_count) // self._segment_bytes > SEQUENCE_MAX - MAX_AHEAD:
             raise TransportError(f"a flow has at most {SEQUENCE_MAX - MAX_AHEAD} segments; open another one")
         self.unsent_bytes += byte_count
@@ -178,36 +187,36 @@ class Sender:
             self._message_starts = True
 
     def close(self) -> None:
-        """Nothing more will be written. May be called twice."""
+        """Note that nothing more will be written. May be called twice."""
         self._closed = True
 
     @property
     def done(self) -> bool:
-        """Closed, and all of it acknowledged."""
+        """Whether the flow is closed and everything is acknowledged."""
         return self._fin_sent and not self._outstanding and not self._lost
 
     @property
     def in_flight(self) -> tuple[int, ...]:
-        """Segments under way, by the level at which they were sent."""
+        """Segments in flight, by the level at which they were sent."""
         return tuple(self._in_flight)
 
     @property
     def at_boundary(self) -> bool:
-        """Whether the level may rise with what goes next: the start of a message, or of a rescue."""
+        """Whether the level may rise with the next segment, which starts a message or a rescue."""
         return self._rescuing or (self._message_starts and not self._lost)
 
     @property
     def waits_only(self) -> bool:
-        """Whether all is sent, and acknowledgements are awaited."""
+        """Whether everything is sent and only acknowledgements are missing."""
         return self._fin_sent and not self._lost
 
     @property
     def in_flight_bytes(self) -> int:
-        """Bytes of the segments under way."""
+        """Bytes of the segments in flight."""
         return sum(sent.length for sent in self._outstanding.values())
 
     def behind(self, level: int) -> dict[int, int]:
-        """Bytes, by sequence number, of what left at a lower level than ``level`` and is not acknowledged."""
+        """Return the bytes, by sequence number, of unacknowledged segments that were sent below ``level``."""
         return {
             sequence: sent.length
             for held in (self._outstanding, self._lost)
@@ -216,14 +225,14 @@ class Sender:
         }
 
     def awaits(self, sequence: int) -> bool:
-        """Whether the segment has been sent, and is not acknowledged."""
+        """Whether the segment has been sent but not acknowledged."""
         return sequence in self._outstanding or sequence in self._lost
 
     def rescue(self, now_ns: int, level: int) -> None:
-        """Send again at ``level`` what is stranded in lower queues; for a flow that has sent all it has.
+        """Schedule what is stranded below ``level`` to be sent again, for a flow that has sent everything.
 
         Strict priority starves a low queue, so a flow that is promoted after its last segments have left would wait for
-        a queue it no longer belongs to. Only what is overdue is sent again: see :data:`STRANDED_SHARE`.
+        a queue that it no longer belongs to. Only overdue segments are sent again; see :data:`STRANDED_SHARE`.
         """
         sent_before_ns = now_ns - self._rto_ns // STRANDED_SHARE
         stranded = [s.sequence for s in self._outstanding.values() if s.level < level and s.sent_ns <= sent_before_ns]
@@ -231,7 +240,7 @@ class Sender:
         self._rescuing = bool(stranded)
 
     def can_send(self, level: int) -> bool:
-        """Whether :meth:`next_segment` has something for this level."""
+        """Whether :meth:`next_segment` returns a segment for this level."""
         if not self._lost and (
             not (self._head_bytes or (self._closed and not self._fin_sent))
             or self._next_sequence - self._cumulative >= MAX_AHEAD
@@ -240,7 +249,7 @@ class Sender:
         return self._window_open(level)
 
     def next_segment(self, now_ns: int, level: int) -> Segment | None:
-        """The segment that leaves now at ``level``, lost ones first; None without one or with the window closed."""
+        """Return the segment that leaves now at ``level``, lost ones first; None if there is none or no window."""
         if not self.can_send(level):
             return None
         starts_message = False
@@ -267,7 +276,7 @@ class Sender:
         return Segment(sent.sequence, sent.offset, sent.length, flags | sent.fin, starts_message)
 
     def on_ack(self, ack: Ack) -> bool:
-        """Take in what the receiver has; True when it says something new. One that cannot be true is ignored."""
+        """Process an acknowledgement and return whether it contains news. Impossible ones are ignored."""
         ack_flags, _, cumulative, highest, bitmap = ack
         if cumulative > self._next_sequence or highest >= self._next_sequence:
             return False
@@ -290,7 +299,7 @@ class Sender:
                 acked += 1
         if acked:
             self._backoff = 0
-            # What was to be rescued may have come through after all.
+            # The segments to be rescued may have arrived after all.
             self._rescuing = self._rescuing and bool(self._lost)
             if cumulative <= highest:
                 self._find_losses()
@@ -301,13 +310,13 @@ class Sender:
 
     @property
     def next_timeout_ns(self) -> int | None:
-        """When :meth:`on_timeout` is due; None while nothing is under way."""
+        """When :meth:`on_timeout` is due; None while nothing is in flight."""
         for sent in self._outstanding.values():
             return sent.sent_ns + (self._rto_ns << self._backoff)
         return None
 
     def on_timeout(self, now_ns: int) -> bool:
-        """Declare the oldest segment under way lost if its time is over; True when it was."""
+        """Declare the oldest segment in flight lost if it has timed out; return whether it has."""
         due_ns = self.next_timeout_ns
         if due_ns is None or now_ns < due_ns:
             return False
@@ -320,7 +329,7 @@ class Sender:
         return len(self._outstanding) < self.window or sum(self._in_flight[level:]) < self.window
 
     def _cut(self) -> tuple[_Sent, bool]:
-        """Take the next new segment off the data that waits."""
+        """Cut the next segment off the unsent data."""
         starts_message = self._message_starts
         length = min(self._head_bytes, self._segment_bytes)
         self._head_bytes -= length
@@ -354,7 +363,7 @@ class Sender:
     def _adapt_window(self, marked: bool, acked: int) -> None:
         if marked:
             self._acked_in_window = 0
-            # Once a window: not again before something sent after the cut has come in.
+            # Once per window: not again before a segment that was sent after the cut is acknowledged.
             if max(self._reached) >= self._cut_index:
                 self.window = max(1, self.window // 2)
                 self._cut_index = self._index
@@ -366,12 +375,12 @@ class Sender:
 
 
 class Receiver(Generic[T]):
-    """The receiving half of one connection; ``T`` is what the owner makes of a segment's payload.
+    """The receiving half of one connection; ``T`` is the owner's type of a segment's payload.
 
     Attributes:
-        complete: everything up to the last segment is here.
-        ack_due: an acknowledgement is wanted; :meth:`ack` makes it.
-        counters: duplicates, reordered and marked segments are counted there.
+        complete: whether everything up to the last segment has arrived.
+        ack_due: whether an acknowledgement, made by :meth:`ack`, is due.
+        counters: counts duplicate, reordered and marked segments.
     """
 
     __slots__ = (
@@ -392,9 +401,9 @@ class Receiver(Generic[T]):
         self._ce = False
 
     def on_segment(self, sequence: int, flags: int, item: T, ce: bool = False) -> tuple[T, ...]:
-        """Take in a segment; returns what is now in order, each segment's item exactly once.
+        """Process a segment and return the items that are now in order, each exactly once.
 
-        ``flags`` are the header's, ``ce`` says that it met congestion.
+        ``flags`` are those of the header; ``ce`` says that the segment carries a congestion mark.
         """
         if ce:
             self._ce = True
@@ -411,7 +420,7 @@ class Receiver(Generic[T]):
             if sequence - cumulative >= MAX_AHEAD:
                 return ()
             if ahead > 1:
-                self.ack_due = True  # tell of the gap early
+                self.ack_due = True  # report the gap early
             self._bitmap = (self._bitmap << ahead & _BITMAP_MASK | 1) if ahead < BITMAP_BITS else 1
             self._highest = sequence
         else:
@@ -433,11 +442,11 @@ class Receiver(Generic[T]):
         return tuple(ready)
 
     def has(self, sequence: int) -> bool:
-        """Whether the segment is here already."""
+        """Whether the segment has arrived."""
         return sequence < self._cumulative or sequence in self._held
 
     def ack(self) -> Ack:
-        """The acknowledgement of what is here now. Before anything is, it says so."""
+        """Return the acknowledgement of what has arrived, which may be nothing."""
         flags = ACK | CE_ECHO if self._ce else ACK
         self._ce = False
         self.ack_due = False

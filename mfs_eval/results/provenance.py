@@ -1,0 +1,44 @@
+"""Provenance of results: digests of the trace and of the compiled program, and the version of this package."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mfs_eval.errors import TraceError
+from mfs_eval.results.schema import Provenance
+from p4src.artifact import Artifact
+
+DISTRIBUTION = "mfs-switch"
+DIGEST_CHARACTERS = 16
+NO_PROGRAM = "none"
+"""Program digest of results that no compiled program took part in."""
+NOT_INSTALLED = "source"
+"""Version of a source tree that is not installed."""
+
+
+def provenance(trace: Path, program: Artifact | None) -> Provenance:
+    """Return the provenance of runs that replay ``trace`` through ``program``; None for the flow-level engine.
+
+    Raises:
+        TraceError: the trace cannot be read.
+    """
+    try:
+        content = trace.read_bytes()
+    except OSError as error:
+        raise TraceError(f"{trace}: cannot be read ({error.strerror}); give the path of a JSON Lines trace") from None
+    try:
+        installed = version(DISTRIBUTION)
+    except PackageNotFoundError:
+        installed = NOT_INSTALLED
+    return Provenance(
+        trace_digest=digest(content),
+        program_digest=NO_PROGRAM if program is None else digest(program.config),
+        version=installed,
+    )
+
+
+def digest(content: bytes) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of ``content``."""
+    return hashlib.sha256(content).hexdigest()[:DIGEST_CHARACTERS]

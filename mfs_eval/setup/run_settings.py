@@ -1,0 +1,145 @@
+"""Settings of a packet-level run: what stays the same whichever policy is compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from host_agent.protocol.level import GUARANTEED_SHARE
+from host_agent.protocol.stamp import LEVELS
+from host_agent.protocol.units import NS_PER_S
+
+ORDERS = ("both", "hosts", "switch")
+"""Who schedules by the policy: hosts and switch, the hosts alone, or the switch alone."""
+DROP_BUDGET = 0.1
+"""Share of the requests that may be given up where a run prunes and sets no budget of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """How hosts send.
+
+    Attributes:
+        window: packets that a flow may have in flight.
+        rerank_interval_ns: time between two rankings of the waiting flows.
+        message_segments: full segments in a message. A flow may be promoted only where a message begins. In a scaled
+            run one packet stands for several megabytes, more than a KV block or a chunk of a collective, so by default
+            each packet is a message.
+        promote_within: whether a flow may also be promoted within a message.
+    """
+
+    window: int = 16
+    rerank_interval_ns: int = 5_000_000
+    message_segments: int = 1
+    promote_within: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PortSettings:
+    """Queues of the switch's ports.
+
+    Attributes:
+        queue_bytes: capacity of each queue. The default holds a burst of all senders' windows without loss.
+        guaranteed_share: share of the port's rate that each level gets in any case.
+        rotation_period_ns: period of rotating queues (:mod:`mfs_eval.packet_level.rotating_port`); None for queues that
+            do not rotate.
+        ecn_frames: see :class:`~mfs_ctrl.desired.SwitchParameters`.
+    """
+
+    queue_bytes: int = 1024 * 1024
+    guaranteed_share: Fraction = GUARANTEED_SHARE
+    rotation_period_ns: int | None = None
+    ecn_frames: tuple[int | None, ...] = (None,) * LEVELS
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """What the controller does, who follows it, and how fast news of progress travels.
+
+    Attributes:
+        tick_ns: time between two steps of the controller.
+        sample_ns: time between two samples of the queues.
+        tune_thresholds: whether the controller tunes the thresholds.
+        tune_bias: whether the controller keeps the biases at the measured load.
+        order: who schedules by the policy, one of :data:`ORDERS`; the others have a single queue.
+        progress_delay_ns: None if stamps carry the progress of batches, which the switch tracks and refreshes in the
+            packets that pass. Otherwise stamps carry no batch, and hosts outside the batch's unit learn its progress
+            from a control plane after this delay.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    tick_ns: int = NS_PER_S
+    sample_ns: int = NS_PER_S // 20
+    tune_thresholds: bool = True
+    tune_bias: bool = True
+    order: str = "both"
+    progress_delay_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")
+        if self.progress_delay_ns is not None and self.progress_delay_ns < 0:
+            raise ValueError(f"progress_delay_ns must not be negative, it is {self.progress_delay_ns}")
+
+
+@dataclass(frozen=True, slots=True)
+class AdversarySettings:
+    """Hosts that claim more than they need, and the defences against them.
+
+    Attributes:
+        hosts: hosts that stamp everything as most urgent (:mod:`mfs_eval.packet_level.adversary`).
+        flood_share: share of their link rate at which these hosts also flood the decode servers.
+        police: whether ports are metered according to the role of their server
+            (:mod:`mfs_eval.packet_level.policing`).
+        untrusted_hosts: hosts whose stamps the switch ignores.
+        unaffected_by: a server; only requests that it takes no part in count
+            (:mod:`mfs_eval.packet_level.unaffected`). None counts all requests.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    hosts: tuple[int, ...] = ()
+    flood_share: float = 0.0
+    police: bool = False
+    untrusted_hosts: tuple[int, ...] = ()
+    unaffected_by: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.flood_share <= 1:
+            raise ValueError(f"flood_share must be a share from 0 to 1, not {self.flood_share}")
+
+
+@dataclass(frozen=True, slots=True)
+class PruningSettings:
+    """What happens to requests that cannot, or should not, meet their deadline.
+
+    Attributes:
+        drop_budget: share of the requests, 0 to 1, that may be given up so that the others meet their deadlines
+            (:mod:`mfs_ctrl.policy.coordinator`). None switches pruning off.
+        defer_infeasible: whether requests that can no longer be in time are computed after all others
+            (:mod:`mfs_eval.serving.admission`).
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    drop_budget: float | None = None
+    defer_infeasible: bool = False
+
+    def __post_init__(self) -> None:
+        if self.drop_budget is not None and not 0 <= self.drop_budget <= 1:
+            raise ValueError(f"drop_budget must be a share from 0 to 1, not {self.drop_budget}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Settings of a run, by the part of the system that they concern."""
+
+    hosts: HostSettings = field(default_factory=HostSettings)
+    ports: PortSettings = field(default_factory=PortSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
+    adversary: AdversarySettings = field(default_factory=AdversarySettings)
+    pruning: PruningSettings = field(default_factory=PruningSettings)

@@ -1,0 +1,83 @@
+"""Runs in worker processes: results, errors, and the end of the workers however the parent ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mfs_eval.errors import EvaluationError
+from mfs_eval.runner import run_all
+from tests.support.controller import eventually
+
+WITHIN_S = 30.0
+SLEEPING = """
+import os, sys, time
+from pathlib import Path
+from mfs_eval.runner import run_all
+
+def sleep(folder):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(600)
+
+run_all("sleeping", sleep, [(sys.argv[1],)] * 4, jobs=2)
+"""
+
+
+def later(index: int, seconds: float) -> int:
+    time.sleep(seconds)
+    return index
+
+
+def fail(index: int) -> None:
+    raise ValueError(f"run {index} failed")
+
+
+def die() -> None:
+    os._exit(3)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results_are_in_the_order_of_the_arguments(jobs: int) -> None:
+    done: list[int] = []
+    found = run_all("runs", later, [(0, 0.3), (1, 0.0), (2, 0.0)], jobs, done.append)
+    assert found == [0, 1, 2]
+    assert sorted(done) == [0, 1, 2]
+    assert (done == [0, 1, 2]) == (jobs == 1)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_error_of_a_run_is_raised(jobs: int) -> None:
+    with pytest.raises(ValueError, match="run 7 failed"):
+        run_all("runs", fail, [(7,)], jobs)
+
+
+def test_a_worker_that_dies_is_an_error_with_a_way_out() -> None:
+    with pytest.raises(EvaluationError, match=r"a worker process died.*fewer --jobs"):
+        run_all("runs", die, [(), ()], 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda one: one.name)
+def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SLEEPING, str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        eventually(lambda: len(list(tmp_path.iterdir())) == 2)
+        if number == signal.SIGINT:
+            # As Ctrl-C does it: the whole process group gets the signal.
+            os.killpg(parent.pid, number)
+        else:
+            parent.send_signal(number)
+        _, errors = parent.communicate(timeout=WITHIN_S)
+        eventually(lambda: not any(Path(f"/proc/{worker.name}").exists() for worker in tmp_path.iterdir()))
+        # Only the parent reports the interruption.
+        assert errors.count("Traceback") == (number == signal.SIGINT)
+    finally:
+        parent.kill()
+        parent.wait()
