@@ -35,11 +35,12 @@ from typing import TypeVar
 
 from host_agent.daemon import hooks, route_mtu
 from host_agent.daemon.netlink import features, link, set_features
+from host_agent.daemon.options import SEGMENTATIONS, Ingress, InterfaceOptions, Segmentation
 from host_agent.daemon.state import StateFile
 from host_agent.ebpf.bpf import enable_statistics
-from host_agent.ebpf.errors import HostError
-from host_agent.ebpf.flows import FlowTable, HostFlow, Match, monotonic_after
-from host_agent.ebpf.layout import Tuple
+from host_agent.ebpf.flows import FlowTable, monotonic_after
+from host_agent.protocol.errors import AgentError
+from host_agent.protocol.flow_request import FiveTuple, FlowRequest, Match
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.stamp import STAMP_BYTES, Stage
 from mfs_ctrl.policy import policy
@@ -139,7 +140,7 @@ def throughput(seconds: float, opened: Callable[[socket.socket], None]) -> float
 
 
 @contextlib.contextmanager
-def prepared(options: hooks.Options) -> Iterator[None]:
+def prepared(options: InterfaceOptions) -> Iterator[None]:
     """Within, both ends are as the agent sets them, without programs and classes."""
     from pyroute2 import IPRoute
 
@@ -174,13 +175,13 @@ def prepared(options: hooks.Options) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def attached(options: hooks.Options, folder: Path) -> Iterator[list[hooks.Attached]]:
+def attached(options: InterfaceOptions, folder: Path) -> Iterator[list[hooks.Attached]]:
     """Within, both ends have an agent's programs, classes and settings."""
     held: list[tuple[str, StateFile, hooks.Attached]] = []
 
     def attach() -> tuple[StateFile, hooks.Attached]:
         state = StateFile(folder, INTERFACE)
-        return state, hooks.attach(options, state, print)
+        return state, hooks.attach(options, state)
 
     def back(state: StateFile) -> None:
         before = state.read()
@@ -201,15 +202,15 @@ def attached(options: hooks.Options, folder: Path) -> Iterator[list[hooks.Attach
 
 def open_flow(table: FlowTable, near: socket.socket) -> None:
     """Have the connection's packets stamped."""
-    ends = Tuple("tcp", *near.getsockname()[:2], *near.getpeername()[:2])
-    table.open(HostFlow(Match(addresses=ends), 9, Stage.P2D, monotonic_after(3_600_000_000), 1 << 50))
+    ends = FiveTuple("tcp", *near.getsockname()[:2], *near.getpeername()[:2])
+    table.open(FlowRequest(Match(addresses=ends), 9, Stage.P2D, monotonic_after(3_600_000_000), 1 << 50))
 
 
 def measure(
-    segmentation: str, ingress: str, order: bool, turns: int, seconds: float, say: Callable[[str], None]
+    segmentation: Segmentation, ingress: Ingress, order: bool, turns: int, seconds: float, say: Callable[[str], None]
 ) -> Measured:
     """All states, ``turns`` times in turn, ``seconds`` each."""
-    options = hooks.Options(INTERFACE, RATE_BPS, order=order, ingress=ingress, segmentation=segmentation)
+    options = InterfaceOptions(INTERFACE, RATE_BPS, order=order, ingress=ingress, segmentation=segmentation)
     gbps: dict[str, list[float]] = {state: [] for state in STATES}
     times: dict[str, list[int]] = {"egress": [0, 0], "ingress": [0, 0]}
     stamped = removed = 0
@@ -277,16 +278,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What stamping in the kernel costs TCP, over a veth pair.")
     parser.add_argument("--turns", type=int, default=15, help="of all states, for each row")
     parser.add_argument("--seconds", type=float, default=0.4, help="of each state in a turn")
-    parser.add_argument(
-        "--segmentation", action="append", choices=hooks.SEGMENTATIONS, help="only this; may be repeated"
-    )
+    parser.add_argument("--segmentation", action="append", choices=SEGMENTATIONS, help="only this; may be repeated")
     parser.add_argument("--ingress", action="append", choices=("filter", "xdp"), help="only this; may be repeated")
     parser.add_argument("--no-order", action="store_true", help="without the classes")
     parser.add_argument("--out", type=Path, help="file for all figures, as JSON")
     arguments = parser.parse_args()
     found = []
     try:
-        for segmentation in arguments.segmentation or hooks.SEGMENTATIONS:
+        for segmentation in arguments.segmentation or SEGMENTATIONS:
             for ingress in arguments.ingress or ("filter", "xdp"):
                 order = not arguments.no_order
                 found.append(
@@ -299,7 +298,7 @@ def main() -> int:
                         lambda words: print(words, file=sys.stderr),
                     )
                 )
-    except HostError as error:
+    except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} processors"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_agent.client import AgentClient, OpenFlow
+from host_agent.client import AgentClient
 from host_agent.protocol.flow_spec import FlowSpec
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_network import LiveNetwork, NoStamps, Place, Stamper
@@ -108,15 +108,10 @@ class AgentStamper:
 
     def __init__(self, agents: Mapping[int, AgentClient]) -> None:
         self._agents = agents
-        self._flows: dict[socket.socket, OpenFlow] = {}
 
     def open(self, host: int, connection: socket.socket, spec: FlowSpec, number: int, deadline_ns: int) -> None:
         """See :class:`~mfs_eval.live.live_network.Stamper`. The flow that the connection carried before is closed."""
-        agent = self._agents[host]
-        if (before := self._flows.get(connection)) is not None:
-            # The agent ends it itself when the same socket is opened again.
-            agent.forget(before)
-        self._flows[connection] = agent.open(
+        self._agents[host].open(
             connection,
             batch=spec.batch,
             stage=spec.stage,
@@ -233,7 +228,12 @@ class LiveRack:
     def _agent(self, host: Host) -> Process:
         options = [
             *("--interface", self.realised.interfaces[host.id], "--rate", str(self.settings.rate_bps)),
-            *("--policy", f"http://{self.realised.management[host.server]}:{self.policy_port}", "--interval", "0.5"),
+            *(
+                "--policy-url",
+                f"http://{self.realised.management[host.server]}:{self.policy_port}",
+                "--interval",
+                "0.5",
+            ),
             *("--socket", str(self._socket(host.id)), "--state-dir", str(self.folder / host.name)),
         ]
         command = [*mfs(), "agent", "run", *options]
