@@ -6,13 +6,18 @@ import json
 import platform
 import shutil
 import subprocess
-
-import click
+import sys
+from collections.abc import Sequence
 
 from host_agent.ebpf.errors import ObjectError
 from host_agent.ebpf.layout import STRUCTS, constants
 from host_agent.ebpf.object import LAYOUT, MANIFEST, OBJECT, SOURCE, source_hashes
 
+USAGE = """\
+Usage: python -m host_agent.ebpf.build
+
+Compile the eBPF programs with clang, and write layout.h, stamp.bpf.o and manifest.json beside their sources; commit all
+three. On Debian, clang and the kernel headers are in the packages clang and linux-libc-dev."""
 COMPILERS = ("clang", "clang-19", "clang-16", "clang-15", "clang-14")
 
 
@@ -48,20 +53,22 @@ def compile_object() -> None:
     )
 
 
-@click.command()
-def main() -> None:
-    """Compile the eBPF programs with clang.
-
-    Writes layout.h, stamp.bpf.o and manifest.json beside their sources; commit all three. On Debian, clang and the
-    kernel headers are in the packages clang and linux-libc-dev.
-    """
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    if arguments:
+        if arguments[0] in ("-h", "--help"):
+            print(USAGE)
+            return 0
+        print(f"error: unexpected argument {arguments[0]!r}; see --help", file=sys.stderr)
+        return 2
     try:
         compile_object()
     except ObjectError as error:
-        raise click.ClickException(str(error)) from None
-    for path in (LAYOUT, OBJECT, MANIFEST):
-        click.echo(path)
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(LAYOUT, OBJECT, MANIFEST, sep="\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

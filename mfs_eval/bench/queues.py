@@ -142,9 +142,9 @@ def measured(way: Way, topology: Topology, loads: Loads, seconds: float) -> tupl
             _limit_queues(target, packets_per_s)
         if way.link:
             if way.link == "levels":
-                port_classes.put_link(ports[target], topology.rate_bps)
+                port_classes.add_link(ports[target], topology.rate_bps)
             else:
-                port_classes.put_link(ports[target], topology.rate_bps, ONE_QUEUE_BYTES, by_level=False)
+                port_classes.add_link(ports[target], topology.rate_bps, ONE_QUEUE_BYTES, by_level=False)
         return _played(realised, topology, loads, seconds)
 
 

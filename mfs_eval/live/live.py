@@ -277,7 +277,7 @@ def _switch(settings: LiveSettings, realised: Realised, address: str) -> Iterato
     command = bmv2.command(address, realised.ports[0], device_id=1, thrift_port=free_port())
     with Process(command, lambda _: listening(address)) as process:
         for port, interface in realised.ports[0].items():
-            port_classes.put_link(interface, topology.rates[port])
+            port_classes.add_link(interface, topology.rates[port])
         yield process
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.ebpf import layout
-from host_agent.ebpf.build import layout_header
+from host_agent.ebpf import build, layout
 from host_agent.ebpf.errors import ObjectError, PolicyError
 from host_agent.ebpf.object import LAYOUT, OBJECT, load, parse
 from host_agent.ebpf.policy import PolicySource
@@ -84,8 +83,15 @@ def test_a_policy_that_exceeds_the_kernels_limits_is_refused() -> None:
 
 
 def test_the_committed_object_belongs_to_its_source() -> None:
-    assert LAYOUT.read_text("utf-8") == layout_header()
+    assert LAYOUT.read_text("utf-8") == build.layout_header()
     assert load().programs.keys() == {"egress", "xdp_ingress", "tc_ingress"}
+
+
+def test_the_build_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert build.main(["--help"]) == 0
+    assert "Usage: python -m host_agent.ebpf.build" in capsys.readouterr().out
+    assert build.main(["all"]) == 2
+    assert "unexpected argument 'all'" in capsys.readouterr().err
 
 
 def test_a_stale_or_broken_object_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
