@@ -7,6 +7,7 @@ library and Mininet, and runs the switch and the controller as processes of ``mf
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from topologies.topology import LINK_MTU, PAYLOAD_MTU, Topology, cables, neighbo
 
 SYSTEM_PACKAGES = "/usr/lib/python3/dist-packages"
 """Directory of Debian's Mininet package."""
+_LOGGER_CLASS = logging.getLoggerClass()
 
 try:
     import mininet
@@ -36,6 +38,9 @@ except ModuleNotFoundError:
 from mininet.net import Mininet  # noqa: E402
 from mininet.node import Controller, Host, Node, Switch  # noqa: E402
 from mininet.topo import Topo  # noqa: E402
+
+# Mininet makes its own logger, a singleton, the class of all later loggers; other packages need the standard class.
+logging.setLoggerClass(_LOGGER_CLASS)
 
 
 class NamedTopology(Topo):  # type: ignore[misc]
