@@ -4,6 +4,10 @@
 #include "kernel.h"
 
 #define ETHERTYPE_MFS 34997
+#define TYPE_IPV4 2048
+#define TYPE_IPV6 34525
+#define TCP 6
+#define UDP 17
 #define VERSION 1
 #define STAMP_BYTES 24
 #define STAGE_MAX 3

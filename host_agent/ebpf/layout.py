@@ -28,6 +28,7 @@ from host_agent.protocol.stamp import (
     Flags,
     Stage,
 )
+from host_agent.protocol.units import ETHERTYPE_IPV4, ETHERTYPE_IPV6
 
 FLOWS_MAX = 16_384
 RULES_MAX = 64
@@ -131,6 +132,9 @@ def constants() -> dict[str, int]:
     """Constants of the C source, by name."""
     return {
         "ETHERTYPE_MFS": ETHERTYPE_MFS,
+        "TYPE_IPV4": ETHERTYPE_IPV4,
+        "TYPE_IPV6": ETHERTYPE_IPV6,
+        **{name.upper(): number for name, number in PROTOCOLS.items()},
         "VERSION": VERSION,
         "STAMP_BYTES": STAMP_BYTES,
         "STAGE_MAX": max(Stage),

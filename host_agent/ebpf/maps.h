@@ -5,11 +5,7 @@
 
 #define ETHERNET_BYTES 14
 #define TYPE_OFFSET 12
-#define TYPE_IPV4 0x0800
-#define TYPE_IPV6 0x86DD
 #define FRONT_BYTES_MAX 82 // Ethernet, stamp, IPv6, ports
-#define TCP 6
-#define UDP 17
 
 struct stamp {
     u8 version_stage;

@@ -48,18 +48,9 @@ class Host:
 
     def inside(self, call: Callable[[], T]) -> T:
         """Call ``call`` in this host's network namespace and return its result."""
-        from pyroute2 import netns
+        from topologies.namespaces import inside
 
-        results: list[T] = []
-
-        def run() -> None:
-            netns.setns(self.name)
-            results.append(call())
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        return results[0]
+        return inside(self.name, call)
 
     def mfs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``mfs`` on this host and wait for its end."""
