@@ -19,7 +19,7 @@ from host_agent.ebpf.layout import CLASS_MAJOR, Config
 from host_agent.ebpf.object import load
 from host_agent.protocol.errors import RequestError
 from host_agent.protocol.flow_request import FiveTuple, FlowRequest, FlowUpdate, Match
-from host_agent.protocol.level import bias_code, decide, level_key
+from host_agent.protocol.level import LevelRule, bias_code, decide, level_key, log2_code
 from host_agent.protocol.stamp import SCAVENGER, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp, units_of
 from mfs_ctrl.policy import policy
 
@@ -136,16 +136,23 @@ def test_the_kernel_decides_the_same_level_as_hosts_and_switch(host: Host, chose
 
 
 def test_a_flow_rises_only_where_a_message_starts_and_falls_only_to_the_scavenger(host: Host) -> None:
-    flow = host.open(slack_us=50 * 1000, total_bytes=4000, message_bytes=2000)
-    later, tight = [monotonic_after(us) for us in (60 * SECOND, 50 * 1000)]
+    tight_level, later_level = 3, 1
+    rules = [
+        LevelRule(Stage.P2D, SCAVENGER, late=(1, 1)),
+        LevelRule(Stage.P2D, tight_level, slack_code=(0, log2_code(SECOND))),
+        LevelRule(Stage.P2D, later_level),
+    ]
+    host.table.set_policy(rules, BIAS)
+    flow = host.open(slack_us=500_000, total_bytes=4000, message_bytes=2000)
+    later, tight = [monotonic_after(us) for us in (60 * SECOND, 500_000)]
     host.table.update(flow, FlowUpdate(deadline_ns=later))
-    assert host.send(frame())[1] == policy.LAST_LATER
+    assert host.send(frame())[1] == later_level
     host.table.update(flow, FlowUpdate(deadline_ns=tight))
-    assert host.send(frame())[1] == policy.LAST_LATER
+    assert host.send(frame())[1] == later_level
     stamp, level = host.send(frame())
-    assert (stamp.flags, level) == (Flags.BOUNDARY, policy.LAST_TIGHT)
+    assert (stamp.flags, level) == (Flags.BOUNDARY, tight_level)
     host.table.update(flow, FlowUpdate(deadline_ns=later))
-    assert host.send(frame())[1] == policy.LAST_TIGHT
+    assert host.send(frame())[1] == tight_level
     host.table.update(flow, FlowUpdate(pruned=True))
     stamp, level = host.send(frame())
     assert stamp.slack_us <= 0
