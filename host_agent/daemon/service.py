@@ -105,6 +105,9 @@ class Service:
                 await _send(writer, self._answer(client, line))
         except (asyncio.IncompleteReadError, OSError):
             pass
+        except asyncio.CancelledError:
+            # The process ends. Python 3.11 logs a traceback for a cancelled handler.
+            pass
         finally:
             self._requests.gone(client)
             writer.close()
