@@ -6,81 +6,96 @@ from pathlib import Path
 
 import click
 
-from host_agent.command_line import BitRate
-
-DEFAULT_SOCKET = Path("/run/mfs/agent.sock")
-DEFAULT_STATE = Path("/run/mfs")
+from host_agent.command_line import BitRate, Positive, logging_options
+from host_agent.daemon.options import (
+    INGRESS_MODES,
+    SEGMENTATIONS,
+    Ingress,
+    InterfaceOptions,
+    Segmentation,
+    ServiceOptions,
+)
+from host_agent.protocol.paths import AGENT_SOCKET, RUN_DIRECTORY
 
 
 def _octal(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
-    """File permissions as ``chmod`` takes them."""
+    """File permissions as in ``chmod``."""
     try:
         mode = int(value, 8)
     except ValueError:
         mode = -1
     if not 0 <= mode <= 0o777:
-        raise click.BadParameter(f"{value!r} is not a mode of 000..777.")
+        raise click.BadParameter(f"{value!r} is not a file mode in 000..777.")
     return mode
 
 
-_interface = click.option("--interface", required=True, help="The interface whose traffic is stamped.")
+_interface = click.option("--interface", required=True, help="Interface whose traffic is stamped.")
 _socket = click.option(
     "--socket",
     type=click.Path(path_type=Path),
-    default=DEFAULT_SOCKET,
+    default=AGENT_SOCKET,
     show_default=True,
-    help="Of the agent.",
+    help="Unix socket of the agent.",
 )
 _state = click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_STATE,
+    default=RUN_DIRECTORY,
     show_default=True,
-    help="Where the interface's state and the last policy are kept.",
+    help="Directory of the interface's state and the last policy.",
 )
 
 
 @click.group()
 def agent() -> None:
-    """Stamp and order what a server sends (Linux, root)."""
+    """Stamp and order the traffic of a server (Linux, root)."""
 
 
 @agent.command()
 @_interface
-@click.option("--policy", "policy_url", required=True, metavar="URL", help="Of the controller: http://HOST:PORT.")
+@click.option("--policy-url", required=True, metavar="URL", help="URL of the controller, http://HOST:PORT.")
 @_socket
 @click.option(
-    "--mode", callback=_octal, default="0660", show_default=True, help="Of the socket: who may write may open flows."
+    "--mode",
+    callback=_octal,
+    default="0660",
+    show_default=True,
+    help="Permissions of the socket; those who may write may open flows.",
 )
-@click.option("--group", help="Of the socket, for instance the serving engine's.")
+@click.option("--group", help="Group of the socket, for instance the serving engine's.")
 @_state
-@click.option("--rate", type=BitRate(), help="Bits per second of the link, e.g. 100G; by default what it says.")
-@click.option("--link-mtu", type=click.IntRange(576, 65_535), help="Of the link, the shim's 24 bytes included.")
-@click.option("--no-order", is_flag=True, help="Leave the interface's queueing as it is.")
+@click.option("--rate", type=BitRate(), help="Bits per second of the link, e.g. 100G.  [default: as reported]")
+@click.option("--link-mtu", type=click.IntRange(576, 65_535), help="MTU of the link, the shim's 24 bytes included.")
+@click.option("--no-order", is_flag=True, help="Leave the interface's queueing unchanged.")
 @click.option(
     "--ingress",
-    type=click.Choice(["auto", "xdp", "filter", "off"]),
+    type=click.Choice(INGRESS_MODES),
     default="auto",
     show_default=True,
-    help="Where stamps are taken off what comes in: in the driver, above it, nowhere.",
+    help="Where to remove stamps from received packets: in the driver (xdp), above it (filter), or nowhere.",
 )
 @click.option(
     "--segmentation",
-    type=click.Choice(["kernel", "each", "interface"]),
+    type=click.Choice(SEGMENTATIONS),
     default="kernel",
     show_default=True,
-    help="Who cuts large packets: the kernel after the stamp, TCP before it, the interface.",
+    help="Who segments large packets: the kernel after stamping, TCP before it (each), or the interface.",
 )
-@click.option("--keep-checksum", is_flag=True, help="The interface computes checksums also behind a shim.")
-@click.option("--interval", type=click.FloatRange(0.05, 3600), default=1.0, show_default=True, help="Of the policy, s.")
+@click.option(
+    "--keep-checksum", is_flag=True, help="Leave checksum offload on: the interface supports it behind a shim."
+)
+@click.option(
+    "--interval", type=Positive(0.05, 3600), default=1.0, show_default=True, help="Seconds between policy requests."
+)
 @click.option(
     "--grace",
-    type=click.FloatRange(0, 86_400),
+    type=Positive(0, 86_400),
     default=30.0,
     show_default=True,
-    help="After a crash, seconds that clients have to come back.",
+    help="Seconds that clients have to come back after a crash of the agent.",
 )
-@click.option("--statistics", is_flag=True, help="Measure the programs' run time (costs some).")
+@click.option("--statistics", is_flag=True, help="Measure the programs' run time, at a small cost.")
+@logging_options
 def run(
     interface: str,
     policy_url: str,
@@ -91,47 +106,62 @@ def run(
     rate: int | None,
     link_mtu: int | None,
     no_order: bool,
-    ingress: str,
-    segmentation: str,
+    ingress: Ingress,
+    segmentation: Segmentation,
     keep_checksum: bool,
     interval: float,
     grace: float,
     statistics: bool,
 ) -> None:
-    """Run the agent on an interface until Ctrl-C or SIGTERM, then take everything back."""
-    from host_agent.daemon.hooks import Options
-    from host_agent.daemon.service import ServiceOptions, run_agent
+    """Run the agent on an interface until Ctrl-C or SIGTERM, then restore the interface."""
+    from host_agent.daemon.service import run_agent
 
     run_agent(
-        Options(interface, rate, link_mtu, not no_order, ingress, segmentation, keep_checksum),
-        ServiceOptions(policy_url, socket, mode, group, state_dir, interval, grace, statistics),
-        click.echo,
+        InterfaceOptions(
+            interface,
+            rate_bps=rate,
+            link_mtu=link_mtu,
+            order=not no_order,
+            ingress=ingress,
+            segmentation=segmentation,
+            keep_checksum=keep_checksum,
+        ),
+        ServiceOptions(
+            policy_url,
+            socket=socket,
+            mode=mode,
+            group=group,
+            state_directory=state_dir,
+            interval_s=interval,
+            grace_s=grace,
+            statistics=statistics,
+        ),
     )
 
 
 @agent.command()
 @_socket
-@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def status(socket: Path, as_json: bool) -> None:
-    """Show the policy, the flows and the counters of the running agent."""
+    """Show policy, flows and counters of the running agent."""
     import json
 
     from host_agent.client import AgentClient
-    from host_agent.status_text import in_words
+    from host_agent.status_text import describe
 
-    with AgentClient(str(socket)) as client:
+    with AgentClient(socket) as client:
         found = client.status()
-    click.echo(json.dumps(found) if as_json else in_words(found))
+    click.echo(json.dumps(found) if as_json else describe(found))
 
 
 @agent.command()
 @_interface
 @_state
 def detach(interface: str, state_dir: Path) -> None:
-    """Take back what an agent that was killed left on an interface."""
-    from host_agent.daemon.hooks import detach as take_back
+    """Restore an interface after its agent was killed."""
+    from host_agent.daemon.hooks import detach as restore_interface
 
-    if take_back(interface, state_dir):
+    if restore_interface(interface, state_dir):
         click.echo(f"{interface}: detached")
     else:
-        click.echo(f"{interface}: nothing of an agent is there")
+        click.echo(f"{interface}: no agent left anything there")

@@ -1,196 +1,246 @@
-"""The agent on a server, for a serving engine: flows are opened, updated and closed through its Unix socket.
+"""Client of the host agent, for serving engines: opens, updates and closes flows through the agent's Unix socket.
 
 ::
 
-    with AgentClient("/run/mfs/agent.sock") as agent:
+    with AgentClient() as agent:
         flow = agent.open(connection, batch=7, stage=Stage.P2D, slack_us=200_000, total_bytes=1 << 28)
         connection.sendall(...)
         agent.advance(batch=7, layer=3)
         flow.close()
 
-Flows end with the connection to the agent, unless opened with ``keep``. Safe to use from several threads.
+Flows end with the connection to the agent, unless opened with ``keep``. A client may be used from several threads. It
+needs only the standard library.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import socket
-import struct
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from host_agent.protocol.errors import MfsError
+from host_agent.protocol.errors import AgentError, RequestError
+from host_agent.protocol.flow_request import FlowRequest, FlowUpdate, Match, check_integer, check_progress, deadline
+from host_agent.protocol.paths import AGENT_SOCKET
 from host_agent.protocol.stamp import Stage
 
-DEFAULT_SOCKET = "/run/mfs/agent.sock"
 TIMEOUT_S = 5.0
-_SO_COOKIE = 57
-"""``asm-generic/socket.h``; Linux 4.12 or later."""
-
-
-class AgentError(MfsError):
-    """The agent refuses a request; the message says why."""
+_CLOSED = -1
+"""Handle of a flow that is not open."""
+Answer = dict[str, Any]
 
 
 class AgentGoneError(AgentError):
     """No agent answers at the socket."""
 
 
-def cookie_of(connection: socket.socket) -> int:
-    """What the kernel knows a socket by."""
-    return int(struct.unpack("<Q", connection.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))[0])
-
-
-def _absolute(fields: dict[str, Any]) -> dict[str, Any]:
-    """``fields`` with the deadline on CLOCK_MONOTONIC: resumed later, it is still the same."""
-    changed = dict(fields)
-    if "slack_us" in changed:
-        changed["deadline_ns"] = max(0, time.monotonic_ns() + changed.pop("slack_us") * 1000)
-    return changed
-
-
 class OpenFlow:
-    """One open flow. Made by :meth:`AgentClient.open`.
+    """An open flow. Made by :meth:`AgentClient.open`.
 
     Attributes:
-        number: of the flow within its batch, as it is stamped.
+        request: the flow as opened and updated.
+        number: of the flow within its batch, as stamped in the field ``flow``.
     """
 
-    def __init__(self, client: AgentClient, request: dict[str, Any]) -> None:
+    def __init__(self, client: AgentClient, request: FlowRequest) -> None:
         self._client = client
-        self._request = request
-        self._flow = -1
+        self._handle = _CLOSED
+        self.request = request
         self.number = -1
 
-    def update(self, **fields: Any) -> None:
-        """Change ``slack_us`` (from now) or ``deadline_ns`` (CLOCK_MONOTONIC), ``beyond_bytes``, or ``pruned``.
+    def update(
+        self,
+        *,
+        slack_us: int | None = None,
+        deadline_ns: int | None = None,
+        beyond_bytes: int | None = None,
+        pruned: bool | None = None,
+    ) -> None:
+        """Change the flow; what is not given stays as it is.
+
+        Args:
+            slack_us: new deadline, in microseconds from now; or
+            deadline_ns: new deadline, in nanoseconds on CLOCK_MONOTONIC (:func:`time.monotonic_ns`).
+            beyond_bytes: bytes of the same request that follow this flow.
+            pruned: whether the flow is stamped as late.
 
         Raises:
-            AgentError: no such field or value, or the agent is gone.
+            RequestError: a value has the wrong type or is out of range, or the flow is closed.
+            AgentGoneError: the agent does not answer.
         """
-        changed = _absolute(fields)
-        self._client.ask("update", flow=lambda: self._flow, **changed)
-        self._request |= changed
+        update = FlowUpdate(deadline(slack_us, deadline_ns, time.monotonic_ns()), beyond_bytes, pruned)
+        changed = update.applied_to(self.request)
+        self._client._ask(lambda: {"op": "update", "flow": self._handle, **update.to_json()})
+        self.request = changed
 
     def close(self) -> None:
-        """End it: its packets are stamped no more.
+        """End the flow: its packets are no longer stamped.
 
         Raises:
-            AgentError: the agent is gone.
+            AgentError: the flow is closed already, or the agent does not answer.
         """
-        self._client.forget(self)
-        self._client.ask("close", flow=lambda: self._flow)
+        self._client._forget(self)
+        self._client._ask(lambda: {"op": "close", "flow": self._handle})
+        self._handle = _CLOSED
 
-    def resume(self, answer: dict[str, Any]) -> None:
-        """The agent's answer to opening it."""
-        self._flow, self.number = answer["flow"], answer["number"]
+    def _opened(self, answer: Answer) -> None:
+        self._handle, self.number = answer["flow"], answer["number"]
 
-    @property
-    def request(self) -> dict[str, Any]:
-        """What opens it again at an agent that was started anew."""
-        return {**self._request, "number": self.number, "resume": True}
+    def _resumption(self) -> dict[str, Any]:
+        """The request that reopens the flow at a restarted agent."""
+        return {"op": "open", **self.request.to_json(), "number": self.number, "resume": True}
 
 
 class AgentClient:
-    """A connection to the agent. If that was started anew, the next call connects again and resumes the open flows."""
+    """A connection to the agent. If the agent was restarted, the next call reconnects and resumes the open flows."""
 
-    def __init__(self, path: str = DEFAULT_SOCKET, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, path: str | os.PathLike[str] = AGENT_SOCKET, timeout_s: float = TIMEOUT_S) -> None:
         """Connect.
 
+        Args:
+            path: Unix socket of the agent.
+            timeout_s: longest time to wait for an answer, in seconds.
+
         Raises:
-            AgentGoneError: no agent answers at ``path``, or its file permissions do not let us.
+            AgentGoneError: no agent answers at ``path``, or its file permissions forbid it.
         """
-        self._path = path
+        self._path = os.fspath(path)
         self._timeout_s = timeout_s
         self._lock = threading.RLock()
-        self._flows: list[OpenFlow] = []
+        self._flows: dict[Match, OpenFlow] = {}
         self._connect()
 
     def open(
         self,
-        match: socket.socket | dict[str, Any],
+        match: socket.socket | Match,
         *,
         batch: int,
         stage: Stage,
         total_bytes: int,
-        **fields: Any,
+        slack_us: int | None = None,
+        deadline_ns: int | None = None,
+        target_layer: int = 0,
+        beyond_bytes: int = 0,
+        message_bytes: int = 0,
+        number: int | None = None,
+        pruned: bool = False,
+        keep: bool = False,
     ) -> OpenFlow:
-        """Stamp what ``match`` sends from now on.
+        """Stamp the packets of ``match`` from now on; an open flow with the same match ends.
+
+        One of ``slack_us`` and ``deadline_ns`` is needed.
 
         Args:
-            match: a socket; ``{"cgroup": path or id}`` for all that its processes send; or ``{"addresses": {"protocol",
-                "source", "source_port", "destination", "destination_port"}}``.
-            batch: identity that shares progress.
-            stage: what it carries.
-            total_bytes: what will be sent in all.
-            fields: ``slack_us`` from now, or ``deadline_ns`` on CLOCK_MONOTONIC; ``target_layer``; ``beyond_bytes`` of
-                the same request that come after this flow; ``message_bytes``: messages are of this size, and the level
-                may rise where one starts; ``number`` within the batch; ``pruned``: stamped as late; ``keep``: the flow
-                stays when this connection ends.
+            match: a socket, or other packets (:class:`Match`): ``Match(cgroup="system.slice/engine.service")``,
+                ``Match(addresses=FiveTuple("tcp", "10.0.1.1", 7000, "10.0.2.1", 7001))``.
+            batch: batch whose progress the flow shares, 0 to 2^32 - 1; 0 for none. Begin at a random one: switches
+                remember the progress of recent batches.
+            stage: stage of the flow.
+            total_bytes: payload bytes that the flow will send in total.
+            slack_us: deadline in microseconds from now; or
+            deadline_ns: deadline in nanoseconds on CLOCK_MONOTONIC (:func:`time.monotonic_ns`).
+            target_layer: layer that consumes the data, 0 to 255; for stage 3 the number of layers.
+            beyond_bytes: bytes of the same request that follow this flow; they count as remaining.
+            message_bytes: size of a message, for instance of a layer; the level may rise where a message starts. 0: the
+                flow is one message.
+            number: of the flow within its batch, 0 to 65535; by default the agent chooses.
+            pruned: stamp the flow as late, so that it is served when nothing else waits.
+            keep: leave the flow open when this connection ends.
 
         Raises:
-            AgentError: the agent refuses it, or is gone.
+            RequestError: a value has the wrong type or is out of range, or the agent has no room for another flow.
+            AgentGoneError: the agent does not answer.
         """
-        known = {"cookie": cookie_of(match)} if isinstance(match, socket.socket) else match
-        request = {"match": known, "batch": batch, "stage": int(stage), "total_bytes": total_bytes, **_absolute(fields)}
+        due_ns = deadline(slack_us, deadline_ns, time.monotonic_ns())
+        if due_ns is None:
+            raise RequestError("a flow needs its deadline: slack_us from now, or deadline_ns on CLOCK_MONOTONIC")
+        if not isinstance(match, socket.socket | Match):
+            raise RequestError(f"match {match!r} is neither a socket nor a Match")
+        request = FlowRequest(
+            match=match if isinstance(match, Match) else Match.of_socket(match),
+            batch=batch,
+            stage=stage,
+            deadline_ns=due_ns,
+            total_bytes=total_bytes,
+            target_layer=target_layer,
+            beyond_bytes=beyond_bytes,
+            message_bytes=message_bytes,
+            number=number,
+            pruned=pruned,
+            keep=keep,
+        )
         flow = OpenFlow(self, request)
         with self._lock:
-            flow.resume(self.ask("open", **request))
-            self._flows.append(flow)
+            flow._opened(self._ask(lambda: {"op": "open", **request.to_json()}))
+            if (replaced := self._flows.get(request.match)) is not None:
+                replaced._handle = _CLOSED
+            self._flows[request.match] = flow
         return flow
 
     def advance(self, batch: int, layer: int) -> None:
-        """``batch`` now computes ``layer``; of stage 3's view, the number of layers when it is over.
+        """Report that ``batch`` now computes ``layer``; once all layers are computed, their number.
+
+        A layer that is not above the known one changes nothing.
 
         Raises:
-            AgentError: no such batch or layer, or the agent is gone.
+            RequestError: the batch is not in 1..2^32 - 1, or the layer not in 0..255.
+            AgentGoneError: the agent does not answer.
         """
+        check_progress(batch, layer)
         self.ask("advance", batch=batch, layer=layer)
 
     def progress(self, batch: int) -> int:
-        """The highest layer of ``batch`` that this host has heard of, also from stamps that came in.
+        """The highest layer of ``batch`` known to this host, including layers learned from received stamps.
 
         Raises:
-            AgentError: the agent is gone.
+            RequestError: the batch is not in 0..2^32 - 1.
+            AgentGoneError: the agent does not answer.
         """
-        return int(self.ask("progress", batch=batch)["layer"])
+        return int(self.ask("progress", batch=check_integer("batch", batch))["layer"])
 
-    def status(self) -> dict[str, Any]:
-        """Policy, counters and flows of the agent.
+    def status(self) -> Answer:
+        """Policy, counters and flows of the agent, as ``mfs agent status --json`` prints them.
 
         Raises:
-            AgentError: the agent is gone.
+            AgentGoneError: the agent does not answer.
         """
         return self.ask("status")
 
-    def forget(self, flow: OpenFlow) -> None:
-        """``flow`` is not to be resumed any more."""
-        with self._lock, contextlib.suppress(ValueError):
-            self._flows.remove(flow)
-
-    def ask(self, operation: str, **fields: Any) -> dict[str, Any]:
-        """Send a request and give the answer; fields that are functions are called when it is sent.
+    def ask(self, operation: str, **fields: Any) -> Answer:
+        """Send a request of the socket protocol (``docs/reference/host-agent.md``) and return the answer.
 
         Raises:
-            AgentError: the agent refuses it, or is gone.
+            RequestError: the agent refuses the request.
+            AgentGoneError: the agent does not answer.
         """
-        with self._lock:
-            try:
-                return self._exchange(operation, fields)
-            except AgentGoneError:
-                self._connect()
-                for flow in self._flows:
-                    flow.resume(self._exchange("open", flow.request))
-                return self._exchange(operation, fields)
+        return self._ask(lambda: {"op": operation, **fields})
 
     def close(self) -> None:
-        """End the connection, and with it the flows that are not kept."""
+        """End the connection, and with it the flows that were not opened with ``keep``."""
         with self._lock:
             self._stream.close()
             self._socket.close()
+
+    def _ask(self, request: Callable[[], dict[str, Any]]) -> Answer:
+        """Exchange ``request()``; it is called again after a restart of the agent, which changes the flows' handles."""
+        with self._lock:
+            try:
+                return self._exchange(request())
+            except AgentGoneError:
+                self._connect()
+                for flow in self._flows.values():
+                    flow._opened(self._exchange(flow._resumption()))
+                return self._exchange(request())
+
+    def _forget(self, flow: OpenFlow) -> None:
+        """Do not resume ``flow`` any more."""
+        with self._lock:
+            if self._flows.get(flow.request.match) is flow:
+                del self._flows[flow.request.match]
 
     def _connect(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -202,18 +252,17 @@ class AgentClient:
             raise AgentGoneError(f"no agent answers at {self._path}: {error.strerror or error}") from None
         self._stream = self._socket.makefile("rb")
 
-    def _exchange(self, operation: str, fields: dict[str, Any]) -> dict[str, Any]:
-        request = {"op": operation, **{name: value() if callable(value) else value for name, value in fields.items()}}
+    def _exchange(self, request: dict[str, Any]) -> Answer:
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
             line = self._stream.readline()
         except OSError as error:
-            raise AgentGoneError(f"the agent at {self._path} is gone: {error.strerror or error}") from None
+            raise AgentGoneError(f"the agent at {self._path} does not answer: {error.strerror or error}") from None
         if not line:
-            raise AgentGoneError(f"the agent at {self._path} has ended the connection")
-        answer: dict[str, Any] = json.loads(line)
+            raise AgentGoneError(f"the agent at {self._path} has closed the connection")
+        answer: Answer = json.loads(line)
         if not answer.pop("ok"):
-            raise AgentError(answer["error"])
+            raise RequestError(answer["error"])
         return answer
 
     def __enter__(self) -> AgentClient:

@@ -1,6 +1,4 @@
-"""What the commands of ``mfs`` share: kinds of option values, and groups that import a command only when it is
-called.
-"""
+"""Parts that the commands of ``mfs`` share: types of option values, lazy groups, logging options."""
 
 from __future__ import annotations
 
@@ -14,13 +12,13 @@ from typing import Any, TypeVar
 import click
 
 from host_agent import log
-from host_agent.protocol.units import parse_bit_rate
+from host_agent.protocol.units import HIGHEST_PORT, parse_bit_rate
 
 R = TypeVar("R")
 
 
 class Positive(click.FloatRange):
-    """A number from ``least`` up to ``most``; unlike click's own range it refuses what is not a number."""
+    """A number from ``least`` to ``most``; unlike :class:`click.FloatRange` it refuses NaN."""
 
     def __init__(self, least: float, most: float) -> None:
         super().__init__(min=least, max=most)
@@ -55,7 +53,7 @@ class Seeds(click.ParamType):  # type: ignore[type-arg]
 
 
 class BitRate(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
-    """Bits per second, with an optional decimal suffix: 500k, 20M, 1.5G."""
+    """A rate in bits per second, with an optional decimal suffix: 500k, 20M, 1.5G."""
 
     name = "rate"
 
@@ -65,12 +63,12 @@ class BitRate(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
             return value
         rate = parse_bit_rate(value)
         if rate is None:
-            self.fail(f"{value!r} is not a rate of 1 b/s to 1000G; write bits per second, e.g. 20M.", param, ctx)
+            self.fail(f"{value!r} is not a rate from 1 b/s to 1000G; write bits per second, e.g. 20M.", param, ctx)
         return rate
 
 
 class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
-    """A switch port on a network interface, as ``simple_switch -i`` takes it, and the port's own rate if it has one."""
+    """A switch port on a network interface, as for ``simple_switch -i``, optionally with the port's rate."""
 
     name = "port@interface[@rate]"
 
@@ -82,15 +80,13 @@ class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
             return value
         number, _, rest = value.partition("@")
         interface, _, rate = rest.partition("@")
-        if not (number.isdecimal() and int(number) <= 510 and interface):
-            self.fail(f"{value!r} does not say PORT@INTERFACE with a port of 0 to 510, e.g. 1@veth1.", param, ctx)
+        if not (number.isdecimal() and int(number) <= HIGHEST_PORT and interface):
+            self.fail(f"{value!r} is not PORT@INTERFACE with a port in 0..{HIGHEST_PORT}, e.g. 1@veth1.", param, ctx)
         return int(number), interface, BitRate().convert(rate, param, ctx) if "@" in rest else None
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are named by a table, ``"module:attribute"`` each, and imported when they are asked
-    for.
-    """
+    """A group of commands that are imported on first use, from a table of ``"module:attribute"`` by command."""
 
     def __init__(self, *args: Any, table: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -111,7 +107,7 @@ class LazyGroup(click.Group):
 
 
 def logging_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add ``-v`` and ``--log-format``, which set up logging to stderr, to a command that runs until it is stopped."""
+    """Add ``-v`` and ``--log-format``, which configure logging to stderr, to a long-running command."""
 
     @click.option("-v", "--verbose", count=True, help="Log more; -vv logs everything.")
     @click.option(
@@ -120,7 +116,7 @@ def logging_options(command: Callable[..., R]) -> Callable[..., R]:
         default="text",
         show_default=True,
         envvar="MFS_LOG_FORMAT",
-        help="Of the log, on stderr.",
+        help="Format of the log on stderr.",
     )
     @functools.wraps(command)
     def with_logging(*args: Any, verbose: int, log_format: str, **kwargs: Any) -> R:

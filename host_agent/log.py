@@ -1,4 +1,4 @@
-"""Log output of the long-running commands: time, level, logger and message on stderr, as text or as JSON lines."""
+"""Log output of long-running commands: time, level, logger and message on stderr, as text or as JSON lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def configure(verbose: int = 0, log_format: str = "text") -> None:
     """Send the log of this project's packages to stderr.
 
     Args:
-        verbose: 0 logs at INFO, 1 at DEBUG, 2 also what libraries log at DEBUG.
+        verbose: 0 logs at INFO, 1 at DEBUG, 2 includes DEBUG messages of libraries.
         log_format: one of :data:`FORMATS`.
     """
     handler = logging.StreamHandler(sys.stderr)
@@ -29,18 +29,18 @@ def configure(verbose: int = 0, log_format: str = "text") -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-11-30T08:00:00.123Z INFO mfs_ctrl.service: message``; a traceback follows where there is one."""
+    """``2026-11-30T08:00:00.123Z INFO mfs_ctrl.service: message``, then the traceback if there is one."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002
-        """UTC, ISO 8601, milliseconds."""
+        """The time in UTC, ISO 8601, with milliseconds."""
         return _timestamp(record)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``logger``, ``message`` and, of an exception, ``exception``."""
+    """One JSON object per line: ``time``, ``level``, ``logger``, ``message``, and ``exception`` if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See :meth:`logging.Formatter.format`."""

@@ -1,4 +1,4 @@
-"""The host agent's status as plain text: the base install has no library for tables."""
+"""The agent's status as plain text; the base install has no library for tables."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 _FLOW_COLUMNS = ("flow", "stage", "batch", "number", "slack ms", "layer", "sent", "of", "level", "owner", "match")
 _WORDS = {
     "stamped": "packets stamped",
-    "shared": "of these, segmented after the stamp",
-    "too_long": "left without a stamp: frame too long",
-    "segmented": "left without a stamp: not yet segmented",
-    "failed": "left without a stamp: no room made",
+    "shared": "of these, segmented after stamping",
+    "too_long": "not stamped: frame too long",
+    "segmented": "not stamped: not yet segmented",
+    "failed": "not stamped: the kernel made no room",
     "removed": "stamps removed",
-    "malformed": "malformed stamps that came in",
-    "learnt": "stamps that told of progress",
+    "malformed": "malformed stamps received",
+    "learnt": "received stamps with new progress",
 }
 
 
-def in_words(status: Mapping[str, Any]) -> str:
-    """All of it, over several lines."""
+def describe(status: Mapping[str, Any]) -> str:
+    """The answer to a status request as text of several lines."""
     policy, counters = status["policy"], status["counters"]
     origin = f"from {policy['from'] or 'nowhere'}; controller: {policy['controller']}"
     lines = [
@@ -31,7 +31,7 @@ def in_words(status: Mapping[str, Any]) -> str:
     for name, program in status["programs"].items():
         if program["runs"]:
             lines.append(
-                f"{program['run_time_ns'] / program['runs']:>14.0f}  ns a packet, {name} ({program['runs']} runs)"
+                f"{program['run_time_ns'] / program['runs']:>14.0f}  ns per packet, {name} ({program['runs']} runs)"
             )
     levels = list(zip(counters["level_packets"], counters["level_bytes"], strict=True))
     lines += [

@@ -1,31 +1,35 @@
-"""bmv2's ``simple_switch_grpc`` as a process. Standard library only, for Mininet."""
+"""Command line of bmv2's ``simple_switch_grpc``. Standard library only, for Mininet."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
 
+from host_agent.protocol.stamp import LEVELS
 from topologies.errors import TopologyError
 
 PROGRAM = "simple_switch_grpc"
-QUEUES = 8
 
 
 def command(address: str, ports: Mapping[int, str], device_id: int, thrift_port: int) -> list[str]:
-    """What runs it, without a program as yet, with a queue for each level and P4Runtime at ``address``.
+    """The command that starts bmv2 without a program, with a queue for each level and P4Runtime at ``address``.
 
-    ``ports`` are interfaces by port number. Its Thrift server must not meet that of another switch.
+    Args:
+        address: HOST:PORT of the P4Runtime server.
+        ports: interfaces by port number.
+        device_id: P4Runtime device id.
+        thrift_port: TCP port of the Thrift server; each switch needs its own.
 
     Raises:
-        TopologyError: it is not installed.
+        TopologyError: bmv2 is not installed.
     """
     program = shutil.which(PROGRAM)
     if program is None:
         raise TopologyError(
-            f"there is no {PROGRAM} on the PATH; install bmv2 (docs/guide/deploy.md), or use the embedded switch"
+            f"{PROGRAM} is not on the PATH; install bmv2 (docs/guide/deploy.md), or use the embedded switch"
         )
     interfaces = [word for port, name in ports.items() for word in ("-i", f"{port}@{name}")]
-    own = ["--grpc-server-addr", address, "--priority-queues", str(QUEUES)]
+    target = ["--grpc-server-addr", address, "--priority-queues", str(LEVELS)]
     return [
         program,
         "--device-id",
@@ -35,5 +39,5 @@ def command(address: str, ports: Mapping[int, str], device_id: int, thrift_port:
         str(thrift_port),
         *interfaces,
         "--",
-        *own,
+        *target,
     ]

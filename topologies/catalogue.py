@@ -1,4 +1,4 @@
-"""The topologies that have a name, for the command line and Mininet."""
+"""Named topologies, for the command line and Mininet."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from topologies.errors import TopologyError
 from topologies.topology import Topology, leaf_spine, tor
 
 DEFAULT_RATE_BPS = 20_000_000
-"""Of every link, in real time: what the embedded switch holds on eight ports with room to spare."""
+"""Default rate of links in real time: the embedded switch sustains it on eight ports with margin."""
 _LINK_NS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class TopologyKind:
     """A kind of topology.
 
     Attributes:
-        prefix: of what it is made of in the kernel, unless another is asked for.
-        about: one line for people.
-        build: from servers, interfaces of each, and bits per second of every link, to each switch by name.
+        prefix: default prefix of its namespaces and interfaces.
+        description: one line for users.
+        build: function of the number of servers, the interfaces per server and the rate of each link in bits per
+            second; returns each switch by name.
     """
 
     prefix: str
-    about: str
+    description: str
     build: Callable[[int, int, int], Mapping[str, Topology]]
 
 
@@ -33,29 +34,35 @@ def _tor(servers: int, nics: int, rate_bps: int) -> dict[str, Topology]:
 
 
 def _leaf_spine(servers: int, nics: int, rate_bps: int) -> dict[str, Topology]:
-    # Both uplinks of a rack together have half the rate of its hosts: without oversubscription nothing waits there.
-    switches = leaf_spine(servers, nics, rate_bps, _LINK_NS, uplink_rate_bps=max(1, servers * nics * rate_bps // 8))
-    return dict(zip(("leaf1", "leaf2", "spine1", "spine2"), switches, strict=True))
+    # The two uplinks of a rack have half the rate of its hosts in total; without oversubscription nothing queues there.
+    topologies = leaf_spine(servers, nics, rate_bps, _LINK_NS, uplink_rate_bps=max(1, servers * nics * rate_bps // 8))
+    return dict(zip(("leaf1", "leaf2", "spine1", "spine2"), topologies, strict=True))
 
 
-CATALOGUE: Mapping[str, Named] = {
-    "tor": Named("mfstor", "one top-of-rack switch with all servers", _tor),
-    "leaf-spine": Named(
+CATALOGUE: Mapping[str, TopologyKind] = {
+    "tor": TopologyKind("mfstor", "one top-of-rack switch with all servers", _tor),
+    "leaf-spine": TopologyKind(
         "mfsleaf",
-        "two racks of half the servers each, joined by two spine switches, uplinks oversubscribed 2:1",
+        "two racks with half the servers each, joined by two spine switches, uplinks oversubscribed 2:1",
         _leaf_spine,
     ),
 }
 
 
 def switches(name: str, servers: int = 8, nics: int = 1, rate_bps: int = DEFAULT_RATE_BPS) -> Mapping[str, Topology]:
-    """The switches of the topology called ``name``, by their own names.
+    """The switches of the topology ``name``, by their names.
+
+    Args:
+        name: a key of :data:`CATALOGUE`.
+        servers: number of servers.
+        nics: interfaces per server.
+        rate_bps: rate of each host's link in bits per second.
 
     Raises:
-        TopologyError: there is none of that name, or it cannot be of that size.
+        TopologyError: there is no such topology, or it does not come in that size.
     """
     if name not in CATALOGUE:
-        raise TopologyError(f"there is no topology {name!r}; there are: {', '.join(CATALOGUE)}")
+        raise TopologyError(f"there is no topology {name!r}; choose from {', '.join(CATALOGUE)}")
     try:
         return CATALOGUE[name].build(servers, nics, rate_bps)
     except ValueError as error:
@@ -63,7 +70,7 @@ def switches(name: str, servers: int = 8, nics: int = 1, rate_bps: int = DEFAULT
 
 
 def switch(name: str, node: str | None, servers: int, nics: int, rate_bps: int) -> Topology:
-    """The switch ``node`` of a topology, which may be left out where there is one only.
+    """The switch ``node`` of a topology; None for the only switch of a topology.
 
     Raises:
         TopologyError: there is no such topology or switch.
@@ -72,5 +79,5 @@ def switch(name: str, node: str | None, servers: int, nics: int, rate_bps: int) 
     if node is None and len(found) == 1:
         return next(iter(found.values()))
     if node is None or node not in found:
-        raise TopologyError(f"topology {name} has the switches {', '.join(found)}; say which with --node")
+        raise TopologyError(f"topology {name} has the switches {', '.join(found)}; choose one with --node")
     return found[node]

@@ -1,4 +1,4 @@
-"""What a crash left in the kernel, removed: each part of the project that leaves something has a cleaner here."""
+"""Removal of what a crash left in the kernel, by the cleaners of all parts of the project that may leave something."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ CLEANERS: tuple[str, ...] = (
     "topologies.namespaces:clean_mininet",
     "host_agent.daemon.hooks:clean",
 )
-"""``module:function`` of each, in the order in which they are called. A function takes nothing, removes what its part
-has left, and returns the names of what was there. One whose module is not installed has left nothing."""
+"""Cleaners as ``module:function``, in calling order. A function takes no arguments, removes what its part has left, and
+returns the names of what it removed. A module that is not installed has left nothing."""
 
 
 def clean(cleaners: Iterable[str] = CLEANERS) -> list[str]:
-    """Call the cleaners; the names of all that was removed.
+    """Call the cleaners and return the names of everything removed.
 
     Raises:
-        TopologyError: no root; or whatever a cleaner raises.
+        TopologyError: not root. Other errors of cleaners pass through.
     """
     removed: list[str] = []
     for cleaner in cleaners:

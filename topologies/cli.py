@@ -1,26 +1,29 @@
-"""``mfs topology`` and ``mfs clean``: topologies as network namespaces, and what a crash left of them."""
+"""``mfs topology`` and ``mfs clean``: topologies as network namespaces, and removal of what a crash left."""
 
 from __future__ import annotations
 
 import click
 
 from host_agent.command_line import BitRate
+from host_agent.protocol.units import P4RUNTIME_PORT
 
 servers_option = click.option(
-    "--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="How many servers."
+    "--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Number of servers."
 )
 nics_option = click.option(
-    "--nics", type=click.IntRange(1, 8), default=1, show_default=True, help="Interfaces of each server."
+    "--nics", type=click.IntRange(1, 8), default=1, show_default=True, help="Interfaces per server."
 )
 rate_option = click.option(
     "--rate", type=BitRate(), default="20M", show_default=True, help="Bits per second of each host's link."
 )
-prefix_option = click.option("--prefix", help="Begin names with this; by default each topology has its own.")
+prefix_option = click.option(
+    "--prefix", help="Prefix of the names of namespaces and interfaces.  [default: by topology]"
+)
 
 
 @click.group()
 def topology() -> None:
-    """Set topologies up as network namespaces, and take them down."""
+    """Set up and take down topologies as network namespaces (Linux, root)."""
 
 
 @topology.command()
@@ -30,7 +33,7 @@ def topology() -> None:
 @rate_option
 @prefix_option
 def up(name: str, servers: int, nics: int, rate: int, prefix: str | None) -> None:
-    """Set the topology NAME up, and say how to start its switches."""
+    """Set up the topology NAME, and print the commands that start its switches."""
     from topologies import catalogue, namespaces
 
     switches = catalogue.switches(name, servers, nics, rate)
@@ -38,7 +41,7 @@ def up(name: str, servers: int, nics: int, rate: int, prefix: str | None) -> Non
     click.echo(f"namespaces: {', '.join(realised.namespaces.values())}")
     shape = f"--topology {name} --servers {servers} --nics {nics} --rate {rate}"
     for number, (node, of_switch) in enumerate(switches.items()):
-        address = f"127.0.0.1:{9559 + number}"
+        address = f"127.0.0.1:{P4RUNTIME_PORT + number}"
         click.echo(f"\n# {node}")
         click.echo(f"mfs switch --address {address} {' '.join(realised.switch_options(of_switch, number))}")
         click.echo(f"mfs ctrl --address {address} {shape}{f' --node {node}' if len(switches) > 1 else ''}")
@@ -48,7 +51,7 @@ def up(name: str, servers: int, nics: int, rate: int, prefix: str | None) -> Non
 @click.argument("name")
 @prefix_option
 def down(name: str, prefix: str | None) -> None:
-    """Take the topology NAME down."""
+    """Take down the topology NAME."""
     from topologies import catalogue, namespaces
 
     catalogue.switches(name)
@@ -57,31 +60,31 @@ def down(name: str, prefix: str | None) -> None:
 
 @topology.command("list")
 def list_topologies() -> None:
-    """Say which topologies there are, and which are up."""
+    """List the topologies, and whether they are up."""
     from topologies import catalogue, namespaces
 
     standing = namespaces.prefixes()
-    for name, named in catalogue.CATALOGUE.items():
-        state = "up" if named.prefix in standing else "down"
-        click.echo(f"{name:12} {state:5} {named.about}")
+    for name, kind in catalogue.CATALOGUE.items():
+        state = "up" if kind.prefix in standing else "down"
+        click.echo(f"{name:12} {state:5} {kind.description}")
 
 
 @topology.command()
 @click.argument("interface")
-@click.option("--rate", type=BitRate(), required=True, help="Bits per second on the wire.")
+@click.option("--rate", type=BitRate(), required=True, help="Rate of the link in bits per second on the wire.")
 def link(interface: str, rate: int) -> None:
-    """Make INTERFACE, behind a port of bmv2, a link of a rate, with a class for each level (by DSCP)."""
+    """Turn INTERFACE, behind a port of bmv2, into a link with a rate and a traffic class for each level (by DSCP)."""
     from topologies import port_classes
 
-    port_classes.put_link(interface, rate)
+    port_classes.add_link(interface, rate)
 
 
 @click.command()
-@click.option("--prefix", help="Only namespaces and interfaces whose names begin with this and a dash.")
+@click.option("--prefix", help="Remove only namespaces and interfaces whose names start with this prefix and a dash.")
 def clean(prefix: str | None) -> None:
-    """Remove what a crash left: namespaces, interfaces, queues and programs of this project.
+    """Remove namespaces, interfaces, queues and programs that a crash left.
 
-    What still runs loses them too.
+    Running topologies are removed too.
     """
     from topologies import cleanup, namespaces
 
@@ -89,5 +92,5 @@ def clean(prefix: str | None) -> None:
 
 
 def tell(removed: list[str]) -> None:
-    """Say what was removed."""
+    """Print what was removed."""
     click.echo(f"removed {', '.join(removed)}" if removed else "nothing to remove")

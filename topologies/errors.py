@@ -1,4 +1,4 @@
-"""Why a topology cannot be set up on this machine, in words for a user."""
+"""Errors of topologies."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from host_agent.protocol.errors import MfsError
 
 
 class TopologyError(MfsError):
-    """Missing rights, a name that is taken or too long, or a kernel that refuses something."""
+    """A topology cannot be described or set up: unknown name, missing rights, name in use, or refused by the kernel."""

@@ -1,24 +1,27 @@
-"""Topologies in Mininet: hosts that know their neighbours, switches (embedded, or bmv2), and their controllers.
+"""Topologies in Mininet: hosts with static neighbours, switches (embedded or bmv2), and their controllers.
 
-Mininet belongs to the system's Python, which has neither gRPC nor click. So this module takes the standard library
-and Mininet alone, and the switch and the controller are processes of ``mfs``.
+Mininet belongs to the system's Python, which has neither gRPC nor click. This module therefore uses only the standard
+library and Mininet, and runs the switch and the controller as processes of ``mfs``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from host_agent.protocol.units import P4RUNTIME_PORT
 from topologies import bmv2, catalogue
 from topologies.errors import TopologyError
 from topologies.processes import ROOT, Process, listening, mfs
 from topologies.topology import LINK_MTU, PAYLOAD_MTU, Topology, cables, neighbours
 
 SYSTEM_PACKAGES = "/usr/lib/python3/dist-packages"
-"""Where Debian keeps the Mininet that it packages."""
+"""Directory of Debian's Mininet package."""
+_LOGGER_CLASS = logging.getLoggerClass()
 
 try:
     import mininet
@@ -29,26 +32,33 @@ except ModuleNotFoundError:
     except ModuleNotFoundError:
         raise TopologyError("Mininet is not installed; on Debian: apt-get install mininet") from None
     finally:
-        # Its other modules are found within the package; nothing else of the system's is to be.
+        # Mininet finds its other modules within the package; other system packages must not be used.
         sys.path.remove(SYSTEM_PACKAGES)
 
 from mininet.net import Mininet  # noqa: E402
 from mininet.node import Controller, Host, Node, Switch  # noqa: E402
 from mininet.topo import Topo  # noqa: E402
 
-FIRST_P4RUNTIME_PORT = 9559
+# Mininet makes its own logger, a singleton, the class of all later loggers; other packages need the standard class.
+logging.setLoggerClass(_LOGGER_CLASS)
 
 
 class NamedTopology(Topo):  # type: ignore[misc]
-    """A topology of the catalogue; ``rate`` in bits per second. ``switches`` are its switches by name."""
+    """A topology of the catalogue."""
 
     def build(
         self, name: str = "tor", servers: int = 8, nics: int = 1, rate: int = catalogue.DEFAULT_RATE_BPS, **_: Any
     ) -> None:
-        """Called by Mininet with the arguments of the constructor.
+        """Add hosts, switches and links. Mininet calls this with the arguments of the constructor.
+
+        Args:
+            name: a key of the catalogue.
+            servers: number of servers.
+            nics: interfaces per server.
+            rate: rate of each host's link in bits per second.
 
         Raises:
-            TopologyError: there is no such topology, or it cannot be of that size.
+            TopologyError: there is no such topology, or it does not come in that size.
         """
         found = catalogue.switches(name, servers, nics, rate)
         command = ["--topology", name, "--servers", str(servers), "--nics", str(nics), "--rate", str(rate)]
@@ -68,7 +78,7 @@ class NamedTopology(Topo):  # type: ignore[misc]
 
 
 def host_commands(topologies: Sequence[Topology]) -> dict[int, list[str]]:
-    """For each server, what makes its interfaces know their addresses and neighbours."""
+    """For each server, the commands that set the addresses and neighbours of its interfaces."""
     commands: dict[int, list[str]] = {}
     for topology in topologies:
         for host in topology.hosts:
@@ -91,7 +101,7 @@ def host_commands(topologies: Sequence[Topology]) -> dict[int, list[str]]:
 
 
 class MFSHost(Host):  # type: ignore[misc]
-    """A server whose addresses, routes and neighbours come with the topology."""
+    """A server with the addresses, routes and neighbours of the topology."""
 
     def config(self, commands: Sequence[str] = (), **params: Any) -> Any:
         """See ``mininet.node.Node.config``."""
@@ -103,24 +113,26 @@ class MFSHost(Host):  # type: ignore[misc]
         ]
         _, errors, status = self.pexec([sys.executable, "-c", "\n".join(source)])
         if status:
-            raise TopologyError(f"the offloads of {self.name} cannot be turned off: {errors.strip().splitlines()[-1]}")
+            raise TopologyError(f"cannot turn off the offloads of {self.name}: {errors.strip().splitlines()[-1]}")
         for command in commands:
             if said := self.cmd(command).strip():
                 raise TopologyError(f"{self.name}: {command}: {said}")
         for interface in self.intfList():
-            # What Mininet's own tests ask a host for.
+            # Mininet's own tests ask the host for its address.
             interface.updateIP()
         return result
 
     def setIP(self, *_: Any, **__: Any) -> None:
-        """Addresses are set by ``commands``."""
+        """Do nothing: ``commands`` set the addresses."""
 
 
 class P4RuntimeSwitch(Switch):  # type: ignore[misc]
-    """A switch process with a P4Runtime server; ``command`` of subclasses says which.
+    """A switch process with a P4Runtime server; subclasses define its ``command``.
 
-    ``rates`` are the ports' rates in bits per second, ``control`` the arguments by which ``mfs ctrl`` knows the switch,
-    and ``control_options`` those that all switches of a kind need.
+    Attributes:
+        rates: rate of each port in bits per second.
+        control: arguments of ``mfs ctrl`` for this switch.
+        control_options: arguments of ``mfs ctrl`` for all switches of a class.
     """
 
     control_options: tuple[str, ...] = ()
@@ -137,19 +149,19 @@ class P4RuntimeSwitch(Switch):  # type: ignore[misc]
         self.rates = rates or {}
         self.control = list(control)
         self.device_id = int(self.dpid, 16)
-        self.address = f"127.0.0.1:{p4runtime_port or FIRST_P4RUNTIME_PORT - 1 + self.device_id}"
+        self.address = f"127.0.0.1:{p4runtime_port or P4RUNTIME_PORT - 1 + self.device_id}"
         self._process: Process | None = None
 
     def command(self, ports: Mapping[int, str]) -> list[str]:
-        """The command that runs the switch with these interfaces, by port."""
+        """The command that runs the switch with these interfaces by port."""
         raise NotImplementedError
 
     def ready(self, output: str) -> bool:
-        """Whether its output says that it is ready."""
+        """Whether the switch is ready, judging by its output."""
         raise NotImplementedError
 
     def start(self, controllers: Sequence[Node]) -> None:
-        """Start the process, and with each of ``controllers`` that knows P4Runtime one for this switch."""
+        """Start the process, and have each :class:`MFSController` start a controller for it."""
         ports = {port: str(interface) for port, interface in self.intfs.items() if port and str(interface) != "lo"}
         for interface in ports.values():
             self.cmd(f"ip link set dev {interface} mtu {LINK_MTU}")
@@ -160,14 +172,14 @@ class P4RuntimeSwitch(Switch):  # type: ignore[misc]
                 controller.control(self)
 
     def stop(self, deleteIntfs: bool = True) -> None:
-        """End the process, then what Mininet made."""
+        """End the process, then remove what Mininet created."""
         if self._process is not None:
             self._process.stop()
         super().stop(deleteIntfs)
 
 
 class EmbeddedSwitch(P4RuntimeSwitch):
-    """``mfs switch``: ports of a constant bit rate."""
+    """``mfs switch``: ports with a constant bit rate."""
 
     def command(self, ports: Mapping[int, str]) -> list[str]:
         """See :meth:`P4RuntimeSwitch.command`."""
@@ -192,16 +204,16 @@ class Bmv2Switch(P4RuntimeSwitch):
         """See :meth:`P4RuntimeSwitch.command`.
 
         Raises:
-            TopologyError: it is not installed.
+            TopologyError: bmv2 is not installed.
         """
         return bmv2.command(self.address, ports, self.device_id, 9090 + self.device_id)
 
     def ready(self, output: str) -> bool:  # noqa: ARG002
-        """See :meth:`P4RuntimeSwitch.ready`. Its own words stay in a buffer for long."""
+        """See :meth:`P4RuntimeSwitch.ready`. bmv2 buffers its output, so its port is probed."""
         return listening(self.address)
 
     def start(self, controllers: Sequence[Node]) -> None:
-        """See :meth:`P4RuntimeSwitch.start`; then a link with a class for each level behind each port."""
+        """Start the switch, then add a link with a traffic class for each level behind each port."""
         super().start(controllers)
         for port, interface in self.intfs.items():
             if port in self.rates:
@@ -209,7 +221,7 @@ class Bmv2Switch(P4RuntimeSwitch):
 
 
 class MFSController(Controller):  # type: ignore[misc]
-    """``mfs ctrl``, one for each switch, started with it. ``policy`` is one of its policies."""
+    """``mfs ctrl``, one process per switch, with one of its policies."""
 
     def __init__(self, name: str, policy: str = "mfs", **params: Any) -> None:
         self.policy = policy
@@ -217,20 +229,20 @@ class MFSController(Controller):  # type: ignore[misc]
         super().__init__(name, **params)
 
     def checkListening(self) -> None:
-        """There is no port of OpenFlow to look at."""
+        """Do nothing: there is no OpenFlow port to check."""
 
     def start(self) -> None:
-        """Switches start it, each for itself."""
+        """Do nothing: each switch starts its controller process."""
 
     def control(self, switch: P4RuntimeSwitch) -> None:
-        """Run a controller for ``switch``, until its entries are written."""
+        """Start a controller for ``switch``, and wait until its entries are written."""
         identity = ["--address", switch.address, "--device-id", str(switch.device_id), "--policy", self.policy]
         identity += switch.control_options
         process = Process([*mfs(), "ctrl", *identity, *switch.control], lambda out: "in force" in out)
         self._processes.append(process.wait_ready())
 
     def stop(self, *args: Any, **params: Any) -> None:
-        """End all of them."""
+        """End all controller processes."""
         for process in self._processes:
             process.stop()
         self._processes.clear()
@@ -238,7 +250,7 @@ class MFSController(Controller):  # type: ignore[misc]
 
     @classmethod
     def isAvailable(cls) -> bool:
-        """It comes with the project."""
+        """Return True: the controller is part of the project."""
         return True
 
 
@@ -251,13 +263,22 @@ def network(
     policy: str = "mfs",
     **switch_params: Any,
 ) -> Any:
-    """A ``mininet.net.Mininet`` of the topology called ``name``, to be started and stopped.
+    """A ``mininet.net.Mininet`` of the topology ``name``, not started.
+
+    Args:
+        name: a key of the catalogue.
+        servers: number of servers.
+        nics: interfaces per server.
+        rate_bps: rate of each host's link in bits per second.
+        switch: class of the switches.
+        policy: policy of the controllers.
+        switch_params: further arguments of ``switch``.
 
     Raises:
-        TopologyError: no root, or no such topology.
+        TopologyError: not root, or there is no such topology.
     """
     if os.geteuid() != 0:
-        raise TopologyError("Mininet takes root; try sudo")
+        raise TopologyError("Mininet needs root; use sudo")
 
     def make_switch(node: str, **params: Any) -> P4RuntimeSwitch:
         return switch(node, **params, **switch_params)
@@ -272,10 +293,10 @@ def network(
 
 @contextlib.contextmanager
 def running(*args: Any, **params: Any) -> Iterator[Any]:
-    """:func:`network` with these arguments, started, and stopped however it ends.
+    """A started :func:`network` with these arguments, stopped at the end.
 
     Raises:
-        TopologyError: as :func:`network`; or something did not start.
+        TopologyError: as for :func:`network`, or a process did not start.
     """
     made = network(*args, **params)
     try:

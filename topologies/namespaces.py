@@ -1,8 +1,8 @@
-"""Topologies as Linux network namespaces: one per server, a veth pair per link, the switches' ends where this runs.
+"""Topologies as Linux network namespaces: one per server, a veth pair per link, the switches' ends in this namespace.
 
-Names begin with a prefix, by which everything is found again, also what a crash left. Links have room for the stamp
-beside packets of 1,500 bytes: the devices' MTU is larger, and routes say 1,500. Neighbours are static, since the switch
-answers no ARP; servers that have several interfaces reach the n-th of another server over their own n-th.
+Names start with a prefix that identifies everything, including what a crash left. Links have room for the stamp and
+packets of 1,500 bytes: the devices' MTU is larger, and routes have 1,500. Neighbours are static, because the switch
+does not answer ARP; the n-th interface of a server reaches the n-th interfaces of the others.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from topologies.topology import LINK_MTU, PAYLOAD_MTU, Host, Neighbour, Topology
 T = TypeVar("T")
 
 DEFAULT_PREFIX = "mfs"
-"""All prefixes of this project's own begin like this."""
+"""Start of all prefixes of this project."""
 LONGEST_PREFIX = 8
-"""Names of interfaces have 15 characters at most, and ``-s200n8`` takes seven."""
+"""Interface names have 15 characters at most, and ``-s200n8`` takes seven."""
 MANAGEMENT_NETWORK = IPv4Network("172.31.240.0/22")
-"""Of management links, four addresses each: room for 200 servers."""
+"""Network of the management links, four addresses each: room for 200 servers."""
 _PREFIX = re.compile(rf"[A-Za-z][A-Za-z0-9]{{0,{LONGEST_PREFIX - 1}}}")
 
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """What stands.
+    """Names of a topology that is up.
 
     Attributes:
-        namespaces: by server, the name of its network namespace.
-        interfaces: by host id, the name of its interface within its server's namespace.
-        ports: for each topology, in order: by port, the name of the switch's interface.
-        management: by server, the address of this machine on its management link, where there is one.
+        prefix: prefix of all names.
+        namespaces: network namespace of each server.
+        interfaces: interface of each host, by host id, within its server's namespace.
+        ports: for each topology in order, the switch's interface of each port.
+        management: this machine's address on the management link of each server, if there are such links.
     """
 
     prefix: str
@@ -56,7 +57,7 @@ class Realised:
     management: Mapping[int, str] = field(default_factory=dict)
 
     def switch_options(self, topology: Topology, number: int = 0) -> list[str]:
-        """Arguments of ``mfs switch`` that put its ports on the interfaces of the ``number``-th topology."""
+        """Arguments of ``mfs switch`` that connect its ports to the interfaces of the topology at index ``number``."""
         rates = topology.rates
         return [
             word
@@ -66,18 +67,21 @@ class Realised:
 
 
 def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management: bool = False) -> Realised:
-    """Set ``topologies`` up, one or several that are joined. They stay until :func:`clean`.
+    """Set up one topology, or several connected ones. They stay until :func:`clean`.
 
-    With ``management``, servers have a link to this machine that no switch knows of: the way to the controller.
+    Args:
+        topologies: one per switch.
+        prefix: prefix of all names.
+        management: add a link between each server and this machine that no switch knows, for the controller.
 
     Raises:
-        TopologyError: no root, something with this prefix stands already, or the kernel refuses; nothing is left then.
+        TopologyError: not root, the prefix is in use, or the kernel refuses. Nothing is left behind then.
     """
     _check_prefix(prefix)
     _check_rights()
     if standing := [*_namespaces(prefix), *_links(prefix)]:
         raise TopologyError(
-            f"{', '.join(standing)} stand already; take another prefix, or: mfs clean --prefix {prefix}"
+            f"{', '.join(standing)} already exist; use another prefix, or remove them: mfs clean --prefix {prefix}"
         )
     try:
         return _build(topologies, prefix, management)
@@ -94,10 +98,10 @@ def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management:
 def standing(
     topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management: bool = False
 ) -> Iterator[Realised]:
-    """:func:`up`, and :func:`clean` at the end, however it comes; for SIGTERM see :func:`unwinding_on_sigterm`.
+    """Call :func:`up`, and :func:`clean` at the end; for SIGTERM see :func:`unwinding_on_sigterm`.
 
     Raises:
-        TopologyError: as :func:`up`.
+        TopologyError: as for :func:`up`.
     """
     realised = up(topologies, prefix, management)
     try:
@@ -108,7 +112,7 @@ def standing(
 
 @contextlib.contextmanager
 def unwinding_on_sigterm() -> Iterator[None]:
-    """Within, SIGTERM raises SystemExit, so that what is set up is taken down again. For the main thread."""
+    """Make SIGTERM raise SystemExit, so that context managers clean up. For the main thread."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -121,16 +125,16 @@ def unwinding_on_sigterm() -> Iterator[None]:
 
 
 def clean(prefix: str = DEFAULT_PREFIX) -> list[str]:
-    """Remove all namespaces and interfaces whose name begins with ``prefix`` and a dash; the names of what was there.
+    """Remove all namespaces and interfaces whose names start with ``prefix`` and a dash, and return their names.
 
-    Processes that run in a namespace live on, without a network.
+    Processes in a namespace keep running, without a network.
 
     Raises:
-        TopologyError: no root.
+        TopologyError: not root.
     """
     _check_prefix(prefix)
     _check_rights()
-    # With one end a veth pair goes at once; with a namespace alone, some time later.
+    # Deleting one end removes a veth pair at once; deleting its namespace removes it some time later.
     removed = _remove_links(_links(prefix))
     for name in _namespaces(prefix):
         netns.remove(name)
@@ -139,27 +143,27 @@ def clean(prefix: str = DEFAULT_PREFIX) -> list[str]:
 
 
 def prefixes() -> list[str]:
-    """Prefixes under which something stands or is left: those that begin with :data:`DEFAULT_PREFIX`."""
+    """The prefixes in use that start with :data:`DEFAULT_PREFIX`, including those that a crash left."""
     names = [*netns.listnetns(), *_interfaces()]
     found = {name.partition("-")[0] for name in names if name.startswith(DEFAULT_PREFIX) and "-" in name}
     return sorted(prefix for prefix in found if _PREFIX.fullmatch(prefix))
 
 
 def clean_all() -> list[str]:
-    """Remove what stands or is left under any of :func:`prefixes`; the names of what was there.
+    """Call :func:`clean` for all :func:`prefixes`, and return the removed names.
 
     Raises:
-        TopologyError: no root.
+        TopologyError: not root.
     """
     _check_rights()
     return [name for prefix in prefixes() for name in clean(prefix)]
 
 
 def clean_mininet() -> list[str]:
-    """Remove links that a killed Mininet left of the catalogue's switches, such as ``leaf1-eth3``; their names.
+    """Remove links of the catalogue's switches that a killed Mininet left, such as ``leaf1-eth3``; return their names.
 
     Raises:
-        TopologyError: no root.
+        TopologyError: not root.
     """
     _check_rights()
     nodes = "|".join(node for name in CATALOGUE for node in switches(name))
@@ -168,7 +172,7 @@ def clean_mininet() -> list[str]:
 
 
 def inside(namespace: str, function: Callable[[], T]) -> T:
-    """What ``function`` returns, run in a thread of its own within ``namespace``; its exceptions are raised here.
+    """Call ``function`` in another thread within ``namespace``, and return its result or raise its exception.
 
     Sockets that it opens stay in the namespace.
     """
@@ -232,7 +236,7 @@ def _join_switches(ip: IPRoute, topologies: Sequence[Topology], ports: Sequence[
 
 
 def _manage(ip: IPRoute, name: str, namespace: str, server: int) -> str:
-    """A link of its own between this machine and a server; the address of this end."""
+    """Add a management link between this machine and a server, and return the address of this end."""
     network = MANAGEMENT_NETWORK[server * 4]
     near, far = network + 1, network + 2
     ip.link("add", ifname=name, kind="veth", peer={"ifname": "mgmt", "net_ns_fd": namespace})
@@ -251,14 +255,14 @@ def _manage(ip: IPRoute, name: str, namespace: str, server: int) -> str:
 
 
 def _start_switch_end(ip: IPRoute, name: str) -> None:
-    # The switch is no host: its interfaces have no addresses and send nothing by themselves.
+    # The switch is not a host: its interfaces have no addresses and send nothing by themselves.
     _write_sysctl(f"ipv6/conf/{name}/disable_ipv6", 1)
     offloads.turn_off(name)
     ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")
 
 
 def _quiet_namespace() -> None:
-    # As operators set it where connections are kept and used now and then.
+    # The usual setting for long-lived connections with pauses.
     _write_sysctl("ipv4/tcp_slow_start_after_idle", 0)
     for name in ("all", "default"):
         _write_sysctl(f"ipv6/conf/{name}/accept_dad", 0)
@@ -299,7 +303,7 @@ def _remove_links(names: Sequence[str]) -> list[str]:
     removed = []
     with IPRoute() as ip:
         for name in names:
-            # The other end of one that is gone is gone too.
+            # Deleting one end of a veth pair deletes the other.
             with contextlib.suppress(NetlinkError, IndexError):
                 ip.link("del", index=ip.link_lookup(ifname=name)[0])
                 removed.append(name)
@@ -312,16 +316,18 @@ def _interfaces() -> list[str]:
 
 def _check_prefix(prefix: str) -> None:
     if not _PREFIX.fullmatch(prefix):
-        raise TopologyError(f"a prefix is a letter, then letters and digits, {LONGEST_PREFIX} at most; not {prefix!r}")
+        raise TopologyError(
+            f"{prefix!r} is not a prefix; use a letter, then letters and digits, {LONGEST_PREFIX} in total at most"
+        )
 
 
 def _check_rights() -> None:
     if os.geteuid() != 0:
-        raise TopologyError("network namespaces take root; try sudo")
+        raise TopologyError("network namespaces need root; use sudo")
 
 
 def _write_sysctl(name: str, value: int) -> None:
-    # A kernel without IPv6 has nothing to say about it.
+    # A kernel without IPv6 does not have the file.
     with contextlib.suppress(FileNotFoundError):
         Path("/proc/sys/net", name).write_text(str(value))
 

@@ -1,4 +1,4 @@
-"""Processes of ``mfs`` beside this one: started, waited for, and ended with it. Standard library only, for Mininet."""
+"""Child processes of ``mfs``: started, awaited, and ended with this process. Standard library only, for Mininet."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _LIBC = ctypes.CDLL(None)
 
 
 class Process:
-    """A child that was started; :meth:`wait_ready` waits for it. Started by a thread, it ends with that thread."""
+    """A child process. It ends with the thread that started it; :meth:`wait_ready` waits until it is ready."""
 
     def __init__(self, command: Sequence[str], ready: Callable[[str], bool], namespace: str | None = None) -> None:
-        """Run ``command``, in ``namespace`` if one is named; it is ``ready`` by what it has said."""
+        """Run ``command``, in a network ``namespace`` if given; ``ready`` judges by its output whether it is ready."""
         self._command = command
         self._ready = ready
         self._log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-        # Of a session of its own: Ctrl-C at Mininet's prompt is not for the switch.
+        # In a separate session: Ctrl-C at Mininet's prompt must not reach the switch.
         self._child = subprocess.Popen(
             [*(("ip", "netns", "exec", namespace) if namespace else ()), *command],
             stdout=self._log,
@@ -44,52 +44,53 @@ class Process:
         )
 
     def wait_ready(self) -> Process:
-        """This process, once it is ready.
+        """Wait until the process is ready, and return it.
 
         Raises:
-            TopologyError: it ended, or said nothing of the kind in time; with its last words. It is stopped then.
+            TopologyError: the process ended, or is not ready within 30 seconds; the message has the last line of its
+                output. The process is stopped.
         """
         deadline = time.monotonic() + START_S
         while not self._ready(self.output()):
             if self._child.poll() is not None or time.monotonic() > deadline:
-                words = self.output().strip().splitlines() or ["it said nothing"]
+                words = self.output().strip().splitlines() or ["no output"]
                 self.stop()
                 raise TopologyError(f"{' '.join(self._command[:3])} did not start: {words[-1]}")
             time.sleep(0.02)
         return self
 
     def output(self) -> str:
-        """All that it said."""
+        """The output so far, stdout and stderr."""
         with open(f"/proc/self/fd/{self._log.fileno()}", encoding="utf-8", errors="replace") as log:
             return log.read()
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id."""
         return self._child.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process is running."""
         return self._child.poll() is None
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process."""
         self._child.kill()
         self._child.wait()
 
     def stop(self) -> None:
-        """End it, and forget what it said; a second call does nothing."""
+        """End the process and discard its output; a second call does nothing."""
         self._end()
         self._log.close()
 
     def finish(self) -> str:
-        """End it; all that it said."""
+        """End the process and return its output."""
         self._end()
         return self.output()
 
     def _end(self) -> None:
-        """SIGTERM, or SIGKILL where that takes too long."""
+        """Send SIGTERM, and SIGKILL if the process does not end in time."""
         if self._child.poll() is None:
             self._child.send_signal(signal.SIGTERM)
             try:
@@ -106,34 +107,34 @@ class Process:
 
 
 def mfs() -> list[str]:
-    """The command ``mfs``: of this checkout's environment, of this Python's, or on the PATH.
+    """The command ``mfs``: from this checkout's environment, from this Python's, or from the PATH.
 
     Raises:
-        TopologyError: there is none.
+        TopologyError: there is no such command.
     """
     for folder in (ROOT / ".venv" / "bin", Path(sys.executable).parent):
         if (folder / "mfs").exists():
             return [str(folder / "mfs")]
     found = shutil.which("mfs")
     if found is None:
-        raise TopologyError("there is no command mfs; run make demo once, or pip install 'mfs-switch[net]'")
+        raise TopologyError("the command mfs is not installed; run make demo once, or pip install 'mfs-switch[net]'")
     return [found]
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface at which nobody listens yet."""
+    """A free TCP port of the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def free_address() -> str:
-    """The same, as an address."""
+    """A free address of the loopback interface, as HOST:PORT."""
     return f"127.0.0.1:{free_port()}"
 
 
 def listening(address: str) -> bool:
-    """Whether somebody listens at ``address``, as HOST:PORT: bmv2 does not say when it does."""
+    """Whether a server listens at ``address``, HOST:PORT. Needed for bmv2, which does not report when it does."""
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
         probe.settimeout(1)
@@ -141,5 +142,5 @@ def listening(address: str) -> bool:
 
 
 def _end_with_parent() -> None:
-    # prctl(2): also when the parent is killed.
+    # prctl(2); this also works when the parent is killed.
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Hosts, their addresses, the ports of the switch they hang on, and links between switches. Pure data."""
+"""Hosts, their addresses, the switch ports they are connected to, and links between switches. Pure data."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MOST_SPINES = 8
 PAYLOAD_MTU = 1500
 """Longest IP packet of a host, bytes."""
 LINK_MTU = PAYLOAD_MTU + STAMP_BYTES
-"""MTU of links of real interfaces: there is room for the stamp."""
+"""MTU of links on real interfaces: room for the stamp and a packet of :data:`PAYLOAD_MTU`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Of one network interface: MAC address, 6 bytes, and IP addresses."""
+    """Addresses of a network interface: MAC address (6 bytes) and IP addresses."""
 
     mac: bytes
     ipv4: IPv4Address
@@ -29,9 +29,14 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One network interface of one server, and the switch port it is connected to.
+    """A network interface of a server, and the switch port that it is connected to.
 
-    ``addresses`` are its own where they are not those of the address plan, which the properties describe.
+    Attributes:
+        id: number of the interface among all servers.
+        server: number of the server, from 0.
+        nic: number of the interface within its server, from 0.
+        port: switch port.
+        addresses: addresses that differ from the address plan; the properties describe the plan.
     """
 
     id: int
@@ -42,30 +47,33 @@ class Host:
 
     @property
     def name(self) -> str:
-        """For people: server and interface, both from 1."""
+        """Name for users, such as ``s2n1``: server and interface, both from 1."""
         return f"s{self.server + 1}n{self.nic + 1}"
 
     @property
     def mac(self) -> bytes:
-        """Its MAC address, 6 bytes; by the plan a locally administered one."""
+        """MAC address, 6 bytes; locally administered in the address plan."""
         return self.addresses.mac if self.addresses else bytes((0x02, 0, 0, 0, self.server + 1, self.nic + 1))
 
     @property
     def ipv4(self) -> IPv4Address:
-        """Its address; by the plan 10.0.SERVER.NIC, both from 1."""
+        """IPv4 address; 10.0.SERVER.NIC in the address plan, both from 1."""
         return self.addresses.ipv4 if self.addresses else IPv4Address(f"10.0.{self.server + 1}.{self.nic + 1}")
 
     @property
     def ipv6(self) -> IPv6Address | None:
-        """Its address, if it has one; by the plan fd00::SERVER:NIC, both from 1."""
+        """IPv6 address, if there is one; fd00::SERVER:NIC in the address plan, both from 1."""
         return self.addresses.ipv6 if self.addresses else IPv6Address(f"fd00::{self.server + 1:x}:{self.nic + 1:x}")
 
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """A port of a switch that leads to another switch, over which all hosts that are not its own are reached.
+    """A port of a ToR that leads to another switch, and through it to all hosts of other racks.
 
-    ``rate_bps`` is in bits per second of wire bytes, ``peer_mac`` the other switch's MAC address, 6 bytes.
+    Attributes:
+        port: port of this switch.
+        rate_bps: rate in bits per second of wire bytes.
+        peer_mac: MAC address of the other switch, 6 bytes.
     """
 
     port: int
@@ -75,9 +83,13 @@ class Uplink:
 
 @dataclass(frozen=True, slots=True)
 class Downlink:
-    """A port of a spine switch that leads to a rack's ToR, over which ``hosts``, those of the rack, are reached.
+    """A port of a spine switch that leads to the ToR of a rack.
 
-    ``rate_bps`` is in bits per second of wire bytes, ``peer_mac`` the ToR's MAC address, 6 bytes.
+    Attributes:
+        port: port of the spine switch.
+        rate_bps: rate in bits per second of wire bytes.
+        peer_mac: MAC address of the ToR, 6 bytes.
+        hosts: hosts of the rack.
     """
 
     port: int
@@ -88,11 +100,16 @@ class Downlink:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """One switch, as it sees the network: hosts on its ports, links to them all alike, uplinks and downlinks.
+    """The network as one switch sees it. A ToR has no downlinks; a spine switch has nothing else.
 
-    ``rate_bps`` is in bits per second of wire bytes, ``propagation_ns`` one way. ``remote_hosts`` are those of other
-    racks: packets for them are spread over all ``uplinks``. Ports of remote hosts are ports of their own switch. A ToR
-    has no downlinks; a spine switch has nothing else.
+    Attributes:
+        hosts: hosts on the ports of this switch.
+        rate_bps: rate of the hosts' links in bits per second of wire bytes.
+        propagation_ns: one-way propagation delay of a link in nanoseconds.
+        switch_mac: MAC address of the switch, 6 bytes.
+        uplinks: ports to other switches; packets for ``remote_hosts`` are spread over all of them.
+        remote_hosts: hosts of other racks; their ports are ports of their own switch.
+        downlinks: ports of a spine switch.
     """
 
     hosts: tuple[Host, ...]
@@ -110,7 +127,7 @@ class Topology:
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """The switch ports in use, ascending."""
+        """The switch ports in use, in ascending order."""
         return tuple(sorted([*(host.port for host in self.hosts), *(trunk.port for trunk in self.trunks)]))
 
     @property
@@ -122,10 +139,16 @@ class Topology:
 
 
 def tor(servers: int = 8, nics: int = 2, rate_bps: int = 100_000_000_000, propagation_ns: int = 1_000) -> Topology:
-    """One ToR with ``servers`` servers of ``nics`` interfaces each; host ``server * nics + nic`` is on port id + 1.
+    """One top-of-rack switch (ToR). Host ``id`` is ``server * nics + nic`` and is connected to port ``id + 1``.
+
+    Args:
+        servers: number of servers.
+        nics: interfaces per server.
+        rate_bps: rate of each link in bits per second of wire bytes.
+        propagation_ns: one-way propagation delay of a link in nanoseconds.
 
     Raises:
-        ValueError: fewer than one server or interface, or more than fit the address plan.
+        ValueError: fewer than one server or interface, or more than the address plan has room for.
     """
     _check_size(servers, nics)
     return Topology(_rack(range(servers), nics), rate_bps, propagation_ns)
@@ -141,19 +164,30 @@ def two_tors(
     uplinks: int = 1,
     uplink_rate_bps: int | None = None,
 ) -> tuple[Topology, Topology]:
-    """Two racks whose ToRs are joined by ``uplinks`` links; servers from ``second_rack_from`` on are in the second.
+    """Two racks whose ToRs are connected directly.
 
-    Hosts are numbered as in :func:`tor`; ports are numbered from 1 on each switch, hosts first, then uplinks. The
-    n-th uplink of one leads to the n-th of the other. Without ``uplink_rate_bps`` they are as fast as hosts' links.
+    Hosts are numbered as in :func:`tor`. Ports are numbered from 1 on each switch, hosts first, then uplinks; the n-th
+    uplink of one switch leads to the n-th of the other.
+
+    Args:
+        servers: number of servers in both racks.
+        nics: interfaces per server.
+        rate_bps: rate of each host's link in bits per second of wire bytes.
+        propagation_ns: one-way propagation delay of a link in nanoseconds.
+        second_rack_from: first server of the second rack.
+        uplinks: number of links between the ToRs.
+        uplink_rate_bps: rate of an uplink; by default the rate of the hosts' links.
 
     Raises:
-        ValueError: a rack without servers, no uplink, or more servers or interfaces than fit the address plan.
+        ValueError: a rack without servers, no uplink, or more servers or interfaces than the address plan has room for.
     """
     _check_size(servers, nics)
     if not 0 < second_rack_from < servers:
-        raise ValueError(f"each of two racks needs a server; of {servers} the second cannot have {second_rack_from} on")
+        raise ValueError(
+            f"each of two racks needs a server; the second cannot start at server {second_rack_from} of {servers}"
+        )
     if uplinks < 1:
-        raise ValueError(f"two racks are joined by at least one uplink, not {uplinks}")
+        raise ValueError(f"two racks need at least one uplink, not {uplinks}")
     racks = _rack(range(second_rack_from), nics), _rack(range(second_rack_from, servers), nics)
     macs = SWITCH_MAC, SECOND_SWITCH_MAC
     first, second = (
@@ -182,13 +216,24 @@ def leaf_spine(
     spines: int = 2,
     uplink_rate_bps: int | None = None,
 ) -> tuple[Topology, ...]:
-    """Two racks with half of ``servers`` each; every ToR has an uplink to each spine switch. ToRs first, then spines.
+    """Two racks with half of the servers each; every ToR has an uplink to each spine switch.
 
-    Hosts are numbered as in :func:`tor`; ports are numbered from 1 on each switch, hosts first, then uplinks; on a
-    spine, port 1 leads to the first ToR. Without ``uplink_rate_bps`` uplinks are as fast as hosts' links.
+    Hosts are numbered as in :func:`tor`. Ports are numbered from 1 on each switch, hosts first, then uplinks; port 1 of
+    a spine switch leads to the first ToR.
+
+    Args:
+        servers: number of servers in both racks.
+        nics: interfaces per server.
+        rate_bps: rate of each host's link in bits per second of wire bytes.
+        propagation_ns: one-way propagation delay of a link in nanoseconds.
+        spines: number of spine switches.
+        uplink_rate_bps: rate of an uplink; by default the rate of the hosts' links.
+
+    Returns:
+        The ToRs, then the spine switches.
 
     Raises:
-        ValueError: fewer than two servers, no spine or more than there are addresses for, or as for :func:`tor`.
+        ValueError: fewer than two servers, no spine switch or too many, or as for :func:`tor`.
     """
     if not 1 <= spines <= MOST_SPINES:
         raise ValueError(f"a leaf-spine network has 1 to {MOST_SPINES} spine switches, not {spines}")
@@ -217,9 +262,13 @@ def leaf_spine(
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """What ``host`` needs to know to reach one address of another server: the switch answers no ARP.
+    """A static neighbour entry of a host: one address of another server. The switch does not answer ARP.
 
-    ``own`` is the address that it sends from, ``mac`` the MAC address of its switch, 6 bytes.
+    Attributes:
+        host: host that has the entry.
+        own: address that the host sends from.
+        address: address of the other server.
+        mac: MAC address of the host's switch, 6 bytes.
     """
 
     host: Host
@@ -229,7 +278,7 @@ class Neighbour:
 
 
 def neighbours(topologies: Sequence[Topology]) -> tuple[Neighbour, ...]:
-    """The neighbours of all hosts; the n-th interface of a server reaches the n-th of the others."""
+    """The neighbours of all hosts; the n-th interface of a server reaches the n-th interfaces of the others."""
     everyone = [(host, topology.switch_mac) for topology in topologies for host in topology.hosts]
     return tuple(
         Neighbour(host, own, address, mac)
@@ -243,24 +292,26 @@ def neighbours(topologies: Sequence[Topology]) -> tuple[Neighbour, ...]:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a link between switches: the number of the switch among the topologies, and its port."""
+    """One end of a link between switches: index of the switch among the topologies, and port."""
 
     switch: int
     port: int
 
 
 def cables(topologies: Sequence[Topology]) -> tuple[tuple[End, End], ...]:
-    """The links between switches. Several between the same two join in the order of their ports.
+    """The links between switches. Several links between two switches are paired in the order of their ports.
 
     Raises:
-        ValueError: a port leads to a switch that is not there, or does not lead back.
+        ValueError: a port leads to a missing switch, or the other switch has no port that leads back.
     """
     number_of = {topology.switch_mac: number for number, topology in enumerate(topologies)}
     ends: dict[tuple[int, int], list[End]] = defaultdict(list)
     for number, topology in enumerate(topologies):
         for trunk in sorted(topology.trunks, key=lambda trunk: trunk.port):
             if (peer := number_of.get(trunk.peer_mac)) is None:
-                raise ValueError(f"port {trunk.port} of switch {number + 1} leads to a switch that is not there")
+                raise ValueError(
+                    f"port {trunk.port} of switch {number + 1} leads to a switch that is not among the topologies"
+                )
             ends[number, peer].append(End(number, trunk.port))
     return tuple(
         pair
@@ -277,4 +328,4 @@ def _rack(servers: range, nics: int) -> tuple[Host, ...]:
 
 def _check_size(servers: int, nics: int) -> None:
     if not (1 <= servers <= 200 and 1 <= nics <= 8):
-        raise ValueError(f"a ToR has 1 to 200 servers of 1 to 8 interfaces, not {servers} of {nics}")
+        raise ValueError(f"a ToR has 1 to 200 servers with 1 to 8 interfaces each, not {servers} with {nics}")

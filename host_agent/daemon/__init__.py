@@ -1,1 +1,1 @@
-"""The process that owns an interface: its hooks and classes, and the socket for flows. Needs the extra ``net``."""
+"""The agent's process: hooks and traffic classes of an interface, and the socket for flows. Needs the extra ``net``."""

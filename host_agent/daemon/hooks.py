@@ -1,11 +1,11 @@
-"""What the agent changes on an interface, and how it takes all of it back, be it in another process after a crash.
+"""Changes that the agent makes to an interface, and their restoration, also by another process after a crash.
 
-Before the first change, what there was is in the state file (:mod:`host_agent.daemon.state`).
+The earlier settings are in the state file before the first change (:mod:`host_agent.daemon.state`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,19 +15,21 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from host_agent.daemon import classes, route_mtu
-from host_agent.daemon.netlink import features, gone_is_fine, link, refused, set_features
-from host_agent.daemon.state import DIRECTORY, Before, StateFile, interfaces
+from host_agent.daemon.netlink import features, ignoring_absence, link, refused, set_features
+from host_agent.daemon.options import InterfaceOptions
+from host_agent.daemon.state import InterfaceBackup, StateFile, interfaces
 from host_agent.ebpf.bpf import EGRESS, TC_INGRESS, XDP_INGRESS, Map, Program, Programs
 from host_agent.ebpf.errors import InterfaceError, KernelError
 from host_agent.ebpf.flows import FlowTable
 from host_agent.ebpf.layout import CLASS_MAJOR, Config
 from host_agent.ebpf.object import load
+from host_agent.protocol.paths import RUN_DIRECTORY
 from host_agent.protocol.stamp import STAMP_BYTES
 
 ETHERNET_BYTES = 14
 EGRESS_PREFERENCE = 49_000
 INGRESS_PREFERENCE = 1
-"""The first filter on ingress, the last on egress: those of others should see packets without stamps."""
+"""First filter on ingress, last on egress: filters of other programs see packets without stamps."""
 _CLSACT_INGRESS, _CLSACT_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 _XDP_ONLY_IF_NONE = 1 << 0
 _XDP_IN_DRIVER = 1 << 2
@@ -42,37 +44,7 @@ _SEGMENTATION = (
 )
 _CHECKSUM = ("tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6")
 
-INGRESS_HOOKS = ("auto", "xdp", "filter", "off")
-SEGMENTATIONS = ("kernel", "each", "interface")
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to use an interface.
-
-    Attributes:
-        interface: its name.
-        rate_bps: of the link, in bits on the wire per second; None takes the interface's word for it.
-        link_mtu: longest payload of an Ethernet frame that the link takes, in bytes, shim included; None: the
-            interface's MTU. Where it leaves no room for the shim, routes get a smaller MTU.
-        order: whether the eight classes are put on the interface.
-        ingress: where stamps are taken off what comes in: ``xdp`` in the driver, ``filter`` above it, ``auto`` the
-            first of both that the driver does well, ``off`` nowhere.
-        segmentation: who cuts the packets that TCP makes. ``kernel``: the kernel, after the stamp, so that the segments
-            of a packet share it. ``each``: TCP itself, so that each segment has a stamp of its own. ``interface``: the
-            interface, after the stamp; few can.
-        keep_checksum: leave transmit checksum offload on: for interfaces that find the checksum by its offset.
-    """
-
-    interface: str
-    rate_bps: int | None = None
-    link_mtu: int | None = None
-    order: bool = True
-    ingress: str = "auto"
-    segmentation: str = "kernel"
-    keep_checksum: bool = False
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +52,11 @@ class Attached:
     """An interface in use.
 
     Attributes:
-        egress, ingress: the programs on it; no ingress program where stamps are left on.
-        table: its flows.
-        rate_bps: of the link, in bits on the wire per second.
-        taken_over: whether the programs were there already.
+        egress: program on the egress hook.
+        ingress: program on the ingress hook; None where stamps are not removed.
+        table: flows of the interface.
+        rate_bps: rate of the link in bits on the wire per second.
+        taken_over: whether the programs were running already.
     """
 
     egress: Program
@@ -94,7 +67,7 @@ class Attached:
 
 
 def link_rate_bps(interface: str) -> int | None:
-    """What the interface says its link does, in bits per second; None if it does not."""
+    """The rate that the interface reports for its link, in bits per second; None if it reports none."""
     try:
         megabits = int(Path(f"/sys/class/net/{interface}/speed").read_text("ascii"))
     except (OSError, ValueError):
@@ -102,26 +75,26 @@ def link_rate_bps(interface: str) -> int | None:
     return megabits * 1_000_000 if megabits > 0 else None
 
 
-def unwanted_features(options: Options) -> tuple[str, ...]:
-    """The offloads, as ``ethtool -k`` names them, that few interfaces can do behind a shim."""
+def unwanted_features(options: InterfaceOptions) -> tuple[str, ...]:
+    """The offloads, as named by ``ethtool -k``, that few interfaces support behind a shim."""
     if options.segmentation == "interface":
         return ()
     return _SEGMENTATION if options.keep_checksum else _SEGMENTATION + _CHECKSUM
 
 
-def attach(options: Options, state: StateFile, say: Say) -> Attached:
-    """Put the programs on the interface's hooks; those of an agent that was killed are taken over as they run.
+def attach(options: InterfaceOptions, state: StateFile) -> Attached:
+    """Attach the programs to the interface's hooks; running programs of a killed agent are taken over.
 
     Raises:
-        InterfaceError: it is not there, has a qdisc or an XDP program of somebody else, or refuses something.
-        KernelError: the kernel lacks something, or not permitted.
-        ObjectError: the compiled programs are not there.
+        InterfaceError: the interface does not exist, has a foreign qdisc or XDP program, or refuses a change.
+        KernelError: the kernel lacks a feature, or the process lacks rights.
+        ObjectError: the compiled programs are missing or stale.
     """
     with IPRoute() as route:
         found = link(route, options.interface)
         rate_bps = options.rate_bps or link_rate_bps(options.interface)
         if rate_bps is None:
-            raise InterfaceError(f"{options.interface} does not say how fast its link is; say it with --rate")
+            raise InterfaceError(f"{options.interface} does not report the rate of its link; set it with --rate")
         programs = Programs.load(load())
         left = state.read()
         if left is not None:
@@ -133,26 +106,26 @@ def attach(options: Options, state: StateFile, say: Say) -> Attached:
                 return Attached(egress, ingress, table, rate_bps, taken_over=True)
             restore(left)
             found = link(route, options.interface)
-        # As yet there is nothing to take back.
-        before = Before(options.interface, asdict(options), clsact=True)
+        # Nothing has been changed so far.
+        backup = InterfaceBackup(options.interface, asdict(options), clsact=True)
         try:
-            config = _prepare(route, found, options, rate_bps, before, state, say)
+            config = _prepare(route, found, options, rate_bps, backup, state)
             table = FlowTable(programs.maps, config)
             table.set_policy((), 0)
-            _hook(route, found, options, programs, before, state)
+            _hook(route, found, options, programs, backup, state)
         except Exception:
-            restore(before)
+            restore(backup)
             state.remove()
             programs.close()
             raise
-        ingress = {"xdp": programs.xdp_ingress, "filter": programs.tc_ingress}.get(before.hook)
+        ingress = {"xdp": programs.xdp_ingress, "filter": programs.tc_ingress}.get(backup.hook)
         return Attached(programs.egress, ingress, table, rate_bps, taken_over=False)
 
 
 def _running(
-    route: IPRoute, found: Any, left: Before, options: Options, ours: Programs
+    route: IPRoute, found: Any, left: InterfaceBackup, options: InterfaceOptions, ours: Programs
 ) -> tuple[Program, Program | None] | None:
-    """The programs that an agent with the same options left on the interface, if they are ours and all there."""
+    """The programs that an agent with the same options left on the interface, if all are present and unchanged."""
     index = found["index"]
     hooked = {
         "xdp": _xdp(found) == left.ingress,
@@ -176,40 +149,48 @@ def _maps_of(*programs: Program | None) -> dict[str, Map]:
 
 
 def _prepare(
-    route: IPRoute, found: Any, options: Options, rate_bps: int, before: Before, state: StateFile, say: Say
+    route: IPRoute,
+    found: Any,
+    options: InterfaceOptions,
+    rate_bps: int,
+    backup: InterfaceBackup,
+    state: StateFile,
 ) -> Config:
     name, index = options.interface, found["index"]
-    before.clsact = any(qdisc.get_attr("TCA_KIND") == "clsact" for qdisc in route.get_qdiscs(index=index))
+    backup.clsact = any(qdisc.get_attr("TCA_KIND") == "clsact" for qdisc in route.get_qdiscs(index=index))
     mtu = int(found.get_attr("IFLA_MTU"))
     link_mtu = options.link_mtu or mtu
     if options.order:
         if kind := classes.root_qdisc(route, index):
             raise InterfaceError(f"{name} has a root qdisc already ({kind}); remove it, or use --no-order")
-        before.order = True
+        backup.order = True
     if options.ingress == "xdp" and _xdp(found):
         raise InterfaceError(f"{name} has an XDP program already; remove it, or use --ingress filter")
     if options.segmentation == "each":
-        before.gso_max_segs = int(found.get_attr("IFLA_GSO_MAX_SEGS"))
-    before.features = features(name, unwanted_features(options))
+        backup.gso_max_segs = int(found.get_attr("IFLA_GSO_MAX_SEGS"))
+    backup.features = features(name, unwanted_features(options))
     payload = link_mtu - STAMP_BYTES
     if mtu > payload:
-        before.routes, special = route_mtu.routes_of(route, index)
-        before.mtu6 = route_mtu.mtu6(name)
+        backup.routes, special = route_mtu.routes_of(route, index)
+        backup.mtu6 = route_mtu.mtu6(name)
         for destination in special:
-            say(f"the route to {destination} keeps its MTU: what is longer than {payload} bytes goes unstamped")
-    state.write(before)
+            _log.warning(
+                "the route to %s keeps its MTU: packets longer than %d bytes are not stamped", destination, payload
+            )
+    state.write(backup)
     if mtu > payload:
-        route_mtu.lower(route, before.routes, payload)
-        if before.mtu6 is not None:
-            route_mtu.set_mtu6(name, min(before.mtu6, payload))
-    set_features(name, before.features, on=False)
-    if stuck := features(name, before.features):
+        route_mtu.lower(route, backup.routes, payload)
+        if backup.mtu6 is not None:
+            route_mtu.set_mtu6(name, min(backup.mtu6, payload))
+    set_features(name, backup.features, on=False)
+    if stuck := features(name, backup.features):
         raise InterfaceError(
-            f"{name} keeps {', '.join(stuck)} on, and may not know the shim; see --segmentation interface"
+            f"{name} keeps {', '.join(stuck)} on, which may not work behind a shim; if the interface supports it, use "
+            "--segmentation interface"
         )
     share = options.segmentation != "each"
     if not share:
-        with refused(f"setting gso_max_segs of {name}"):
+        with refused(f"cannot set gso_max_segs of {name}"):
             route.link("set", index=index, gso_max_segs=1)
     if options.order:
         frame = min(mtu, link_mtu) + ETHERNET_BYTES
@@ -217,42 +198,53 @@ def _prepare(
     return Config(0, link_mtu + ETHERNET_BYTES, CLASS_MAJOR if options.order else 0, share)
 
 
-def _hook(route: IPRoute, found: Any, options: Options, programs: Programs, before: Before, state: StateFile) -> None:
+def _hook(
+    route: IPRoute,
+    found: Any,
+    options: InterfaceOptions,
+    programs: Programs,
+    backup: InterfaceBackup,
+    state: StateFile,
+) -> None:
     name, index = options.interface, found["index"]
-    with refused(f"no clsact qdisc on {name} (CONFIG_NET_SCH_INGRESS)"):
-        if not before.clsact:
+    with refused(f"cannot add a clsact qdisc to {name} (kernel option CONFIG_NET_SCH_INGRESS)"):
+        if not backup.clsact:
             route.tc("add", "clsact", index)
     hook = options.ingress
     if hook in ("auto", "xdp") and _hook_xdp(route, found, programs.xdp_ingress, hook == "xdp"):
-        before.hook, before.ingress = "xdp", programs.xdp_ingress.info().number
-        state.write(before)
+        backup.hook, backup.ingress = "xdp", programs.xdp_ingress.info().number
+        state.write(backup)
     elif hook in ("auto", "filter"):
-        before.hook, before.ingress = "filter", programs.tc_ingress.info().number
-        state.write(before)
+        backup.hook, backup.ingress = "filter", programs.tc_ingress.info().number
+        state.write(backup)
         _hook_filter(route, index, programs.tc_ingress, TC_INGRESS, _CLSACT_INGRESS, INGRESS_PREFERENCE)
-    before.egress = programs.egress.info().number
-    state.write(before)
+    backup.egress = programs.egress.info().number
+    state.write(backup)
     _hook_filter(route, index, programs.egress, EGRESS, _CLSACT_EGRESS, EGRESS_PREFERENCE)
 
 
 def _hook_filter(route: IPRoute, index: int, program: Program, name: str, hook: int, preference: int) -> None:
     words = {"fd": program.descriptor, "name": name, "classid": 1, "direct_action": True}
-    with refused(f"no eBPF filter of preference {preference} (CONFIG_NET_CLS_BPF)"):
+    with refused(f"cannot add an eBPF filter of preference {preference} (kernel option CONFIG_NET_CLS_BPF)"):
         route.tc("add-filter", "bpf", index, 1, parent=hook, prio=preference, **words)
 
 
-def _hook_xdp(route: IPRoute, found: Any, program: Program, asked: bool) -> bool:
-    """Put the program on the driver's hook; whether it is there. Unless ``asked``, not where that is no good."""
+def _hook_xdp(route: IPRoute, found: Any, program: Program, required: bool) -> bool:
+    """Attach the program to the driver's hook; unless ``required``, only where this is fast and possible.
+
+    Returns:
+        Whether the program is attached.
+    """
     information = found.get_attr("IFLA_LINKINFO")
     kind = information.get_attr("IFLA_INFO_KIND") if information is not None else None
     # A veth pair copies each packet for XDP.
-    if not asked and (kind == "veth" or _xdp(found)):
+    if not required and (kind == "veth" or _xdp(found)):
         return False
     try:
         _set_xdp(route, found["index"], program.descriptor, _XDP_IN_DRIVER | _XDP_ONLY_IF_NONE)
     except NetlinkError as error:
-        if asked:
-            raise InterfaceError(f"no XDP in the driver: {error.args[-1]}; --ingress filter does without") from None
+        if required:
+            raise InterfaceError(f"the driver does not take XDP: {error.args[-1]}; use --ingress filter") from None
         return False
     return True
 
@@ -262,7 +254,7 @@ def _set_xdp(route: IPRoute, index: int, descriptor: int, flags: int) -> None:
 
 
 def _xdp(found: Any) -> int:
-    """Id of the XDP program of an interface; 0 if it has none."""
+    """Id of the XDP program of an interface; 0 for none."""
     held = found.get_attr("IFLA_XDP")
     return int(held.get_attr("IFLA_XDP_PROG_ID") or 0) if held is not None else 0
 
@@ -275,56 +267,59 @@ def _preferences(route: IPRoute, index: int, hook: int) -> set[int]:
 
 
 def has_filter(route: IPRoute, index: int) -> bool:
-    """Whether our filter is on the interface's egress hook."""
+    """Whether the agent's filter is on the interface's egress hook."""
     return EGRESS_PREFERENCE in _preferences(route, index, _CLSACT_EGRESS)
 
 
-def restore(before: Before) -> None:
-    """Take everything back. What is gone already is no error: the interface itself may be."""
-    name = before.interface
+def restore(backup: InterfaceBackup) -> None:
+    """Restore the interface. Things that no longer exist are skipped, even the interface itself."""
+    name = backup.interface
     with IPRoute() as route:
         try:
             found = link(route, name)
         except InterfaceError:
             return
         index = found["index"]
-        if before.hook == "xdp" and _xdp(found) == before.ingress:
-            with gone_is_fine():
+        if backup.hook == "xdp" and _xdp(found) == backup.ingress:
+            with ignoring_absence():
                 _set_xdp(route, index, _REMOVE, _XDP_IN_DRIVER)
-        with gone_is_fine():
+        with ignoring_absence():
             route.tc("del-filter", "bpf", index, 1, parent=_CLSACT_EGRESS, prio=EGRESS_PREFERENCE)
-        if before.hook == "filter":
-            with gone_is_fine():
+        if backup.hook == "filter":
+            with ignoring_absence():
                 route.tc("del-filter", "bpf", index, 1, parent=_CLSACT_INGRESS, prio=INGRESS_PREFERENCE)
-        if not before.clsact:
-            with gone_is_fine():
+        if not backup.clsact:
+            with ignoring_absence():
                 route.tc("del", "clsact", index)
-        if before.order:
+        if backup.order:
             classes.remove(route, index)
-        if before.gso_max_segs is not None:
-            with gone_is_fine():
-                route.link("set", index=index, gso_max_segs=before.gso_max_segs)
-        if before.features:
-            with gone_is_fine():
-                set_features(name, before.features, on=True)
-        route_mtu.restore(route, before.routes)
-        if before.mtu6 is not None:
-            route_mtu.set_mtu6(name, before.mtu6)
+        if backup.gso_max_segs is not None:
+            with ignoring_absence():
+                route.link("set", index=index, gso_max_segs=backup.gso_max_segs)
+        if backup.features:
+            with ignoring_absence():
+                set_features(name, backup.features, on=True)
+        route_mtu.restore(route, backup.routes)
+        if backup.mtu6 is not None:
+            route_mtu.set_mtu6(name, backup.mtu6)
 
 
 def detach(interface: str, directory: Path) -> bool:
-    """Take back what an agent left on ``interface`` that was killed; whether there was anything.
+    """Restore an interface on which a killed agent left its programs.
 
-    Where the state file is lost as well, programs and classes go, and what else was changed stays.
+    Without the state file only programs and classes are removed; other changes remain.
+
+    Returns:
+        Whether there was anything to restore.
 
     Raises:
-        InterfaceError: no such interface, or an agent is running on it.
+        InterfaceError: there is no such interface, or an agent is running on it.
     """
     with IPRoute() as route:
         found = link(route, interface)
         state = StateFile(directory, interface)
         try:
-            left = state.read() or _guessed(route, found)
+            left = state.read() or _reconstructed(route, found)
             if left is None:
                 return False
             restore(left)
@@ -334,11 +329,13 @@ def detach(interface: str, directory: Path) -> bool:
             state.close()
 
 
-def clean(directory: Path = DIRECTORY) -> list[str]:
-    """Take back what killed agents left on interfaces of this network namespace; running ones are left alone.
+def clean(directory: Path = RUN_DIRECTORY) -> list[str]:
+    """Restore the interfaces of this network namespace on which killed agents left their programs.
+
+    Interfaces with a running agent are not touched.
 
     Returns:
-        the interfaces.
+        The names of the restored interfaces.
     """
     cleaned = []
     for interface in interfaces(directory):
@@ -348,10 +345,10 @@ def clean(directory: Path = DIRECTORY) -> list[str]:
     return cleaned
 
 
-def _guessed(route: IPRoute, found: Any) -> Before | None:
-    """What there is of ours on the interface, when nothing says what was there before."""
+def _reconstructed(route: IPRoute, found: Any) -> InterfaceBackup | None:
+    """A backup without the earlier settings, from the agent's programs on the interface; None if there are none."""
     index = found["index"]
-    left = Before(found.get_attr("IFLA_IFNAME"), {}, clsact=True)
+    left = InterfaceBackup(found.get_attr("IFLA_IFNAME"), {}, clsact=True)
     if number := _xdp(found):
         program = Program.of_id(number)
         if program.info().name == XDP_INGRESS:

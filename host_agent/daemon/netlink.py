@@ -1,4 +1,4 @@
-"""Netlink and ethtool by pyroute2, with errors that a user can read."""
+"""Netlink and ethtool through pyroute2, with readable errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARPHRD_ETHER = 1
 
 @contextlib.contextmanager
 def refused(what: str) -> Iterator[None]:
-    """Within, what the kernel refuses becomes an :class:`InterfaceError` that begins with ``what``."""
+    """Turn refusals of the kernel into an :class:`InterfaceError` that starts with ``what``."""
     try:
         yield
     except (NetlinkError, OSError) as error:
@@ -27,29 +27,29 @@ def refused(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def gone_is_fine() -> Iterator[None]:
-    """Within, what is not there any more is no error."""
+def ignoring_absence() -> Iterator[None]:
+    """Ignore errors about things that no longer exist."""
     with contextlib.suppress(NetlinkError, OSError, InterfaceError):
         yield
 
 
 def link(route: IPRoute, interface: str) -> Any:
-    """The interface as netlink describes it.
+    """The netlink description of an interface.
 
     Raises:
-        InterfaceError: there is none of that name, or it is no Ethernet.
+        InterfaceError: there is no such interface, or it is not Ethernet.
     """
     found = route.link_lookup(ifname=interface)
     if not found:
-        raise InterfaceError(f"there is no interface {interface!r}; `ip link` lists those that are")
+        raise InterfaceError(f"there is no interface {interface!r}; `ip link` lists the interfaces")
     [described] = route.get_links(found[0])
     if described["ifi_type"] != ARPHRD_ETHER:
-        raise InterfaceError(f"{interface} is no Ethernet interface")
+        raise InterfaceError(f"{interface} is not an Ethernet interface")
     return described
 
 
 def features(interface: str, names: Iterable[str]) -> list[str]:
-    """Those of the offloads ``names`` (as ``ethtool -k`` has them) that are on and can be turned off."""
+    """Those of the offloads ``names`` (as in ``ethtool -k``) that are on and can be turned off."""
     try:
         with contextlib.closing(Ethtool()) as tool:
             held = tool.get_features(interface).features
@@ -59,10 +59,10 @@ def features(interface: str, names: Iterable[str]) -> list[str]:
 
 
 def set_features(interface: str, names: Iterable[str], on: bool) -> None:
-    """Ask for the offloads ``names`` to be on or off. Some may have to wait until others are on.
+    """Turn the offloads ``names`` on or off. Some take effect only once others are on.
 
     Raises:
-        InterfaceError: the interface refuses it.
+        InterfaceError: the interface refuses.
     """
     what = f"turning offloads of {interface} {'on' if on else 'off'}"
     with refused(what), contextlib.closing(Ethtool()) as tool:
@@ -72,6 +72,6 @@ def set_features(interface: str, names: Iterable[str], on: bool) -> None:
         try:
             tool.set_features(interface, wanted)
         except NotSupportedError as error:
-            # Without words, it is no refusal: the kernel says that not all are as asked for yet (ETHTOOL_F_WISH).
+            # Without arguments this is not a refusal: not all offloads are in the wanted state yet (ETHTOOL_F_WISH).
             if error.args:
                 raise InterfaceError(f"{what}: not supported") from None

@@ -1,6 +1,6 @@
-"""Room for the shim in the link's frames: routes get a smaller MTU, from which TCP derives its segment size.
+"""Room for the shim in frames: routes get a smaller MTU, from which TCP derives its segment size.
 
-The interface keeps its own MTU, since the frames with the shim are as long as before.
+The interface keeps its own MTU, because frames with the shim are as long as frames were before.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from host_agent.daemon.netlink import gone_is_fine, refused
+from host_agent.daemon.netlink import ignoring_absence, refused
 
 _UNICAST = 1
 _HEADER = ("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags")
-# What the kernel reports of a route and does not take back: its state.
+# Flags that the kernel reports and does not accept back: the state of a route.
 _STATE_FLAGS = 0x1 | 0x8 | 0x10 | 0x40 | 0x4000
 _IGNORED = {"RTA_CACHEINFO"}
 _UNDERSTOOD = {"RTA_TABLE", "RTA_DST", "RTA_GATEWAY", "RTA_OIF", "RTA_PRIORITY", "RTA_PREFSRC", "RTA_METRICS"}
 
 Route = dict[str, Any]
-"""A route in JSON: its header's fields, attributes by name, ``metrics`` by name."""
+"""A route as JSON: fields of the header, attributes by name, ``metrics`` by name."""
 
 
 def routes_of(route: IPRoute, index: int) -> tuple[list[Route], list[str]]:
-    """The IPv4 unicast routes of all tables that leave by an interface; destinations of those too special for us."""
+    """The IPv4 unicast routes of all tables through an interface.
+
+    Returns:
+        The routes, and the destinations of routes with attributes that cannot be restored, such as several next hops.
+    """
     found: list[Route] = []
     special = []
     for entry in route.get_routes(family=socket.AF_INET, oif=index):
@@ -48,23 +52,23 @@ def with_mtu(entry: Route, mtu: int) -> Route:
     metrics = dict(entry["metrics"])
     metrics["RTAX_MTU"] = min(mtu, metrics.get("RTAX_MTU", mtu))
     if "RTAX_ADVMSS" in metrics:
-        # IPv4's and TCP's headers.
+        # Without the headers of IPv4 and TCP.
         metrics["RTAX_ADVMSS"] = min(mtu - 40, metrics["RTAX_ADVMSS"])
     return {**entry, "metrics": metrics}
 
 
 def change(route: IPRoute, entry: Route) -> None:
-    """Give the route that ``entry`` names the metrics of ``entry``."""
+    """Set the metrics of a route to those of ``entry``."""
     words = {key: value for key, value in entry.items() if key != "metrics"}
     words["RTA_METRICS"] = {"attrs": list(entry["metrics"].items())}
     route.route("change", **words)
 
 
 def lower(route: IPRoute, routes: list[Route], mtu: int) -> None:
-    """Give every one of ``routes`` an MTU of at most ``mtu`` bytes; open connections follow.
+    """Limit the MTU of ``routes`` to ``mtu`` bytes; open connections follow.
 
     Raises:
-        InterfaceError: the kernel refuses one.
+        InterfaceError: the kernel refuses a change.
     """
     for entry in routes:
         with refused(f"changing the MTU of the route to {entry.get('RTA_DST', 'default')}"):
@@ -72,9 +76,9 @@ def lower(route: IPRoute, routes: list[Route], mtu: int) -> None:
 
 
 def restore(route: IPRoute, routes: list[Route]) -> None:
-    """Put ``routes`` back; those that are gone stay so."""
+    """Restore ``routes``, except those that no longer exist."""
     for entry in routes:
-        with gone_is_fine():
+        with ignoring_absence():
             change(route, entry)
 
 
@@ -91,6 +95,6 @@ def mtu6(interface: str) -> int | None:
 
 
 def set_mtu6(interface: str, mtu: int) -> None:
-    """Set it; without IPv6, nothing happens."""
+    """Set the interface's MTU for IPv6, in bytes; does nothing without IPv6."""
     with contextlib.suppress(OSError):
         _mtu6_path(interface).write_text(f"{mtu}\n", "ascii")

@@ -1,4 +1,4 @@
-"""The agent as a process: it attaches, serves its socket, follows the controller's policy, and takes all of it back."""
+"""The agent's process: attaches to an interface, serves its socket, follows the policy, restores the interface."""
 
 from __future__ import annotations
 
@@ -6,62 +6,42 @@ import asyncio
 import contextlib
 import grp
 import json
+import logging
 import os
 import signal
 import socket
 import stat
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from host_agent.daemon.hooks import Attached, Options, Say, attach, restore
+from host_agent.daemon.hooks import Attached, attach, restore
+from host_agent.daemon.options import InterfaceOptions, ServiceOptions
 from host_agent.daemon.requests import Client, Requests
 from host_agent.daemon.state import StateFile
 from host_agent.ebpf.bpf import enable_statistics
-from host_agent.ebpf.errors import HostError, PolicyError, RequestError
+from host_agent.ebpf.errors import PolicyError, SocketError
 from host_agent.ebpf.policy import PolicySource, PolicyWatch, saved_path
+from host_agent.protocol.errors import AgentError
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.policy_document import PolicyDocument
 
 LINE_MAX = 1 << 16
-"""Bytes of the longest request."""
+"""Longest request, in bytes."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
-
-@dataclass(frozen=True, slots=True)
-class ServiceOptions:
-    """How the process runs.
-
-    Attributes:
-        policy_url: of the controller, ``http://HOST:PORT``.
-        socket: path of the Unix socket; who may write to the file may open flows.
-        mode, group: of that file; no group: the process's own.
-        state_directory: where the interface's state and the last good policy are kept.
-        interval_s: between questions for the policy.
-        grace_s: how long the clients of flows that another process left have to come back.
-        statistics: have the kernel measure the programs' run time.
-    """
-
-    policy_url: str
-    socket: Path
-    mode: int
-    group: str | None
-    state_directory: Path
-    interval_s: float
-    grace_s: float
-    statistics: bool
+_log = logging.getLogger(__name__)
 
 
 class Service:
-    """One attached interface, from the first client to the signal that ends it."""
+    """An attached interface, from the first client to the signal that ends the process."""
 
-    def __init__(self, options: Options, service: ServiceOptions, attached: Attached, say: Say) -> None:
+    def __init__(self, options: InterfaceOptions, service: ServiceOptions, attached: Attached) -> None:
         self._options = options
         self._service = service
         self._attached = attached
-        self._say = say
         self._bias = bias_code(attached.rate_bps)
         self._source = PolicySource(service.policy_url, saved_path(service.state_directory, options.interface))
         self._policy: dict[str, Any] = {"name": None, "from": None, "controller": "not asked yet"}
@@ -69,7 +49,7 @@ class Service:
         self._started = time.monotonic()
 
     def first_policy(self) -> None:
-        """The controller's policy, else the one kept on disk, else none as yet."""
+        """Put the controller's policy into force, else the one on disk, else none for now."""
         try:
             document = self._source.fetch()
             assert document is not None
@@ -77,19 +57,15 @@ class Service:
             return
         except PolicyError as error:
             self._policy["controller"] = str(error)
-            self._say(f"{error}; trying again")
+            _log.warning("%s; retrying every %g s", error, self._service.interval_s)
         saved = self._source.load()
         if saved is not None:
             self._apply(saved, "disk")
         elif not self._attached.taken_over:
-            self._say("no policy yet: every packet has the level of untagged traffic")
+            _log.warning("no policy yet: all packets have the level of untagged traffic")
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT.
-
-        Raises:
-            RequestError: the socket cannot be made.
-        """
+    async def run(self, listener: socket.socket) -> None:
+        """Serve clients of ``listener`` until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         for number in _ENDING:
@@ -98,25 +74,23 @@ class Service:
         watch = PolicyWatch(
             self._source,
             self._service.interval_s,
-            lambda news: _quietly(loop, lambda: self._news(news)),
+            lambda news: _call_soon(loop, lambda: self._news(news)),
         )
-        listener = listen(self._service.socket, self._service.mode, self._service.group)
         server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_MAX)
         unclaimed = loop.call_later(self._service.grace_s, self._close_unclaimed)
         watch.start()
         try:
-            self._say(f"serving {self._service.socket}")
+            _log.info("serving %s", self._service.socket)
             await ended.wait()
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
             unclaimed.cancel()
             watch.close()
             server.close()
-            self._service.socket.unlink(missing_ok=True)
 
     def _close_unclaimed(self) -> None:
         if count := self._requests.close_unclaimed():
-            self._say(f"{count} flows closed, whose clients did not come back")
+            _log.info("closed %d flows whose clients did not come back", count)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Client()
@@ -125,11 +99,14 @@ class Service:
                 try:
                     line = await reader.readuntil(b"\n")
                 except asyncio.LimitOverrunError:
-                    answer: dict[str, Any] = {"ok": False, "error": f"a request is {LINE_MAX} bytes at most"}
+                    answer: dict[str, Any] = {"ok": False, "error": f"a request has {LINE_MAX} bytes at most"}
                     await _send(writer, answer)
                     return
                 await _send(writer, self._answer(client, line))
         except (asyncio.IncompleteReadError, OSError):
+            pass
+        except asyncio.CancelledError:
+            # The process ends. Python 3.11 logs a traceback for a cancelled handler.
             pass
         finally:
             self._requests.gone(client)
@@ -139,29 +116,29 @@ class Service:
         try:
             request = json.loads(line)
         except ValueError as error:
-            return {"ok": False, "error": f"no JSON: {error}"}
+            return {"ok": False, "error": f"not JSON: {error}"}
         return self._requests.answer(client, request)
 
     def _news(self, news: PolicyDocument | str) -> None:
         if isinstance(news, str):
             self._policy["controller"] = news
-            self._say(news)
+            _log.warning("%s", news)
             return
         try:
             self._apply(news, self._service.policy_url)
-        except HostError as error:
-            self._say(f"{error}; the policy before stays")
+        except AgentError as error:
+            _log.error("%s; the earlier policy stays in force", error)
 
     def _apply(self, document: PolicyDocument, origin: str) -> None:
         self._attached.table.set_policy(document.rules, self._bias)
         self._policy = {"name": document.name, "rules": len(document.rules), "from": origin}
         self._policy["controller"] = "answers" if origin != "disk" else self._policy.get("controller", "gone")
-        self._say(f"policy {document.name} in force, {len(document.rules)} rules, from {origin}")
+        _log.info("policy %s in force, %d rules, from %s", document.name, len(document.rules), origin)
         if origin != "disk":
             try:
                 self._source.save(document)
             except PolicyError as error:
-                self._say(str(error))
+                _log.warning("%s", error)
 
     def _status(self) -> dict[str, Any]:
         programs = {"egress": self._attached.egress, "ingress": self._attached.ingress}
@@ -180,37 +157,42 @@ class Service:
         }
 
 
-def run_agent(options: Options, service: ServiceOptions, say: Say) -> None:
-    """Attach, serve until SIGTERM or SIGINT arrives, and take everything back.
+def run_agent(options: InterfaceOptions, service: ServiceOptions) -> None:
+    """Attach to the interface, serve until SIGTERM or SIGINT, and restore the interface.
+
+    Policy URL, state file and socket are checked before the interface is changed.
 
     Raises:
-        HostError: the interface, the kernel, the policy's URL or the socket will not do.
+        AgentError: the interface, the kernel, the policy's URL or the socket is not usable.
     """
     PolicySource(service.policy_url)
-    # A signal waits until what has begun is done.
+    # Signals wait until the current step is complete.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    with held(options.interface, service.state_directory) as state:
-        attached = attach(options, state, say)
+    with (
+        locked(options.interface, service.state_directory) as state,
+        listening(service.socket, service.mode, service.group) as listener,
+    ):
+        attached = attach(options, state)
         try:
             statistics = enable_statistics() if service.statistics else None
-            how = "taken over, as it ran" if attached.taken_over else "attached"
-            say(f"{options.interface}: {how}, {attached.rate_bps / 1e9:g} Gb/s")
-            running = Service(options, service, attached, say)
+            how = "took over the running programs" if attached.taken_over else "attached"
+            _log.info("%s: %s, %g Gb/s", options.interface, how, attached.rate_bps / 1e9)
+            running = Service(options, service, attached)
             running.first_policy()
-            asyncio.run(running.run())
+            asyncio.run(running.run(listener))
             if statistics is not None:
                 os.close(statistics)
         finally:
-            before = state.read()
-            if before is not None:
-                restore(before)
+            backup = state.read()
+            if backup is not None:
+                restore(backup)
             state.remove()
-    say(f"{options.interface}: detached")
+    _log.info("%s: detached", options.interface)
 
 
 @contextlib.contextmanager
-def held(interface: str, directory: Path) -> Iterator[StateFile]:
-    """Within, this process alone has the interface's state file."""
+def locked(interface: str, directory: Path) -> Iterator[StateFile]:
+    """The interface's state file, locked for this process."""
     state = StateFile(directory, interface)
     try:
         yield state
@@ -218,34 +200,42 @@ def held(interface: str, directory: Path) -> Iterator[StateFile]:
         state.close()
 
 
-def listen(path: Path, mode: int, group: str | None) -> socket.socket:
-    """A Unix socket at ``path`` that those may open whom ``mode`` and ``group`` allow to write.
+@contextlib.contextmanager
+def listening(path: Path, mode: int, group: str | None) -> Iterator[socket.socket]:
+    """A listening Unix socket at ``path``, removed at the end; ``mode`` and ``group`` say who may connect.
 
     Raises:
-        RequestError: another agent serves it, something else is there, or it cannot be made.
+        SocketError: another agent serves the path, it is not a socket, or it cannot be created.
     """
     try:
+        number = -1 if group is None else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise SocketError(f"there is no group {group!r}; `getent group` lists the groups") from None
+    try:
         if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
-            raise RequestError(f"{path} is there and no socket")
+            raise SocketError(f"{path} exists and is not a socket; choose another --socket")
         if path.exists() and _answers(path):
-            raise RequestError(f"another agent serves {path}; choose another --socket")
+            raise SocketError(f"another agent serves {path}; choose another --socket")
         path.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Nobody connects before mode and group are right.
+        # Nobody can connect before mode and group are set.
         before = os.umask(0o777)
         try:
             listener.bind(str(path))
         finally:
             os.umask(before)
-        if group is not None:
-            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        os.chown(path, -1, number)
         path.chmod(mode)
-    except KeyError:
-        raise RequestError(f"there is no group {group!r}") from None
+        # Clients wait from now on, and another agent sees that the path is taken.
+        listener.listen()
     except OSError as error:
-        raise RequestError(f"cannot serve {path}: {error.strerror or error}") from None
-    return listener
+        raise SocketError(f"cannot serve {path}: {error.strerror or error}; choose another --socket") from None
+    try:
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
 
 
 def _answers(path: Path) -> bool:
@@ -262,7 +252,7 @@ async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
     await writer.drain()
 
 
-def _quietly(loop: asyncio.AbstractEventLoop, call: Any) -> None:
-    """Have ``loop`` make the call, unless it has ended."""
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Schedule the call in ``loop``, unless the loop has ended."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(call)

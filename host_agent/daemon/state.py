@@ -1,4 +1,4 @@
-"""What an interface was like before the agent, in a file that one process holds at a time."""
+"""Backup of an interface's settings, in a state file that one process locks at a time."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import IO, Any
 
 from host_agent.ebpf.errors import InterfaceError
 
-DIRECTORY = Path("/run/mfs")
-
 
 @dataclass(slots=True)
-class Before:
-    """What the interface was like, what was done to it, and which programs are on it: all that :func:`restore` needs.
+class InterfaceBackup:
+    """Settings of an interface before the agent changed them, and its programs: everything that a restore needs.
 
     Attributes:
-        options: those that the agent was started with.
-        egress, ingress: ids of the programs; 0 for one that is not there.
-        clsact: whether the qdisc was there already.
-        hook: the one of the ingress program: ``xdp``, ``filter`` or, without one, ``off``.
-        order: whether the classes are put on the interface.
-        gso_max_segs: of the interface; None: left alone.
+        interface: name of the interface.
+        options: options that the agent was started with.
+        egress, ingress: ids of the programs; 0 for none.
+        clsact: whether the interface had this qdisc before.
+        hook: hook of the ingress program: ``xdp``, ``filter``, or ``off`` without one.
+        order: whether the interface has the traffic classes.
+        gso_max_segs: earlier value; None: not changed.
         features: offloads that were turned off.
-        routes, mtu6: as they were; None: left alone.
+        routes: earlier routes that were changed.
+        mtu6: earlier MTU for IPv6 in bytes; None: not changed.
     """
 
     interface: str
@@ -44,11 +44,11 @@ class Before:
 
 def interfaces(directory: Path) -> list[str]:
     """The interfaces of this network namespace that have a state file in ``directory``."""
-    return sorted(path.name.removesuffix(_ending()) for path in directory.glob(f"*{_ending()}"))
+    return sorted(path.name.removesuffix(_suffix()) for path in directory.glob(f"*{_suffix()}"))
 
 
-def _ending() -> str:
-    """Of the file names of this network namespace: an interface's name may come again in another one."""
+def _suffix() -> str:
+    """Suffix of the state files of this network namespace; another one may have an interface of the same name."""
     return f"-{os.stat('/proc/thread-self/ns/net').st_ino}.json"
 
 
@@ -56,29 +56,31 @@ class StateFile:
     """The state file of one interface."""
 
     def __init__(self, directory: Path, interface: str) -> None:
-        """Take it.
+        """Create the file if needed, and lock it.
 
         Raises:
             InterfaceError: another agent has the interface, or the file cannot be written.
         """
-        self._path = directory / f"{interface.replace(os.sep, '_')}{_ending()}"
+        self._path = directory / f"{interface.replace(os.sep, '_')}{_suffix()}"
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115
         except PermissionError:
             raise InterfaceError(
-                f"cannot keep the state of {interface} in {directory}: not permitted; run as root"
+                f"cannot write the state of {interface} to {directory}: not permitted; run as root"
             ) from None
         except OSError as error:
-            raise InterfaceError(f"cannot keep the state of {interface}: {error}") from None
+            raise InterfaceError(
+                f"cannot write the state of {interface}: {error}; choose another --state-dir"
+            ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
-            raise InterfaceError(f"an agent is running on {interface}; end it first (SIGTERM)") from None
+            raise InterfaceError(f"an agent is running on {interface}; stop it first (SIGTERM)") from None
 
-    def read(self) -> Before | None:
-        """What an agent left that ended without cleaning up, or None.
+    def read(self) -> InterfaceBackup | None:
+        """The backup of an agent that ended without restoring the interface, or None.
 
         Raises:
             InterfaceError: the file is broken.
@@ -88,23 +90,23 @@ class StateFile:
         if not text:
             return None
         try:
-            return Before(**json.loads(text))
+            return InterfaceBackup(**json.loads(text))
         except (ValueError, TypeError) as error:
             raise InterfaceError(f"{self._path} is broken ({error}); remove it, then `mfs agent detach`") from None
 
-    def write(self, before: Before) -> None:
-        """Keep ``before``."""
+    def write(self, backup: InterfaceBackup) -> None:
+        """Store ``backup``."""
         self._file.seek(0)
         self._file.truncate()
-        self._file.write(json.dumps(asdict(before)))
+        self._file.write(json.dumps(asdict(backup)))
         self._file.flush()
 
     def remove(self) -> None:
-        """Nothing is left to restore."""
+        """Delete the file: there is nothing to restore."""
         self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Unlock the file; an empty one is deleted."""
         if not self._file.closed:
             if os.fstat(self._file.fileno()).st_size == 0:
                 self.remove()

@@ -1,1 +1,1 @@
-"""The host agent on a server: stamps real traffic in the kernel, with eBPF on the hooks of an interface."""
+"""The agent's programs in the kernel: eBPF on the hooks of an interface, and the maps shared with the agent."""

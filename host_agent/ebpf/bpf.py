@@ -1,7 +1,7 @@
-"""The system call bpf(2) for what the agent needs of it: maps, programs, run-time statistics.
+"""The system call bpf(2), as far as the agent needs it: maps, programs, run-time statistics.
 
-Numbers and structures are those of ``linux/bpf.h``. Descriptors are closed when the process ends at the latest, and
-what they stand for goes with the last reference.
+Numbers and structures are those of ``linux/bpf.h``. Maps and programs exist until their last reference is gone: an open
+descriptor, which the end of the process closes, or a hook.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAPS_MAX = 32
 EGRESS = "mfs_egress"
 XDP_INGRESS = "mfs_xdp_ingress"
 TC_INGRESS = "mfs_tc_ingress"
-"""Names of the programs in the kernel, 15 letters at most."""
+"""Names of the programs in the kernel, at most 15 letters."""
 SCHED_CLS = 3
 XDP = 6
 _XDP_HAS_FRAGS = 1 << 5
@@ -45,7 +45,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _call(command: int, attributes: bytes) -> int:
     number = _SYSCALLS.get(platform.machine())
     if number is None:
-        raise KernelError(f"eBPF is driven on {' and '.join(_SYSCALLS)} only, and this is {platform.machine()}")
+        raise KernelError(f"the agent supports {' and '.join(_SYSCALLS)}, but this machine is {platform.machine()}")
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     done = int(_libc.syscall(number, command, buffer, len(attributes)))
     if done < 0:
@@ -67,13 +67,13 @@ def _explained(error: OSError, what: str) -> KernelError:
 
 
 class Map:
-    """A map in the kernel. Keys and values are bytes of the sizes that its ``spec`` says."""
+    """A map in the kernel. Keys and values are bytes, of the sizes in ``spec``."""
 
     def __init__(self, spec: MapSpec, descriptor: int | None = None) -> None:
-        """Create it, unless there is a ``descriptor`` of it.
+        """Create the map, or use the existing one of ``descriptor``.
 
         Raises:
-            KernelError: not permitted, or the kernel lacks the type.
+            KernelError: not permitted, or the kernel does not support the map type.
         """
         self.spec = spec
         self._copies = processors() if spec.kind == _PERCPU_ARRAY else 1
@@ -89,10 +89,10 @@ class Map:
 
     @classmethod
     def of_id(cls, number: int) -> Map:
-        """The map with this id.
+        """Open the map with this id.
 
         Raises:
-            KernelError: not permitted, or there is none any more.
+            KernelError: not permitted, or the map no longer exists.
         """
         try:
             descriptor = _call(_MAP_BY_ID, struct.pack("<III", number, 0, 0))
@@ -108,7 +108,7 @@ class Map:
         )
 
     def get_all(self, key: bytes) -> list[bytes] | None:
-        """The values at ``key``, one for each processor if the map is kept by processor; None if there is none."""
+        """The values at ``key``, one per processor for a per-CPU map, else one; None if the key is absent."""
         size = -(-self.spec.value_bytes // 8) * 8 if self._copies > 1 else self.spec.value_bytes
         value = ctypes.create_string_buffer(size * self._copies)
         try:
@@ -139,7 +139,7 @@ class Map:
             raise _explained(error, f"writing the BPF map {self.spec.name}") from None
 
     def delete(self, key: bytes) -> None:
-        """Remove ``key``; nothing happens if it is not there."""
+        """Remove ``key`` if it is present."""
         try:
             _call(_DELETE, self._element(key))
         except OSError as error:
@@ -147,7 +147,7 @@ class Map:
                 raise _explained(error, f"deleting from the BPF map {self.spec.name}") from None
 
     def keys(self) -> Iterator[bytes]:
-        """Every key, in no order; keys that come or go meanwhile may be missed."""
+        """Iterate over the keys, in no particular order; keys added or removed meanwhile may be missed."""
         key: bytes | None = None
         found = ctypes.create_string_buffer(self.spec.key_bytes)
         while True:
@@ -163,7 +163,7 @@ class Map:
             yield key
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the descriptor."""
         os.close(self.descriptor)
 
 
@@ -188,20 +188,20 @@ def _load(name: str, kind: int, code: bytes, flags: int) -> int:
         except OSError as again:
             words = log.value.decode(errors="replace").strip().splitlines()[-5:]
             raise KernelError(
-                f"the kernel's verifier refuses the program {name} ({again.strerror}): {' | '.join(words)}"
+                f"the kernel's verifier rejects the program {name} ({again.strerror}): {' | '.join(words)}"
             ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """What the kernel says of a program.
+    """The kernel's description of a program.
 
     Attributes:
-        number: its id.
-        tag: the same for the same instructions.
-        maps: ids of the maps that it uses.
-        run_time_ns, runs: nanoseconds it ran in all, and how often, while statistics were on
-            (:func:`enable_statistics`).
+        number: id of the program.
+        name: name given when it was loaded.
+        tag: hash of the instructions.
+        maps: ids of the maps that the program uses.
+        run_time_ns, runs: total run time and number of runs while statistics were on (:func:`enable_statistics`).
     """
 
     number: int
@@ -216,15 +216,15 @@ class Program:
     """A program in the kernel."""
 
     def __init__(self, descriptor: int) -> None:
-        """The program that ``descriptor`` is of."""
+        """Use the program of ``descriptor``."""
         self.descriptor = descriptor
 
     @classmethod
     def of_id(cls, number: int) -> Program:
-        """The program with this id.
+        """Open the program with this id.
 
         Raises:
-            KernelError: not permitted, or there is none any more.
+            KernelError: not permitted, or the program no longer exists.
         """
         try:
             return cls(_call(_PROGRAM_BY_ID, struct.pack("<III", number, 0, 0)))
@@ -233,14 +233,14 @@ class Program:
 
     @classmethod
     def load(cls, name: str, kind: int, spec: ProgramSpec, maps: dict[str, Map]) -> Program:
-        """Load it. ``kind``: :data:`SCHED_CLS` or :data:`XDP`.
+        """Load a program of ``kind`` :data:`SCHED_CLS` or :data:`XDP`.
 
         Raises:
-            KernelError: not permitted, or the kernel's verifier refuses it; the message has its last words.
+            KernelError: not permitted, or the kernel's verifier rejects the program; the message ends with its log.
         """
         code = bytearray(spec.instructions)
         for place, map_name in spec.maps:
-            # The first half of a 64-bit load: source register "map descriptor", and the descriptor as its value.
+            # The first half of a 64-bit load: the pseudo source register "map descriptor", and the descriptor itself.
             code[place + 1] = (code[place + 1] & 0x0F) | _MAP_DESCRIPTOR << 4
             struct.pack_into("<i", code, place + 4, maps[map_name].descriptor)
         try:
@@ -248,25 +248,26 @@ class Program:
         except OSError as error:
             if kind != XDP or error.errno != errno.EINVAL:
                 raise _explained(error, f"loading the program {name}") from None
-        # Before Linux 5.18: packets in one piece only.
+        # Linux before 5.18 has no XDP on fragmented packets.
         try:
             return cls(_load(name, kind, bytes(code), 0))
         except OSError as error:
             raise _explained(error, f"loading the program {name}") from None
 
     def run(self, packet: bytes, context: bytes) -> tuple[int, bytes, bytes]:
-        """Run it once on ``packet`` and ``context`` (``struct __sk_buff``, or empty).
+        """Run the program once on ``packet`` and ``context`` (``struct __sk_buff``, or empty).
 
-        Gives the verdict, and packet and context as they are after it.
+        Returns:
+            The verdict, and packet and context after the run.
 
         Raises:
-            KernelError: the kernel refuses the packet or the context.
+            KernelError: the kernel rejects the packet or the context.
         """
         data = ctypes.create_string_buffer(packet, len(packet))
         out = ctypes.create_string_buffer(len(packet) + 256)
         before = ctypes.create_string_buffer(context, len(context))
         after = ctypes.create_string_buffer(len(context))
-        # The kernel refuses a context of no bytes, but takes none.
+        # The kernel rejects an empty context; a null pointer stands for none.
         contexts = (_address(before), _address(after)) if context else (0, 0)
         attributes = ctypes.create_string_buffer(
             struct.pack("<IIIIQQII", self.descriptor, 0, len(packet), len(out), _address(data), _address(out), 1, 0)
@@ -281,7 +282,7 @@ class Program:
         return verdict, out.raw[:length], after.raw
 
     def info(self) -> ProgramInfo:
-        """What the kernel says of it."""
+        """The kernel's description of the program."""
         maps = (ctypes.c_uint32 * _MAPS_MAX)()
         asked = _PROGRAM_INFO.pack(0, b"", _MAPS_MAX, ctypes.addressof(maps), b"")
         info = _info(self.descriptor, asked).raw
@@ -290,12 +291,12 @@ class Program:
         return ProgramInfo(number, name.rstrip(b"\0").decode(), tag, tuple(maps[:count]), run_time_ns, runs)
 
     def close(self) -> None:
-        """Let go of it; it stays loaded where it is attached."""
+        """Close the descriptor; the program stays loaded while it is attached."""
         os.close(self.descriptor)
 
 
 class Programs:
-    """The programs, with the maps they share. Of the two for what comes in, an interface needs one."""
+    """The programs and the maps that they share. An interface needs one of the two ingress programs."""
 
     def __init__(self, egress: Program, xdp_ingress: Program, tc_ingress: Program, maps: dict[str, Map]) -> None:
         self.egress = egress
@@ -305,10 +306,10 @@ class Programs:
 
     @classmethod
     def load(cls, loaded: BpfObject) -> Programs:
-        """Load ``loaded``.
+        """Create the maps and load the programs of an object.
 
         Raises:
-            KernelError: the kernel refuses a map or a program.
+            KernelError: the kernel rejects a map or a program.
         """
         maps = {spec.name: Map(spec) for spec in loaded.maps}
         return cls(
@@ -320,11 +321,11 @@ class Programs:
 
     @property
     def tags(self) -> set[bytes]:
-        """What tells whether a program in the kernel is one of these."""
+        """Tags of these programs, to recognise them in the kernel."""
         return {program.info().tag for program in (self.egress, self.xdp_ingress, self.tc_ingress)}
 
     def close(self) -> None:
-        """Let go of everything; what is attached stays."""
+        """Close all descriptors; attached programs and their maps stay."""
         for program in (self.egress, self.xdp_ingress, self.tc_ingress):
             program.close()
         for held in self.maps.values():
@@ -338,10 +339,13 @@ def _info(descriptor: int, asked: bytes = b"") -> ctypes.Array[ctypes.c_char]:
 
 
 def enable_statistics() -> int:
-    """Have the kernel count run times until the descriptor that this gives is closed.
+    """Make the kernel measure run times of programs.
+
+    Returns:
+        A descriptor; measuring ends when it is closed.
 
     Raises:
-        KernelError: not permitted, or before Linux 5.8.
+        KernelError: not permitted, or Linux before 5.8.
     """
     try:
         return _call(_ENABLE_STATISTICS, struct.pack("<I", 0))
@@ -350,7 +354,7 @@ def enable_statistics() -> int:
 
 
 def processors() -> int:
-    """How many processors there can be: as many values has a key of a map kept by processor."""
+    """The number of possible processors, which is the number of values per key of a per-CPU map."""
     with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
         ranges = file.read().strip().split(",")
     return max(int(part.rpartition("-")[2]) for part in ranges) + 1

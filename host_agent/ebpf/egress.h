@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// What leaves: its flow, where it stands in it, its stamp and its class.
+// Packets that leave: flow, position in the flow, stamp and traffic class.
 #pragma once
 #include "level.h"
 #include "maps.h"
 #include "packet.h"
 
-INLINE const u32 *flow_of(struct __sk_buff *skb, const struct tuple *tuple)
+INLINE const u32 *flow_of(struct __sk_buff *skb, const struct five_tuple *addresses)
 {
     u64 identity = socket_cookie(skb);
     const u32 *index = identity ? map_lookup(&cookies, &identity) : 0;
 
     if (index)
         return index;
-    index = map_lookup(&tuples, tuple);
+    index = map_lookup(&tuples, addresses);
     if (index)
         return index;
     identity = cgroup_id(skb);
@@ -39,12 +39,12 @@ INLINE s32 slack_us(u64 deadline_ns, u64 now_ns)
     return us > 0x80000000ULL ? (s32)0x80000000 : (s32)-(s64)us;
 }
 
-// Where in its flow a packet stands: payload bytes before it. Counts it as sent, unless it was sent before.
-INLINE u64 count_payload(struct state *state, const struct packet *packet, u32 *again)
+// The position of a packet in its flow: payload bytes before it. Counts the payload as sent, unless it is a retransmission.
+INLINE u64 count_payload(struct state *state, const struct packet *packet, u32 *retransmitted)
 {
-    u64 position = state->sent;
+    u64 position = state->sent_bytes;
 
-    if (packet->tuple.protocol == TCP) {
+    if (packet->addresses.protocol == TCP) {
         u32 end = packet->sequence + packet->payload;
         s32 ahead;
 
@@ -56,29 +56,29 @@ INLINE u64 count_payload(struct state *state, const struct packet *packet, u32 *
         if (ahead < 0) {
             u64 back = (u64)-(s64)ahead;
 
-            *again = 1;
+            *retransmitted = 1;
             position = back > position ? 0 : position - back;
         }
         ahead = (s32)(end - state->next_sequence);
         if (ahead > 0) {
-            state->sent += (u32)ahead;
+            state->sent_bytes += (u32)ahead;
             state->next_sequence = end;
         }
     } else {
-        __sync_fetch_and_add(&state->sent, packet->payload);
+        __sync_fetch_and_add(&state->sent_bytes, packet->payload);
     }
     return position;
 }
 
-INLINE u32 flags_at(const struct flow *flow, u64 position, u32 payload, u32 again)
+INLINE u32 flags_at(const struct flow *flow, u64 position, u32 payload, u32 retransmitted)
 {
     u64 end = position + payload;
     u32 flags = 0;
 
-    if (position < flow->own_bytes && end >= flow->own_bytes)
+    if (position < flow->total_bytes && end >= flow->total_bytes)
         flags |= FLAG_LAST;
-    // What is sent again begins neither a flow nor a message again.
-    if (again)
+    // A retransmission starts neither the flow nor a message.
+    if (retransmitted)
         return flags;
     if (position == 0)
         return flags | FLAG_FIRST | FLAG_BOUNDARY;
@@ -91,8 +91,8 @@ INLINE u32 flags_at(const struct flow *flow, u64 position, u32 payload, u32 agai
     return flags;
 }
 
-INLINE int leave(struct __sk_buff *skb, const struct config *config, struct counters *counters, u32 level,
-                 u32 payload, const struct stamp *stamp)
+INLINE int stamp_packet(struct __sk_buff *skb, const struct config *config, struct counters *counters,
+                        u32 level, u32 payload, const struct stamp *stamp)
 {
     u32 segment = skb->gso_size, frame = segment ? skb->len - payload + segment : skb->len;
     struct shimmed front = {.type = NETWORK16(ETHERTYPE_MFS), .stamp = *stamp};
@@ -110,7 +110,8 @@ INLINE int leave(struct __sk_buff *skb, const struct config *config, struct coun
         counters->too_long += 1;
         return TC_ACT_OK;
     }
-    // The kernel goes on taking what is before the network header for the link layer's, and copies it to each segment.
+    // The network header stays where it was: the kernel takes the shim for a part of the link header, and copies it to
+    // each segment.
     if (load_bytes(skb, 0, front.addresses, sizeof(front.addresses)) || change_head(skb, STAMP_BYTES, 0)) {
         counters->failed += 1;
         return TC_ACT_OK;
@@ -131,7 +132,7 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
     struct counters *counters;
     const struct flow *flow = 0;
     struct state *state = 0;
-    u32 zero = 0, stage = 0, layer, rli, again = 0, units = 0, level, batch, bank;
+    u32 zero = 0, stage = 0, layer, rli, retransmitted = 0, units = 0, level, batch, bank;
     s32 slack = 0;
     const u32 *index;
 
@@ -143,7 +144,7 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
     policy = map_lookup(&policies, &bank);
     if (!policy)
         return TC_ACT_OK;
-    index = flow_of(skb, &packet.tuple);
+    index = flow_of(skb, &packet.addresses);
     if (index) {
         u32 slot = *index;
 
@@ -154,10 +155,10 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
         batch = flow->batch;
         stamp.flow = NETWORK16(flow->number);
         stamp.target_layer = flow->target_layer;
-        // Without payload it is an acknowledgement, or opens or ends a connection: of no stage.
+        // A packet without payload acknowledges data, or opens or closes a connection: it has no stage.
         stage = packet.payload ? flow->stage : 0;
     } else {
-        const struct peer *peer = map_lookup(&peers, &packet.tuple);
+        const struct peer *peer = map_lookup(&peers, &packet.addresses);
 
         if (!peer)
             return TC_ACT_OK;
@@ -170,24 +171,24 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
         layer = 0xFF;
     rli = stamp.target_layer > layer ? stamp.target_layer - layer : 0;
     if (flow && state) {
-        u64 total = flow->own_bytes + flow->beyond_bytes, position, left;
+        u64 total = flow->total_bytes + flow->beyond_bytes, position, left;
 
         slack = slack_us(flow->deadline_ns, time_ns());
         if (flow->pruned && slack > 0)
             slack = 0;
         state->packets += 1;
         if (stage) {
-            position = count_payload(state, &packet, &again);
+            position = count_payload(state, &packet, &retransmitted);
             left = total > position ? total - position : 0;
             left = (left + REMAINING_UNIT_BYTES - 1) / REMAINING_UNIT_BYTES;
             units = left > 0xFFFFFFFFULL ? 0xFFFFFFFF : (u32)left;
-            stamp.flags = flags_at(flow, position, packet.payload, again);
+            stamp.flags = flags_at(flow, position, packet.payload, retransmitted);
         }
     }
     level = decide(policy, stage, rli, slack, units);
     if (state && stage) {
-        level = ratchet(state->level, level, stamp.flags & FLAG_BOUNDARY);
-        state->level = level + 1;
+        level = ratchet(state->held, level, stamp.flags & FLAG_BOUNDARY);
+        state->held = level + 1;
     }
     stamp.version_stage = VERSION << 4 | (stage & 0xF);
     stamp.next_type = NETWORK16(packet.next_type);
@@ -195,5 +196,5 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
     stamp.current_layer = layer;
     stamp.slack = NETWORK32((u32)slack);
     stamp.remaining = NETWORK32(units);
-    return leave(skb, config, counters, level, packet.payload, &stamp);
+    return stamp_packet(skb, config, counters, level, packet.payload, &stamp);
 }

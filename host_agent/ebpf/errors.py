@@ -1,29 +1,25 @@
-"""Errors of the agent on a server; each message says what is wrong and the way out."""
+"""Errors of the agent's process; each message says what is wrong and the way out."""
 
 from __future__ import annotations
 
-from host_agent.protocol.errors import MfsError
+from host_agent.protocol.errors import AgentError
 
 
-class HostError(MfsError):
-    """Base of every error that the agent raises on purpose."""
+class KernelError(AgentError):
+    """The kernel lacks a feature, denies permission or refuses an operation."""
 
 
-class KernelError(HostError):
-    """The kernel, or what it lets this process do, is not enough; or it refused something."""
+class ObjectError(AgentError):
+    """The compiled programs are missing, broken or older than their source, or cannot be compiled."""
 
 
-class ObjectError(HostError):
-    """The compiled programs are missing, broken or older than their source."""
+class InterfaceError(AgentError):
+    """The interface does not exist, or is in a state that the agent must not change."""
 
 
-class InterfaceError(HostError):
-    """The interface is not there, or is in a state that the agent must not change."""
+class PolicyError(AgentError):
+    """No policy is available, or the policy does not fit the kernel's maps."""
 
 
-class PolicyError(HostError):
-    """There is no policy to rank by, or it does not fit."""
-
-
-class RequestError(HostError):
-    """What a client asked for cannot be done."""
+class SocketError(AgentError):
+    """The agent's socket cannot be served."""

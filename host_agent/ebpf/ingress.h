@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What came in: its stamp is read and taken off, on the driver's hook or on that of tc.
+// Received packets: the stamp is read and removed, on the XDP hook of the driver or on the ingress hook of tc.
 #pragma once
 #include "maps.h"
 #include "packet.h"
@@ -14,13 +14,13 @@ INLINE void learn(u32 batch, u32 layer, struct counters *counters)
     }
 }
 
-// What a frame that came in tells: progress, and who is to be answered. Its stamp's next_type, in network order; 0 for a
-// frame without a stamp that we understand.
+// Learns from a received frame the progress of its batch, and the sender, whose answers carry the same batch. Returns the
+// stamp's next_type in network order, or 0 for a frame without a valid stamp.
 INLINE u16 received(const void *start, const void *end, struct counters *counters)
 {
     const struct shimmed *front = start;
     const struct stamp *stamp = &front->stamp;
-    struct tuple tuple = {};
+    struct five_tuple answers = {};
     u32 batch, stage;
 
     if ((const void *)(front + 1) > end || front->type != NETWORK16(ETHERTYPE_MFS))
@@ -33,17 +33,17 @@ INLINE u16 received(const void *start, const void *end, struct counters *counter
     batch = NETWORK32(stamp->batch);
     if (batch)
         learn(batch, stamp->current_layer, counters);
-    if (stage && reversed(front + 1, end, NETWORK16(stamp->next_type), &tuple)) {
-        const struct peer *known = map_lookup(&peers, &tuple);
+    if (stage && reversed(front + 1, end, NETWORK16(stamp->next_type), &answers)) {
+        const struct peer *known = map_lookup(&peers, &answers);
         struct peer peer = {batch, NETWORK16(stamp->flow), stamp->target_layer, 0};
 
         if (!known || known->batch != peer.batch || known->number != peer.number)
-            map_update(&peers, &tuple, &peer, BPF_ANY);
+            map_update(&peers, &answers, &peer, BPF_ANY);
     }
     return stamp->next_type;
 }
 
-// On the driver's hook.
+// The XDP hook of the driver.
 SECTION("xdp_ingress") int mfs_xdp_ingress(struct xdp_md *context)
 {
     void *start = (void *)(long)context->data;
@@ -70,9 +70,10 @@ SECTION("xdp_ingress") int mfs_xdp_ingress(struct xdp_md *context)
     return XDP_PASS;
 }
 
-// On the ingress hook of tc, for drivers that have no hook of their own, in two passes: the kernel cuts room out of IP
-// packets alone, so the first pass says that it is one, and has the kernel receive it again. Filters of others follow.
-_Static_assert(VERSION != 4 && VERSION != 6, "a stamp must not look like an IP header");
+// The ingress hook of tc, for drivers without XDP. It needs two passes, because the kernel removes room only from IP
+// packets: the first pass rewrites the EtherType and has the interface receive the packet again, the second removes the
+// stamp. Filters of other programs follow.
+_Static_assert(VERSION != 4 && VERSION != 6, "the second pass must tell a stamp from an IP header");
 
 SECTION("tc_ingress") int mfs_tc_ingress(struct __sk_buff *skb)
 {

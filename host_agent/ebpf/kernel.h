@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel's helpers, and what C lacks.
+// Integer types, byte order and the kernel's helper functions.
 #pragma once
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -15,7 +15,7 @@ typedef __s64 s64;
 #define INLINE static inline __attribute__((always_inline))
 #define NETWORK16(x) __builtin_bswap16(x)
 #define NETWORK32(x) __builtin_bswap32(x)
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the byte swaps are for little-endian machines");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the byte swaps assume a little-endian machine");
 
 static void *(*map_lookup)(const void *, const void *) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*map_update)(const void *, const void *, const void *, u64) = (void *)BPF_FUNC_map_update_elem;

@@ -1,9 +1,7 @@
-"""What user space and the programs in the kernel share: names, sizes and encodings of the maps' keys and values.
+"""Layout that user space and the programs in the kernel share: constants, and keys and values of the maps.
 
-The stamp, the levels and the codes have their home in :mod:`host_agent.protocol.stamp` and
-:mod:`host_agent.protocol.level`; everything that the C source needs of all three is written to ``constants.h`` by
-:mod:`host_agent.ebpf.build`. All encodings are in the machine's byte order, little endian, except where network order
-is said.
+Stamp, levels and codes are defined in :mod:`host_agent.protocol`. Everything that the C source needs is written to
+``layout.h`` by :mod:`host_agent.ebpf.build`.
 """
 
 from __future__ import annotations
@@ -14,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from host_agent.ebpf.errors import PolicyError, RequestError
+from host_agent.ebpf.c_struct import CStruct, Field
+from host_agent.ebpf.errors import PolicyError
+from host_agent.protocol.errors import RequestError
+from host_agent.protocol.flow_request import PROTOCOLS, FiveTuple, FlowRequest, Match
 from host_agent.protocol.flow_spec import PROGRESS_BATCHES
 from host_agent.protocol.level import CODE_MAX, CODE_STEPS, LevelRule
 from host_agent.protocol.stamp import (
@@ -27,34 +28,113 @@ from host_agent.protocol.stamp import (
     Flags,
     Stage,
 )
+from host_agent.protocol.units import ETHERTYPE_IPV4, ETHERTYPE_IPV6
 
 FLOWS_MAX = 16_384
 RULES_MAX = 64
-"""Rules in a policy: the kernel's verifier follows each."""
+"""Rules of a policy; the kernel's verifier follows each."""
 BANKS = 2
 """Policies held: one in force, one being written."""
 CLASS_MAJOR = 1
-"""Major number of the class ids that packets get: ``1:1`` for level 0 to ``1:8`` for level 7."""
+"""Major number of the traffic class ids: ``1:1`` for level 0 to ``1:8`` for level 7."""
 UNSTAGED_LEVEL = 1
-"""Level of packets without a stamp and of stamps that no rule covers, as in the switch."""
+"""Level of packets without a stamp, and of stamps that no rule matches, as in the switch."""
 
-_FLOW = struct.Struct("<QQQQIHBBII")
-_STATE = struct.Struct("<QQIBBH")
-_RULE = struct.Struct("<12B")
-_POLICY = struct.Struct("<IIII")
-_CONFIG = struct.Struct("<IIII")
-_TUPLE = struct.Struct("=16s16s2s2sB3x")
-_COUNTERS = struct.Struct(f"<8Q{LEVELS}Q{LEVELS}Q")
 INDEX = struct.Struct("<I")
 IDENTITY = struct.Struct("<Q")
 
-PROTOCOLS = {"tcp": 6, "udp": 17}
+FLOW = CStruct(
+    "flow",
+    (
+        Field("u64", "deadline_ns", comment="CLOCK_MONOTONIC"),
+        Field("u64", "total_bytes"),
+        Field("u64", "beyond_bytes", comment="of the same request, after this flow"),
+        Field("u64", "message_bytes", comment="a message starts at each multiple; 0: the flow is one message"),
+        Field("u32", "batch"),
+        Field("u16", "number"),
+        Field("u8", "stage"),
+        Field("u8", "target_layer"),
+        Field("u32", "pruned", comment="stamped as late"),
+        Field("u32", "keep", comment="for user space: outlives the client that opened it"),
+    ),
+    "A flow as an engine opened it; host_agent/protocol/flow_request.py describes the fields. Written by user space.",
+)
+STATE = CStruct(
+    "state",
+    (
+        Field("u64", "sent_bytes", comment="payload, retransmissions not counted"),
+        Field("u64", "packets"),
+        Field("u32", "next_sequence", comment="TCP: follows the last byte of sent_bytes"),
+        Field("u8", "sequence_known"),
+        Field("u8", "held", comment="level of the last packet + 1; 0 before the first"),
+        Field("u16", "unused", padding=True),
+    ),
+    "State of a flow on the egress hook. User space zeroes it when the flow opens.",
+)
+INTERVAL = CStruct("interval", (Field("u8", "low"), Field("u8", "high")))
+RULE = CStruct(
+    "rule",
+    (
+        Field("u8", "stage"),
+        Field("u8", "level"),
+        *(Field(INTERVAL, name) for name in ("late", "rli", "urgency", "slack_code", "remaining_code")),
+    ),
+)
+POLICY = CStruct(
+    "policy",
+    (
+        Field("u32", "count"),
+        Field("u32", "bias"),
+        Field("u32", "default_level", comment="if no rule matches"),
+        Field("u32", "unused", padding=True),
+        Field(RULE, "rules", RULES_MAX),
+    ),
+)
+CONFIG = CStruct(
+    "config",
+    (
+        Field("u32", "bank", comment="policy in force"),
+        Field("u32", "max_frame", comment="longest frame of the link, Ethernet header and shim included, bytes"),
+        Field("u32", "class_major", comment="skb->priority becomes class_major:level + 1; 0: not set"),
+        Field("u32", "share", comment="stamp packets before segmentation; their segments share the stamp"),
+    ),
+)
+FIVE_TUPLE = CStruct(
+    "five_tuple",
+    (
+        Field("u32", "source", 4, comment="network order; IPv4 in the last word, the others 0", raw=True),
+        Field("u32", "destination", 4, raw=True),
+        Field("u16", "source_port", comment="network order", raw=True),
+        Field("u16", "destination_port", raw=True),
+        Field("u8", "protocol"),
+        Field("u8", "unused", 3, padding=True),
+    ),
+)
+COUNTERS = CStruct(
+    "counters",
+    (
+        Field("u64", "stamped"),
+        Field("u64", "shared", comment="of these, before segmentation"),
+        Field("u64", "too_long", comment="not stamped: the frame would exceed max_frame"),
+        Field("u64", "segmented", comment="not stamped: not yet segmented, and share is 0"),
+        Field("u64", "failed", comment="not stamped: the kernel made no room"),
+        Field("u64", "removed", comment="stamps removed from received frames"),
+        Field("u64", "malformed", comment="received stamps of an unknown version or stage, left in place"),
+        Field("u64", "learnt", comment="received stamps that raised a batch's current layer"),
+        Field("u64", "level_packets", LEVELS),
+        Field("u64", "level_bytes", LEVELS, comment="without the shim"),
+    ),
+)
+STRUCTS = (FLOW, STATE, INTERVAL, RULE, POLICY, CONFIG, FIVE_TUPLE, COUNTERS)
 
 
 def constants() -> dict[str, int]:
-    """Everything that the C source takes from here, by name."""
+    """Constants of the C source, by name."""
     return {
         "ETHERTYPE_MFS": ETHERTYPE_MFS,
+        "TYPE_IPV4": ETHERTYPE_IPV4,
+        "TYPE_IPV6": ETHERTYPE_IPV6,
+        **{name.upper(): number for name, number in PROTOCOLS.items()},
         "VERSION": VERSION,
         "STAMP_BYTES": STAMP_BYTES,
         "STAGE_MAX": max(Stage),
@@ -70,104 +150,85 @@ def constants() -> dict[str, int]:
         "FLOWS_MAX": FLOWS_MAX,
         "RULES_MAX": RULES_MAX,
         "BANKS": BANKS,
-        "FLOW_BYTES": _FLOW.size,
-        "STATE_BYTES": _STATE.size,
-        "RULE_BYTES": _RULE.size,
-        "POLICY_BYTES": _POLICY.size + RULES_MAX * _RULE.size,
-        "CONFIG_BYTES": _CONFIG.size,
-        "TUPLE_BYTES": _TUPLE.size,
-        "COUNTERS_BYTES": _COUNTERS.size,
     }
 
 
-def encode_flow(
-    stage: Stage,
-    batch: int,
-    number: int,
-    target_layer: int,
-    deadline_ns: int,
-    own_bytes: int,
-    beyond_bytes: int = 0,
-    message_bytes: int = 0,
-    pruned: bool = False,
-    kept: bool = False,
-) -> bytes:
-    """A value of the map ``flows``. ``deadline_ns`` is of CLOCK_MONOTONIC.
-
-    Raises:
-        RequestError: something does not fit its field.
-    """
-    try:
-        return _FLOW.pack(
-            deadline_ns, own_bytes, beyond_bytes, message_bytes, batch, number, stage, target_layer, pruned, kept
-        )
-    except struct.error as error:
-        raise RequestError(f"the flow does not fit the stamp's fields: {error}") from None
+def encode_flow(flow: FlowRequest) -> bytes:
+    """A value of the map ``flows``; ``flow`` has a number."""
+    return FLOW.pack(
+        flow.deadline_ns,
+        flow.total_bytes,
+        flow.beyond_bytes,
+        flow.message_bytes,
+        flow.batch,
+        flow.number,
+        flow.stage,
+        flow.target_layer,
+        flow.pruned,
+        flow.keep,
+    )
 
 
-class FlowFields(NamedTuple):
-    """A value of the map ``flows``, field by field."""
-
-    deadline_ns: int
-    own_bytes: int
-    beyond_bytes: int
-    message_bytes: int
-    batch: int
-    number: int
-    stage: int
-    target_layer: int
-    pruned: int
-    kept: int
-
-
-def decode_flow(value: bytes) -> FlowFields:
-    """Read a value of the map ``flows``."""
-    return FlowFields(*_FLOW.unpack(value))
+def decode_flow(match: Match, value: bytes) -> FlowRequest:
+    """Read a value of the map ``flows``, of the flow with this match."""
+    deadline_ns, total, beyond, message, batch, number, stage, target_layer, pruned, keep = FLOW.unpack(value)
+    return FlowRequest(
+        match=match,
+        batch=batch,
+        stage=Stage(stage),
+        deadline_ns=deadline_ns,
+        total_bytes=total,
+        target_layer=target_layer,
+        beyond_bytes=beyond,
+        message_bytes=message,
+        number=number,
+        pruned=bool(pruned),
+        keep=bool(keep),
+    )
 
 
 class FlowState(NamedTuple):
-    """What the kernel knows of a flow; ``level`` is None before its first packet with payload."""
+    """State of a flow in the kernel; ``level`` is None before the first packet with payload."""
 
     sent_bytes: int
     packets: int
     level: int | None
 
 
-NO_STATE = bytes(_STATE.size)
+NO_STATE = bytes(STATE.size)
 
 
 def decode_state(value: bytes) -> FlowState:
     """Read a value of the map ``states``."""
-    sent, packets, _, _, held, _ = _STATE.unpack(value)
-    return FlowState(sent, packets, held - 1 if held else None)
+    sent_bytes, packets, _, _, held = STATE.unpack(value)
+    return FlowState(sent_bytes, packets, held - 1 if held else None)
 
 
 def encode_policy(rules: Sequence[LevelRule], bias: int, default_level: int = UNSTAGED_LEVEL) -> bytes:
-    """A value of the map ``policies``: the rules in their order, the first that matches wins.
+    """A value of the map ``policies``: ordered rules, the first that matches wins.
 
     Raises:
-        PolicyError: more than :data:`RULES_MAX` rules, or a number beyond its field.
+        PolicyError: more than :data:`RULES_MAX` rules, or a value outside its range.
     """
     if len(rules) > RULES_MAX:
-        raise PolicyError(f"a policy of {len(rules)} rules: the kernel takes {RULES_MAX} at most")
+        raise PolicyError(f"a policy of {len(rules)} rules does not fit: the kernel takes {RULES_MAX} at most")
     rows = bytearray()
     for rule in rules:
         intervals = (rule.late, rule.rli, rule.urgency, rule.slack_code, rule.remaining_code)
         if not 0 <= rule.level < LEVELS or any(not 0 <= low <= high <= CODE_MAX for low, high in intervals):
-            raise PolicyError(f"{rule} has a level beyond 0..{LEVELS - 1} or an interval beyond 0..{CODE_MAX}")
-        rows += _RULE.pack(rule.stage, rule.level, *(bound for interval in intervals for bound in interval))
-    rows += bytes((RULES_MAX - len(rules)) * _RULE.size)
-    return _POLICY.pack(len(rules), bias, default_level, 0) + bytes(rows)
+            raise PolicyError(f"{rule} has a level outside 0..{LEVELS - 1} or an interval outside 0..{CODE_MAX}")
+        rows += RULE.pack(rule.stage, rule.level, *map(bytes, intervals))
+    return POLICY.pack(len(rules), bias, default_level, bytes(rows))
 
 
 class Config(NamedTuple):
     """The value of the map ``configs``.
 
     Attributes:
-        bank: the policy in force.
-        max_frame: bytes of the longest frame that the link takes, Ethernet header and shim included.
-        class_major: of the class ids that packets get, 0 for none.
-        share: whether packets that are still to be segmented are stamped, so that their segments share the stamp.
+        bank: index of the policy in force.
+        max_frame: longest frame of the link in bytes, Ethernet header and shim included.
+        class_major: major number of the traffic class ids; 0 sets no class.
+        share: whether packets are stamped before segmentation, so that their segments share the stamp.
     """
 
     bank: int
@@ -178,72 +239,70 @@ class Config(NamedTuple):
 
 def encode_config(config: Config) -> bytes:
     """The value of the map ``configs``."""
-    return _CONFIG.pack(*config)
+    return CONFIG.pack(*config)
 
 
 def decode_config(value: bytes) -> Config:
     """Read the value of the map ``configs``."""
-    bank, max_frame, class_major, share = _CONFIG.unpack(value)
+    bank, max_frame, class_major, share = CONFIG.unpack(value)
     return Config(bank, max_frame, class_major, bool(share))
 
 
-@dataclass(frozen=True, slots=True)
-class Tuple:
-    """Addresses and ports of the packets that leave: source is this host."""
-
-    protocol: str
-    source: str
-    source_port: int
-    destination: str
-    destination_port: int
-
-    def encode(self) -> bytes:
-        """A key of the map ``tuples``.
-
-        Raises:
-            RequestError: no such protocol, address or port.
-        """
-        try:
-            ends = [ipaddress.ip_address(self.source), ipaddress.ip_address(self.destination)]
-            if ends[0].version != ends[1].version:
-                raise ValueError("one address is IPv4, the other IPv6")
-            ports = [port.to_bytes(2, "big") for port in (self.source_port, self.destination_port)]
-            addresses = [end.packed.rjust(16, b"\0") for end in ends]
-            return _TUPLE.pack(*addresses, *ports, PROTOCOLS[self.protocol])
-        except KeyError:
-            raise RequestError(f"protocol {self.protocol!r} is neither {' nor '.join(PROTOCOLS)}") from None
-        except (ValueError, OverflowError, AttributeError, TypeError) as error:
-            raise RequestError(f"{self}: {error}") from None
-
-    @classmethod
-    def decode(cls, key: bytes) -> Tuple:
-        """Read a key of the map ``tuples``."""
-        *ends, source_port, destination_port, number = _TUPLE.unpack(key)
-        source, destination = (str(ipaddress.ip_address(_shortened(end))) for end in ends)
-        [protocol] = [name for name, value in PROTOCOLS.items() if value == number]
-        ports = int.from_bytes(source_port, "big"), int.from_bytes(destination_port, "big")
-        return cls(protocol, source, ports[0], destination, ports[1])
+def encode_five_tuple(addresses: FiveTuple) -> bytes:
+    """A key of the map ``tuples``."""
+    ends = [ipaddress.ip_address(end).packed.rjust(16, b"\0") for end in (addresses.source, addresses.destination)]
+    ports = [port.to_bytes(2, "big") for port in (addresses.source_port, addresses.destination_port)]
+    return FIVE_TUPLE.pack(*ends, *ports, PROTOCOLS[addresses.protocol])
 
 
-def _shortened(address: bytes) -> bytes:
-    return address[12:] if address[:12] == bytes(12) else address
+def decode_five_tuple(key: bytes) -> FiveTuple:
+    """Read a key of the map ``tuples``."""
+    *ends, source_port, destination_port, number = FIVE_TUPLE.unpack(key)
+    ipv4 = all(end[:12] == bytes(12) for end in ends)
+    source, destination = (str(ipaddress.ip_address(end[12:] if ipv4 else end)) for end in ends)
+    [protocol] = [name for name, value in PROTOCOLS.items() if value == number]
+    ports = int.from_bytes(source_port, "big"), int.from_bytes(destination_port, "big")
+    return FiveTuple(protocol, source, ports[0], destination, ports[1])
+
+
+def encode_match(match: Match) -> tuple[str, bytes]:
+    """The map that holds ``match``, and its key there.
+
+    Raises:
+        RequestError: the cgroup is a path and not an id.
+    """
+    if match.addresses is not None:
+        return "tuples", encode_five_tuple(match.addresses)
+    if match.cookie is not None:
+        return "cookies", IDENTITY.pack(match.cookie)
+    if not isinstance(match.cgroup, int):
+        raise RequestError(f"cgroup {match.cgroup!r} is not an id")
+    return "cgroups", IDENTITY.pack(match.cgroup)
+
+
+def decode_match(name: str, key: bytes) -> Match:
+    """The match that :func:`encode_match` encodes like this."""
+    if name == "tuples":
+        return Match(addresses=decode_five_tuple(key))
+    (identity,) = IDENTITY.unpack(key)
+    return Match(cookie=identity) if name == "cookies" else Match(cgroup=identity)
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What the hooks counted: packets, and of each level packets and bytes (as they were without the shim).
+    """Counters of the hooks: packets, and for each level packets and bytes (without the shim).
 
-    Packets that the kernel has still to segment count as one.
+    A packet that the kernel segments later counts as one.
 
     Attributes:
-        stamped: with a stamp.
-        shared: of these, those whose segments share the stamp.
-        too_long: without one, since the frame would not have fitted the link.
-        segmented: without one, since they were still to be segmented.
-        failed: without one, since the kernel made no room.
-        removed: stamps taken off what came in.
-        malformed: stamps of another version or stage that came in, left alone.
-        learnt: received stamps that told of progress.
+        stamped: packets with a stamp.
+        shared: of these, packets whose segments share the stamp.
+        too_long: not stamped, because the frame would not fit the link.
+        segmented: not stamped, because they were not segmented yet.
+        failed: not stamped, because the kernel made no room.
+        removed: stamps removed from received frames.
+        malformed: received stamps of an unknown version or stage, left in place.
+        learnt: received stamps that raised a batch's current layer.
     """
 
     stamped: int
@@ -259,8 +318,8 @@ class Counters:
 
 
 def decode_counters(values: Sequence[bytes]) -> Counters:
-    """The sum of the values that the processors hold."""
-    sums = [sum(column) for column in zip(*map(_COUNTERS.unpack, values), strict=True)]
+    """The sum of the values of all processors."""
+    sums = [sum(column) for column in zip(*map(COUNTERS.unpack, values), strict=True)]
     stamped, shared, too_long, segmented, failed, removed, malformed, learnt = sums[: -2 * LEVELS]
     packets, level_bytes = tuple(sums[-2 * LEVELS : -LEVELS]), tuple(sums[-LEVELS:])
     return Counters(stamped, shared, too_long, segmented, failed, removed, malformed, learnt, packets, level_bytes)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The level of a packet: host_agent.level, and the ratchet of host_agent.flow.
+// The level of a packet: the decision of host_agent/protocol/level.py, and the ratchet of open flows.
 #pragma once
 #include "maps.h"
 
-// 8-bit code of a number: host_agent.level.log2_code.
+// 8-bit logarithmic code of a number, as log2_code in level.py.
 INLINE u32 log2_code(u32 value)
 {
     u32 v = value, exponent = 0;
@@ -20,11 +20,11 @@ INLINE u32 log2_code(u32 value)
 
 INLINE u32 within(u32 value, struct interval interval)
 {
-    // One comparison, and no branch that the verifier would have to follow both ways for each rule.
+    // A single comparison without a branch: the verifier would have to follow both ways of it for each rule.
     return (u32)(value - interval.low) <= (u32)(interval.high - interval.low);
 }
 
-// host_agent.level.decide over host_agent.level.level_key.
+// decide(level_key(...)) in level.py; remaining in stamp units, slack in microseconds.
 INLINE u32 decide(const struct policy *policy, u32 stage, u32 rli, s32 slack, u32 remaining)
 {
     u32 late = slack <= 0;
@@ -39,14 +39,15 @@ INLINE u32 decide(const struct policy *policy, u32 stage, u32 rli, s32 slack, u3
         if (i >= count)
             break;
         if ((rule->stage == stage) & within(late, rule->late) & within(rli, rule->rli) &
-            within(urgency, rule->urgency) & within(slack_code, rule->slack) &
-            within(remaining_code, rule->remaining))
+            within(urgency, rule->urgency) & within(slack_code, rule->slack_code) &
+            within(remaining_code, rule->remaining_code))
             return rule->level & (LEVELS - 1);
     }
-    return policy->unstaged & (LEVELS - 1);
+    return policy->default_level & (LEVELS - 1);
 }
 
-// Promotion only, and only where a message starts; down to the scavenger at any time.
+// The level to use, given the level decided now and the held one + 1 (0 before the first packet): it rises only where a
+// message starts, and falls only to the scavenger, at any time.
 INLINE u32 ratchet(u32 held, u32 decided, u32 at_boundary)
 {
     if (!held)

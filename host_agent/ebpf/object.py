@@ -1,6 +1,6 @@
-"""The compiled programs as an ELF object: whether it belongs to its source, and the sections a loader needs.
+"""The compiled programs as an ELF object: check against the source, and the sections that a loader needs.
 
-Only what clang makes of ``stamp.bpf.c`` is understood: 64-bit little-endian ELF, programs in sections of their own, map
+The reader covers only clang's output for ``stamp.bpf.c``: 64-bit little-endian ELF, one section per program, map
 definitions in the section ``maps``, and relocations that name maps (``R_BPF_64_64``; Documentation/bpf/llvm_reloc.rst).
 """
 
@@ -16,10 +16,10 @@ from host_agent.ebpf.errors import ObjectError
 
 ROOT = Path(__file__).parent
 SOURCE = ROOT / "stamp.bpf.c"
-CONSTANTS = ROOT / "constants.h"
+LAYOUT = ROOT / "layout.h"
 OBJECT = ROOT / "stamp.bpf.o"
 MANIFEST = ROOT / "manifest.json"
-REBUILD = "run `python -m host_agent.ebpf.build` where clang is installed"
+REBUILD = "with clang installed, run `python -m host_agent.ebpf.build`"
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -33,7 +33,7 @@ _SYMBOLS = 2
 
 @dataclass(frozen=True, slots=True)
 class MapSpec:
-    """A map as the source declares it; sizes in bytes, ``kind`` the kernel's number of its type."""
+    """A map as declared in the source; sizes in bytes, ``kind`` is the kernel's number of the map type."""
 
     name: str
     kind: int
@@ -45,7 +45,7 @@ class MapSpec:
 
 @dataclass(frozen=True, slots=True)
 class ProgramSpec:
-    """Instructions, and at which byte of them the descriptor of which map belongs."""
+    """A program: its instructions, and the byte offsets at which descriptors of maps belong, with the maps' names."""
 
     instructions: bytes
     maps: tuple[tuple[int, str], ...]
@@ -53,29 +53,29 @@ class ProgramSpec:
 
 @dataclass(frozen=True, slots=True)
 class BpfObject:
-    """All of an object that is loaded, programs by the name of their section."""
+    """Maps and programs of an object; programs by the name of their section."""
 
     maps: tuple[MapSpec, ...]
     programs: dict[str, ProgramSpec]
 
 
 def source_hashes() -> dict[str, str]:
-    """SHA-256 of what the object is made of, by file name."""
+    """SHA-256 of the object's source files, by file name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(ROOT.glob("*.[ch]"))}
 
 
 def load() -> BpfObject:
-    """The committed object.
+    """Read the committed object.
 
     Raises:
-        ObjectError: missing, broken, or older than the source beside it.
+        ObjectError: the object is missing, broken, or older than its source.
     """
     try:
         data = OBJECT.read_bytes()
         recorded = json.loads(MANIFEST.read_text("utf-8"))["sources"]
         stale = recorded != source_hashes()
     except (OSError, ValueError, KeyError) as error:
-        raise ObjectError(f"no compiled programs: {error}; {REBUILD}") from None
+        raise ObjectError(f"the compiled programs cannot be read: {error}; {REBUILD}") from None
     if stale:
         raise ObjectError(f"{OBJECT.name} is older than its source; {REBUILD}")
     return parse(data)
@@ -85,7 +85,7 @@ def parse(data: bytes) -> BpfObject:
     """Read an object.
 
     Raises:
-        ObjectError: this is no object as clang makes it for BPF.
+        ObjectError: not an object as clang writes it for BPF.
     """
     try:
         return _parse(data)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Headers of packets, and what they say: of those that leave, and of the way back of those that came.
+// Packet headers: addresses, ports and payload of packets that leave, and the reverse path of received packets.
 #pragma once
 #include "maps.h"
 
 struct packet {
-    struct tuple tuple;
-    u32 payload;          // bytes beyond the transport's header
+    struct five_tuple addresses;
+    u32 payload;              // bytes after the transport header
     u32 sequence;
     u16 next_type;
 };
@@ -32,7 +32,8 @@ struct tcp {
     u16 window, checksum, urgent;
 };
 
-// Addresses, ports and payload of what leaves. Fragments have no ports: only a socket or a cgroup tells whose they are.
+// Addresses, ports and payload of a packet that leaves; 0 if it is not IP. Fragments have no ports: only their socket or
+// cgroup identifies the flow.
 INLINE int parse(struct __sk_buff *skb, struct packet *packet)
 {
     u32 offset, length;
@@ -45,10 +46,10 @@ INLINE int parse(struct __sk_buff *skb, struct packet *packet)
         if (load_bytes(skb, ETHERNET_BYTES, &ip, sizeof(ip)))
             return 0;
         header = (ip.version_ihl & 0xF) * 4;
-        packet->tuple.source[3] = ip.source;
-        packet->tuple.destination[3] = ip.destination;
-        packet->tuple.protocol = ip.protocol;
-        // Beyond 64 KiB (BIG TCP) the field holds 0.
+        packet->addresses.source[3] = ip.source;
+        packet->addresses.destination[3] = ip.destination;
+        packet->addresses.protocol = ip.protocol;
+        // Above 64 KiB (BIG TCP) the field is 0.
         length = ip.total ? NETWORK16(ip.total) : skb->len - ETHERNET_BYTES;
         if (length < header)
             return 0;
@@ -65,32 +66,32 @@ INLINE int parse(struct __sk_buff *skb, struct packet *packet)
 
         if (load_bytes(skb, ETHERNET_BYTES, &ip, sizeof(ip)))
             return 0;
-        __builtin_memcpy(packet->tuple.source, ip.source, sizeof(ip.source));
-        __builtin_memcpy(packet->tuple.destination, ip.destination, sizeof(ip.destination));
-        packet->tuple.protocol = ip.next;
+        __builtin_memcpy(packet->addresses.source, ip.source, sizeof(ip.source));
+        __builtin_memcpy(packet->addresses.destination, ip.destination, sizeof(ip.destination));
+        packet->addresses.protocol = ip.next;
         length = ip.payload ? NETWORK16(ip.payload) : skb->len - ETHERNET_BYTES - sizeof(ip);
         offset = ETHERNET_BYTES + sizeof(ip);
     } else {
         return 0;
     }
-    if (packet->tuple.protocol == TCP) {
+    if (packet->addresses.protocol == TCP) {
         struct tcp tcp;
         u32 header;
 
         if (load_bytes(skb, offset, &tcp, sizeof(tcp)))
             return 0;
         header = (tcp.offset >> 4) * 4;
-        packet->tuple.source_port = tcp.source;
-        packet->tuple.destination_port = tcp.destination;
+        packet->addresses.source_port = tcp.source;
+        packet->addresses.destination_port = tcp.destination;
         packet->sequence = NETWORK32(tcp.sequence);
         packet->payload = length > header ? length - header : 0;
-    } else if (packet->tuple.protocol == UDP) {
+    } else if (packet->addresses.protocol == UDP) {
         u16 ports[2];
 
         if (load_bytes(skb, offset, ports, sizeof(ports)))
             return 0;
-        packet->tuple.source_port = ports[0];
-        packet->tuple.destination_port = ports[1];
+        packet->addresses.source_port = ports[0];
+        packet->addresses.destination_port = ports[1];
         packet->payload = length > 8 ? length - 8 : 0;
     } else {
         packet->payload = length;
@@ -98,8 +99,8 @@ INLINE int parse(struct __sk_buff *skb, struct packet *packet)
     return 1;
 }
 
-// The stamped packet's way back: where its answers go, and from where.
-INLINE int reversed(const void *at, const void *end, u16 next_type, struct tuple *tuple)
+// Addresses and ports of the packets that answer a received packet; 0 if they are unknown.
+INLINE int reversed(const void *at, const void *end, u16 next_type, struct five_tuple *answers)
 {
     const u16 *ports;
 
@@ -108,27 +109,27 @@ INLINE int reversed(const void *at, const void *end, u16 next_type, struct tuple
 
         if ((const void *)(ip + 1) > end || ip->version_ihl != 0x45 || (ip->fragment & NETWORK16(0x3FFF)))
             return 0;
-        tuple->source[3] = ip->destination;
-        tuple->destination[3] = ip->source;
-        tuple->protocol = ip->protocol;
+        answers->source[3] = ip->destination;
+        answers->destination[3] = ip->source;
+        answers->protocol = ip->protocol;
         ports = (const void *)(ip + 1);
     } else if (next_type == TYPE_IPV6) {
         const struct ipv6 *ip = at;
 
         if ((const void *)(ip + 1) > end)
             return 0;
-        __builtin_memcpy(tuple->source, ip->destination, sizeof(ip->destination));
-        __builtin_memcpy(tuple->destination, ip->source, sizeof(ip->source));
-        tuple->protocol = ip->next;
+        __builtin_memcpy(answers->source, ip->destination, sizeof(ip->destination));
+        __builtin_memcpy(answers->destination, ip->source, sizeof(ip->source));
+        answers->protocol = ip->next;
         ports = (const void *)(ip + 1);
     } else {
         return 0;
     }
-    if (tuple->protocol != TCP && tuple->protocol != UDP)
+    if (answers->protocol != TCP && answers->protocol != UDP)
         return 1;
     if ((const void *)(ports + 2) > end)
         return 0;
-    tuple->source_port = ports[1];
-    tuple->destination_port = ports[0];
+    answers->source_port = ports[1];
+    answers->destination_port = ports[0];
     return 1;
 }

@@ -1,4 +1,4 @@
-"""Where an agent has its policy from: the controller, over HTTP; without it, the last good one, also from disk."""
+"""Source of an agent's policy: the controller, over HTTP, and a copy on disk for when the controller is away."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from host_agent.protocol.policy_document import DocumentError, PolicyDocument
 
 TIMEOUT_S = 2.0
 SIZE_MAX = 1 << 20
-"""Bytes of the longest document that is read."""
+"""Longest document that is read, in bytes."""
 
 
 class PolicySource:
-    """Asks ``url`` for the policy; what came last is kept in the file ``saved``."""
+    """Fetches the policy from a controller, and keeps the last one in a file."""
 
     def __init__(self, url: str, saved: Path | None = None) -> None:
-        """``url`` of the controller, as ``http://HOST:PORT``.
+        """Set the controller's ``url``, as ``http://HOST:PORT``, and the file ``saved``.
 
         Raises:
-            PolicyError: no such URL can be.
+            PolicyError: not an HTTP URL.
         """
         if not url.startswith(("http://", "https://")):
-            raise PolicyError(f"the controller's URL {url!r} does not begin with http://")
+            raise PolicyError(f"the controller's URL {url!r} does not start with http://")
         self._url = url.rstrip("/") + "/policy"
         self._saved = saved
         self._tag = ""
 
     def fetch(self) -> PolicyDocument | None:
-        """The controller's policy; None if it is the one that was fetched before.
+        """The controller's policy; None if it has not changed since the last call.
 
         Raises:
-            PolicyError: nobody answers, or not with a policy.
+            PolicyError: the controller does not answer, or its answer is not a policy.
         """
         try:
             request = urllib.request.Request(self._url, headers={"If-None-Match": self._tag} if self._tag else {})
@@ -52,7 +52,7 @@ class PolicySource:
                 return None
             raise PolicyError(f"the controller at {self._url} answers {error.code} {error.reason}") from None
         except DocumentError as error:
-            raise PolicyError(f"what the controller at {self._url} serves is no policy: {error}") from None
+            raise PolicyError(f"the controller at {self._url} serves no valid policy: {error}") from None
         except (OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise PolicyError(f"the controller at {self._url} cannot be reached: {reason}") from None
@@ -60,7 +60,7 @@ class PolicySource:
         return document
 
     def save(self, document: PolicyDocument) -> None:
-        """Keep ``document``, which is good, for a start without the controller.
+        """Keep ``document`` on disk, for a start without the controller.
 
         Raises:
             PolicyError: the file cannot be written.
@@ -73,10 +73,10 @@ class PolicySource:
             part.write_text(document.to_json() + "\n", "utf-8")
             part.replace(self._saved)
         except OSError as error:
-            raise PolicyError(f"the policy cannot be kept: {error}") from None
+            raise PolicyError(f"the policy cannot be saved: {error}") from None
 
     def load(self) -> PolicyDocument | None:
-        """The policy kept on disk, or None."""
+        """The policy kept on disk; None if there is none or it is broken."""
         if self._saved is None:
             return None
         with contextlib.suppress(OSError, DocumentError):
@@ -85,12 +85,18 @@ class PolicySource:
 
 
 class PolicyWatch:
-    """Fetches at an interval, in a thread of its own, so that a silent controller delays nobody."""
+    """Fetches the policy at an interval, in its own thread, so that a silent controller delays nothing else."""
 
     def __init__(
         self, source: PolicySource, interval_s: float, on_news: Callable[[PolicyDocument | str], None]
     ) -> None:
-        """``on_news`` is called, in that thread, with a new policy, or with why there is none, once per outage."""
+        """Set the callback: ``on_news`` is called in that thread with a new policy, or once per outage with its reason.
+
+        Args:
+            source: policy source.
+            interval_s: seconds between requests.
+            on_news: callback.
+        """
         self._source = source
         self._interval_s = interval_s
         self._on_news = on_news
@@ -98,11 +104,11 @@ class PolicyWatch:
         self._thread = threading.Thread(target=self._watch, name="policy-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin; the first question comes after one interval."""
+        """Start; the first request follows after one interval."""
         self._thread.start()
 
     def close(self) -> None:
-        """End, at once but for a question under way."""
+        """Stop, after a request in flight if there is one."""
         self._end.set()
 
     def _watch(self) -> None:
@@ -123,5 +129,5 @@ class PolicyWatch:
 
 
 def saved_path(directory: Path, interface: str) -> Path:
-    """Where the policy of ``interface`` is kept."""
+    """The file that keeps the policy of ``interface``."""
     return directory / f"policy-{interface.replace(os.sep, '_')}.json"

@@ -1,1 +1,1 @@
-"""What hosts, switch and controller must agree on: the stamp, the level decision, flows, the policy document."""
+"""Definitions that hosts, switch and controller share: stamp, level decision, flows, policy document, units."""

@@ -1,4 +1,4 @@
-"""What a flow is for, as an application tells the host agent."""
+"""Description of a flow of a simulated host, and the limits of a flow's fields."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from host_agent.protocol.stamp import Stage
 
 LAYER_MAX = 255
 PROGRESS_BATCHES = 65_536
-"""Batches whose progress an agent remembers; the first learnt is forgotten first."""
+"""Number of batches whose progress an agent remembers; the oldest is forgotten first."""
 FLOW_NUMBERS = 1 << 16
-"""Flow numbers in a batch."""
+"""Number of flow numbers in a batch."""
 
 
 class FlowError(ValueError):
-    """A flow that cannot be, or a call that its state does not allow; the message names the way out."""
+    """An invalid flow, or a call that the flow's state does not allow; the message says what to do instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowSpec:
-    """What a flow is for.
+    """Purpose of a flow.
 
     Attributes:
-        destination: the host that it goes to.
-        batch: identity that shares progress; 0 for none. Switches remember progress, so a batch number must not come
-            back soon: after a restart, begin at a random one.
-        stage: what it carries.
-        deadline_ns: of stages 1 and 2 the batch's RED, of stage 3 the request's deadline.
-        total_bytes: what will be written in all.
-        target_layer: the layer that consumes the data; of stage 3 the number of layers.
-        beyond_bytes: bytes of the same request still to come after this flow, which count as remaining.
-        request: the request that alone needs it, so that it may be pruned (:meth:`Agent.prune`); not stamped.
+        destination: receiving host.
+        batch: batch whose progress the flow shares; 0 for none. Switches remember progress, so batch numbers must not
+            be reused soon: after a restart, begin at a random one.
+        stage: stage of the flow.
+        deadline_ns: for stages 1 and 2 the batch's robust effective deadline (RED), for stage 3 the request's deadline.
+        total_bytes: bytes that will be written in total.
+        target_layer: layer that consumes the data; for stage 3 the number of layers.
+        beyond_bytes: bytes of the same request that follow this flow; they count as remaining.
+        request: the only request that needs the flow, so that the flow can be pruned with it; not stamped.
     """
 
     destination: int
@@ -45,7 +45,8 @@ class FlowSpec:
     def __post_init__(self) -> None:
         if self.total_bytes < 1 or self.beyond_bytes < 0:
             raise FlowError(
-                f"a flow has 1 byte or more, and none fewer beyond: {self.total_bytes}, {self.beyond_bytes}"
+                "a flow needs total_bytes of 1 byte or more and beyond_bytes of 0 or more, not "
+                f"{self.total_bytes} and {self.beyond_bytes}"
             )
         if not 0 <= self.target_layer <= LAYER_MAX:
             raise FlowError(f"target_layer {self.target_layer} is not in 0..{LAYER_MAX}")

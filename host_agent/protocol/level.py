@@ -1,7 +1,8 @@
-"""The level decision as a pure function over policy entries: what the P4 table ``rmlq`` decides, evaluated on a host.
+"""The level decision as a pure function of policy rules: the decision of the P4 table ``rmlq``, computed on a host.
 
-The codes are the ones of ``p4src/shared/log2.p4`` and ``urgency.p4``; a test holds both sides together cell by cell.
-A policy is a list of :class:`LevelRule`; the first rule that matches gives the level.
+The codes are those of ``p4src/shared/log2.p4`` and ``urgency.p4``; a test compares both sides cell by cell. A policy is
+a list of :class:`LevelRule`; the first rule that matches gives the level. MLU is the minimal link utilisation (paper
+section 4.1), RLI the relative layer index: target layer minus current layer.
 """
 
 from __future__ import annotations
@@ -14,23 +15,24 @@ from fractions import Fraction
 from host_agent.protocol.stamp import LEVELS, REMAINING_UNIT_BYTES, Stage
 
 GUARANTEED_SHARE = Fraction(1, 256)
-"""Share of a link that every level is guaranteed, in switch and host: enough to drain what a promotion left behind."""
+"""Share of a link guaranteed to every level, in switch and host: enough to drain what a promotion left behind."""
 CODE_STEPS = 8
 """Codes per octave of :func:`log2_code`."""
 CODE_MAX = 255
 PAYLOAD_SHARE = 0.93
-"""Of the wire bytes of 1,500-byte packets: without the headers up to the transport's, FCS, preamble and gap."""
+"""Payload as a share of the wire bytes of 1,500-byte packets: the rest is headers, FCS, preamble and gap."""
 URGENCY_ONE = 128
-"""The urgency of a flow whose MLU is 1; a factor 2 is :data:`CODE_STEPS` codes."""
+"""Urgency of a flow whose MLU is 1; a factor of 2 is :data:`CODE_STEPS` codes."""
 
 Interval = tuple[int, int]
 ANY: Interval = (0, CODE_MAX)
 
 
 def log2_code(value: int) -> int:
-    """The 8-bit code of ``value`` >= 0: eight steps an octave, linear within the octave; 0 and 1 share code 0.
+    """The 8-bit logarithmic code of ``value``, a 32-bit number: eight steps per octave, linear within an octave.
 
-    Its error against ``8 log2(value)`` is below 1.7 steps (floor of a chord of the logarithm). Values of 32 bits.
+    The values 0 and 1 share code 0. The code is at most 1.7 steps below ``8 log2(value)`` (floor of a chord of the
+    logarithm).
     """
     if value <= 1:
         return 0
@@ -40,12 +42,17 @@ def log2_code(value: int) -> int:
 
 
 def bias_code(rate_bps: float, load: float = 0.0) -> int:
-    """The per-port ``bias``: what turns ``code(remaining) - code(slack)`` into an urgency behind this port.
+    """The ``bias`` of a port: added to ``code(remaining) - code(slack)``, it gives the urgency behind this port.
 
-    MLU = remaining / (slack B(1-rho)) (paper section 4.1), remaining in stamp units, slack in microseconds.
-    ``rate_bps`` is the port's rate in wire bits per second, ``load`` the part rho of it that traffic takes which goes
-    first. B is what the top level can count on of the rate: what is payload, and not guaranteed to other levels.
-    Saturates in 0..511, which covers 1 kb/s to 1 Tb/s and beyond.
+    MLU = remaining / (slack B (1 - rho)) (paper section 4.1), remaining in stamp units, slack in microseconds. B is the
+    payload rate of the top level, without the shares guaranteed to the other levels.
+
+    Args:
+        rate_bps: rate of the port in wire bits per second.
+        load: rho, the share of the rate that higher-priority traffic takes.
+
+    Returns:
+        The bias, saturated at 0 and 511; this covers 1 kb/s to 1 Tb/s and beyond.
     """
     effective_bps = rate_bps * PAYLOAD_SHARE * float(1 - (LEVELS - 1) * GUARANTEED_SHARE) * (1 - load)
     bits_per_us = max(effective_bps, 1.0) / 1e6
@@ -54,15 +61,15 @@ def bias_code(rate_bps: float, load: float = 0.0) -> int:
 
 
 def urgency(remaining_code: int, slack_code: int, bias: int) -> int:
-    """``128 + 8 log2(MLU)``, saturating in 0..255."""
+    """``128 + 8 log2(MLU)``, saturated at 0 and 255."""
     return max(0, min(CODE_MAX, remaining_code + bias - slack_code))
 
 
 @dataclass(frozen=True, slots=True)
 class LevelRule:
-    """One row of the table ``rmlq``: closed intervals over the codes, and the level they give.
+    """One row of the table ``rmlq``: closed intervals of the codes, and the level that they give.
 
-    ``late`` is the interval of the bit "slack is 0 or less".
+    ``late`` is an interval of the bit "slack is 0 or less".
     """
 
     stage: Stage
@@ -76,7 +83,7 @@ class LevelRule:
 
 @dataclass(frozen=True, slots=True)
 class LevelKey:
-    """What the level depends on."""
+    """Key of the level decision."""
 
     stage: Stage
     late: int
@@ -87,11 +94,11 @@ class LevelKey:
 
 
 def level_key(stage: Stage, rli: int, slack_us: int, remaining: int, bias: int) -> LevelKey:
-    """The table key of a packet with these stamp values behind a port with this ``bias``."""
+    """The key of a packet with these stamp values behind a port with this ``bias``; ``remaining`` in stamp units."""
     late = int(slack_us <= 0)
     slack_code = 0 if late else log2_code(slack_us)
     remaining_code = log2_code(remaining)
-    # A flow that is late has no bound to its MLU.
+    # The MLU of a late flow is unbounded.
     mlu_code = CODE_MAX if late else urgency(remaining_code, slack_code, bias)
     return LevelKey(stage, late, rli, mlu_code, slack_code, remaining_code)
 

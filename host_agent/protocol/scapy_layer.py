@@ -1,6 +1,7 @@
 """The stamp as a Scapy layer: ``Ether() / MFS(stage=2, batch=7) / IP() / UDP()``. Needs the extra ``scapy``.
 
-Its fields are spelled out for people to read and craft by; a test holds them against :mod:`host_agent.protocol.stamp`.
+The fields are spelled out, for reading and crafting packets; a test compares them with
+:mod:`host_agent.protocol.stamp`.
 """
 
 from __future__ import annotations
@@ -21,19 +22,17 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, bind_layers
 
 from host_agent.protocol.stamp import ETHERTYPE_MFS, VERSION, Stage
-
-ETHERTYPE_IPV4 = 0x0800
-ETHERTYPE_IPV6 = 0x86DD
+from host_agent.protocol.units import ETHERTYPE_IPV4, ETHERTYPE_IPV6
 
 
 class MFS(Packet):  # type: ignore[misc]
-    """The MFS shim between Ethernet and the header that ``next_type`` names; ``slack`` in microseconds."""
+    """MFS shim between Ethernet and the header that ``next_type`` names; ``slack`` in microseconds."""
 
     name = "MFS"
     fields_desc = (
         BitField("version", VERSION, 4),
         BitEnumField("stage", Stage.NONE.value, 4, {stage.value: stage.name for stage in Stage}),
-        # Scapy names flags from the lowest bit up.
+        # Scapy lists flags from the lowest bit up.
         FlagsField("flags", 0, 8, ["bit0", "bit1", "bit2", "bit3", "bit4", "LAST", "BOUNDARY", "FIRST"]),
         XShortEnumField("next_type", ETHERTYPE_IPV4, {ETHERTYPE_IPV4: "IPv4", ETHERTYPE_IPV6: "IPv6"}),
         IntField("batch", 0),

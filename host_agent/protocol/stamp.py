@@ -1,7 +1,7 @@
-"""The MFS shim header: its layout, its stage numbers, and its codec.
+"""The MFS shim header: layout, stage numbers and codec.
 
-This module is the one home of the stamp's layout for Python. The P4 header (``p4src/shared/headers.p4``) and the Scapy
-layer are tested against it.
+This module defines the stamp's layout. The P4 header (``p4src/shared/headers.p4``), the eBPF programs, the Scapy layer
+and the Wireshark dissector are tested against it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ ETHERTYPE_MFS = 0x88B5
 VERSION = 1
 STAMP_BYTES = 24
 REMAINING_UNIT_BYTES = 256
-"""``remaining`` on the wire counts units of this many bytes, rounded up."""
+"""Unit of ``remaining`` on the wire; bytes are rounded up."""
 
 SLACK_MIN_US = -(1 << 31)
 SLACK_MAX_US = (1 << 31) - 1
 REMAINING_MAX_UNITS = (1 << 32) - 1
 
 LEVELS = 8
-"""Number of RMLQ levels, and of queues per port."""
+"""Number of levels of the reverse multi-level queue (RMLQ), and of queues per port."""
 TOP_LEVEL = LEVELS - 1
 SCAVENGER = 0
 
@@ -32,11 +32,11 @@ assert _LAYOUT.size == STAMP_BYTES
 
 
 class StampError(ValueError):
-    """A stamp that cannot be encoded or decoded; the message names the field."""
+    """A stamp that cannot be encoded or decoded; the message says why."""
 
 
 class Stage(enum.IntEnum):
-    """Where in a request's life a flow belongs (paper section 2); ``NONE`` marks packets that belong to no stage."""
+    """Stage of a flow in the life of a request (paper section 2); ``NONE`` marks packets that belong to no stage."""
 
     NONE = 0
     KV_REUSE = 1
@@ -49,16 +49,23 @@ class Flags(enum.IntFlag):
 
     NONE = 0
     FIRST = 0x80
-    """First packet of its flow."""
+    """First packet of the flow."""
     BOUNDARY = 0x40
-    """A message or layer starts here, so that a promotion may take effect."""
+    """A message or layer starts here, so a promotion may take effect."""
     LAST = 0x20
-    """Final packet of its flow."""
+    """Last packet of the flow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """One stamp. Slack is in microseconds, signed; ``remaining`` in units of :data:`REMAINING_UNIT_BYTES`."""
+    """One stamp.
+
+    Attributes:
+        next_type: EtherType of the header that follows.
+        flow: number of the flow within its batch.
+        slack_us: microseconds to the deadline, signed.
+        remaining: bytes still to be sent, in units of :data:`REMAINING_UNIT_BYTES`.
+    """
 
     stage: Stage = Stage.NONE
     flags: Flags = Flags.NONE
@@ -71,10 +78,10 @@ class Stamp:
     remaining: int = 0
 
     def pack(self) -> bytes:
-        """The stamp as :data:`STAMP_BYTES` bytes in network order.
+        """Encode the stamp as :data:`STAMP_BYTES` bytes in network byte order.
 
         Raises:
-            StampError: a field does not fit its width.
+            StampError: a value does not fit its field.
         """
         try:
             return _LAYOUT.pack(
@@ -94,13 +101,13 @@ class Stamp:
 
     @classmethod
     def unpack(cls, data: bytes) -> Stamp:
-        """Read a stamp from the first :data:`STAMP_BYTES` bytes of ``data``.
+        """Decode the first :data:`STAMP_BYTES` bytes of ``data``.
 
         Raises:
-            StampError: too short, another version, or a stage that does not exist.
+            StampError: too short, another version, or an unknown stage.
         """
         if len(data) < STAMP_BYTES:
-            raise StampError(f"a stamp is {STAMP_BYTES} bytes long, only {len(data)} are here")
+            raise StampError(f"a stamp is {STAMP_BYTES} bytes long, the data only {len(data)}")
         first, flags, next_type, batch, flow, target, current, slack, remaining, _ = _LAYOUT.unpack_from(data)
         if first >> 4 != VERSION:
             raise StampError(f"stamp version {first >> 4} is not {VERSION}")
@@ -110,10 +117,10 @@ class Stamp:
 
 
 def units_of(byte_count: int) -> int:
-    """``byte_count`` in stamp units, rounded up and saturated at what the field holds."""
+    """``byte_count`` in stamp units, rounded up and saturated at the field's maximum."""
     return min(-(-byte_count // REMAINING_UNIT_BYTES), REMAINING_MAX_UNITS)
 
 
 def clamp_slack_us(slack_us: int) -> int:
-    """``slack_us`` saturated at what the field holds."""
+    """``slack_us`` saturated at the field's minimum and maximum."""
     return max(SLACK_MIN_US, min(SLACK_MAX_US, slack_us))

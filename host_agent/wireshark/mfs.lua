@@ -1,7 +1,7 @@
 -- Wireshark and tshark dissector of the MFS stamp: the 24 bytes after an Ethernet header of type 0x88B5.
 --
 -- Load it with "tshark -X lua_script:mfs.lua ...", or put it into Wireshark's folder of personal Lua plugins.
--- The layout's home is host_agent/protocol/stamp.py; tests/host_agent/test_wireshark.py compares.
+-- host_agent/protocol/stamp.py defines the layout; tests/host_agent/test_wireshark.py compares both.
 
 local ETHERTYPE_MFS = 0x88B5
 local VERSION = 1
@@ -22,15 +22,15 @@ f.batch = ProtoField.uint32("mfs.batch", "Batch")
 f.flow = ProtoField.uint16("mfs.flow", "Flow")
 f.target_layer = ProtoField.uint8("mfs.target_layer", "Target layer")
 f.current_layer = ProtoField.uint8("mfs.current_layer", "Current layer")
-f.rli = ProtoField.uint8("mfs.rli", "RLI, layers to go")
+f.rli = ProtoField.uint8("mfs.rli", "Relative layer index (RLI)")
 f.slack = ProtoField.int32("mfs.slack", "Slack", base.UNIT_STRING, { " us" })
-f.remaining = ProtoField.uint32("mfs.remaining", "Remaining, units of 256 bytes")
+f.remaining = ProtoField.uint32("mfs.remaining", "Remaining, in units of 256 bytes")
 f.remaining_bytes = ProtoField.uint64("mfs.remaining_bytes", "Remaining", base.UNIT_STRING, { " byte", " bytes" })
 f.reserved = ProtoField.uint32("mfs.reserved", "Reserved", base.HEX)
 
 local too_short = ProtoExpert.new("mfs.too_short", "Shorter than a stamp", expert.group.MALFORMED, expert.severity.ERROR)
 local wrong_version = ProtoExpert.new("mfs.wrong_version", "Not version 1", expert.group.PROTOCOL, expert.severity.ERROR)
-local no_stage = ProtoExpert.new("mfs.no_stage", "No such stage", expert.group.PROTOCOL, expert.severity.ERROR)
+local no_stage = ProtoExpert.new("mfs.no_stage", "Unknown stage", expert.group.PROTOCOL, expert.severity.ERROR)
 mfs.experts = { too_short, wrong_version, no_stage }
 
 local ethertypes = DissectorTable.get("ethertype")

@@ -34,10 +34,11 @@ import click
 from host_agent.command_line import Positive
 from host_agent.daemon import hooks, route_mtu
 from host_agent.daemon.netlink import features, link, set_features
+from host_agent.daemon.options import SEGMENTATIONS, Ingress, InterfaceOptions, Segmentation
 from host_agent.daemon.state import StateFile
 from host_agent.ebpf.bpf import enable_statistics
-from host_agent.ebpf.flows import FlowTable, HostFlow, Match, monotonic_after
-from host_agent.ebpf.layout import Tuple
+from host_agent.ebpf.flows import FlowTable, monotonic_after
+from host_agent.protocol.flow_request import FiveTuple, FlowRequest, Match
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.stamp import STAMP_BYTES, Stage
 from mfs_ctrl.policy import policy
@@ -118,7 +119,7 @@ def throughput(seconds: float, opened: Callable[[socket.socket], None]) -> float
 
 
 @contextlib.contextmanager
-def prepared(options: hooks.Options) -> Iterator[None]:
+def prepared(options: InterfaceOptions) -> Iterator[None]:
     """Set both ends up as the agent does, without programs and classes, and restore them on exit."""
     from pyroute2 import IPRoute
 
@@ -153,13 +154,13 @@ def prepared(options: hooks.Options) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def attached(options: hooks.Options, folder: Path) -> Iterator[list[hooks.Attached]]:
+def attached(options: InterfaceOptions, folder: Path) -> Iterator[list[hooks.Attached]]:
     """Attach an agent's programs, classes and settings at both ends, and restore them on exit."""
     held: list[tuple[str, StateFile, hooks.Attached]] = []
 
     def attach() -> tuple[StateFile, hooks.Attached]:
         state = StateFile(folder, INTERFACE)
-        return state, hooks.attach(options, state, print)
+        return state, hooks.attach(options, state)
 
     def back(state: StateFile) -> None:
         before = state.read()
@@ -180,15 +181,15 @@ def attached(options: hooks.Options, folder: Path) -> Iterator[list[hooks.Attach
 
 def open_flow(table: FlowTable, near: socket.socket) -> None:
     """Open a flow for the connection, so that its packets are stamped."""
-    ends = Tuple("tcp", *near.getsockname()[:2], *near.getpeername()[:2])
-    table.open(HostFlow(Match(addresses=ends), 9, Stage.P2D, monotonic_after(3_600_000_000), 1 << 50))
+    ends = FiveTuple("tcp", *near.getsockname()[:2], *near.getpeername()[:2])
+    table.open(FlowRequest(Match(addresses=ends), 9, Stage.P2D, monotonic_after(3_600_000_000), 1 << 50))
 
 
 def measure(
-    segmentation: str, ingress: str, order: bool, turns: int, seconds: float, say: Callable[[str], None]
+    segmentation: Segmentation, ingress: Ingress, order: bool, turns: int, seconds: float, say: Callable[[str], None]
 ) -> Measured:
-    """Measure all states in turn, ``turns`` times, for ``seconds`` each."""
-    options = hooks.Options(INTERFACE, RATE_BPS, order=order, ingress=ingress, segmentation=segmentation)
+    """All states, ``turns`` times in turn, ``seconds`` each."""
+    options = InterfaceOptions(INTERFACE, RATE_BPS, order=order, ingress=ingress, segmentation=segmentation)
     gbps: dict[str, list[float]] = {state: [] for state in STATES}
     times: dict[str, list[int]] = {"egress": [0, 0], "ingress": [0, 0]}
     stamped = removed = 0
@@ -260,9 +261,9 @@ def table_of(found: list[Measured]) -> str:
 @click.option(
     "--segmentation",
     "segmentations",
-    type=click.Choice(hooks.SEGMENTATIONS),
+    type=click.Choice(SEGMENTATIONS),
     multiple=True,
-    default=hooks.SEGMENTATIONS,
+    default=SEGMENTATIONS,
     show_default=True,
     help="Where large packets are cut; may be repeated.",
 )
@@ -280,8 +281,8 @@ def agent(
     out: Path | None,
     turns: int,
     seconds: float,
-    segmentations: tuple[str, ...],
-    ingresses: tuple[str, ...],
+    segmentations: tuple[Segmentation, ...],
+    ingresses: tuple[Ingress, ...],
     order: bool,
 ) -> None:
     """Measure what stamping in the kernel costs TCP over a veth pair, and print a table in Markdown."""

@@ -140,9 +140,9 @@ def measured(switch: SwitchUnderTest, topology: Topology, loads: Loads, seconds:
             _limit_queues(target, packets_per_s)
         if switch.link:
             if switch.link == "levels":
-                port_classes.put_link(ports[target], topology.rate_bps)
+                port_classes.add_link(ports[target], topology.rate_bps)
             else:
-                port_classes.put_link(ports[target], topology.rate_bps, ONE_QUEUE_BYTES, by_level=False)
+                port_classes.add_link(ports[target], topology.rate_bps, ONE_QUEUE_BYTES, by_level=False)
         return _played(realised, topology, loads, seconds)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_agent.client import AgentClient, OpenFlow
+from host_agent.client import AgentClient
 from host_agent.protocol.flow_spec import FlowSpec
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_network import LiveNetwork, NoStamps, Place, Stamper
@@ -115,15 +115,10 @@ class AgentStamper:
 
     def __init__(self, agents: Mapping[int, AgentClient]) -> None:
         self._agents = agents
-        self._flows: dict[socket.socket, OpenFlow] = {}
 
     def open(self, host: int, connection: socket.socket, spec: FlowSpec, number: int, deadline_ns: int) -> None:
-        """See :class:`~mfs_eval.live.live_network.Stamper`. The connection's previous flow is closed."""
-        agent = self._agents[host]
-        if (before := self._flows.get(connection)) is not None:
-            # The agent closes it when a flow is opened on the same socket.
-            agent.forget(before)
-        self._flows[connection] = agent.open(
+        """See :class:`~mfs_eval.live.live_network.Stamper`. The flow that the connection carried before is closed."""
+        self._agents[host].open(
             connection,
             batch=spec.batch,
             stage=spec.stage,
@@ -248,7 +243,12 @@ class LiveRack:
     def _agent(self, host: Host) -> Process:
         options = [
             *("--interface", self.realised.interfaces[host.id], "--rate", str(self.settings.rate_bps)),
-            *("--policy", f"http://{self.realised.management[host.server]}:{self.policy_port}", "--interval", "0.5"),
+            *(
+                "--policy-url",
+                f"http://{self.realised.management[host.server]}:{self.policy_port}",
+                "--interval",
+                "0.5",
+            ),
             *("--socket", str(self._socket(host.id)), "--state-dir", str(self.folder / host.name)),
         ]
         command = [*mfs(), "agent", "run", *options]
@@ -292,7 +292,7 @@ def _switch(settings: LiveSettings, realised: Realised, address: str) -> Iterato
     command = bmv2.command(address, realised.ports[0], device_id=1, thrift_port=free_port())
     with Process(command, lambda _: listening(address)) as process:
         for port, interface in realised.ports[0].items():
-            port_classes.put_link(interface, topology.rates[port])
+            port_classes.add_link(interface, topology.rates[port])
         yield process
 
 

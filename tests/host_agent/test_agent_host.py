@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.client import AgentClient, AgentError, AgentGoneError
-from host_agent.daemon.hooks import Options, clean
-from host_agent.daemon.service import ServiceOptions, run_agent
+from host_agent import AgentClient, AgentError, AgentGoneError, Match
+from host_agent.daemon.hooks import clean
+from host_agent.daemon.options import InterfaceOptions, ServiceOptions
+from host_agent.daemon.service import run_agent
 from host_agent.protocol.level import bias_code, decide, level_key
 from host_agent.protocol.policy_document import PolicyDocument
 from host_agent.protocol.stamp import SCAVENGER, TOP_LEVEL, Flags, Stage
@@ -53,7 +54,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a policy as an agent keeps it, so that no controller is needed."""
+    """A folder with a policy as an agent saves it, so that no controller is needed."""
     (tmp_path / "state").mkdir()
     document = PolicyDocument("mfs", RULES)
     (tmp_path / "state" / f"policy-{INTERFACE}.json").write_text(document.to_json(), "utf-8")
@@ -92,12 +93,12 @@ def test_tcp_is_stamped_in_the_kernel_and_arrives_intact(
     expected = decide(RULES, level_key(Stage.P2D, 4, first.slack_us, first.remaining, bias_code(RATE_BPS)))
     assert flow["level"] == expected
     assert status["counters"]["level_packets"][expected] > 0
-    # The acknowledgements come back stamped too.
+    # Acknowledgements are stamped too.
     assert status["counters"]["removed"] > 0
     assert flow["sent_bytes"] == len(data)
 
 
-def test_all_that_a_cgroup_sends_arrives_stamped_at_a_host_without_an_agent(
+def test_everything_a_cgroup_sends_arrives_stamped_at_a_host_without_an_agent(
     hosts: tuple[Host, Host], folder: Path
 ) -> None:
     sender, receiver = hosts
@@ -109,8 +110,8 @@ def test_all_that_a_cgroup_sends_arrives_stamped_at_a_host_without_an_agent(
                 udp.sendto(bytes(500), (receiver.address, 9))
 
     with cgroup() as path, running(sender, folder) as agent, agent.client() as client:
-        fields = {"total_bytes": 1500, "slack_us": HOUR_US}
-        client.open({"cgroup": path.stat().st_ino}, batch=3, stage=Stage.COLLECTIVE, **fields)
+        match = Match(cgroup=path.stat().st_ino)
+        client.open(match, batch=3, stage=Stage.COLLECTIVE, total_bytes=1500, slack_us=HOUR_US)
         capture = receiver.capture(outgoing=False)
         assert sender.inside(lambda: in_child(lambda: send(path))) == "None"
         stamps = capture.stamps()
@@ -121,15 +122,22 @@ def test_all_that_a_cgroup_sends_arrives_stamped_at_a_host_without_an_agent(
     assert [len(rest) for _, rest in stamps] == [528] * 3
 
 
-def test_progress_that_the_receiver_knows_ranks_the_sender_anew(hosts: tuple[Host, Host], folder: Path) -> None:
+def test_progress_known_to_the_receiver_promotes_the_senders_flow(hosts: tuple[Host, Host], folder: Path) -> None:
     sender, receiver = hosts
     message = bytes(1000)
     with ExitStack() as stack:
         agent, other = (stack.enter_context(running(host, folder)) for host in hosts)
         near, far = map(stack.enter_context, connected(sender, receiver))
         client, far_client = stack.enter_context(agent.client()), stack.enter_context(other.client())
-        fields = {"slack_us": HOUR_US, "total_bytes": 1 << 20, "message_bytes": len(message), "target_layer": 30}
-        client.open(near, batch=5, stage=Stage.KV_REUSE, **fields)
+        client.open(
+            near,
+            batch=5,
+            stage=Stage.KV_REUSE,
+            slack_us=HOUR_US,
+            total_bytes=1 << 20,
+            message_bytes=len(message),
+            target_layer=30,
+        )
 
         def level() -> int:
             near.sendall(message)
@@ -149,11 +157,10 @@ def test_a_higher_level_leaves_first(hosts: tuple[Host, Host], folder: Path) -> 
         stack.enter_context(running(receiver, folder))
         client = stack.enter_context(agent.client())
         pairs = [connected(sender, receiver) for _ in range(2)]
-        fields = {"slack_us": HOUR_US, "total_bytes": 1 << 40}
         for (near, far), stage, pruned in zip(pairs, (Stage.COLLECTIVE, Stage.P2D), (False, True), strict=True):
             stack.enter_context(near)
             stack.enter_context(far)
-            client.open(near, batch=6, stage=stage, pruned=pruned, **fields)
+            client.open(near, batch=6, stage=stage, pruned=pruned, slack_us=HOUR_US, total_bytes=1 << 40)
         got = [0, 0]
         until = threading.Event()
 
@@ -185,22 +192,24 @@ def test_a_higher_level_leaves_first(hosts: tuple[Host, Host], folder: Path) -> 
     assert got[0] > 4 * got[1]
 
 
-def test_the_controllers_policy_is_fetched_and_outlives_it(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+def test_the_controllers_policy_is_fetched_and_outlives_the_controller(
+    hosts: tuple[Host, Host], tmp_path: Path
+) -> None:
     sender, _ = hosts
     server = sender.inside(lambda: PolicyServer("127.0.0.1:0"))
     server.publish(policy.mfs(), {})
-    with running(sender, tmp_path, "--interval", "0.05", policy=server.url) as agent, agent.client() as client:
+    with running(sender, tmp_path, "--interval", "0.05", policy_url=server.url) as agent, agent.client() as client:
         assert "policy mfs in force" in agent.said
         server.publish(policy.static(), {})
         agent.until("policy static in force")
         server.close()
         agent.until("cannot be reached")
         assert client.status()["policy"]["name"] == "static"
-    with running(sender, tmp_path, policy=server.url) as agent:
+    with running(sender, tmp_path, policy_url=server.url) as agent:
         assert "policy static in force" in agent.said
 
 
-def test_who_may_open_flows_is_a_matter_of_file_permissions(hosts: tuple[Host, Host], folder: Path) -> None:
+def test_file_permissions_decide_who_may_open_flows(hosts: tuple[Host, Host], folder: Path) -> None:
     for parent in (folder, *folder.parents[:-2]):
         os.chmod(parent, 0o755)
     for mode, allowed in (("0660", False), ("0666", True)):
@@ -209,19 +218,22 @@ def test_who_may_open_flows_is_a_matter_of_file_permissions(hosts: tuple[Host, H
             assert said == "0" if allowed else said.endswith("Permission denied")
 
 
-def test_bad_requests_get_an_answer_and_harm_nobody(hosts: tuple[Host, Host], folder: Path) -> None:
+def test_bad_requests_get_an_answer_and_change_nothing(hosts: tuple[Host, Host], folder: Path) -> None:
     addresses = {"protocol": "udp", "source": "10.0.0.1", "source_port": 1, "destination": "10.0.0.2"}
     whole = {"match": {"cookie": 5}, "batch": 1, "stage": "P2D", "slack_us": 1, "total_bytes": 1}
     cases: list[tuple[object, str]] = [
         ([], "JSON object"),
-        ({"op": "fly"}, "no such operation"),
-        ({"op": "status", "verbose": 1}, "takes no verbose"),
+        ({"op": "fly"}, "unknown operation"),
+        ({"op": "status", "verbose": 1}, "does not take verbose"),
         ({"op": "open"}, "deadline"),
-        ({"op": "open", **whole, "stage": "P3D"}, "no such stage"),
+        ({"op": "open", **whole, "stage": "P3D"}, "unknown stage"),
         ({"op": "open", **whole, "stage": 0}, "stage"),
-        ({"op": "open", **whole, "match": {"port": 5}}, "no such match"),
-        ({"op": "open", **whole, "match": {"addresses": addresses}}, "all of them"),
-        ({"op": "open", **whole, "match": {"addresses": {**addresses, "destination_port": "x"}}}, "udp"),
+        ({"op": "open", **whole, "match": {"port": 5}}, "unknown match"),
+        ({"op": "open", **whole, "match": {"addresses": addresses}}, "exactly these fields"),
+        (
+            {"op": "open", **whole, "match": {"addresses": {**addresses, "destination_port": "x"}}},
+            "destination_port 'x'",
+        ),
         ({"op": "open", **whole, "match": {"cgroup": "/no/such"}}, "no cgroup"),
         ({"op": "open", **whole, "total_bytes": 0}, "total_bytes"),
         ({"op": "open", **whole, "batch": 1 << 32}, "batch"),
@@ -241,7 +253,7 @@ def test_bad_requests_get_an_answer_and_harm_nobody(hosts: tuple[Host, Host], fo
                 assert not answer["ok"]
                 assert words in answer["error"], answer
             raw.sendall(b"{\n")
-            assert "no JSON" in json.loads(answers.readline())["error"]
+            assert "not JSON" in json.loads(answers.readline())["error"]
             raw.sendall(b"x" * (1 << 17) + b"\n")
             assert "bytes at most" in json.loads(answers.readline())["error"]
             answers.close()
@@ -249,11 +261,11 @@ def test_bad_requests_get_an_answer_and_harm_nobody(hosts: tuple[Host, Host], fo
 
 
 def test_flows_end_with_their_client_unless_kept(hosts: tuple[Host, Host], folder: Path) -> None:
-    fields = {"batch": 1, "stage": Stage.P2D, "slack_us": HOUR_US, "total_bytes": 10}
     with running(hosts[0], folder) as agent, agent.client() as watcher:
         client = agent.client()
-        client.open({"cookie": 1}, **fields)
-        client.open({"cookie": 2}, keep=True, **fields)
+        for cookie, keep in ((1, False), (2, True)):
+            match = Match(cookie=cookie)
+            client.open(match, batch=1, stage=Stage.P2D, slack_us=HOUR_US, total_bytes=10, keep=keep)
         owned, kept = (flow["flow"] for flow in watcher.status()["flows"])
         with pytest.raises(AgentError, match="another client"):
             watcher.ask("close", flow=owned)
@@ -263,7 +275,9 @@ def test_flows_end_with_their_client_unless_kept(hosts: tuple[Host, Host], folde
         assert watcher.status()["flows"] == []
 
 
-def test_a_killed_agents_programs_go_on_and_the_next_takes_them_over(hosts: tuple[Host, Host], folder: Path) -> None:
+def test_a_killed_agents_programs_continue_and_the_next_agent_takes_them_over(
+    hosts: tuple[Host, Host], folder: Path
+) -> None:
     sender, receiver = hosts
     before = sender.settings()
     with running(receiver, folder), ExitStack() as stack:
@@ -282,8 +296,8 @@ def test_a_killed_agents_programs_go_on_and_the_next_takes_them_over(hosts: tupl
         with pytest.raises(AgentGoneError):
             client.status()
         with running(sender, folder, "--grace", "60") as again, again.client() as watcher:
-            assert "taken over" in again.said
-            # Nothing of the first packets is forgotten.
+            assert "took over" in again.said
+            # The first packets still count.
             flow.update(slack_us=50_000)
             [found] = client.status()["flows"]
             assert (found["sent_bytes"], found["number"], found["owner"]) == (2000, flow.number, "client")
@@ -294,7 +308,7 @@ def test_a_killed_agents_programs_go_on_and_the_next_takes_them_over(hosts: tupl
     assert sender.settings() == before
 
 
-def test_everything_is_taken_back_on_sigterm_and_by_detach(hosts: tuple[Host, Host], folder: Path) -> None:
+def test_sigterm_and_detach_restore_everything(hosts: tuple[Host, Host], folder: Path) -> None:
     sender, _ = hosts
     ip("-n", sender.name, "route", "add", "10.78.0.0/16", "via", "10.77.0.2", "metric", "7", "mtu", "1490")
     ip("-n", sender.name, "route", "add", "10.79.0.0/16", "via", "10.77.0.2", "table", "100", "advmss", "1400")
@@ -304,7 +318,11 @@ def test_everything_is_taken_back_on_sigterm_and_by_detach(hosts: tuple[Host, Ho
         during = sender.settings()
         assert during.count("mtu 1476") == 3
         assert all(word in during for word in ("htb", "clsact", "mfs_egress"))
-        assert agent.end().endswith("detached\n")
+        with agent.client() as client:
+            client.status()
+            said = agent.end()
+        assert said.endswith("detached\n")
+        assert "Traceback" not in said
         assert sender.settings() == before
         assert not list((folder / "state").glob(f"{INTERFACE}-*.json"))
     agent = Agent(sender, folder, "--segmentation", "each")
@@ -312,13 +330,13 @@ def test_everything_is_taken_back_on_sigterm_and_by_detach(hosts: tuple[Host, Ho
     agent.kill()
     assert agent.detach().stdout == f"{INTERFACE}: detached\n"
     assert sender.settings() == before
-    assert "nothing of an agent" in agent.detach().stdout
+    assert "no agent left anything" in agent.detach().stdout
     agent = Agent(sender, folder)
-    assert sender.inside(lambda: clean(folder / "state")) == [], "a running one is left alone"
+    assert sender.inside(lambda: clean(folder / "state")) == [], "a running agent is not touched"
     agent.kill()
     assert sender.inside(lambda: clean(folder / "state")) == [INTERFACE]
     assert sender.settings() == before
-    # Even without the state file, programs and classes go.
+    # Even without the state file, programs and classes are removed.
     agent = Agent(sender, folder)
     agent.kill()
     for path in (folder / "state").glob(f"{INTERFACE}-*.json"):
@@ -331,20 +349,25 @@ def test_everything_is_taken_back_on_sigterm_and_by_detach(hosts: tuple[Host, Ho
 
 
 def error_of(host: Host, folder: Path, *arguments: str) -> str:
-    words = ("--policy", "http://127.0.0.1:1", "--socket", str(folder / "s"), "--state-dir", str(folder / "state"))
+    words = ("--policy-url", "http://127.0.0.1:1", "--socket", str(folder / "s"), "--state-dir", str(folder / "state"))
     done = host.mfs("agent", "run", *words, *arguments)
     lines = done.stderr.strip().splitlines()
     assert (done.returncode, len(lines)) == (1, 1), done.stderr
     return lines[0]
 
 
-def test_what_cannot_be_is_said_in_one_line_and_changes_nothing(hosts: tuple[Host, Host], folder: Path) -> None:
+def test_a_failed_start_says_why_in_one_line_and_changes_nothing(hosts: tuple[Host, Host], folder: Path) -> None:
     host = hosts[1]
     here = ("--interface", INTERFACE)
     assert "no interface 'eth9'" in error_of(host, folder, "--interface", "eth9")
-    assert "no Ethernet" in error_of(host, folder, "--interface", "lo")
-    assert "http://" in error_of(host, folder, *here, "--policy", "controller")
+    assert "not an Ethernet" in error_of(host, folder, "--interface", "lo")
+    assert "http://" in error_of(host, folder, *here, "--policy-url", "controller")
+    untouched = host.settings()
     assert "no group" in error_of(host, folder, *here, "--group", "no-such-group")
+    assert "cannot serve" in error_of(host, folder, *here, "--socket", str(folder / "no" / "such" / "s"))
+    assert not (folder / "no").exists()
+    assert "not a socket" in error_of(host, folder, *here, "--socket", str(folder / "state"))
+    assert host.settings() == untouched
     ip("netns", "exec", host.name, "tc", "qdisc", "add", "dev", INTERFACE, "root", "handle", "1:", "htb")
     ip("netns", "exec", host.name, "tc", "qdisc", "add", "dev", INTERFACE, "clsact")
     before = host.settings()
@@ -357,16 +380,16 @@ def test_what_cannot_be_is_said_in_one_line_and_changes_nothing(hosts: tuple[Hos
     ip("netns", "exec", host.name, "tc", "qdisc", "del", "dev", INTERFACE, "root")
     ip("netns", "exec", host.name, "tc", "qdisc", "del", "dev", INTERFACE, "clsact")
     service = ServiceOptions("http://127.0.0.1:1", folder / "s", 0o660, None, Path("/run"), 1, 1, False)
-    assert "root" in as_nobody(lambda: run_agent(Options(INTERFACE), service, print))
+    assert "root" in as_nobody(lambda: run_agent(InterfaceOptions(INTERFACE), service))
     os.chmod(folder / "state", 0o777)
     service = dataclasses.replace(service, state_directory=folder / "state")
-    said = host.inside(lambda: as_nobody(lambda: run_agent(Options(INTERFACE), service, print)))
+    said = host.inside(lambda: as_nobody(lambda: run_agent(InterfaceOptions(INTERFACE), service)))
     assert "root" in said
 
 
 def test_status_is_readable(hosts: tuple[Host, Host], folder: Path) -> None:
     with running(hosts[0], folder, "--statistics") as agent, agent.client() as client:
-        client.open({"cgroup": 77}, batch=1, stage=Stage.COLLECTIVE, slack_us=HOUR_US, total_bytes=10)
+        client.open(Match(cgroup=77), batch=1, stage=Stage.COLLECTIVE, slack_us=HOUR_US, total_bytes=10)
         done = hosts[0].mfs("agent", "status", "--socket", str(agent.socket))
     assert done.returncode == 0
     assert "policy mfs" in done.stdout

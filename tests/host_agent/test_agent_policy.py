@@ -1,4 +1,4 @@
-"""The policy as a document, its way from the controller to an agent, and its encoding for the kernel."""
+"""The policy as a document, its transfer from the controller to an agent, and its encoding for the kernel."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.ebpf import layout
-from host_agent.ebpf.build import constants_header
+from host_agent.ebpf import build, layout
 from host_agent.ebpf.errors import ObjectError, PolicyError
-from host_agent.ebpf.object import CONSTANTS, OBJECT, load, parse
+from host_agent.ebpf.object import LAYOUT, OBJECT, load, parse
 from host_agent.ebpf.policy import PolicySource
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.policy_document import DocumentError, PolicyDocument
@@ -28,22 +27,22 @@ def test_a_policy_survives_json(chosen: policy.Policy) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "list of rules"),
         ('{"rules": [{"stage": 3}]}', "rule 0"),
-        ('{"rules": [{"stage": 9, "level": 1}]}', "no such stage"),
+        ('{"rules": [{"stage": 9, "level": 1}]}', "unknown stage"),
         ('{"rules": [{"stage": 3, "level": 8}]}', "level 8"),
         ('{"rules": [{"stage": 3, "level": 1, "rli": [3, 2]}]}', "rli"),
-        ('{"rules": [{"stage": 3, "level": 1, "color": [1, 2]}]}', "nothing else"),
+        ('{"rules": [{"stage": 3, "level": 1, "color": [1, 2]}]}', "no other fields"),
         ('{"rules": [], "biases": {"1": 512}}', "0..511"),
     ],
 )
-def test_what_is_no_policy_is_refused(text: str, complaint: str) -> None:
+def test_an_invalid_policy_document_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(DocumentError, match=complaint):
         PolicyDocument.from_json(text)
 
 
-def test_an_agent_fetches_once_and_learns_of_changes() -> None:
+def test_an_agent_fetches_a_policy_once_and_learns_of_changes() -> None:
     with PolicyServer("127.0.0.1:0") as server:
         source = PolicySource(server.url)
         with pytest.raises(PolicyError, match="503"):
@@ -55,7 +54,7 @@ def test_an_agent_fetches_once_and_learns_of_changes() -> None:
         assert source.fetch() == PolicyDocument("static", policy.static().rules, {1: 53})
 
 
-def test_without_a_controller_the_saved_policy_is_there(tmp_path: Path) -> None:
+def test_the_saved_policy_is_available_without_a_controller(tmp_path: Path) -> None:
     document = PolicyDocument("mfs", policy.mfs().rules)
     source = PolicySource("http://127.0.0.1:1", tmp_path / "kept" / "policy.json")
     with pytest.raises(PolicyError, match="cannot be reached"):
@@ -67,32 +66,39 @@ def test_without_a_controller_the_saved_policy_is_there(tmp_path: Path) -> None:
     assert source.load() is None
 
 
-def test_addresses_that_cannot_be_are_errors_of_their_own() -> None:
+def test_invalid_addresses_of_the_controller_are_refused() -> None:
     with pytest.raises(PolicyServerError, match="HOST:PORT"):
         PolicyServer("nowhere")
     with pytest.raises(PolicyError, match="http://"):
         PolicySource("controller:80")
 
 
-def test_the_kernel_takes_a_bounded_number_of_rules() -> None:
+def test_a_policy_that_exceeds_the_kernels_limits_is_refused() -> None:
     rule = LevelRule(Stage.P2D, 3)
-    assert len(layout.encode_policy([rule] * layout.RULES_MAX, 0)) == layout.constants()["POLICY_BYTES"]
+    assert len(layout.encode_policy([rule] * layout.RULES_MAX, 0)) == layout.POLICY.size
     with pytest.raises(PolicyError, match="64 at most"):
         layout.encode_policy([rule] * (layout.RULES_MAX + 1), 0)
-    with pytest.raises(PolicyError, match="beyond"):
+    with pytest.raises(PolicyError, match="outside"):
         layout.encode_policy([LevelRule(Stage.P2D, 8)], 0)
 
 
 def test_the_committed_object_belongs_to_its_source() -> None:
-    assert CONSTANTS.read_text("utf-8") == constants_header()
+    assert LAYOUT.read_text("utf-8") == build.layout_header()
     assert load().programs.keys() == {"egress", "xdp_ingress", "tc_ingress"}
+
+
+def test_the_build_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert build.main(["--help"]) == 0
+    assert "Usage: python -m host_agent.ebpf.build" in capsys.readouterr().out
+    assert build.main(["all"]) == 2
+    assert "unexpected argument 'all'" in capsys.readouterr().err
 
 
 def test_a_stale_or_broken_object_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stale = tmp_path / "manifest.json"
     stale.write_text(json.dumps({"sources": {}}), "utf-8")
     monkeypatch.setattr("host_agent.ebpf.object.MANIFEST", stale)
-    with pytest.raises(ObjectError, match=r"older than its source; run `python -m host_agent\.ebpf\.build`"):
+    with pytest.raises(ObjectError, match=r"older than its source; .*run `python -m host_agent\.ebpf\.build`"):
         load()
     for data in (b"", b"\x7fELF", OBJECT.read_bytes()[:400]):
         with pytest.raises(ObjectError, match="broken"):

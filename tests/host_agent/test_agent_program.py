@@ -1,4 +1,4 @@
-"""The programs in the kernel, packet by packet (BPF_PROG_TEST_RUN): no interface, but root and a kernel with eBPF."""
+"""The programs in the kernel, packet by packet (BPF_PROG_TEST_RUN). Needs root and eBPF, but no interface."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from host_agent.ebpf.bpf import Programs
-from host_agent.ebpf.errors import KernelError, RequestError
-from host_agent.ebpf.flows import FlowTable, HostFlow, Match, monotonic_after
-from host_agent.ebpf.layout import CLASS_MAJOR, Config, Tuple
+from host_agent.ebpf.errors import KernelError
+from host_agent.ebpf.flows import FlowTable, monotonic_after
+from host_agent.ebpf.layout import CLASS_MAJOR, Config
 from host_agent.ebpf.object import load
-from host_agent.protocol.level import bias_code, decide, level_key
+from host_agent.protocol.errors import RequestError
+from host_agent.protocol.flow_request import FiveTuple, FlowRequest, FlowUpdate, Match
+from host_agent.protocol.level import LevelRule, bias_code, decide, level_key, log2_code
 from host_agent.protocol.stamp import SCAVENGER, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp, units_of
 from mfs_ctrl.policy import policy
 
@@ -27,12 +29,12 @@ SECOND = 1_000_000
 CONTEXT_BYTES = 192
 REDIRECT, NEXT_FILTER = 7, 0xFFFFFFFF
 PRIORITY_OFFSET = 32
-UDP_FLOW = Tuple("udp", "10.0.0.1", 7, "10.0.0.2", 8)
-TCP_FLOW = Tuple("tcp", "10.0.0.1", 7, "10.0.0.2", 8)
+UDP_FLOW = FiveTuple("udp", "10.0.0.1", 7, "10.0.0.2", 8)
+TCP_FLOW = FiveTuple("tcp", "10.0.0.1", 7, "10.0.0.2", 8)
 
 
 class Host:
-    """One host's programs; ``send`` gives a packet's stamp and level, ``receive`` what is left of one."""
+    """The programs of one host; ``send`` returns the stamp and the level of a packet."""
 
     def __init__(self) -> None:
         self.programs = Programs.load(load())
@@ -47,10 +49,10 @@ class Host:
         assert priority >> 16 == CLASS_MAJOR
         return Stamp.unpack(out[14:]), (priority & 0xFFFF) - 1
 
-    def open(self, match: Tuple = UDP_FLOW, stage: Stage = Stage.P2D, slack_us: int = SECOND, **more: int) -> int:
+    def open(self, match: FiveTuple = UDP_FLOW, stage: Stage = Stage.P2D, slack_us: int = SECOND, **more: int) -> int:
         fields = {"batch": 9, "total_bytes": 100_000, **more}
         deadline_ns = monotonic_after(slack_us)
-        return self.table.open(HostFlow(Match(addresses=match), stage=stage, deadline_ns=deadline_ns, **fields))
+        return self.table.open(FlowRequest(Match(addresses=match), stage=stage, deadline_ns=deadline_ns, **fields))
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def segment(seq: int, size: int) -> Ether:
 def test_the_stamp_is_what_the_codec_reads(host: Host) -> None:
     deadline_ns = monotonic_after(SECOND)
     match = Match(addresses=UDP_FLOW)
-    host.table.open(HostFlow(match, 9, Stage.P2D, deadline_ns, 2500, 4, beyond_bytes=5000, number=3))
+    host.table.open(FlowRequest(match, 9, Stage.P2D, deadline_ns, 2500, 4, beyond_bytes=5000, number=3))
     stamps = []
     for _ in range(3):
         before = (deadline_ns - time.monotonic_ns()) // 1000
@@ -91,13 +93,13 @@ def test_the_stamp_is_what_the_codec_reads(host: Host) -> None:
 
 
 def test_ipv6_is_stamped_too(host: Host) -> None:
-    host.open(Tuple("udp", "fd00::1", 7, "fd00::2", 8))
+    host.open(FiveTuple("udp", "fd00::1", 7, "fd00::2", 8))
     ends = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IPv6(src="fd00::1", dst="fd00::2")
     stamp, _ = host.send(ends / UDP(sport=7, dport=8) / b"x")
     assert stamp.next_type == 0x86DD
 
 
-def test_segments_sent_again_say_what_they_said_and_count_once(host: Host) -> None:
+def test_retransmitted_segments_keep_their_stamp_and_count_once(host: Host) -> None:
     start = 2**32 - 1500
     host.open(TCP_FLOW, total_bytes=3000)
     first, again, rest = (host.send(segment(start + at, size))[0] for at, size in ((0, 1000), (0, 1000), (1000, 1000)))
@@ -108,7 +110,7 @@ def test_segments_sent_again_say_what_they_said_and_count_once(host: Host) -> No
     assert host.table.report()[0].state.sent_bytes == 3000
 
 
-def test_packets_without_payload_are_of_no_stage(host: Host) -> None:
+def test_packets_without_payload_have_no_stage(host: Host) -> None:
     host.open(TCP_FLOW)
     stamp, level = host.send(segment(5, 0))
     assert (stamp.stage, stamp.batch, level) == (Stage.NONE, 9, TOP_LEVEL)
@@ -117,7 +119,7 @@ def test_packets_without_payload_are_of_no_stage(host: Host) -> None:
 @pytest.mark.parametrize(
     "chosen", [policy.mfs(), policy.static(), policy.edf([60, 100, 140]), policy.sjf([30, 60, 90])]
 )
-def test_the_level_is_the_one_that_hosts_and_switch_decide(host: Host, chosen: policy.Policy) -> None:
+def test_the_kernel_decides_the_same_level_as_hosts_and_switch(host: Host, chosen: policy.Policy) -> None:
     host.table.set_policy(chosen.rules, BIAS)
     seen = set()
     for stage in (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D):
@@ -134,23 +136,30 @@ def test_the_level_is_the_one_that_hosts_and_switch_decide(host: Host, chosen: p
 
 
 def test_a_flow_rises_only_where_a_message_starts_and_falls_only_to_the_scavenger(host: Host) -> None:
-    flow = host.open(slack_us=50 * 1000, total_bytes=4000, message_bytes=2000)
-    later, tight = [monotonic_after(us) for us in (60 * SECOND, 50 * 1000)]
-    host.table.change(flow, deadline_ns=later)
-    assert host.send(frame())[1] == policy.LAST_LATER
-    host.table.change(flow, deadline_ns=tight)
-    assert host.send(frame())[1] == policy.LAST_LATER
+    tight_level, later_level = 3, 1
+    rules = [
+        LevelRule(Stage.P2D, SCAVENGER, late=(1, 1)),
+        LevelRule(Stage.P2D, tight_level, slack_code=(0, log2_code(SECOND))),
+        LevelRule(Stage.P2D, later_level),
+    ]
+    host.table.set_policy(rules, BIAS)
+    flow = host.open(slack_us=500_000, total_bytes=4000, message_bytes=2000)
+    later, tight = [monotonic_after(us) for us in (60 * SECOND, 500_000)]
+    host.table.update(flow, FlowUpdate(deadline_ns=later))
+    assert host.send(frame())[1] == later_level
+    host.table.update(flow, FlowUpdate(deadline_ns=tight))
+    assert host.send(frame())[1] == later_level
     stamp, level = host.send(frame())
-    assert (stamp.flags, level) == (Flags.BOUNDARY, policy.LAST_TIGHT)
-    host.table.change(flow, deadline_ns=later)
-    assert host.send(frame())[1] == policy.LAST_TIGHT
-    host.table.change(flow, pruned=True)
+    assert (stamp.flags, level) == (Flags.BOUNDARY, tight_level)
+    host.table.update(flow, FlowUpdate(deadline_ns=later))
+    assert host.send(frame())[1] == tight_level
+    host.table.update(flow, FlowUpdate(pruned=True))
     stamp, level = host.send(frame())
     assert stamp.slack_us <= 0
     assert level == SCAVENGER
 
 
-def test_progress_own_or_received_shows_in_later_stamps_and_never_goes_back(host: Host) -> None:
+def test_reported_and_received_progress_is_stamped_and_never_decreases(host: Host) -> None:
     host.open(stage=Stage.KV_REUSE, target_layer=9)
     assert host.send(frame())[0].current_layer == 0
     host.table.advance(9, 2)
@@ -165,7 +174,7 @@ def test_progress_own_or_received_shows_in_later_stamps_and_never_goes_back(host
     assert (counters.removed, counters.learnt) == (2, 1)
 
 
-def test_the_filter_takes_the_stamp_off_in_two_passes(host: Host) -> None:
+def test_the_filter_removes_the_stamp_in_two_passes(host: Host) -> None:
     raw = bytes(frame(20))
     stamped = raw[:12] + b"\x88\xb5" + Stamp(Stage.NONE, batch=9, current_layer=4).pack() + raw[14:]
     verdict, once, _ = host.programs.tc_ingress.run(stamped, bytes(CONTEXT_BYTES))
@@ -186,7 +195,7 @@ def test_answers_to_stamped_packets_are_stamped_with_their_batch(host: Host) -> 
     assert (stamp.stage, stamp.batch, stamp.flow, stamp.current_layer, level) == (Stage.NONE, 77, 4, 5, TOP_LEVEL)
 
 
-def test_what_is_nobodys_or_malformed_or_too_long_is_left_alone(host: Host) -> None:
+def test_unmatched_malformed_and_too_long_packets_are_not_changed(host: Host) -> None:
     raw = bytes(frame())
     assert host.programs.egress.run(raw, bytes(CONTEXT_BYTES))[1] == raw
     flow = host.open()
@@ -200,7 +209,7 @@ def test_what_is_nobodys_or_malformed_or_too_long_is_left_alone(host: Host) -> N
     assert host.table.current_layer(9) == 0
 
 
-def test_requests_that_cannot_be_are_refused(host: Host) -> None:
+def test_invalid_requests_are_refused(host: Host) -> None:
     with pytest.raises(RequestError, match="exactly one"):
         Match(cookie=1, cgroup=2)
     with pytest.raises(RequestError, match="total_bytes"):
@@ -210,4 +219,4 @@ def test_requests_that_cannot_be_are_refused(host: Host) -> None:
     with pytest.raises(RequestError, match="layer"):
         host.table.advance(9, 256)
     with pytest.raises(RequestError, match="sctp"):
-        host.open(Tuple("sctp", "10.0.0.1", 7, "10.0.0.2", 8))
+        host.open(FiveTuple("sctp", "10.0.0.1", 7, "10.0.0.2", 8))

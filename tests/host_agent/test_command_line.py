@@ -1,4 +1,4 @@
-"""What all commands share: lists of seeds, lazy groups, and the log."""
+"""Parts that all commands share: lists of seeds, lazy groups, and the log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_seeds_are_numbers_and_ranges(text: str, seeds: tuple[int, ...]) -> None
 
 
 @pytest.mark.parametrize("text", ["", "a", "-1", "5-3", "1,,2", "1,1", "1-3,2", "1.5", "9999999999"])
-def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
+def test_an_invalid_list_of_seeds_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         Seeds().convert(text, None, None)
 

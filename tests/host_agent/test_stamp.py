@@ -1,4 +1,4 @@
-"""The stamp: codec, Scapy layer and P4 header are one layout."""
+"""The stamp: codec, Scapy layer and P4 header have the same layout."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def test_p4_header_has_the_same_fields_in_the_same_order() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\x11" * (STAMP_BYTES - 1), "24 bytes long, only 23"),
+        (b"\x11" * (STAMP_BYTES - 1), "24 bytes long, the data only 23"),
         (b"\x21" + bytes(STAMP_BYTES - 1), "version 2 is not 1"),
         (b"\x19" + bytes(STAMP_BYTES - 1), "stage 9 does not exist"),
     ],
 )
-def test_a_bad_stamp_is_refused_by_name(data: bytes, message: str) -> None:
+def test_a_bad_stamp_is_refused_with_the_reason(data: bytes, message: str) -> None:
     with pytest.raises(StampError, match=message):
         Stamp.unpack(data)
 

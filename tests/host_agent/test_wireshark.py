@@ -1,4 +1,4 @@
-"""The Wireshark dissector against the codec, by tshark."""
+"""The Wireshark dissector, compared with the codec by tshark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark i
 
 
 def dissected(folder: Path, frames: list[bytes]) -> list[dict[str, Any]]:
-    """The layers of each frame, fields by their names."""
+    """The layers of each frame, with fields by name."""
     wrpcap(str(folder / "frames.pcap"), [Ether(frame) for frame in frames])
     command = [
         "tshark",
@@ -45,7 +45,7 @@ def framed(shim: bytes, after: bytes = b"") -> bytes:
     return bytes(Ether(**ADDRESSES, type=ETHERTYPE_MFS) / Raw(shim + after))
 
 
-def test_fields_are_those_of_the_codec(tmp_path: Path) -> None:
+def test_the_dissector_shows_the_fields_of_the_codec(tmp_path: Path) -> None:
     rng = random.Random(7)
     stamps = [
         Stamp(
@@ -79,11 +79,11 @@ def test_fields_are_those_of_the_codec(tmp_path: Path) -> None:
         assert int(fields["slack"]) == stamp.slack_us
         assert int(fields["remaining"]) == stamp.remaining
         assert int(fields["remaining_bytes"]) == stamp.remaining * REMAINING_UNIT_BYTES
-        assert layers["ip"]["ip_ip_dst"] == "10.0.0.2", "what follows is dissected as next_type says"
+        assert layers["ip"]["ip_ip_dst"] == "10.0.0.2", "the header that next_type names is dissected"
         assert layers["udp"]["udp_udp_dstport"] == "4001"
 
 
-def test_what_is_no_stamp_is_marked(tmp_path: Path) -> None:
+def test_invalid_stamps_are_marked(tmp_path: Path) -> None:
     good = Stamp().pack()
     frames = [
         framed(good[: STAMP_BYTES - 1]),

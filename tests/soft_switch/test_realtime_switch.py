@@ -230,8 +230,8 @@ class TestInterfaces:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (("-i", "511@lo"), "does not say PORT@INTERFACE"),
-            (("-i", "1@"), "does not say PORT@INTERFACE"),
+            (("-i", "511@lo"), "is not PORT@INTERFACE"),
+            (("-i", "1@"), "is not PORT@INTERFACE"),
             (("-i", "1@lo@fast"), "is not a rate"),
             (("-i", "1@lo", "--rate", "0"), "is not a rate"),
             (("--queue-trace", "queues.csv"), "needs a port"),

@@ -1,4 +1,4 @@
-"""Two hosts on one link, in network namespaces of their own, and agents on them."""
+"""Two hosts on one link, each in its own network namespace, and agents on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import pytest
 
-from host_agent.client import AgentClient
+from host_agent import AgentClient
 from host_agent.ebpf.bpf import Programs
 from host_agent.ebpf.errors import KernelError
 from host_agent.ebpf.object import load
@@ -47,27 +47,18 @@ class Host:
         self.address = address
 
     def inside(self, call: Callable[[], T]) -> T:
-        """``call``'s result, made in this host's network namespace."""
-        from pyroute2 import netns
+        """Call ``call`` in this host's network namespace and return its result."""
+        from topologies.namespaces import inside
 
-        results: list[T] = []
-
-        def run() -> None:
-            netns.setns(self.name)
-            results.append(call())
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        return results[0]
+        return inside(self.name, call)
 
     def mfs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ``mfs`` here to its end."""
+        """Run ``mfs`` on this host and wait for its end."""
         words = ["ip", "netns", "exec", self.name, *COMMAND, *arguments]
         return subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
 
     def settings(self) -> str:
-        """All that an agent may change here, as text."""
+        """Everything that an agent may change on this host, as text."""
         tools = [
             ["ip", "-d", "link", "show", "dev", INTERFACE],
             ["ip", "-4", "route", "show", "table", "all"],
@@ -78,16 +69,16 @@ class Host:
         ]
         run = ["ip", "netns", "exec", self.name]
         outs = [subprocess.run([*run, *words], capture_output=True, text=True, timeout=SECONDS) for words in tools]
-        # Without what is counted.
+        # Without counters.
         return re.sub(r"direct_packets_stat \d+", "", "\n".join(out.stdout for out in outs))
 
     def capture(self, outgoing: bool = True) -> Capture:
-        """What leaves this host from now on, or what comes in, as it is on the wire."""
+        """Capture the frames that leave this host from now on, or those that arrive, as on the wire."""
         return Capture(self.inside(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))), outgoing)
 
 
 class Capture:
-    """Frames that leave an interface, or those that come in."""
+    """Frames that leave an interface, or those that arrive."""
 
     def __init__(self, packets: socket.socket, outgoing: bool) -> None:
         self._packets = packets
@@ -97,7 +88,7 @@ class Capture:
         packets.setblocking(False)
 
     def frames(self) -> list[bytes]:
-        """Those that have left since the last call."""
+        """The frames since the last call."""
         found = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -107,7 +98,7 @@ class Capture:
         return found
 
     def stamps(self) -> list[tuple[Stamp, bytes]]:
-        """Stamps of those that have one, with what follows."""
+        """The stamps of stamped frames since the last call, each with the bytes that follow it."""
         stamped = [frame for frame in self.frames() if frame[12:14] == ETHERTYPE_MFS.to_bytes(2, "big")]
         return [(Stamp.unpack(frame[14:]), frame[14 + STAMP_BYTES :]) for frame in stamped]
 
@@ -117,7 +108,7 @@ class Capture:
 
 @contextlib.contextmanager
 def linked() -> Iterator[tuple[Host, Host]]:
-    """Two hosts on a veth pair; skips where that cannot be."""
+    """Two hosts on a veth pair; skips the test where this is not possible."""
     if os.geteuid():
         pytest.skip("network namespaces and eBPF need root")
     for tool in ("ip", "tc", "ethtool"):
@@ -151,11 +142,11 @@ def linked() -> Iterator[tuple[Host, Host]]:
 class Agent:
     """``mfs agent run`` on a host."""
 
-    def __init__(self, host: Host, folder: Path, *arguments: str, policy: str = "http://127.0.0.1:1") -> None:
+    def __init__(self, host: Host, folder: Path, *arguments: str, policy_url: str = "http://127.0.0.1:1") -> None:
         self.host = host
         self.folder = folder
         self.socket = folder / f"{host.name}.sock"
-        options = ("--interface", INTERFACE, "--policy", policy, "--socket", str(self.socket))
+        options = ("--interface", INTERFACE, "--policy-url", policy_url, "--socket", str(self.socket))
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", host.name, *COMMAND, "agent", "run", *options, *self._state, *arguments],
             stdout=subprocess.PIPE,
@@ -172,7 +163,7 @@ class Agent:
         return "--state-dir", str(self.folder / "state")
 
     def until(self, words: str) -> str:
-        """All that it says up to the line with ``words``."""
+        """Wait for a line of its output with ``words``, and return the output up to it."""
         assert self.process.stdout is not None
         said = ""
         for line in self.process.stdout:
@@ -185,7 +176,7 @@ class Agent:
         return AgentClient(str(self.socket))
 
     def kill(self) -> None:
-        """End it so that it can clean up nothing."""
+        """Kill it, so that it cannot restore anything."""
         self.process.kill()
         self.process.wait()
 
@@ -193,7 +184,7 @@ class Agent:
         return self.host.mfs("agent", "detach", "--interface", INTERFACE, *self._state)
 
     def end(self) -> str:
-        """SIGTERM; what it says to that."""
+        """Send SIGTERM and return the rest of its output."""
         self.process.send_signal(signal.SIGTERM)
         out, _ = self.process.communicate()
         self._watchdog.cancel()
@@ -201,8 +192,8 @@ class Agent:
 
 
 @contextlib.contextmanager
-def running(host: Host, folder: Path, *arguments: str, policy: str = "http://127.0.0.1:1") -> Iterator[Agent]:
-    agent = Agent(host, folder, *arguments, policy=policy)
+def running(host: Host, folder: Path, *arguments: str, policy_url: str = "http://127.0.0.1:1") -> Iterator[Agent]:
+    agent = Agent(host, folder, *arguments, policy_url=policy_url)
     try:
         yield agent
     finally:
@@ -210,7 +201,7 @@ def running(host: Host, folder: Path, *arguments: str, policy: str = "http://127
 
 
 def connected(sender: Host, receiver: Host) -> tuple[socket.socket, socket.socket]:
-    """A TCP connection between two hosts, both ends."""
+    """Both ends of a TCP connection between two hosts."""
     with receiver.inside(lambda: socket.create_server((receiver.address, 0))) as server:
         address = server.getsockname()
         near = sender.inside(lambda: socket.create_connection(address, timeout=SECONDS))
@@ -229,7 +220,7 @@ def received(far: socket.socket, count: int) -> bytes:
 
 @contextlib.contextmanager
 def cgroup() -> Iterator[Path]:
-    """A new cgroup of version 2."""
+    """A new version-2 cgroup."""
     with open("/proc/mounts", encoding="utf-8") as mounts:
         roots = [Path(words[1]) for words in map(str.split, mounts) if words[2] == "cgroup2"]
     if not roots:
@@ -243,7 +234,7 @@ def cgroup() -> Iterator[Path]:
 
 
 def transferred(near: socket.socket, far: socket.socket, data: bytes) -> bytes:
-    """What arrives of ``data``."""
+    """Send ``data`` and return what arrives."""
     thread = threading.Thread(target=near.sendall, args=(data,))
     thread.start()
     try:
@@ -253,7 +244,7 @@ def transferred(near: socket.socket, far: socket.socket, data: bytes) -> bytes:
 
 
 def as_nobody(call: Callable[[], object]) -> str:
-    """What ``call`` gives, or the message of the error it raises, for a user without any rights."""
+    """The result of ``call`` or the message of its error, for a user without any rights."""
 
     def without_rights() -> object:
         os.setgroups([])
@@ -265,7 +256,7 @@ def as_nobody(call: Callable[[], object]) -> str:
 
 
 def in_child(call: Callable[[], object]) -> str:
-    """What ``call`` gives in a process of its own, or the message of the error it raises."""
+    """The result of ``call`` or the message of its error, in a child process."""
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         try:
@@ -282,7 +273,7 @@ def in_child(call: Callable[[], object]) -> str:
 
 
 def eventually(met: Callable[[], bool]) -> bool:
-    """Whether ``met`` becomes true in some seconds."""
+    """Whether ``met`` becomes true within ``SECONDS``."""
     ends = time.monotonic() + SECONDS
     while time.monotonic() < ends:
         if met():

@@ -1,4 +1,4 @@
-"""Topologies in Mininet, by its Python API and by its own command, with pings between hosts under the controller."""
+"""Topologies in Mininet, through its Python API and its command, with pings between hosts under the controller."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_hosts_ping_each_other_under_the_controller(switch: type[mininet_network
         assert " 1 received" in network.get("h1").cmd(f"ping -c 1 -W 3 {target}")
 
 
-# When it fails, mn kills processes by name, removes links by name and logs in /tmp: it gets a world of its own.
+# On failure, mn kills processes by name, removes links by name and logs to /tmp, so it runs in its own namespaces.
 CONFINED = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec"]
 SCRIPT = """
 mount --bind "$1" /mnt
 mount -t tmpfs tmpfs /tmp
-# Commands of the virtual environment know it by its path, which may be below /tmp.
+# Commands of the virtual environment contain its path, which may be below /tmp.
 mkdir -p "$1"
 mount --bind /mnt "$1"
 ip link set lo up
@@ -62,7 +62,7 @@ exec mn --custom topologies/mininet_topologies.py --topo tor,servers=2 --switch 
 
 @real_kernel
 @pytest.mark.skipif(shutil.which("mn") is None, reason="there is no command mn here")
-def test_mininets_own_command_takes_the_topologies() -> None:
+def test_the_command_mn_runs_the_topologies() -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
@@ -71,14 +71,14 @@ def test_mininets_own_command_takes_the_topologies() -> None:
     assert "0% dropped (2/2 received)" in done.stderr + done.stdout, done.stderr + done.stdout
 
 
-def test_a_switch_that_does_not_start_is_named_with_its_last_words() -> None:
+def test_a_switch_that_does_not_start_is_reported_with_its_last_output() -> None:
     with pytest.raises(TopologyError, match=r"mfs switch --address did not start: error: '127.0.0.1:1x' is not"):
         Process([*mfs(), "switch", "--address", "127.0.0.1:1x"], lambda _: False).wait_ready()
 
 
-def test_commands_of_hosts_name_each_neighbour_once() -> None:
+def test_host_commands_add_each_neighbour_once() -> None:
     commands = mininet_network.host_commands([tor(3, 2)])
     assert set(commands) == {0, 1, 2}
     routes = [line for line in commands[0] if " route replace " in line]
-    # Four interfaces of others, of which each of the own two reaches two, by IPv4 and IPv6.
+    # Four interfaces of other servers; each of the two own interfaces reaches two of them, by IPv4 and IPv6.
     assert len(set(routes)) == len(routes) == 8

@@ -1,4 +1,4 @@
-"""A link behind a port: each packet in the class of its level, by its DSCP, stamped or not."""
+"""A link behind a port: packets go to the class of their level, by DSCP, stamped or not."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ def packets_by_level() -> list[int]:
 @pytest.mark.parametrize("stamped", [True, False])
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_packet_goes_to_the_class_of_its_level(interface: str, stamped: bool, version: int) -> None:
-    port_classes.put_link(interface, 1_000_000_000)
+    port_classes.add_link(interface, 1_000_000_000)
     before = packets_by_level()
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         sender.bind((interface, 0))
         for level in range(LEVELS):
-            traffic_class = level << 5 | 2  # with ECN's bits, that are not for us
+            traffic_class = level << 5 | 2  # with ECN bits, which the filters ignore
             inner = IP(tos=traffic_class) if version == 4 else IPv6(tc=traffic_class)
             shim = MFS(stage=2, next_type=0x0800 if version == 4 else 0x86DD) / inner if stamped else inner
             for _ in range(level + 1):
                 sender.send(bytes(Ether(dst="02:00:00:00:00:01") / shim / UDP() / b"payload"))
     sent = [later - earlier for earlier, later in zip(before, packets_by_level(), strict=True)]
     assert sent[1:] == list(range(2, LEVELS + 1))
-    assert sent[0] >= 1, "and what the kernel sends by itself"
+    assert sent[0] >= 1, "the kernel sends packets too"
 
 
 @real_kernel
-def test_what_cannot_be_is_named(interface: str) -> None:
-    port_classes.put_link(interface, 1_000_000)
-    with pytest.raises(TopologyError, match=f"no classes on {interface}"):
-        port_classes.put_link(interface, 1_000_000)
+def test_an_interface_without_room_for_classes_is_named(interface: str) -> None:
+    port_classes.add_link(interface, 1_000_000)
+    with pytest.raises(TopologyError, match=f"cannot add traffic classes to {interface}"):
+        port_classes.add_link(interface, 1_000_000)
     port_classes.remove_link(interface)
-    port_classes.put_link(interface, 1_000_000, by_level=False)
+    port_classes.add_link(interface, 1_000_000, by_level=False)
     with pytest.raises(TopologyError, match="no network interface 'pcl-none'"):
-        port_classes.put_link("pcl-none", 1_000_000)
+        port_classes.add_link("pcl-none", 1_000_000)

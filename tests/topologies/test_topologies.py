@@ -1,15 +1,17 @@
-"""Topologies: what leads where, as data, as entries of the switches, and as network namespaces on the real kernel."""
+"""Topologies: reachability, as data, as entries of the switches, and as network namespaces on the real kernel."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import subprocess
+import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+import topologies as topologies_package
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.p4rt.entries import ActionCall, Exact, GroupRef, Lpm, ProfileGroup, ProfileMember, TableEntry
 from tests.support.cli import finished, one_error
@@ -20,7 +22,7 @@ from topologies.topology import End, Topology, cables, leaf_spine, tor, two_tors
 
 
 class Routing:
-    """The routes that one switch's entries make."""
+    """The routes in the entries of one switch."""
 
     def __init__(self, topology: Topology) -> None:
         entities = base_entities(topology, SwitchParameters(), initial_biases(topology))
@@ -42,13 +44,13 @@ class Routing:
 
 
 def reaches(topologies: Sequence[Topology], start: int, address: IPv4Address | IPv6Address, port: int) -> bool:
-    """Whether every way that packets for ``address`` may take from the switch ``start`` ends at ``port`` of its own."""
+    """Whether every path of packets for ``address`` from the switch ``start`` ends at ``port`` of the host's switch."""
     across = {end: other for pair in cables(topologies) for end, other in (pair, pair[::-1])}
     routings = [Routing(topology) for topology in topologies]
     ways = [(start, 0)]
     while ways:
         switch, length = ways.pop()
-        assert length < 4, "packets go round in a circle"
+        assert length < 4, "packets loop"
         for out, source_mac, _ in routings[switch].hops[f"ipv{address.version}_route", int(address)]:
             assert source_mac == int.from_bytes(topologies[switch].switch_mac, "big")
             other = across.get(End(switch, out))
@@ -84,9 +86,9 @@ def test_each_tor_has_a_cable_to_each_spine_and_rates_agree_at_both_ends() -> No
     assert all(topologies[end.switch].rates[end.port] == 500 for pair in found for end in pair)
 
 
-def test_loose_cables_and_absurd_sizes_are_named() -> None:
+def test_unconnected_cables_and_impossible_sizes_are_refused() -> None:
     near, far = two_tors(4, 1, 1_000, 0, second_rack_from=2)
-    with pytest.raises(ValueError, match="leads to a switch that is not there"):
+    with pytest.raises(ValueError, match="leads to a switch that is not among"):
         cables([near])
     with pytest.raises(ValueError, match="argument"):
         cables([near, dataclasses.replace(far, uplinks=())])
@@ -94,14 +96,22 @@ def test_loose_cables_and_absurd_sizes_are_named() -> None:
         leaf_spine(spines=0)
     with pytest.raises(TopologyError, match="no topology 'ring'"):
         catalogue.switches("ring")
-    with pytest.raises(TopologyError, match="say which with --node"):
+    with pytest.raises(TopologyError, match="choose one with --node"):
         catalogue.switch("leaf-spine", None, 8, 1, 1000)
     with pytest.raises(TopologyError, match="needs a server"):
         catalogue.switches("leaf-spine", servers=1)
 
 
-def test_cleaners_of_parts_that_are_not_installed_are_passed_over() -> None:
+def test_cleaners_of_parts_that_are_not_installed_are_skipped() -> None:
     assert cleanup.clean(["nosuchpart.module:function", "tests.topologies.test_topologies:left_nothing"]) == []
+
+
+def test_the_public_names_need_only_the_standard_library() -> None:
+    source = f"import sys\nfrom topologies import {', '.join(topologies_package.__all__)}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert {"topologies", "host_agent"} <= loaded
+    assert loaded & {"click", "pyroute2", "mininet", "google", "grpc", "soft_switch"} == set()
 
 
 def left_nothing() -> list[str]:
@@ -117,7 +127,7 @@ def test_topologies_are_set_up_and_taken_down_by_command() -> None:
         assert f"-i 1@{prefix}-s1n1@20000000 -i 2@{prefix}-s2n1@20000000" in done.stdout
         again = one_error(finished("topology", "up", "tor", "--servers", "2", "--prefix", prefix))
         assert f"mfs clean --prefix {prefix}" in again
-        # As a crash leaves it: whatever stands is found by its name.
+        # As after a crash: everything is found by name.
         done = finished("clean", "--prefix", prefix)
         assert f"{prefix}-s1n1" in done.stdout
         assert standing(prefix) == ""
@@ -148,7 +158,7 @@ def test_hosts_of_two_racks_reach_each_other_over_the_spine() -> None:
 
 
 def standing(prefix: str) -> str:
-    """What bears the prefix, of namespaces and interfaces."""
+    """The namespaces and interfaces with the prefix."""
     lists = [
         subprocess.run(["ip", *what], capture_output=True, text=True, check=True).stdout.splitlines()
         for what in (("netns", "list"), ("-o", "link"))

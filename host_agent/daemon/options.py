@@ -1,0 +1,63 @@
+"""Options of the agent's process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+Ingress = Literal["auto", "xdp", "filter", "off"]
+Segmentation = Literal["kernel", "each", "interface"]
+INGRESS_MODES: tuple[Ingress, ...] = get_args(Ingress)
+SEGMENTATIONS: tuple[Segmentation, ...] = get_args(Segmentation)
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceOptions:
+    """How to use an interface.
+
+    Attributes:
+        interface: name of the interface.
+        rate_bps: rate of the link in bits on the wire per second; None takes the rate that the interface reports.
+        link_mtu: longest payload of an Ethernet frame on the link in bytes, shim included; None takes the interface's
+            MTU. Where it leaves no room for the shim, routes get a smaller MTU.
+        order: whether the interface gets the eight traffic classes.
+        ingress: where stamps are removed from received packets: ``xdp`` in the driver, ``filter`` above it, ``auto``
+            the first of both that the driver does well, ``off`` nowhere.
+        segmentation: who segments the packets that TCP makes. ``kernel``: the kernel after the stamp, so that the
+            segments of a packet share it. ``each``: TCP itself, so that each segment has its own stamp. ``interface``:
+            the interface after the stamp; few can.
+        keep_checksum: leave transmit checksum offload on, for interfaces that find the checksum by its offset.
+    """
+
+    interface: str
+    rate_bps: int | None = None
+    link_mtu: int | None = None
+    order: bool = True
+    ingress: Ingress = "auto"
+    segmentation: Segmentation = "kernel"
+    keep_checksum: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """How the process runs.
+
+    Attributes:
+        policy_url: URL of the controller, ``http://HOST:PORT``.
+        socket: path of the Unix socket; those who may write to the file may open flows.
+        mode, group: permissions and group of that file; None for ``group`` leaves the group of the process.
+        state_directory: directory of the interface's state and the last policy.
+        interval_s: seconds between requests for the policy.
+        grace_s: seconds that the clients of flows left by an earlier process have to come back.
+        statistics: have the kernel measure the programs' run time.
+    """
+
+    policy_url: str
+    socket: Path
+    mode: int
+    group: str | None
+    state_directory: Path
+    interval_s: float
+    grace_s: float
+    statistics: bool
