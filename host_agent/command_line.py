@@ -69,24 +69,6 @@ class BitRate(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
         return rate
 
 
-class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
-    """A switch port on a network interface, as ``simple_switch -i`` takes it, and the port's own rate if it has one."""
-
-    name = "port@interface[@rate]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, str, int | None]:
-        """See :meth:`click.ParamType.convert`."""
-        if isinstance(value, tuple):
-            return value
-        number, _, rest = value.partition("@")
-        interface, _, rate = rest.partition("@")
-        if not (number.isdecimal() and int(number) <= 510 and interface):
-            self.fail(f"{value!r} does not say PORT@INTERFACE with a port of 0 to 510, e.g. 1@veth1.", param, ctx)
-        return int(number), interface, BitRate().convert(rate, param, ctx) if "@" in rest else None
-
-
 class LazyGroup(click.Group):
     """A group whose commands are named by a table, ``"module:attribute"`` each, and imported when they are asked
     for.

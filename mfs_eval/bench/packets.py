@@ -30,6 +30,7 @@ from mfs_eval.packet_level.hosts.stamp_template import Stamper
 from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES, ip_udp_header
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from p4src import artifact
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.sim.events import VirtualClock
@@ -199,7 +200,7 @@ WHAT = {
 
 def program(switch: Switch) -> None:
     """Give ``switch`` the compiled program and its entries, as the controller does over P4Runtime."""
-    server = P4RuntimeServer(switch)
+    server = P4RuntimeServer(switch, backend=backend_of_environment())
     server.start()
     try:
         controller = Controller(Session(server.address), artifact.load(), TOPOLOGY, policy.mfs())

@@ -27,6 +27,7 @@ from mfs_eval.serving.cluster import Cluster
 from mfs_eval.setup.scenario import Scenario
 from p4src import artifact
 from p4src.artifact import Artifact
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.queues.traffic_manager import QueueConfig
 from soft_switch.sim.events import VirtualClock
@@ -210,7 +211,7 @@ def _controlled(
         followed = {"both": in_force, "hosts": chosen, "switch": policy.fifo()}[settings.order]
         network.set_policy(followed.rules, hosts)
 
-    server = P4RuntimeServer(switch, device_id=device_id)
+    server = P4RuntimeServer(switch, device_id=device_id, backend=backend_of_environment())
     controller = Controller(
         Session(f"127.0.0.1:{server.port}", device_id, timeout_s=PATIENCE_S),
         program,

@@ -10,7 +10,8 @@ from soft_switch.p4runtime.one_shots import refuse_watch_port
 from soft_switch.p4runtime.p4info import ProfileInfo
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.status import ALREADY_EXISTS, RESOURCE_EXHAUSTED, RequestError, invalid, not_found
-from soft_switch.tables.table import ActionCall, ActionProfile
+from soft_switch.tables.action_profile import ActionProfile
+from soft_switch.tables.matches import ActionCall
 
 INSERT = p4runtime_pb2.Update.INSERT
 MODIFY = p4runtime_pb2.Update.MODIFY

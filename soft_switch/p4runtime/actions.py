@@ -7,7 +7,7 @@ from p4.v1 import p4runtime_pb2
 from soft_switch.p4runtime import bytestrings
 from soft_switch.p4runtime.p4info import ActionInfo, ProgramInfo, TableInfo
 from soft_switch.p4runtime.status import denied, invalid
-from soft_switch.tables.table import ActionCall
+from soft_switch.tables.matches import ActionCall
 
 
 def decode_action(table: TableInfo, action: p4runtime_pb2.Action, as_default: bool = False) -> ActionCall:

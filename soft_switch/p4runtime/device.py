@@ -17,6 +17,7 @@ from p4.v1 import p4runtime_pb2
 from p4.v1.p4runtime_pb2 import GetForwardingPipelineConfigRequest as GetConfig
 from p4.v1.p4runtime_pb2 import SetForwardingPipelineConfigRequest as SetConfig
 
+from soft_switch.backend import Backend
 from soft_switch.p4runtime import entities, packet_io, table_reads
 from soft_switch.p4runtime.client_stream import ClientStream
 from soft_switch.p4runtime.loaded_program import LoadedProgram, load_program
@@ -65,12 +66,14 @@ class Device:
         device_id: int,
         clock: Callable[[], int] = time.monotonic_ns,
         epoch_clock: Callable[[], int] = time.time_ns,
+        backend: Backend = "auto",
     ) -> None:
         self.switch = switch
         self.device_id = device_id
         self.on_waiting: Callable[[], None] = lambda: None
         self._clock = clock
         self._epoch_clock = epoch_clock
+        self._backend = backend
         # Taken before the switch's lock where both are, and held by all who change what follows.
         self._turn = threading.RLock()
         self._sessions = Sessions(device_id)
@@ -284,7 +287,7 @@ class Device:
         if not request.HasField("config"):
             raise invalid("no config is given")
         # Compiling takes a while, and packets need not wait for it.
-        program = load_program(request.config, self._clock)
+        program = load_program(request.config, self._clock, self._backend)
         if request.action == SetConfig.VERIFY:
             return
         with self._turn:
@@ -298,7 +301,7 @@ class Device:
 
     def load(self, config: p4runtime_pb2.ForwardingPipelineConfig) -> Pipeline:
         """Run a program without a client's request, as when a switch starts with one; the pipeline that runs it."""
-        program = load_program(config, self._clock)
+        program = load_program(config, self._clock, self._backend)
         with self._turn:
             self._current = program
             self._run(program)

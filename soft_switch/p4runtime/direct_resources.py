@@ -12,7 +12,7 @@ from soft_switch.p4runtime.meters import decode_meter_config, encode_meter_confi
 from soft_switch.p4runtime.p4info import TableInfo
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.status import invalid, unimplemented
-from soft_switch.tables.table import Entry
+from soft_switch.tables.entry import Entry
 
 
 def check_resources(table: TableInfo, message: p4runtime_pb2.TableEntry) -> None:

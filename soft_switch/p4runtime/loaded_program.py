@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from p4.v1 import p4runtime_pb2
 
+from soft_switch.backend import Backend
 from soft_switch.errors import SwitchError
 from soft_switch.p4runtime.binding import check_belong_together
 from soft_switch.p4runtime.digest_data import digest_shapes
@@ -18,7 +19,8 @@ from soft_switch.p4runtime.roles import Roles
 from soft_switch.p4runtime.status import invalid
 from soft_switch.pipeline import Pipeline
 from soft_switch.tables.idle import IdleWatch
-from soft_switch.tables.table import Match, Table
+from soft_switch.tables.matches import Match
+from soft_switch.tables.table import Table
 
 EntryKey: TypeAlias = tuple[str, tuple[Match, ...] | None, int]
 
@@ -69,7 +71,9 @@ class LoadedProgram:
 
 
 def load_program(
-    config: p4runtime_pb2.ForwardingPipelineConfig, clock: Callable[[], int] = time.monotonic_ns
+    config: p4runtime_pb2.ForwardingPipelineConfig,
+    clock: Callable[[], int] = time.monotonic_ns,
+    backend: Backend = "auto",
 ) -> LoadedProgram:
     """Make a program ready to be run from a pipeline config: text of the bmv2 JSON and the P4Info.
 
@@ -83,7 +87,7 @@ def load_program(
         raise invalid("the config has no p4info; p4c writes it with --p4runtime-files")
     info = ProgramInfo(config.p4info)
     try:
-        pipeline = Pipeline.load(bytes(config.p4_device_config))
+        pipeline = Pipeline.load(bytes(config.p4_device_config), backend)
     except SwitchError as error:
         raise invalid(f"the device config cannot be realised: {error}") from error
     shapes = digest_shapes(config.p4info)

@@ -9,7 +9,7 @@ from p4.v1 import p4runtime_pb2
 from soft_switch.p4runtime import bytestrings
 from soft_switch.p4runtime.p4info import Field, TableInfo
 from soft_switch.p4runtime.status import RequestError, invalid, not_found
-from soft_switch.tables.table import Exact, Lpm, Match, Range, Ternary
+from soft_switch.tables.matches import Exact, Lpm, Match, Range, Ternary
 
 
 def decode_match(table: TableInfo, key: Iterable[p4runtime_pb2.FieldMatch]) -> tuple[Match, ...]:

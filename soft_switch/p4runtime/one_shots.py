@@ -12,7 +12,8 @@ from soft_switch.p4runtime.actions import decode_action
 from soft_switch.p4runtime.loaded_program import LoadedProgram, OneShot
 from soft_switch.p4runtime.p4info import ProfileInfo, TableInfo
 from soft_switch.p4runtime.status import RESOURCE_EXHAUSTED, RequestError, invalid, unimplemented
-from soft_switch.tables.table import ActionCall, ActionProfile
+from soft_switch.tables.action_profile import ActionProfile
+from soft_switch.tables.matches import ActionCall
 
 
 def make_one_shot(program: LoadedProgram, table: TableInfo, message: p4runtime_pb2.ActionProfileActionSet) -> OneShot:

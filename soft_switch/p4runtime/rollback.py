@@ -12,7 +12,8 @@ from soft_switch.p4runtime import matches
 from soft_switch.p4runtime.loaded_program import LoadedProgram
 from soft_switch.p4runtime.p4info import ProfileInfo, TableInfo
 from soft_switch.p4runtime.status import RequestError
-from soft_switch.tables.table import Entry, Table
+from soft_switch.tables.entry import Entry
+from soft_switch.tables.table import Table
 
 Restore: TypeAlias = Callable[[], None]
 # A part of the state under a name of its own, with the function that keeps it.

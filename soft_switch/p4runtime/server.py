@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import grpc
 from google.protobuf import text_format
 from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
 
+from soft_switch.backend import Backend
 from soft_switch.errors import SwitchError
 from soft_switch.p4runtime.device import ControlledSwitch, Device
 from soft_switch.p4runtime.servicer import P4RuntimeService
@@ -21,10 +23,11 @@ from soft_switch.p4runtime.virtual_timer import VirtualTimer
 from soft_switch.pipeline import Pipeline
 from soft_switch.sim.events import VirtualClock
 
+_LOG = logging.getLogger(__name__)
+
 # Every stream keeps a thread for its whole life; the rest serve the short calls.
 WORKERS = MAX_STREAMS + 16
 LARGEST_MESSAGE_BYTES = 128 * 1024 * 1024
-DEFAULT_ADDRESS = "127.0.0.1:9559"
 
 
 class ServerError(SwitchError):
@@ -66,13 +69,14 @@ class P4RuntimeServer:
         clock: Callable[[], int] = time.monotonic_ns,
         epoch_clock: Callable[[], int] = time.time_ns,
         virtual_clock: VirtualClock | None = None,
+        backend: Backend = "auto",
     ) -> None:
         if virtual_clock is not None:
             clock = epoch_clock = lambda: virtual_clock.now_ns
         # The specification forbids 0. Many clients send it all the same: it is simple_switch_grpc's default.
         if not 0 <= device_id < 1 << 64:
             raise ServerError(f"device id {device_id} is not in 0..2^64-1")
-        self.device = Device(switch, device_id, clock, epoch_clock)
+        self.device = Device(switch, device_id, clock, epoch_clock, backend)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="p4runtime"),
             # Without so_reuseport 0 two servers could share a port unnoticed.
@@ -94,7 +98,7 @@ class P4RuntimeServer:
         """Take the address, and give the port. gRPC would take a port above 65535 modulo 65536."""
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65535:
-            raise ServerError(f"{address!r} is not an address to listen on; write HOST:PORT, e.g. {DEFAULT_ADDRESS}")
+            raise ServerError(f"{address!r} is not an address to listen on; write HOST:PORT, e.g. 127.0.0.1:9559")
         try:
             if tls is None:
                 return int(self._server.add_insecure_port(address))
@@ -148,20 +152,23 @@ class P4RuntimeServer:
 def serve(
     switch: ControlledSwitch,
     *,
+    address: str,
+    device_id: int = 1,
     device_config: Path | None = None,
     p4info: Path | None = None,
-    device_id: int = 1,
-    address: str = DEFAULT_ADDRESS,
     tls: TLS | None = None,
-    announce: Callable[[str], None] = print,
+    backend: Backend = "auto",
 ) -> P4RuntimeServer:
-    """Start serving `switch`, with a program loaded from its files or empty; say where through `announce`.
+    """Start to serve ``switch``, empty or with a program loaded from its two files, and log where.
 
-    The server runs until its `stop`; `wait` blocks until then. Raises SwitchError with what to mend.
+    The server runs until its ``stop``; ``wait`` blocks until then.
+
+    Raises:
+        SwitchError: it cannot start; the message says what to change.
     """
     if (device_config is None) != (p4info is None):
         raise ServerError("a program to start with needs both files: the bmv2 JSON and its P4Info")
-    server = P4RuntimeServer(switch, device_id, address, tls)
+    server = P4RuntimeServer(switch, device_id, address, tls, backend=backend)
     program = "no program yet"
     if device_config is not None and p4info is not None:
         try:
@@ -174,7 +181,7 @@ def serve(
         program = f"program {device_config} as {pipeline.runs_as}"
     server.start()
     security = "TLS" if tls is not None else "no TLS"
-    announce(f"P4Runtime listens on {server.address} ({security}), device id {device_id}, {program}")
+    _LOG.info("P4Runtime listens on %s (%s), device id %d, %s", server.address, security, device_id, program)
     return server
 
 

@@ -11,7 +11,9 @@ from soft_switch.p4runtime.loaded_program import EntryNotes, LoadedProgram, OneS
 from soft_switch.p4runtime.one_shots import make_one_shot, release_one_shot, replace_one_shot
 from soft_switch.p4runtime.p4info import TableInfo
 from soft_switch.p4runtime.status import ALREADY_EXISTS, RequestError, denied, invalid, not_found, unimplemented
-from soft_switch.tables.table import Entry, Group, Match, Member, Table, Target
+from soft_switch.tables.entry import Entry
+from soft_switch.tables.matches import Group, Match, Member, Target
+from soft_switch.tables.table import Table
 
 INSERT = p4runtime_pb2.Update.INSERT
 MODIFY = p4runtime_pb2.Update.MODIFY

@@ -14,7 +14,9 @@ from soft_switch.p4runtime.meters import encode_meter_config
 from soft_switch.p4runtime.p4info import TableInfo
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.status import invalid, unimplemented
-from soft_switch.tables.table import ActionCall, Entry, Match, Member, Table
+from soft_switch.tables.entry import Entry
+from soft_switch.tables.matches import ActionCall, Match, Member
+from soft_switch.tables.table import Table
 
 NO_NOTES = EntryNotes()
 

@@ -17,6 +17,7 @@ from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy import policy
 from p4src import artifact
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from tests.support.bmv2 import Arrivals, differences, running
@@ -106,7 +107,7 @@ def embedded(arrivals: Arrivals) -> tuple[dict[int, list[bytes]], list[int]]:
     switch = Switch()
     for port in TOPOLOGY.ports:
         switch.add_port(port, TOPOLOGY.rate_bps)
-    server = P4RuntimeServer(switch)
+    server = P4RuntimeServer(switch, backend=backend_of_environment())
     server.start()
     try:
         program(server.address)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soft_switch.tables.idle import SHORTEST_NS, IdleWatch
-from soft_switch.tables.table import ActionCall, Exact, Table
+from soft_switch.tables.matches import ActionCall, Exact
+from soft_switch.tables.table import Table
 
 MS = 1_000_000
 CALL = ActionCall("go", ())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from soft_switch.stf.__main__ import main
+from soft_switch.stf.command import stf
 from soft_switch.stf.samples import COMPILER, run_pair
 from soft_switch.stf.script import Expect, ScriptError, parse_script
 from tests.support.p4_programs import PROGRAMS, program_text
@@ -21,7 +21,7 @@ SCRIPTS = sorted((Path(__file__).parents[1] / "p4").glob("*.stf"))
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_passes_on_its_program(script: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.json"
-    result = CliRunner().invoke(main, [str(PROGRAMS / f"{script.stem}.json"), str(script), "--json", str(rows)])
+    result = CliRunner().invoke(stf, [str(PROGRAMS / f"{script.stem}.json"), str(script), "--json", str(rows)])
     assert result.exit_code == 0, result.output
     assert json.loads(rows.read_text()) == [{"name": script.stem, "outcome": "pass", "reason": ""}]
 
@@ -96,10 +96,10 @@ def test_registers_and_counters_by_command() -> None:
 
 def test_bad_calls_end_in_words(tmp_path: Path) -> None:
     for arguments in ([], ["--samples", str(tmp_path)], ["--samples", str(tmp_path), "--cache", str(tmp_path)]):
-        result = CliRunner().invoke(main, arguments)
+        result = CliRunner().invoke(stf, arguments)
         assert result.exit_code not in (0, 1) or "Error" in result.output
         assert "Traceback" not in result.output
-    result = CliRunner().invoke(main, ["--samples", str(tmp_path), "--cache", str(tmp_path), "--compiler", "no-p4c"])
+    result = CliRunner().invoke(stf, ["--samples", str(tmp_path), "--cache", str(tmp_path), "--compiler", "no-p4c"])
     assert "no-p4c is not on the PATH" in result.output
 
 
@@ -113,7 +113,7 @@ def test_a_folder_of_samples_is_compiled_once(tmp_path: Path) -> None:
     (samples / "wrong.stf").write_text("packet 0 00\n")
     arguments = ["--samples", str(samples), "--cache", str(cache), "--json", str(rows)]
     for _ in range(2):
-        result = CliRunner().invoke(main, arguments)
+        result = CliRunner().invoke(stf, arguments)
         assert result.exit_code == 1
         assert [row["outcome"] for row in json.loads(rows.read_text())] == ["pass", "unsupported"]
     assert len(list(cache.glob("*.json"))) == 1

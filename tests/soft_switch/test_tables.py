@@ -23,7 +23,8 @@ from soft_switch.errors import (
     TableFullError,
 )
 from soft_switch.tables.action_profile import ActionProfile
-from soft_switch.tables.table import GROUP, NOTHING, ActionCall, Exact, Group, Lpm, Match, Member, Range, Table, Ternary
+from soft_switch.tables.matches import ActionCall, Exact, Group, Lpm, Match, Member, Range, Ternary
+from soft_switch.tables.table import GROUP, NOTHING, Table
 from tests.support.native import NativeTable, no_machine_code
 
 ACTIONS = {"set": (7, (32,)), "NoAction": (0, ())}

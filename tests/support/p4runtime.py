@@ -15,6 +15,7 @@ from google.rpc import code_pb2, status_pb2
 from p4.config.v1 import p4info_pb2
 from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
 
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 
@@ -249,7 +250,7 @@ def running_server(with_program: bool = True, name: str = "p4runtime_features") 
     switch = Switch(cpu_port=CPU_PORT)
     for number in range(4):
         switch.add_port(number, rate_bps=1_000_000_000)
-    server = P4RuntimeServer(switch, device_id=DEVICE_ID)
+    server = P4RuntimeServer(switch, device_id=DEVICE_ID, backend=backend_of_environment())
     if with_program:
         server.load((BUILD / f"{name}.json").read_bytes(), (BUILD / f"{name}.p4info.txtpb").read_text())
     server.start()

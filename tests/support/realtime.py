@@ -46,8 +46,8 @@ def switch_on(rack: Realised, topology: Topology, number: int = 0, *more: str) -
     """``mfs switch`` on the ports of the rack, once they are open: its P4Runtime address, and the process."""
     address = free_address()
     with started("switch", "--address", address, *rack.switch_options(topology, number), *more) as process:
-        assert "P4Runtime listens" in process.line()
-        assert process.line().startswith("ports: ")
+        assert "P4Runtime listens" in process.log_line()
+        assert process.log_line().startswith("ports: ")
         yield address, process
 
 

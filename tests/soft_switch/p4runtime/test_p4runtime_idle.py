@@ -10,6 +10,7 @@ import pytest
 from google.rpc import code_pb2 as code
 from p4.v1 import p4runtime_pb2
 
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.sim.events import VirtualClock
 from soft_switch.switch import Switch
@@ -50,7 +51,9 @@ class Setup:
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.switch = Switch()
-        self.server = P4RuntimeServer(self.switch, device_id=DEVICE_ID, virtual_clock=self.clock)
+        self.server = P4RuntimeServer(
+            self.switch, device_id=DEVICE_ID, virtual_clock=self.clock, backend=backend_of_environment()
+        )
         self.server.start()
         self.client = Client(self.server.port).primary()
         self.client.set_config(SetConfig.VERIFY_AND_COMMIT, features_config())
@@ -181,7 +184,7 @@ def test_digests_wait_in_virtual_time(virtual: Setup) -> None:
 
 
 def test_in_real_time() -> None:
-    server = P4RuntimeServer(Switch(), device_id=DEVICE_ID)
+    server = P4RuntimeServer(Switch(), device_id=DEVICE_ID, backend=backend_of_environment())
     server.start()
     client = Client(server.port).primary()
     try:

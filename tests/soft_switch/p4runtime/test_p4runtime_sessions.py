@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import threading
@@ -169,11 +170,11 @@ def test_an_address_that_is_none(address: str) -> None:
         P4RuntimeServer(Switch(), address=address)
 
 
-def test_serve_says_where_it_listens_and_loads_the_program() -> None:
-    said: list[str] = []
-    server = serve(Switch(), device_config=JSON, p4info=P4INFO, address="127.0.0.1:0", announce=said.append)
+def test_serve_logs_where_it_listens_and_loads_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "soft_switch"):
+        server = serve(Switch(), device_config=JSON, p4info=P4INFO, address="127.0.0.1:0")
     try:
-        assert f"127.0.0.1:{server.port}" in said[0]
+        assert f"127.0.0.1:{server.port}" in caplog.text
         client = Client(server.port)
         request = p4runtime_pb2.GetForwardingPipelineConfigRequest(device_id=1)
         assert client.stub.GetForwardingPipelineConfig(request).config.p4_device_config == JSON.read_bytes()
