@@ -15,10 +15,10 @@ import pytest
 from tests.support.p4runtime import DEVICE_ID, JSON, P4INFO, running_server
 
 
-def test_finsy() -> None:
+def test_finsy_controls_the_switch() -> None:
     python = os.environ.get("FINSY_PYTHON")
     if not python:
-        pytest.skip("FINSY_PYTHON names no Python that has finsy")
+        pytest.skip("FINSY_PYTHON does not name a Python with finsy")
     with running_server(with_program=False) as server:
         script = Path(__file__).parents[1] / "support" / "finsy_client.py"
         command = [python, str(script), f"127.0.0.1:{server.port}", str(DEVICE_ID), str(P4INFO), str(JSON)]

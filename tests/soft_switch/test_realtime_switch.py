@@ -100,7 +100,7 @@ class TestPackets:
                 assert " 3 received" in done.stdout, done.stdout + done.stderr
 
     @real_kernel
-    def test_ports_keep_their_rate(self, rack: Realised) -> None:
+    def test_ports_do_not_exceed_their_rate(self, rack: Realised) -> None:
         with switch_on(rack, TOPOLOGY) as (address, _), controlled(address, TOPOLOGY):
             results = measure(TOPOLOGY, rack, 1500, 1.3, 0.7)
         # A busy machine may be late, but a port never exceeds its rate for long.
@@ -128,7 +128,7 @@ class TestPackets:
                     received["urgent" if b"urgent" in taken else "later"] += 1
 
             began = time.monotonic_ns()
-            # Long enough for the lower queue to overflow: 1.5 s at 0.4 of the rate too much are 750 kB.
+            # Long enough to overflow the lower queue: 1.5 s at 0.4 of the rate too much are 750 kB.
             while (passed_ns := time.monotonic_ns() - began) < 1_500_000_000:
                 for source, data in streams.items():
                     while sent[source] < passed_ns / interval_ns:
@@ -212,11 +212,11 @@ class TestInterfaces:
             assert "Traceback" not in log
 
     @real_kernel
-    def test_an_interface_that_another_switch_has(self, rack: Realised) -> None:
+    def test_an_interface_of_another_switch_is_refused(self, rack: Realised) -> None:
         with switch_on(rack, TOPOLOGY):
             assert f"another switch runs on interface {rack.ports[0][1]}" in refused("-i", f"1@{rack.ports[0][1]}")
 
-    def test_an_interface_that_does_not_exist(self) -> None:
+    def test_an_interface_that_does_not_exist_is_refused(self) -> None:
         assert refused("-i", "1@nosuch") == "error: there is no network interface 'nosuch' here; see: ip link"
 
     def test_ports_and_interfaces_given_twice_are_named(self) -> None:

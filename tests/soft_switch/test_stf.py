@@ -1,4 +1,4 @@
-"""Covers the STF runner: scripts on committed programs pass, anything that differs fails, bad scripts say where."""
+"""Covers the STF runner: scripts of committed programs pass, any difference fails, errors name the line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_expectation_counts(script: Path) -> None:
         (None, "00", True),
     ],
 )
-def test_expected_data(pattern: str | None, data: str, holds: bool) -> None:
+def test_a_pattern_of_expected_data(pattern: str | None, data: str, holds: bool) -> None:
     assert (Expect(1, pattern).mismatch(bytes.fromhex(data)) is None) is holds
 
 
@@ -62,7 +62,7 @@ def test_expected_data(pattern: str | None, data: str, holds: bool) -> None:
     "line",
     ["frobnicate 1", "packet 0 0", "packet x 00", "expect 1 0g", "add t k:1", "setdefault t", "check_counter x"],
 )
-def test_what_is_no_statement_is_named_with_its_line(line: str) -> None:
+def test_an_invalid_statement_is_named_with_its_line(line: str) -> None:
     with pytest.raises(ScriptError, match=rf"line 3: .*{re.escape(line)}"):
         parse_script(f"# a comment\n\n{line}  # more\n")
 
@@ -79,14 +79,14 @@ def test_what_is_no_statement_is_named_with_its_line(line: str) -> None:
         ("mirroring_get 3", "no mirroring session 3"),
     ],
 )
-def test_what_does_not_fit_the_program_is_named(line: str, reason: str) -> None:
+def test_a_statement_that_does_not_fit_the_program_is_named(line: str, reason: str) -> None:
     outcome = run_pair("x", program_text("matching"), line)
     assert outcome.outcome == "unsupported"
     assert "line 1" in outcome.reason
     assert reason in outcome.reason
 
 
-def test_registers_and_counters_by_command() -> None:
+def test_commands_access_registers_and_counters() -> None:
     script = "register_write TestIngress.cells 3 55\npacket 0 00 03 00000042\nexpect 2 00000037 00000042"
     assert run_pair("x", program_text("state"), script).outcome == "pass"
     counted = "packet 0 02 01 00000000\nexpect 2\ncheck_counter tally(1) packets == {}"
@@ -94,7 +94,7 @@ def test_registers_and_counters_by_command() -> None:
     assert "has 1 packets" in run_pair("x", program_text("state"), counted.format(2)).reason
 
 
-def test_bad_calls_end_in_words(tmp_path: Path) -> None:
+def test_usage_errors_have_no_traceback(tmp_path: Path) -> None:
     for arguments in ([], ["--samples", str(tmp_path)], ["--samples", str(tmp_path), "--cache", str(tmp_path)]):
         result = CliRunner().invoke(stf, arguments)
         assert result.exit_code not in (0, 1) or "Error" in result.output
