@@ -26,7 +26,7 @@ from soft_switch.switch import Switch
 _LOG = logging.getLogger(__name__)
 
 IDLE_S = 0.5
-"""The longest sleep: how late a new pipeline is noticed on an idle switch."""
+"""The longest sleep, which bounds how old the counters of an idle switch are."""
 
 
 class Driver:

@@ -21,7 +21,6 @@ class Pacer:
 
     Attributes:
         slipped_ns: link time of all ports that was lost because :meth:`send_due` was called too late.
-        worst_ns: the longest delay of a frame so far.
     """
 
     def __init__(
@@ -33,7 +32,6 @@ class Pacer:
     ) -> None:
         """``clock`` gives nanoseconds; ``send`` takes (port, frame)."""
         self.slipped_ns = 0
-        self.worst_ns = 0
         self._clock = clock
         self._transmit = transmit
         self._send = send
@@ -67,8 +65,6 @@ class Pacer:
                 continue
             frame, duration_ns = departure
             late_ns = now_ns - free_ns
-            if late_ns > self.worst_ns:
-                self.worst_ns = late_ns
             if late_ns > self._catch_up_ns:
                 self.slipped_ns += late_ns - self._catch_up_ns
                 free_ns = now_ns - self._catch_up_ns

@@ -40,7 +40,6 @@ class PacketSocket:
     """All frames that ``interface`` receives, and a way to send. Not thread-safe.
 
     Attributes:
-        mtu: MTU of the interface in bytes.
         unfinished: frames dropped because their checksum was left to hardware that does not exist.
         oversized: frames dropped because they exceed the interface's MTU: merged segments.
         unsent: frames that the interface did not accept, for instance because it is down.
@@ -76,8 +75,7 @@ class PacketSocket:
         self._before: dict[str, int] = {}
         try:
             self._before = offloads.turn_off(interface)
-            self.mtu = self._query(_SIOCGIFMTU)
-            self._longest = self.mtu + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES
+            self._longest = self._query(_SIOCGIFMTU) + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES
             self._ring = self._memory = self._open_ring(frames)
             self._socket.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
             self._socket.setsockopt(_SOL_PACKET, _QDISC_BYPASS, 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from soft_switch.stf.command import stf
 from soft_switch.stf.samples import COMPILER, run_pair
 from soft_switch.stf.script import Expect, ScriptError, parse_script
+from tests.support.cli import COMMAND
 from tests.support.p4_programs import PROGRAMS, program_text
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "p4").glob("*.stf"))
@@ -101,6 +104,14 @@ def test_usage_errors_have_no_traceback(tmp_path: Path) -> None:
         assert "Traceback" not in result.output
     result = CliRunner().invoke(stf, ["--samples", str(tmp_path), "--cache", str(tmp_path), "--compiler", "no-p4c"])
     assert "no-p4c is not on the PATH" in result.output
+
+
+@pytest.mark.parametrize("command", [[*COMMAND, "stf"], [sys.executable, "-m", "soft_switch.stf"]])
+def test_the_command_runs_with_and_without_mfs(command: list[str]) -> None:
+    script = SCRIPTS[0]
+    arguments = [str(PROGRAMS / f"{script.stem}.json"), str(script), "--pipeline", "python"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1 pass, 0 fail, 0 unsupported")
 
 
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"{COMPILER} is not installed")
