@@ -14,7 +14,7 @@ _ENDING = frozenset((signal.SIGINT, signal.SIGTERM))
 def stop_on_signal(stop: Callable[[], object]) -> Iterator[None]:
     """Call ``stop`` when SIGINT or SIGTERM arrives, instead of what the signal would do otherwise.
 
-    ``stop`` runs in a thread of its own. This thread and all that are started within the block never see the signals,
+    ``stop`` runs in a separate thread. This thread and those started within the block never see the signals,
     so that none is lost between a check and a wait, and no system call is interrupted.
     """
     ended = threading.Event()

@@ -1,4 +1,4 @@
-"""The server seen by an unmodified finsy. It needs a later protobuf than this project, so a Python of its own:
+"""The server controlled by an unmodified finsy, which needs a later protobuf than this project, so a separate Python:
 
 python3 -m venv finsy-venv && finsy-venv/bin/pip install finsy
 FINSY_PYTHON=finsy-venv/bin/python .venv/bin/python -m pytest tests/conformance/test_p4runtime_finsy.py

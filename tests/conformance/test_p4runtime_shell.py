@@ -1,4 +1,4 @@
-"""The server seen by an unmodified p4runtime-shell."""
+"""The server controlled by an unmodified p4runtime-shell."""
 
 from __future__ import annotations
 

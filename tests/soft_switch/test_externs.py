@@ -81,9 +81,9 @@ def test_green_bytes_never_exceed_rate_and_burst(arrivals: list[tuple[int, int]]
     now, green, passed = 0, 0, 0
     for gap, size in arrivals:
         now += gap
-        colour = meter.execute(0, size, now)
-        green += size if colour == GREEN else 0
-        passed += size if colour != RED else 0
+        color = meter.execute(0, size, now)
+        green += size if color == GREEN else 0
+        passed += size if color != RED else 0
         start = arrivals[0][0]
         assert green * SECOND <= rate * (now - start) + burst * SECOND
         assert passed * SECOND <= 2 * rate * (now - start) + 2 * burst * SECOND

@@ -246,7 +246,7 @@ class TestInterfaces:
         assert "Traceback" not in done.stderr
 
     @real_kernel
-    @pytest.mark.skipif(shutil.which("setpriv") is None, reason="there is no setpriv here (util-linux)")
+    @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is not installed")
     def test_missing_capabilities_are_named(self) -> None:
         done = subprocess.run(
             ["setpriv", "--bounding-set=-net_raw", *COMMAND, "switch", "--address", free_address(), "-i", "1@lo"],
