@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING
 
 from soft_switch.errors import SwitchError
 from soft_switch.model.replication import Ingressed, Reentry
-from soft_switch.queues.traffic_manager import Port, QueueConfig
+from soft_switch.queues.traffic_manager import NewPort, Port, QueueConfig
 
 if TYPE_CHECKING:
     from soft_switch.pipeline import Pipeline
-
-
-NewPort = Callable[[int, int, "Sequence[QueueConfig] | None"], "Port[Ingressed]"]
-"""Makes a port from its number, rate (bits per second) and queues."""
 
 
 def _default_port(_number: int, rate_bps: int, queues: Sequence[QueueConfig] | None) -> Port[Ingressed]:

@@ -29,10 +29,10 @@ from p4src import artifact
 from p4src.artifact import Artifact
 from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
-from soft_switch.queues.traffic_manager import QueueConfig
+from soft_switch.queues.traffic_manager import NewPort, QueueConfig
 from soft_switch.sim.events import VirtualClock
 from soft_switch.sim.network import HostPort, Link
-from soft_switch.switch import NewPort, Switch
+from soft_switch.switch import Switch
 from topologies.topology import Topology, cables
 
 ORDERS = ("both", "hosts", "switch")

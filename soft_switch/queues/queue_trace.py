@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from soft_switch.errors import SwitchError
-from soft_switch.queues.traffic_manager import Dequeued, Port, QueueConfig
-from soft_switch.switch import NewPort
+from soft_switch.queues.traffic_manager import Dequeued, NewPort, Port, QueueConfig
 
 T = TypeVar("T")
 

@@ -7,10 +7,10 @@ The wire bytes of a frame are its length, padded to the Ethernet minimum, plus F
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from soft_switch.errors import SwitchError
 from soft_switch.queues.arbiter import DEFAULT_SHARE, ArbiterError, PriorityArbiter
@@ -195,3 +195,7 @@ class Port(Generic[T]):
     def __len__(self) -> int:
         """Return the number of packets that wait in all queues."""
         return sum(map(len, self._queues))
+
+
+NewPort: TypeAlias = Callable[[int, int, Sequence[QueueConfig] | None], Port[Any]]
+"""Makes a port from its number, rate (bits per second) and queues."""

@@ -16,11 +16,12 @@ from soft_switch.backend import Backend
 from soft_switch.p4runtime.server import serve
 from soft_switch.ports import HIGHEST_PORT
 from soft_switch.queues.queue_trace import csv_recorder, traced
+from soft_switch.queues.traffic_manager import NewPort
 from soft_switch.realtime.driver import Driver
 from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.signals import stop_on_signal
-from soft_switch.switch import NewPort, Switch
+from soft_switch.switch import Switch
 
 _LOG = logging.getLogger(__name__)
 
