@@ -1,4 +1,4 @@
-"""What moves packets between sockets and the switch: Python, or machine code. Both have one interface."""
+"""Moving packets between sockets and the switch, in Python or in machine code, behind one interface."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ class PacketMover(Protocol):
         """Bring the counters of sockets and ports up to date."""
 
     def close(self) -> None:
-        """Stop; packets that still wait in queues of its own are counted as undeliverable."""
+        """Stop; packets in the mover's own queues are counted as undeliverable."""
 
 
 class PythonMover:
-    """Moves packets through a pipeline of either kind, one call of Python each."""
+    """Moves packets through any pipeline, one at a time in Python."""
 
     poll_ns = POLL_NS
 
@@ -139,7 +139,7 @@ class PythonMover:
 
 
 class NativeMover:
-    """Moves packets through one pipeline that is machine code, and whose loop is machine code, too."""
+    """Moves packets in machine code, through one pipeline that is machine code."""
 
     poll_ns = NATIVE_POLL_NS
 

@@ -34,7 +34,7 @@ def read_value(text: str | int, width: int, where: str) -> int:
     Raises:
         InvalidEntryError: ``text`` is none of these or does not fit; the message starts with ``where``.
     """
-    value = text if isinstance(text, int) else _number(text.strip(), width)
+    value = text if isinstance(text, int) else _number(str(text).strip(), width)
     if value is None:
         forms = f"46, 0x2e{_ADDRESSES.get(width, '')}"
         raise InvalidEntryError(f"{where}: {text!r} is not a value of {width} bits; write e.g. {forms}")

@@ -125,6 +125,7 @@ def test_an_entry_lives_by_its_key_and_priority() -> None:
         ({"src": 1}, "permit", {"prt": 1}, "has no parameter 'prt'; it has: port, next_hop"),
         ({"src": 1}, "permit", [1], r"takes 2 arguments \(port, next_hop\), not \[1\]"),
         ({"src": 1}, "permit", {"port": 512, "next_hop": 0}, "parameter port: 512 does not fit in 9 bits"),
+        ({"src": 1}, "permit", [1, 1.5], "parameter next_hop: 1.5 is not a value of 32 bits"),
         ({"src": 1}, Member(1), {"port": 1}, "already has its arguments"),
         ({"src": Lpm(1, 1)}, "NoAction", [], "key field hdr.ethernet.src is matched by exact, not by lpm"),
     ],
