@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from host_agent import log
-from host_agent.protocol.units import HIGHEST_PORT, parse_bit_rate
+from host_agent.protocol.units import parse_bit_rate
 
 R = TypeVar("R")
 
@@ -65,24 +65,6 @@ class BitRate(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
         if rate is None:
             self.fail(f"{value!r} is not a rate from 1 b/s to 1000G; write bits per second, e.g. 20M.", param, ctx)
         return rate
-
-
-class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
-    """A switch port on a network interface, as for ``simple_switch -i``, optionally with the port's rate."""
-
-    name = "port@interface[@rate]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, str, int | None]:
-        """See :meth:`click.ParamType.convert`."""
-        if isinstance(value, tuple):
-            return value
-        number, _, rest = value.partition("@")
-        interface, _, rate = rest.partition("@")
-        if not (number.isdecimal() and int(number) <= HIGHEST_PORT and interface):
-            self.fail(f"{value!r} is not PORT@INTERFACE with a port in 0..{HIGHEST_PORT}, e.g. 1@veth1.", param, ctx)
-        return int(number), interface, BitRate().convert(rate, param, ctx) if "@" in rest else None
 
 
 class LazyGroup(click.Group):

@@ -1,15 +1,40 @@
-"""``mfs switch``: the embedded switch from the command line. The one module here that knows a program: the default."""
+"""The command ``mfs switch``. The one module here that imports other packages: for the default program, and options."""
 
 from __future__ import annotations
 
-import os
-import signal
+import logging
+import threading
 from pathlib import Path
+from typing import Any
 
 import click
 
-from host_agent.command_line import BitRate, PortAtInterface
+from host_agent.command_line import BitRate, logging_options
 from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
+from soft_switch.backend import Backend
+from soft_switch.options import backend_option
+from soft_switch.ports import HIGHEST_PORT
+
+_LOG = logging.getLogger(__name__)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
+    """A switch port on a network interface, as ``simple_switch -i`` takes it, and the port's own rate if it has one."""
+
+    name = "port@interface[@rate]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, str, int | None]:
+        """See :meth:`click.ParamType.convert`."""
+        if isinstance(value, tuple):
+            return value
+        number, _, rest = value.partition("@")
+        interface, _, rate = rest.partition("@")
+        if not (number.isdecimal() and int(number) <= HIGHEST_PORT and interface):
+            self.fail(f"{value!r} is not PORT@INTERFACE with a port of 0 to {HIGHEST_PORT}, e.g. 1@veth1.", param, ctx)
+        return int(number), interface, BitRate().convert(rate, param, ctx) if "@" in rest else None
 
 
 @click.command()
@@ -19,46 +44,36 @@ from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
     type=click.IntRange(0, 2**64 - 1),
     default=1,
     show_default=True,
-    help="The specification forbids 0, which is simple_switch_grpc's default and that of clients made for it.",
+    help="The specification forbids 0; simple_switch_grpc and clients made for it use 0 by default.",
 )
-@click.option(
-    "--cpu-port", type=click.IntRange(0, 510), help="The port that is the controller: packet-in and packet-out."
-)
+@click.option("--cpu-port", type=click.IntRange(0, HIGHEST_PORT), help="Port of packet-in and packet-out.")
 @click.option("--empty", is_flag=True, help="Start without a program; a controller pushes one.")
 @click.option(
-    "--device-config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Run this program, the JSON of p4c-bm2-ss, instead of MFS; with --p4info.",
+    "--device-config", type=_FILE, help="Run this program, the JSON of p4c-bm2-ss, instead of MFS; needs --p4info."
 )
-@click.option("--p4info", type=click.Path(path_type=Path, dir_okay=False), help="P4Info (text) of --device-config.")
+@click.option("--p4info", type=_FILE, help="P4Info (text) of --device-config.")
 @click.option(
     "-i",
     "--interface",
     "interfaces",
     type=PortAtInterface(),
     multiple=True,
-    help="Put a port on a network interface, e.g. 1@veth1, or 1@veth1@40M with a rate of its own; may be repeated.",
+    help="Put a port on a network interface, e.g. 1@veth1, or 1@veth1@40M to give it its own rate; repeatable.",
 )
 @click.option(
     "--rate",
     type=BitRate(),
     default="20M",
     show_default=True,
-    help="Bits per second of each port on an interface, preamble, FCS and gap included.",
+    help="Rate of each port on an interface; preamble, FCS and gap count.",
 )
-@click.option(
-    "--pipeline",
-    type=click.Choice(["auto", "python", "c"]),
-    envvar="MFS_PIPELINE",
-    default="auto",
-    show_default=True,
-    help="Run programs as machine code (c), which takes a C compiler, or as Python; auto: as machine code if possible.",
-)
+@backend_option
 @click.option(
     "--queue-trace",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a CSV row for each packet that enters or leaves a queue, or is dropped there; with -i.",
+    type=_FILE,
+    help="Write a CSV row for each packet that enters or leaves a queue, or is dropped there; needs -i.",
 )
+@logging_options
 def switch(
     address: str,
     device_id: int,
@@ -69,17 +84,15 @@ def switch(
     interfaces: tuple[tuple[int, str, int | None], ...],
     rate: int,
     queue_trace: Path | None,
-    pipeline: str,
+    backend: Backend,
 ) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
-    It holds the MFS program, or the one that is named, unless --empty is given. Without -i it has no ports, and is for
-    controllers and shells. Ctrl-C or SIGTERM ends it.
+    It runs the MFS program, or the one that --device-config names, unless --empty is given. Without -i it has no ports,
+    for work on controllers. Ctrl-C or SIGTERM ends it.
     """
     from p4src import artifact
-    from soft_switch.native.choice import VARIABLE
 
-    os.environ[VARIABLE] = pipeline
     if (device_config is None) != (p4info is None):
         raise click.UsageError("--device-config and --p4info go together.")
     if empty and device_config is not None:
@@ -93,41 +106,37 @@ def switch(
     if interfaces:
         from soft_switch.realtime.serving import PortSpec, run_on_interfaces
 
-        ports = [PortSpec(number, interface, own or rate) for number, interface, own in interfaces]
         run_on_interfaces(
-            ports,
+            [PortSpec(number, interface, own or rate) for number, interface, own in interfaces],
+            address=address,
+            device_id=device_id,
             cpu_port=cpu_port,
-            queue_trace=queue_trace,
             device_config=device_config,
             p4info=p4info,
-            device_id=device_id,
-            address=address,
-            say=click.echo,
+            queue_trace=queue_trace,
+            backend=backend,
         )
     else:
-        _serve_until_signalled(address, device_id, cpu_port, device_config, p4info)
-    click.echo("stopped")
+        _run_without_ports(address, device_id, cpu_port, device_config, p4info, backend)
+    _LOG.info("stopped")
 
 
-def _serve_until_signalled(
-    address: str, device_id: int, cpu_port: int | None, config: Path | None, p4info: Path | None
+def _run_without_ports(
+    address: str, device_id: int, cpu_port: int | None, config: Path | None, p4info: Path | None, backend: Backend
 ) -> None:
     from soft_switch.p4runtime.server import serve
+    from soft_switch.signals import stop_on_signal
     from soft_switch.switch import Switch
 
-    # Blocked before the server's threads are made, which inherit it, so that the signals wait for sigwait below.
-    ending = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    try:
+    stopped = threading.Event()
+    with stop_on_signal(stopped.set):
         server = serve(
             Switch(cpu_port),
+            address=address,
+            device_id=device_id,
             device_config=config,
             p4info=p4info,
-            device_id=device_id,
-            address=address,
-            announce=click.echo,
+            backend=backend,
         )
-        signal.sigwait(ending)
+        stopped.wait()
         server.stop(0)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

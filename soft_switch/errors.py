@@ -1,18 +1,18 @@
-"""Errors of the embedded switch, each a subclass of :class:`SwitchError` with a message fit for a user."""
+"""Errors of the embedded switch, each a subclass of :class:`SwitchError` with a message meant for users."""
 
 from __future__ import annotations
 
 
 class SwitchError(Exception):
-    """Base of every error that the embedded switch raises on purpose."""
+    """Base of all errors that the embedded switch raises deliberately."""
 
 
 class ArtifactError(SwitchError):
-    """The compiled program is not readable as the JSON that p4c writes for bmv2: the message says where and why."""
+    """The compiled program is not valid JSON of p4c's bmv2 backend; the message says where and why."""
 
 
 class UnsupportedConstructError(SwitchError):
-    """The program uses something that this switch does not run. Raised while loading, never while forwarding."""
+    """The program uses a construct that this switch does not run. Raised while loading, never while forwarding."""
 
     def __init__(self, construct: str, place: str) -> None:
         super().__init__(f"{construct} is not supported by the embedded switch (at {place})")
@@ -25,11 +25,11 @@ class TableError(SwitchError):
 
 
 class InvalidEntryError(TableError):
-    """A match, action, member or group does not fit what it is written to (kind, width, name, arity)."""
+    """A match, action, member or group does not fit its table or profile (kind, width, name, arity)."""
 
 
 class ConstTableError(TableError):
-    """The entries or the default action of the table are fixed by the program."""
+    """The program fixes the entries or the default action of the table."""
 
 
 class EntryExistsError(TableError):
@@ -41,7 +41,7 @@ class EntryNotFoundError(TableError):
 
 
 class TableFullError(TableError):
-    """The table holds as many entries as its size allows."""
+    """The table has as many entries as its size allows."""
 
 
 class MemberExistsError(TableError):
@@ -61,15 +61,15 @@ class GroupNotFoundError(TableError):
 
 
 class ProfileFullError(TableError):
-    """The action profile holds as many members as its size allows."""
+    """The action profile has as many members as its size allows."""
 
 
 class GroupTooLargeError(TableError):
-    """The sum of the weights of a group exceeds what the group or the selector allows."""
+    """The weights of a group add up to more than the group or the selector allows."""
 
 
 class ProfileInUseError(TableError):
-    """A member or group that a table entry or a group still refers to cannot be deleted."""
+    """A member or group cannot be deleted while a table entry or a group refers to it."""
 
 
 class ProgramAssertionError(SwitchError):

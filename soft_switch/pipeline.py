@@ -1,9 +1,9 @@
 """A loaded P4 program: what the control plane may set, and the two functions that packets go through.
 
-The JSON of p4c's bmv2 backend (v1model) is turned into Python source once (:mod:`soft_switch.codegen`). That, or the
-machine code into which it is translated where there is a C compiler (:mod:`soft_switch.native`), runs for every packet;
-both do the same. Behaviour follows bmv2's simple_switch wherever that is deterministic; where it is not (fields
-that nobody has set, fields of headers that are not valid) everything reads zero.
+The JSON of p4c's bmv2 backend (v1model) is compiled to Python source once (:mod:`soft_switch.codegen`). Every packet
+runs through that source, or through machine code made from it where there is a C compiler (:mod:`soft_switch.native`);
+both behave the same. Behaviour follows bmv2's simple_switch wherever that is deterministic. Where it is not (fields
+that were never set, fields of invalid headers) everything reads as zero.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from soft_switch.codegen.context import DROP_PORT
+from soft_switch.backend import Backend
 from soft_switch.codegen.functions import Generated, generate
 from soft_switch.errors import ArtifactError, ProgramAssertionError, TableError
 from soft_switch.model.artifact import read_program
 from soft_switch.model.externs import CounterArray, DirectMeter, MeterArray, RegisterArray
 from soft_switch.model.program import ConstEntry, Program, TableDef
 from soft_switch.model.replication import Ingressed, Reentry, Replication
-from soft_switch.native.choice import Wish, machine_code
+from soft_switch.native.choice import machine_code
+from soft_switch.ports import DROP_PORT
 from soft_switch.tables.action_profile import ActionProfile
 from soft_switch.tables.matches import ActionCall, Exact, Lpm, Match, Range, Ternary
 from soft_switch.tables.table import NO_ACTION, Table
@@ -28,43 +29,42 @@ from soft_switch.tables.value_sets import ValueSet
 
 _LOG = logging.getLogger("soft_switch.model.program")
 
-
 DigestSink = Callable[[str, tuple[int, ...]], None]
 IngressFunction = Callable[[int, bytes, int], Ingressed | None]
 EgressFunction = Callable[[Ingressed, int, int, int, int], bytes | None]
 
 
 class Pipeline:
-    """A P4 program, ready to run. Made by :meth:`load`. Not safe for use by several threads at once.
+    """A P4 program, ready to run; :meth:`load` makes one. Not thread-safe.
 
     Attributes:
-        tables: every table of the program by its full name, those that the compiler made for single statements
-            included (they have no key and a fixed default action).
+        tables: every table by its full name, including those that the compiler made for single statements (they have
+            no key and a fixed default action).
         action_profiles: action profiles and selectors by name.
-        counters: indirect counters by name; direct ones are in the entries of their table.
-        meters: indirect meters by name; direct ones are in the entries of their table.
+        counters: indirect counters by name; direct counters are in the entries of their table.
+        meters: indirect meters by name; direct meters are in the entries of their table.
         registers: registers by name.
-        actions: parameters, (name, width in bits) each, of every action by name.
-        digests: the digests that the program may send: name to number of values.
-        direct_counters: name of each direct counter to that of its table.
-        direct_meters: name of each direct meter to (name of its table, "packets" or "bytes").
-        ingress: ``ingress(port, data, now_ns)`` runs parser, checksum verification and ingress for a packet of bytes
-            that came in by a port at a time in nanoseconds; None if the program drops it.
+        actions: the parameters of every action by its name, each (name, width in bits).
+        digests: the number of values in each digest that the program may send, by name.
+        direct_counters: the name of each direct counter's table, by the counter's name.
+        direct_meters: (name of its table, "packets" or "bytes") of each direct meter, by name.
+        ingress: ``ingress(port, data, now_ns)`` runs parser, checksum verification and ingress for the bytes of a
+            packet that arrived at a port at a time in nanoseconds; None if the program drops it.
         egress: ``egress(packet, enqueued_ns, dequeued_ns, enq_qdepth, deq_qdepth)`` runs egress, checksum update and
-            deparser; None if the program drops it, else the bytes to send. Depths are in packets.
+            deparser. It returns the bytes to send, or None if the program drops the packet. Depths are in packets.
         value_sets: parser value sets by name.
         replication: clone sessions and multicast groups.
-        spawned: what ``ingress`` and ``egress`` have made besides the packet that they return: copies, to be queued,
-            and packets to go through ingress again (:meth:`reenter`). Whoever calls the two takes them out.
+        spawned: what ``ingress`` and ``egress`` made besides the packet that they returned: copies to be queued, and
+            packets to go through ingress again (:meth:`reenter`). The caller of the two removes them.
         on_digest: called with name and values of every digest that the program sends, if set.
         source: the generated Python.
-        machine_code: the same as machine code, if that is what runs.
-        why_python: the reason why Python runs; empty if it does not.
+        machine_code: the machine code, if that is what runs.
+        why_python: why Python runs; empty if machine code does.
     """
 
     drop_port: Final = DROP_PORT
 
-    def __init__(self, program: Program, run_as: Wish | None = None) -> None:
+    def __init__(self, program: Program, backend: Backend = "auto") -> None:
         self.program = program
         self.on_digest: DigestSink | None = None
         self.actions = {a.name: a.params for a in program.actions.values()}
@@ -89,7 +89,7 @@ class Pipeline:
         externs = self._externs()
         generated = generate(program, externs)
         self.source = generated.source
-        self.machine_code, self.why_python = machine_code(run_as, generated, externs, self.replication)
+        self.machine_code, self.why_python = machine_code(backend, generated, externs, self.replication)
         if self.machine_code is not None:
             self.ingress: IngressFunction = self.machine_code.ingress
             self.egress: EgressFunction = self.machine_code.egress
@@ -104,37 +104,34 @@ class Pipeline:
         try:
             exec(compile(generated.source, "<generated pipeline>", "exec"), space)
         except (SyntaxError, RecursionError, MemoryError) as error:
-            raise ArtifactError(f"the program is too deeply nested to be compiled: {error}") from error
+            raise ArtifactError(f"the program is nested too deeply to be compiled: {error}") from error
         self.ingress = self._enter = space["ingress"]
         self.egress = space["egress"]
 
     @classmethod
-    def load(cls, json_text: str | bytes, run_as: Wish | None = None) -> Pipeline:
-        """The program in p4c's JSON output.
-
-        ``run_as`` is ``python``, ``c``, or ``auto``: machine code if it can be had. By default the environment variable
-        ``MFS_PIPELINE`` says it, and ``auto`` where it does not.
+    def load(cls, json_text: str | bytes, backend: Backend = "auto") -> Pipeline:
+        """Load the program in p4c's JSON output.
 
         Raises:
-            NativeError: ``run_as`` is ``c``, and machine code cannot be had; the message says why.
-            ArtifactError: the text is not such a program, is cut off, or contradicts itself; the message says where.
-            UnsupportedConstructError: the program uses something that this switch does not run.
+            NativeError: ``backend`` is ``c``, and machine code is not possible; the message says why.
+            ArtifactError: the text is not such a program, is truncated or inconsistent; the message says where.
+            UnsupportedConstructError: the program uses a construct that this switch does not run.
         """
         program = read_program(json_text)
         try:
-            return cls(program, run_as)
+            return cls(program, backend)
         except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-            # Every part was well formed by itself, so what is left is one that refers to what is not there.
+            # Each part alone was well formed, so what remains is a reference to something that does not exist.
             reason = f"{type(error).__name__}: {error}"
             raise ArtifactError(f"the parts of the program do not fit together ({reason})") from error
 
     @property
     def runs_as(self) -> str:
-        """How it runs, in words."""
+        """How the program runs, for people."""
         return "machine code" if self.machine_code is not None else f"Python ({self.why_python})"
 
     def reenter(self, packet: Reentry, now_ns: int) -> Ingressed | None:
-        """Ingress for a packet that was resubmitted or recirculated."""
+        """Run ingress for a packet that was resubmitted or recirculated."""
         return self._enter(packet.port, packet.data, now_ns, packet.again)
 
     def _table(self, definition: TableDef) -> Table:
@@ -149,6 +146,7 @@ class Pipeline:
             tuple(key.width for key in definition.keys),
             {actions[i].name: (i, tuple(width for _, width in actions[i].params)) for i in definition.action_ids},
             has_counter=definition.has_counter,
+            key_names=tuple(key.name for key in definition.keys),
             ages=definition.ages,
             meter_name=definition.meter,
             profile=self.action_profiles[definition.profile] if definition.profile else None,
@@ -165,7 +163,7 @@ class Pipeline:
     def _const_entries(
         self, definition: TableDef, entries: tuple[ConstEntry, ...]
     ) -> list[tuple[tuple[Match, ...], int, ActionCall]]:
-        """In the JSON the least number wins, here the largest does; entries without a priority have 0."""
+        """Return the entries with priorities of which the largest wins; in the JSON the smallest does."""
         highest = max((entry.priority for entry in entries), default=0)
         ranked = any(key.kind in ("ternary", "range") for key in definition.keys)
         result = []
@@ -176,7 +174,7 @@ class Pipeline:
         return result
 
     def _externs(self) -> dict[str, Any]:
-        # One seed for all: the same packets have the same fate in every run.
+        # A fixed seed: the same packets have the same fate in every run.
         randomness = random.Random(0)
         externs: dict[str, Any] = {
             "randint": randomness.randint,

@@ -1,4 +1,4 @@
-"""The switch: a loaded pipeline between its ports' traffic managers. It has no clock; whoever drives it has."""
+"""The switch: a loaded pipeline between the traffic managers of its ports. Its driver has the clock."""
 
 from __future__ import annotations
 
@@ -8,44 +8,40 @@ from typing import TYPE_CHECKING
 
 from soft_switch.errors import SwitchError
 from soft_switch.model.replication import Ingressed, Reentry
-from soft_switch.queues.traffic_manager import Port, QueueConfig
+from soft_switch.queues.traffic_manager import NewPort, Port, QueueConfig
 
 if TYPE_CHECKING:
     from soft_switch.pipeline import Pipeline
 
 
-NewPort = Callable[[int, int, "Sequence[QueueConfig] | None"], "Port[Ingressed]"]
-"""Makes a port from its number, rate (bits per second) and queues."""
-
-
-def _usual_port(_number: int, rate_bps: int, queues: Sequence[QueueConfig] | None) -> Port[Ingressed]:
+def _default_port(_number: int, rate_bps: int, queues: Sequence[QueueConfig] | None) -> Port[Ingressed]:
     return Port(rate_bps, queues)
 
 
 class PortError(SwitchError):
-    """A port number that is in use already."""
+    """A port number is in use already, or the port does not exist."""
 
 
 class Switch:
     """A pipeline and the ports around it.
 
-    A driver gives it what links deliver (:meth:`receive`), is told by ``on_backlog(port)`` that a port has something
-    to send, and takes it with :meth:`transmit` whenever the port's link is free. ``lock`` is held while a packet is
-    processed; whoever reads or writes the pipeline's state from another thread holds it too.
+    A driver passes in what links deliver (:meth:`receive`). ``on_backlog(port)`` tells it that a port has something to
+    send, which it takes with :meth:`transmit` whenever the port's link is free. ``lock`` is held while a packet is
+    processed; other threads must hold it to read or write the pipeline's state.
 
     Attributes:
-        pipeline: what runs; without one, packets are dropped.
-        ports: by number.
+        pipeline: the program that runs; without one, packets are dropped.
+        ports: the ports by number.
         cpu_port: the port whose packets go to ``on_packet_in`` and come from :meth:`packet_out`; None for none.
         on_packet_in: called with each packet that leaves by the CPU port, while ``lock`` is held.
         on_backlog: called with the number of a port after a packet was queued there.
-        on_packet_out: takes (CPU port, packet) of each packet-out, from whatever thread, to give it to :meth:`receive`
-            in its turn; without it, that happens at once, at the time of the last packet received.
+        on_packet_out: called with (CPU port, packet) of each packet-out, from any thread, to pass it to :meth:`receive`
+            later. Without it the packet is processed at once, at the time of the last packet received.
         undeliverable: packets sent to a port that does not exist, or received before a pipeline was installed.
     """
 
     def __init__(self, cpu_port: int | None = None, new_port: NewPort | None = None) -> None:
-        """``new_port``: what its ports are made by, for another traffic manager than the usual one."""
+        """``new_port`` makes the ports, for a traffic manager of your own."""
         self.pipeline: Pipeline | None = None
         self.ports: dict[int, Port[Ingressed]] = {}
         self.cpu_port = cpu_port
@@ -55,22 +51,23 @@ class Switch:
         self.on_packet_out: Callable[[int, bytes], None] | None = None
         self.undeliverable = 0
         self._last_ns = 0
-        self._new_port = new_port or _usual_port
+        self._new_port = new_port or _default_port
 
     def add_port(self, number: int, rate_bps: int, queues: Sequence[QueueConfig] | None = None) -> Port[Ingressed]:
-        """Give the switch a port; see :class:`~soft_switch.queues.traffic_manager.Port`.
+        """Add a port; see :class:`~soft_switch.queues.traffic_manager.Port`.
 
         Raises:
-            PortError: the number is in use, also as the CPU port.
+            PortError: the number is in use, possibly as the CPU port.
+            PortConfigError: the rate, a limit or a share is invalid.
         """
         if number in self.ports or number == self.cpu_port:
-            raise PortError(f"the switch has a port {number} already")
+            raise PortError(f"the switch already has a port {number}")
         port = self._new_port(number, rate_bps, queues)
         self.ports[number] = port
         return port
 
     def install(self, pipeline: Pipeline) -> None:
-        """Run ``pipeline`` from the next packet on. What an earlier one has queued is dropped."""
+        """Run ``pipeline`` from the next packet on; packets queued by an earlier one are dropped."""
         with self.lock:
             if self.pipeline is not None:
                 for port in self.ports.values():
@@ -79,7 +76,7 @@ class Switch:
             self.pipeline = pipeline
 
     def receive(self, port: int, data: bytes, now_ns: int) -> None:
-        """A frame came in by ``port``: ingress, then into the queue of the port and priority that it chose."""
+        """Process a frame that arrived at ``port``: ingress, then the queue of the port and priority that it chose."""
         with self.lock:
             self._last_ns = now_ns
             pipeline = self.pipeline
@@ -106,7 +103,7 @@ class Switch:
             self.undeliverable += 1
 
     def _spread(self, pipeline: Pipeline, now_ns: int) -> None:
-        """Queues copies, and takes packets that come in again through ingress, until nothing more is made."""
+        """Queue copies and run ingress for packets that re-enter, until no more are made."""
         while pipeline.spawned:
             made = pipeline.spawned.pop(0)
             packet = pipeline.reenter(made, now_ns) if isinstance(made, Reentry) else made
@@ -114,13 +111,13 @@ class Switch:
                 self._admit(pipeline, packet, now_ns)
 
     def transmit(self, port: int, now_ns: int) -> tuple[bytes, int] | None:
-        """The frame that ``port`` sends now, through egress, and how many ns its link is busy with it; None if idle."""
+        """Return the frame that ``port`` sends now, after egress, and its time on the link in ns; None if idle."""
         with self.lock:
             queues = self.ports[port]
             while (dequeued := queues.next()) is not None:
                 packet, _, enqueued_ns, enq_qdepth, deq_qdepth = dequeued
                 pipeline = self.pipeline
-                assert pipeline is not None, "only a pipeline puts packets into a queue"
+                assert pipeline is not None, "only a pipeline queues packets"
                 frame = pipeline.egress(packet, enqueued_ns, now_ns, enq_qdepth, deq_qdepth)
                 if pipeline.spawned:
                     self._spread(pipeline, now_ns)
@@ -129,7 +126,7 @@ class Switch:
             return None
 
     def packet_out(self, data: bytes) -> None:
-        """A packet from the controller: processed as if it had come in by the CPU port.
+        """Process a packet from the controller as if it had arrived at the CPU port.
 
         Raises:
             PortError: the switch has no CPU port.

@@ -1,6 +1,6 @@
 """A switch to experiment with: one program, ports of any rate, packets at given times, and a trace of every queue.
 
-On the virtual clock: exact, and the same in every run. See docs/guide/soft-switch.md.
+Time is virtual, so every run is exact and repeatable. See docs/guide/soft-switch.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, SupportsBytes
 
+from soft_switch.backend import Backend
 from soft_switch.errors import ArtifactError
 from soft_switch.pipeline import Pipeline
 from soft_switch.queues.queue_trace import QueueEvent, traced
@@ -16,11 +17,11 @@ from soft_switch.queues.traffic_manager import QueueConfig
 from soft_switch.sim.events import VirtualClock
 from soft_switch.sim.network import Link, VirtualNetwork
 from soft_switch.switch import Switch
-from soft_switch.tables.table import Table
+from soft_switch.tables.named_table import NamedTables
 
 
 class Frame(NamedTuple):
-    """A frame that has left by a port; ``time_ns`` is when its last bit has."""
+    """A frame that left by a port; ``time_ns`` is when its last bit did."""
 
     time_ns: int
     port: int
@@ -31,16 +32,16 @@ class Testbench:
     """A program between ports.
 
     Attributes:
-        switch: for :class:`soft_switch.p4runtime.server.P4RuntimeServer`, to set all over P4Runtime instead.
+        switch: the switch, for a :class:`soft_switch.p4runtime.server.P4RuntimeServer` that controls it.
         trace: what happened in the queues, in order of time.
         packet_ins: frames that left by the CPU port.
-        clock: the virtual time, for a P4Runtime server whose digests and idle timeouts are to keep it.
+        clock: the virtual clock; give it to a P4Runtime server for its digests and idle timeouts.
     """
 
-    __test__ = False  # What pytest takes for a test by its name.
+    __test__ = False  # pytest would collect it by its name.
 
     def __init__(self, pipeline: Pipeline, cpu_port: int | None = None) -> None:
-        """``cpu_port``: the port whose packets go to ``packet_ins`` instead of a link."""
+        """``cpu_port`` is the port whose packets go to ``packet_ins`` instead of a link."""
         self.trace: list[QueueEvent] = []
         self.packet_ins: list[Frame] = []
         self._sent: list[Frame] = []
@@ -51,30 +52,31 @@ class Testbench:
         self.switch.on_packet_in = lambda data: self.packet_ins.append(Frame(self.clock.now_ns, cpu_port or 0, data))
 
     @classmethod
-    def load(cls, program: Path | str, cpu_port: int | None = None) -> Testbench:
-        """A testbench for the JSON that ``p4c-bm2-ss`` wrote to the file ``program``.
+    def load(cls, program: Path | str, cpu_port: int | None = None, backend: Backend = "auto") -> Testbench:
+        """Make a testbench for the JSON that ``p4c-bm2-ss`` wrote to the file ``program``.
 
         Raises:
-            ArtifactError: the file cannot be read, or is no such program.
-            UnsupportedConstructError: the program uses something that this switch does not run.
+            ArtifactError: the file cannot be read, or is not such a program.
+            UnsupportedConstructError: the program uses a construct that this switch does not run.
+            NativeError: ``backend`` is ``c``, and machine code is not possible.
         """
         try:
             text = Path(program).read_bytes()
         except OSError as error:
             raise ArtifactError(f"cannot read {program}: {error.strerror}") from error
-        return cls(Pipeline.load(text), cpu_port)
+        return cls(Pipeline.load(text, backend), cpu_port)
 
     @property
     def pipeline(self) -> Pipeline:
         """The program's tables, registers, counters, meters, value sets and replication."""
         pipeline = self.switch.pipeline
-        assert pipeline is not None, "a testbench begins with a program, and another may take its place"
+        assert pipeline is not None, "a testbench starts with a program, which only another replaces"
         return pipeline
 
     @property
-    def tables(self) -> dict[str, Table]:
-        """The program's tables, by the names that P4Info gives them."""
-        return self.pipeline.tables
+    def tables(self) -> NamedTables:
+        """The program's tables by name, as in P4Info or shortened where that is unambiguous."""
+        return NamedTables(self.pipeline.tables, self.pipeline.actions)
 
     @property
     def now_ns(self) -> int:
@@ -82,24 +84,24 @@ class Testbench:
         return self.clock.now_ns
 
     def add_port(self, number: int, rate_bps: int, queues: Sequence[QueueConfig] | None = None) -> None:
-        """A port with a link of ``rate_bps`` (preamble, FCS and gap count) behind eight queues, queue 0 first.
+        """Add a port: eight queues (queue 0 first) and a link of ``rate_bps``, preamble, FCS and gap included.
 
         Raises:
             PortError: the number is in use.
-            PortConfigError: a rate, limit or share that no port can have.
+            PortConfigError: the rate, a limit or a share is invalid.
         """
         self._network.attach_host(self.switch, number, _Receiver(self._sent, number), Link(rate_bps, 0), queues)
 
     def send(self, port: int, packet: SupportsBytes, at_ns: int | None = None) -> None:
-        """Let ``packet`` (bytes, or what Scapy makes) arrive by ``port`` at that time, by default now.
+        """Let ``packet`` (bytes or a Scapy packet) arrive at ``port`` at that time, by default now.
 
         Raises:
-            ClockError: the time is past.
+            ClockError: the time is in the past.
         """
         self.clock.call_at(self.now_ns if at_ns is None else at_ns, self._arrive, port, bytes(packet))
 
     def run(self, until_ns: int | None = None) -> list[Frame]:
-        """Run until nothing is on its way, or to that time; the frames that left meanwhile."""
+        """Run until no packet is in flight, or until that time; return the frames that left."""
         self._sent.clear()
         self.clock.run(until_ns)
         return self._sent.copy()
@@ -109,7 +111,7 @@ class Testbench:
 
 
 class _Receiver:
-    """What is plugged into a port: it sends nothing itself."""
+    """A host that only receives."""
 
     def __init__(self, frames: list[Frame], port: int) -> None:
         self._frames = frames

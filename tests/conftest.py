@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from soft_switch.native.choice import VARIABLE
+from soft_switch.backend import ENVIRONMENT_VARIABLE
 from tests.support.native import no_machine_code
 
 _SLOW_MACHINE = (HealthCheck.too_slow,)
@@ -25,10 +25,10 @@ def run_as(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs a file's tests twice: pipelines are Python, then machine code."""
     if request.param == "c" and no_machine_code():
         pytest.skip(no_machine_code())
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = request.param
+    before = os.environ.get(ENVIRONMENT_VARIABLE)
+    os.environ[ENVIRONMENT_VARIABLE] = request.param
     yield request.param
     if before is None:
-        del os.environ[VARIABLE]
+        del os.environ[ENVIRONMENT_VARIABLE]
     else:
-        os.environ[VARIABLE] = before
+        os.environ[ENVIRONMENT_VARIABLE] = before

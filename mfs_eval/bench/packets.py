@@ -31,6 +31,7 @@ from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.results.output import write_atomically, writing
 from p4src import artifact
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.sim.events import VirtualClock
@@ -200,7 +201,7 @@ WHAT = {
 
 def program(switch: Switch) -> None:
     """Install the compiled program and its entries in ``switch``, as the controller does over P4Runtime."""
-    server = P4RuntimeServer(switch)
+    server = P4RuntimeServer(switch, backend=backend_of_environment())
     server.start()
     try:
         controller = Controller(Session(server.address), artifact.load(), TOPOLOGY, policy.mfs())

@@ -14,7 +14,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from mfs_ctrl.policy import policy
 from mfs_eval.bench.interfaces import cpu_seconds, packet
 from mfs_eval.packet_level.hosts.frames import ip_udp_header
 from p4src import artifact
-from soft_switch.native.choice import VARIABLE
+from soft_switch.backend import Backend
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.pipeline import Pipeline
 from soft_switch.realtime.packet_socket import PacketSocket
@@ -61,7 +61,7 @@ class SwitchUnderTest:
     """A switch: the embedded one with its pipeline run as ``run_as``, or bmv2 if that is empty."""
 
     name: str
-    run_as: str = ""
+    run_as: Backend | None = None
 
 
 SWITCHES = (
@@ -210,16 +210,15 @@ def fill(address: str, program: str, topology: Topology) -> None:
     session.close()
 
 
-def alone(program: str, topology: Topology, size: int, run_as: str, packets: int = 50_000) -> float:
+def alone(program: str, topology: Topology, size: int, run_as: Backend, packets: int = 50_000) -> float:
     """Return the packets per CPU second through ingress and egress of the pipeline."""
-    with _running_as(run_as):
-        switch = Switch()
-        server = P4RuntimeServer(switch)
-        server.start()
-        try:
-            fill(server.address, program, topology)
-        finally:
-            server.stop(0)
+    switch = Switch()
+    server = P4RuntimeServer(switch, backend=run_as)
+    server.start()
+    try:
+        fill(server.address, program, topology)
+    finally:
+        server.stop(0)
     pipeline = switch.pipeline
     assert pipeline is not None
     sent = frames(program, topology, size)
@@ -240,23 +239,10 @@ def _run(pipeline: Pipeline, sent: Sequence[bytes], packets: int, second: int) -
     return time.process_time() - began
 
 
-@contextlib.contextmanager
-def _running_as(run_as: str) -> Iterator[None]:
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = run_as
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
-
-
 def measured(
     program: str, switch: SwitchUnderTest, topology: Topology, size: int, seconds: float, core_count: int
 ) -> Measured:
-    """Return what goes through a switch on the last ``core_count`` cores, at the best of the offered rates.
+    """Return what goes through a switch on its last ``core_count`` cores, at the best of the offered rates.
 
     Raises:
         TopologyError: this is not root, or a process does not start.
@@ -266,8 +252,8 @@ def measured(
         address = free_address()
         ports = realised.ports[0]
         if switch.run_as:
-            stack.enter_context(_running_as(switch.run_as))
-            command = [*mfs(), "switch", "--empty", "--address", address, *realised.switch_options(topology)]
+            command = [*mfs(), "switch", "--empty", "--address", address, "--pipeline", switch.run_as]
+            command += realised.switch_options(topology)
             ready: Callable[[str], bool] = lambda out: "ports: " in out  # noqa: E731
         else:
             command = bmv2.command(address, ports, device_id=1, thrift_port=_THRIFT_PORT)

@@ -19,6 +19,7 @@ from mfs_ctrl.p4rt.session import DELETE, INSERT, Session, Update
 from mfs_ctrl.policy import policy
 from mfs_eval.bench.packets import TOPOLOGY
 from p4src import artifact
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 
@@ -45,7 +46,7 @@ def latencies_ms(session: Session, index: P4InfoIndex, entries: int, rounds: int
 @click.option("--rounds", type=click.IntRange(min=1), default=200, show_default=True, help="Writes of each kind.")
 def table_writes(rounds: int) -> None:
     """Measure writes of 1, 10 and 50 entries to the embedded switch over gRPC on the loopback interface."""
-    server = P4RuntimeServer(Switch())
+    server = P4RuntimeServer(Switch(), backend=backend_of_environment())
     server.start()
     try:
         controller = Controller(Session(server.address), program := artifact.load(), TOPOLOGY, policy.mfs())

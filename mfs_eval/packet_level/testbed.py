@@ -26,11 +26,12 @@ from mfs_eval.setup.run_settings import RunSettings
 from mfs_eval.setup.scenario import Scenario
 from p4src import artifact
 from p4src.artifact import Artifact
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
-from soft_switch.queues.traffic_manager import QueueConfig
+from soft_switch.queues.traffic_manager import NewPort, QueueConfig
 from soft_switch.sim.events import VirtualClock
 from soft_switch.sim.network import HostPort, Link
-from soft_switch.switch import NewPort, Switch
+from soft_switch.switch import Switch
 from topologies.topology import Topology, cables
 
 RESPONSE_TIMEOUT_S = 600.0
@@ -152,7 +153,7 @@ def _controlled(
         followed = {"both": in_force, "hosts": chosen, "switch": policy.fifo()}[settings.control.order]
         network.set_policy(followed.rules, hosts)
 
-    server = P4RuntimeServer(switch, device_id=device_id)
+    server = P4RuntimeServer(switch, device_id=device_id, backend=backend_of_environment())
     controller = Controller(
         Session(f"127.0.0.1:{server.port}", device_id, timeout_s=RESPONSE_TIMEOUT_S),
         program,

@@ -25,9 +25,6 @@ from soft_switch.model.program import (
     UnionRef,
 )
 
-DROP_PORT = 511
-"""An egress_spec of this drops the packet, as simple_switch has it unless told otherwise."""
-
 
 @dataclass(slots=True)
 class Context:

@@ -15,7 +15,8 @@ from soft_switch.codegen.values import Value, constant, fit
 from soft_switch.errors import UnsupportedConstructError
 from soft_switch.model.controls import successors
 from soft_switch.model.program import ConditionalDef, ControlDef, TableDef
-from soft_switch.tables.table import GROUP, LAST_HIT_AT
+from soft_switch.tables.entry import LAST_HIT_AT
+from soft_switch.tables.table import GROUP
 
 MAX_NODES = 20_000
 """Tables and conditionals that a control block may have when ways that cross are written out more than once."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from soft_switch.codegen.checksums import emit_deparser, emit_verification
 from soft_switch.codegen.compiler import Scope
-from soft_switch.codegen.context import DROP_PORT, Context
+from soft_switch.codegen.context import Context
 from soft_switch.codegen.control import emit_control
 from soft_switch.codegen.copies import PACKET_LENGTH, TRUNCATE, Copies, stable
 from soft_switch.codegen.extern_primitives import DIGEST
@@ -15,6 +15,7 @@ from soft_switch.codegen.ir import Assign, Effect, If, Names, Return, Stmt, prun
 from soft_switch.codegen.parser import emit_parser
 from soft_switch.codegen.values import Value, fit
 from soft_switch.model.program import Const, Program
+from soft_switch.ports import DROP_PORT
 
 _MICROSECONDS = "// 1000"
 

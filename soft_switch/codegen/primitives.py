@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from soft_switch.codegen.arguments import Handler, field_at
 from soft_switch.codegen.compiler import Compiler
-from soft_switch.codegen.context import DROP_PORT, header_name
+from soft_switch.codegen.context import header_name
 from soft_switch.codegen.extern_primitives import EXTERN_PRIMITIVES
 from soft_switch.codegen.header_primitives import HEADER_PRIMITIVES
 from soft_switch.codegen.ir import Assign, If, Stmt, written
 from soft_switch.codegen.values import Value, constant
 from soft_switch.errors import UnsupportedConstructError
 from soft_switch.model.program import Argument, ElementField, ElementRef, FieldRef, HeaderRef, Primitive
+from soft_switch.ports import DROP_PORT
 
 
 def emit_primitive(compiler: Compiler, primitive: Primitive) -> list[Stmt]:

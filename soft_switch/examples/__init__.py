@@ -1,1 +1,1 @@
-"""Programs to begin with; see docs/guide/soft-switch.md."""
+"""Example programs; see docs/guide/soft-switch.md."""

@@ -8,26 +8,23 @@ import click
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from soft_switch.queues.queue_trace import DEQUEUE, QueueEvent
-from soft_switch.tables.matches import ActionCall, Exact, Lpm
-from soft_switch.testbench import Testbench
+from soft_switch import QueueEvent, Testbench
+from soft_switch.queues.queue_trace import DEQUEUE
 
 PROGRAM = Path(__file__).with_name("dscp_queues.json")
 SLOW_BPS = 10_000_000
 EXPEDITED = 46
-"""A DSCP for what may not wait (RFC 3246)."""
+"""The DSCP for traffic that must not wait (RFC 3246)."""
 MILLISECOND_NS = 1_000_000
 
 
 def run() -> Testbench:
-    """Offer a port of 10 Mb/s 12 Mb/s of ordinary packets, and 3 Mb/s of expedited ones in queue 7, for 50 ms."""
+    """Offer a port of 10 Mb/s 12 Mb/s of ordinary packets and 3 Mb/s of expedited ones, in queue 7, for 50 ms."""
     bench = Testbench.load(PROGRAM)
     bench.add_port(2, rate_bps=SLOW_BPS)
-    tables = bench.tables
-    tables["RouterIngress.route"].insert(
-        (Lpm(0x0A_00_02_00, 24),), 0, ActionCall("RouterIngress.forward", (2, 0x02_00_00_00_00_02))
-    )
-    tables["RouterIngress.queue_of_dscp"].insert((Exact(EXPEDITED),), 0, ActionCall("RouterIngress.set_queue", (7,)))
+    next_hop = {"port": 2, "next_hop": "02:00:00:00:00:02"}
+    bench.tables["route"].insert({"ipv4.destination": "10.0.2.0/24"}, "forward", next_hop)
+    bench.tables["queue_of_dscp"].insert({"ipv4.dscp": EXPEDITED}, "set_queue", {"queue": 7})
     ordinary = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:fe") / IP(dst="10.0.2.1") / UDP() / (b"x" * 1434)
     expedited = ordinary.copy()
     expedited[IP].tos = EXPEDITED << 2
@@ -40,7 +37,7 @@ def run() -> Testbench:
 
 
 def draw(trace: list[QueueEvent], path: Path) -> None:
-    """Bytes in each queue over time, as SVG."""
+    """Draw the bytes in each queue over time to an SVG file."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -1,1 +1,1 @@
-"""The program as the artifact describes it, and the externs of v1model."""
+"""The program that the artifact describes, and the externs of v1model."""

@@ -1,28 +1,25 @@
 """Reads the JSON that p4c's bmv2 backend writes (format 2.x) into a :class:`~soft_switch.model.program.Program`.
 
-Whatever is not of the expected form ends in an :class:`ArtifactError` that names the place, and whatever the switch
-does not run in an :class:`UnsupportedConstructError`.
+Input that does not have the expected form raises an :class:`ArtifactError` that names the place; constructs that the
+switch does not run raise an :class:`UnsupportedConstructError`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 from soft_switch.errors import ArtifactError, UnsupportedConstructError
-from soft_switch.model import expressions
 from soft_switch.model.controls import read_control
 from soft_switch.model.expressions import (
     Json,
     place_of,
     read_expression,
     read_field,
-    read_last,
     read_primitive,
     read_width,
 )
+from soft_switch.model.parsers import read_deparser, read_parser
 from soft_switch.model.program import (
     Action,
     ArrayDef,
@@ -34,91 +31,65 @@ from soft_switch.model.program import (
     FieldRef,
     HeaderDef,
     HeaderRef,
-    LastField,
-    Lookahead,
-    NextElement,
-    ParserOp,
-    ParserState,
     Program,
-    Transition,
-    ValueSetDef,
 )
-
-Item = TypeVar("Item")
+from soft_switch.model.sections import read_each, section
 
 FORMAT_MAJOR = 2
-"""Major version of the JSON format that is understood."""
+"""Major version of the JSON format that is read."""
 MAX_VARIABLE_BYTES = 1 << 14
-"""Bytes that a header with a field of variable width may have: more than any frame."""
+"""Most bytes of a header with a field of variable width: more than any frame has."""
 MAX_CELLS = 1 << 24
-"""Counters, meters or registers that one array may have."""
-
-
-@contextmanager
-def _section(where: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyError as error:
-        raise ArtifactError(f"{where}: {error.args[0]!r} is missing or unknown") from error
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ArtifactError(f"{where}: malformed ({error})") from error
-    except RecursionError as error:
-        raise ArtifactError(f"{where}: nested too deeply") from error
-
-
-def _each(root: Json, key: str, read: Callable[[Any], Item]) -> list[Item]:
-    with _section(key):
-        items = list(root[key])
-    result = []
-    for number, item in enumerate(items):
-        name = item.get("name", number) if isinstance(item, dict) else number
-        with _section(f"{key} {name!r}"):
-            result.append(read(item))
-    return result
+"""Most counters, meters or registers of one array."""
 
 
 def read_program(text: str | bytes) -> Program:
-    """The program in ``text``, the whole content of p4c's JSON output. Raises the two errors named above."""
+    """Read the program in ``text``, the complete JSON output of p4c.
+
+    Raises:
+        ArtifactError: the text is not such a program; the message says where.
+        UnsupportedConstructError: the program uses a construct that this switch does not run.
+    """
     try:
         root = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"not JSON: {error}; compile the program with p4c-bm2-ss") from error
     if not isinstance(root, dict) or "header_types" not in root or "pipelines" not in root:
         raise ArtifactError("not a compiled program: header_types or pipelines are missing; is this p4c's bmv2 JSON?")
-    with _section("program"):
+    with section("program"):
         return _read_root(root)
 
 
 def _read_root(root: Json) -> Program:
-    with _section("__meta__"):
+    with section("__meta__"):
         version = root.get("__meta__", {}).get("version", [FORMAT_MAJOR, 0])
         if version[0] != FORMAT_MAJOR:
-            raise ArtifactError(f"JSON format {version[0]}.x is not understood, only {FORMAT_MAJOR}.x")
+            raise ArtifactError(
+                f"JSON format {version[0]}.x is not supported, only {FORMAT_MAJOR}.x; use a current p4c"
+            )
     _refuse(root)
     program = Program()
     _read_headers(root, program)
-    program.aliases = dict(_each(root, "field_aliases", lambda a: (str(a[0]), read_field(a[1], program))))
-    program.errors = dict(_each(root, "errors", lambda e: (str(e[0]), int(e[1]))))
-    for array in _each(root, "counter_arrays", _read_array):
+    program.aliases = dict(read_each(root, "field_aliases", lambda a: (str(a[0]), read_field(a[1], program))))
+    program.errors = dict(read_each(root, "errors", lambda e: (str(e[0]), int(e[1]))))
+    for array in read_each(root, "counter_arrays", _read_array):
         program.counters[array.name] = array
-    for array in _each(root, "meter_arrays", _read_array):
+    for array in read_each(root, "meter_arrays", _read_array):
         program.meters[array.name] = array
-    for array in _each(root, "register_arrays", _read_array):
+    for array in read_each(root, "register_arrays", _read_array):
         program.registers[array.name] = array
-    for calculation in _each(root, "calculations", lambda c: _read_calculation(c, program)):
+    for calculation in read_each(root, "calculations", lambda c: _read_calculation(c, program)):
         program.calculations[calculation.name] = calculation
-    for number, digest in _each(root, "learn_lists", lambda d: _read_digest(d, program)):
+    for number, digest in read_each(root, "learn_lists", lambda d: _read_digest(d, program)):
         program.digests[number] = digest
-    for number, fields in _each(root, "field_lists", _field_list_reader(program)) if "field_lists" in root else ():
+    for number, fields in read_each(root, "field_lists", _field_list_reader(program)) if "field_lists" in root else ():
         program.field_lists[number] = fields
-    for action in _each(root, "actions", lambda a: _read_action(a, program)):
+    for action in read_each(root, "actions", lambda a: _read_action(a, program)):
         program.actions[action.id] = action
-    for value_set in _each(root, "parse_vsets", _read_value_set) if root.get("parse_vsets") else ():
-        program.value_sets[value_set.name] = value_set
-    _read_parser(root, program)
-    _read_deparser(root, program)
-    program.checksums = tuple(_each(root, "checksums", lambda c: _read_checksum(c, program)))
-    for control in _each(root, "pipelines", lambda p: read_control(p, program)):
+    read_parser(root, program)
+    read_deparser(root, program)
+    program.checksums = tuple(read_each(root, "checksums", lambda c: _read_checksum(c, program)))
+    for control in read_each(root, "pipelines", lambda p: read_control(p, program)):
         if control.name == "ingress":
             program.ingress = control
         elif control.name == "egress":
@@ -161,8 +132,8 @@ def _read_headers(root: Json, program: Program) -> None:
             raise ValueError(f"{header.width} bits are not whole bytes")
         program.headers[name] = header
 
-    _each(root, "header_types", read_type)
-    _each(root, "headers", read_header)
+    read_each(root, "header_types", read_type)
+    read_each(root, "headers", read_header)
     by_id = {item["id"]: item["name"] for item in root["headers"]}
     unions = root.get("header_unions") or []
     union_by_id = {item["id"]: item["name"] for item in unions}
@@ -173,7 +144,7 @@ def _read_headers(root: Json, program: Program) -> None:
     for item in root.get("header_union_stacks") or ():
         program.stacks[item["name"]] = tuple(union_by_id[i] for i in item["header_union_ids"])
     if not all(program.stacks.values()):
-        raise ArtifactError("header_stacks: a stack without elements")
+        raise ArtifactError("header_stacks: a stack has no elements")
 
 
 def _read_array(item: Json) -> ArrayDef:
@@ -242,124 +213,6 @@ def _read_action(item: Json, program: Program) -> Action:
     return Action(int(item["id"]), item["name"], params, primitives)
 
 
-def _read_parser(root: Json, program: Program) -> None:
-    with _section("parsers"):
-        parsers = [p for p in root["parsers"] if p["name"] == "parser"]
-        if not parsers:
-            return
-        program.first_state = parsers[0]["init_state"]
-    for state in _each(parsers[0], "parse_states", lambda s: _read_state(s, program)):
-        program.states[state.name] = state
-    for state in program.states.values():
-        for transition in state.transitions:
-            if transition.next_state is not None and transition.next_state not in program.states:
-                raise ArtifactError(f"parser state {state.name!r}: unknown next state {transition.next_state!r}")
-    if program.first_state is not None and program.first_state not in program.states:
-        raise ArtifactError(f"parser: unknown first state {program.first_state!r}")
-
-
-def _read_value_set(item: Json) -> ValueSetDef:
-    return ValueSetDef(str(item["name"]), int(item.get("max_size", 0)))
-
-
-def _read_state(item: Json, program: Program) -> ParserState:
-    name = item["name"]
-    key: list[FieldRef | LastField | Lookahead] = []
-    widths = []
-    for part in item["transition_key"]:
-        if part["type"] == "field":
-            ref = read_field(part["value"], program)
-            widths.append(program.field_def(ref).width)
-            key.append(ref)
-        elif part["type"] == "stack_field":
-            last = read_last(part["value"], program)
-            widths.append(program.field_def(FieldRef(program.stacks[last.stack][0], last.name)).width)
-            key.append(last)
-        elif part["type"] == "lookahead":
-            key.append(Lookahead(int(part["value"][0]), read_width(part["value"][1])))
-            widths.append(read_width(part["value"][1]))
-        else:
-            raise UnsupportedConstructError(f"select on a {part['type']}", f"parser state {name}")
-    transitions = []
-    for cfg in item["transitions"]:
-        if cfg.get("type") == "default" or cfg.get("value") == "default":
-            transitions.append(Transition((), cfg["next_state"]))
-        elif cfg.get("type", "hexstr") == "hexstr":
-            transitions.append(Transition(_split_key(cfg, widths), cfg["next_state"]))
-        elif cfg["type"] == "parse_vset" and not cfg.get("mask"):
-            value_set = program.value_sets[cfg["value"]]
-            if value_set.widths not in ((), tuple(widths)):
-                raise ValueError(f"value set {value_set.name!r} is used with {value_set.widths} and {widths} bits")
-            value_set.widths = tuple(widths)
-            transitions.append(Transition((), cfg["next_state"], value_set.name))
-        else:
-            raise UnsupportedConstructError(f"transition on a {cfg['type']}", f"parser state {name}")
-    ops = tuple(_read_parser_op(op, program, name) for op in item["parser_ops"])
-    return ParserState(name, ops, tuple(key), tuple(transitions))
-
-
-def _split_key(cfg: Json, widths: list[int]) -> tuple[tuple[int, int], ...]:
-    """Values and masks are the key parts one after the other, each padded to whole bytes."""
-    value = int(cfg["value"], 16)
-    mask = int(cfg["mask"], 16) if cfg.get("mask") else -1
-    parts = []
-    for width in reversed(widths):
-        padded, ones = (width + 7) // 8 * 8, (1 << width) - 1
-        part_mask = mask & ones
-        parts.append((value & ones & part_mask, part_mask))
-        value >>= padded
-        mask >>= padded
-    return tuple(reversed(parts))
-
-
-def _read_parser_op(item: Json, program: Program, state: str) -> ParserOp:
-    kind, parameters, place = item["op"], item["parameters"], place_of(item, f"parser state {state}")
-    if kind in ("extract", "extract_VL"):
-        target = _read_extracted(parameters[0], program, place)
-        if kind == "extract":
-            return ParserOp(kind, (target,))
-        return ParserOp("extract", (target, read_expression(parameters[1], program, place)))
-    if kind == "set":
-        return ParserOp(kind, tuple(read_expression(p, program, place) for p in parameters))
-    if kind == "verify":
-        return ParserOp(kind, tuple(read_expression(p, program, place) for p in parameters))
-    if kind == "advance":
-        return ParserOp(kind, (read_expression(parameters[0], program, place),))
-    if kind == "shift":
-        return ParserOp("advance", (Const(int(parameters[0]) * 8),))
-    if kind == "primitive":
-        return ParserOp(kind, (), read_primitive(parameters[0], program, place))
-    raise UnsupportedConstructError(f"parser operation {kind!r}", place)
-
-
-def _read_extracted(item: Json, program: Program, place: str) -> HeaderRef | NextElement:
-    kind, value = item["type"], item["value"]
-    if kind == "regular":
-        program.headers[value]
-        return HeaderRef(value)
-    if kind == "stack":
-        program.stacks[value]
-        return NextElement(value, None)
-    if kind == "union_stack":
-        union = program.stacks[value[0]][0]
-        members = [name.rpartition(".")[2] for name in program.unions[union]]
-        return NextElement(value[0], members.index(value[1]))
-    raise UnsupportedConstructError(f"extract into a {kind}", place)
-
-
-def _read_deparser(root: Json, program: Program) -> None:
-    for item in _each(root, "deparsers", lambda d: d):
-        if item.get("name") != "deparser":
-            continue
-        with _section("deparser"):
-            program.deparser_order = tuple(str(name) for name in item["order"])
-            for name in program.deparser_order:
-                program.headers[name]
-            program.deparser_primitives = tuple(
-                read_primitive(p, program, "deparser") for p in item.get("primitives", ())
-            )
-
-
 def _read_checksum(item: Json, program: Program) -> ChecksumDef:
     place = place_of(item, item["name"])
     if item["type"] != "generic":
@@ -372,6 +225,6 @@ def _read_checksum(item: Json, program: Program) -> ChecksumDef:
         calculation=item["calculation"],
         verify=bool(item.get("verify", True)),
         update=bool(item.get("update", True)),
-        condition=None if condition is None else expressions.read_expression(condition, program, place),
+        condition=None if condition is None else read_expression(condition, program, place),
         place=place,
     )

@@ -1,4 +1,4 @@
-"""Memory that the generated code and the control plane share, whatever language the generated code is in."""
+"""Memory that the control plane shares with the generated code, in Python or C."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WORD_BITS = 64
 
 
 class WideCells:
-    """A list of unsigned numbers of more than 64 bits each; ``words`` (the least significant first) hold a number."""
+    """A list of unsigned numbers of more than 64 bits, each in ``words`` words, the least significant first."""
 
     def __init__(self, size: int, width: int) -> None:
         self.words = -(-width // WORD_BITS)
@@ -46,9 +46,9 @@ class WideCells:
 
 
 Cells: TypeAlias = "WideCells | array[int]"
-"""What looks like a list of unsigned numbers, of which the length is fixed."""
+"""A list of unsigned numbers with a fixed length."""
 
 
 def cells(size: int, width: int = WORD_BITS) -> Cells:
-    """``size`` numbers of ``width`` bits, all 0."""
+    """Return ``size`` numbers of ``width`` bits, all 0."""
     return array("Q", bytes(8 * size)) if width <= WORD_BITS else WideCells(size, width)

@@ -1,4 +1,4 @@
-"""Reads the control blocks of the bmv2 JSON: tables, conditionals, action profiles, and the way between them."""
+"""Reads the control blocks of the bmv2 JSON: tables, conditionals, action profiles, and the flow between them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MATCH_KINDS = ("exact", "lpm", "ternary", "range", "valid")
 
 
 def read_control(item: Json, program: Program) -> ControlDef:
-    """One control block (a ``pipeline`` of the JSON)."""
+    """Read a control block (a ``pipeline`` of the JSON)."""
     if item.get("action_calls"):
         raise UnsupportedConstructError("direct action call", f"control {item['name']}")
     profiles = {p["name"]: _read_profile(p, program) for p in item.get("action_profiles", ())}
@@ -41,7 +41,7 @@ def read_control(item: Json, program: Program) -> ControlDef:
 
 
 def successors(node: TableDef | ConditionalDef) -> list[str | None]:
-    """Every place to which control can go after ``node``; None is the end."""
+    """Return all nodes to which control can go after ``node``; None is the end."""
     if isinstance(node, ConditionalDef):
         return [node.true_next, node.false_next]
     if node.hit_miss is not None:
@@ -91,7 +91,6 @@ def _read_table(item: Json, program: Program) -> TableDef:
     return TableDef(
         name=item["name"],
         kind=item["type"],
-        match_kind=item["match_type"],
         keys=keys,
         size=int(item["max_size"]),
         has_counter=bool(item["with_counters"]),

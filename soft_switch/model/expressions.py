@@ -36,21 +36,23 @@ BINARY = frozenset(
 UNARY = frozenset({"not", "~", "valid", "valid_union", "d2b", "b2d", "-", "+"})
 """Operations with one operand."""
 _OBJECTS = {"counter_array": "counters", "meter_array": "meters", "register_array": "registers"}
-
-
 MAX_WIDTH = 2048
-"""Bits that a field may have, p4c's own limit."""
+"""Most bits of a field; p4c's own limit."""
 
 
 def read_width(value: Any) -> int:
-    """A number of bits. Raises ValueError where no field can have it."""
+    """Read a number of bits.
+
+    Raises:
+        ValueError: no field can have this width.
+    """
     if not isinstance(value, int) or not 0 < value <= MAX_WIDTH:
         raise ValueError(f"a width of {value!r} bits")
     return value
 
 
 def place_of(item: object, otherwise: str) -> str:
-    """Where in the source an object of the JSON stands: ``file:line``, or ``otherwise`` where the JSON does not say."""
+    """Return the source location ``file:line`` of an object of the JSON; ``otherwise`` if it does not say."""
     info = item.get("source_info") if isinstance(item, dict) else None
     if not isinstance(info, dict) or "filename" not in info:
         return otherwise
@@ -58,9 +60,13 @@ def place_of(item: object, otherwise: str) -> str:
 
 
 def read_field(value: object, program: Program) -> FieldRef:
-    """A [header, field] pair; KeyError if the program has no such field."""
+    """Read a [header, field] pair.
+
+    Raises:
+        KeyError: the program has no such field.
+    """
     if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
-        raise UnsupportedConstructError("field of a header at a computed index where a field must be named", "a key")
+        raise UnsupportedConstructError("field at a computed index where a field must be named", "a key")
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError(f"{value!r} is not a field")
     ref = FieldRef(str(value[0]), str(value[1]))
@@ -70,7 +76,7 @@ def read_field(value: object, program: Program) -> FieldRef:
 
 
 def read_expression(item: Json, program: Program, place: str) -> Expr:
-    """An expression of the JSON's type-value form."""
+    """Read an expression in the JSON's type-value form."""
     kind = item.get("type", "expression")
     value: Any = item["value"] if "type" in item else item
     if kind == "expression":
@@ -104,7 +110,11 @@ def read_expression(item: Json, program: Program, place: str) -> Expr:
 
 
 def read_last(value: object, program: Program) -> LastField:
-    """A [stack, field] pair; KeyError if the program has no such field."""
+    """Read a [stack, field] pair.
+
+    Raises:
+        KeyError: the program has no such field.
+    """
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError(f"{value!r} is not a field of a stack")
     last = LastField(str(value[0]), str(value[1]))
@@ -117,12 +127,12 @@ def _read_op(item: Json, program: Program, place: str) -> Expr:
     if op in ("dereference_header_stack", "dereference_union_stack"):
         stack = read_expression(item["left"], program, place)
         if not isinstance(stack, StackRef) or program.stacks[stack.name][0] in program.unions:
-            raise UnsupportedConstructError("stack of header unions with an index that is computed", place)
+            raise UnsupportedConstructError("stack of header unions with a computed index", place)
         return ElementRef(stack.name, read_expression(item["right"], program, place))
     if op == "access_field":
         element = read_expression(item["left"], program, place)
         if not isinstance(element, ElementRef):
-            raise UnsupportedConstructError("field of a header that is computed", place)
+            raise UnsupportedConstructError("field of a computed header", place)
         fields = program.headers[program.stacks[element.stack][0]].fields
         return ElementField(element, fields[int(item["right"])].name)
     if op == "last_stack_index":
@@ -140,7 +150,7 @@ def _read_op(item: Json, program: Program, place: str) -> Expr:
 
 
 def read_primitive(item: Json, program: Program, otherwise: str) -> Primitive:
-    """A primitive call with its arguments."""
+    """Read a call of a primitive with its arguments."""
     place = place_of(item, otherwise)
     return Primitive(item["op"], tuple(_read_argument(p, program, place) for p in item["parameters"]), place)
 

@@ -1,7 +1,6 @@
 """State of counters, meters and registers, shared by the generated code and the control plane.
 
-The generated code holds references to the cells in here: whoever sets values must write into them, and never put
-others in their place.
+The generated code holds references to the cells: set values by writing into them; never replace them.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _NANO: Final = 1_000_000_000
 
 @dataclass(slots=True)
 class CounterArray:
-    """Indirect counters. Like bmv2 it always counts both packets and bytes; ``unit`` says what the program wants."""
+    """Indirect counters. As in bmv2, packets and bytes are always counted; ``unit`` is what the program asks for."""
 
     name: str
     size: int
@@ -46,14 +45,14 @@ class RegisterArray:
         self.values = cells(self.size, self.width)
 
     def set_all(self, values: Iterable[int]) -> None:
-        """Sets each register to the value at its place."""
+        """Set all registers, in order."""
         for index, value in enumerate(values):
             self.values[index] = value
 
 
 @dataclass(frozen=True, slots=True)
 class MeterConfig:
-    """Rates of a meter in units (packets or bytes) per second, burst sizes in units."""
+    """Rates of a meter in units (packets or bytes) per second, and burst sizes in units."""
 
     cir: int
     cburst: int
@@ -62,14 +61,14 @@ class MeterConfig:
 
 
 METER_WORDS: Final = 10
-"""Words of a meter in memory: its state, the four numbers of its configuration, and what machine code keeps there."""
+"""Words of a meter in memory: its state, the four numbers of its configuration, and machine code's own data."""
 METER_OFF: Final = 0
 METER_FRESH: Final = 2
-"""Configured, and full as soon as a packet comes."""
+"""Configured; the buckets are filled when the next packet arrives."""
 
 
 def describe_meter(words: array[int], at: int, config: MeterConfig | None) -> None:
-    """Writes a meter's configuration into memory from word ``at`` on."""
+    """Write a meter's configuration into memory from word ``at`` on."""
     if config is None:
         words[at] = METER_OFF
     else:
@@ -78,7 +77,7 @@ def describe_meter(words: array[int], at: int, config: MeterConfig | None) -> No
 
 
 class MeterBuckets:
-    """The two token buckets of one meter: RFC 2698, colour-blind. Tokens are counted in billionths of a unit."""
+    """The two token buckets of a meter: RFC 2698, color-blind. Tokens are counted in billionths of a unit."""
 
     __slots__ = ("_committed", "_last_ns", "_peak", "config")
 
@@ -89,7 +88,7 @@ class MeterBuckets:
         self._last_ns = now_ns
 
     def execute(self, units: int, now_ns: int) -> int:
-        """The colour of a packet of ``units`` at ``now_ns``; tokens are taken accordingly. A clock may not go back."""
+        """Return the color of a packet of ``units`` at ``now_ns`` and take its tokens. Time must not go backwards."""
         config = self.config
         elapsed = now_ns - self._last_ns
         if elapsed > 0:
@@ -107,7 +106,7 @@ class MeterBuckets:
 
 
 class MeterConfigs(list[MeterConfig | None]):
-    """The configurations of an array of meters; what is set is written into the memory of the meters, too."""
+    """The configurations of an array of meters; each change is also written into the memory of the meters."""
 
     def __init__(self, size: int) -> None:
         super().__init__([None] * size)
@@ -123,7 +122,7 @@ class MeterConfigs(list[MeterConfig | None]):
 
 
 class MeterArray:
-    """Indirect meters. Setting ``configs[i]`` (to an equal object, too) starts that meter with full buckets.
+    """Indirect meters. Setting ``configs[i]``, even to an equal object, starts that meter with full buckets.
 
     ``words`` is their memory, for machine code.
     """
@@ -137,7 +136,7 @@ class MeterArray:
         self._buckets: dict[int, MeterBuckets] = {}
 
     def execute(self, index: int, length: int, now_ns: int) -> int:
-        """0 green, 1 yellow or 2 red for a packet of ``length`` bytes; green if the meter is not configured."""
+        """Return 0 (green), 1 (yellow) or 2 (red) for a packet of ``length`` bytes; green without a configuration."""
         config = self.configs[index]
         if config is None:
             return GREEN
@@ -148,19 +147,19 @@ class MeterArray:
 
 
 class DirectMeter:
-    """The meter that every entry of a table has; the configuration is the entry's, the buckets are kept beside it."""
+    """The meter of every entry of a table; configuration and buckets are in the entry."""
 
     def __init__(self, name: str, unit: str) -> None:
         self.name = name
         self.unit = unit
 
     def execute(self, entry: Any, length: int, now_ns: int) -> int:
-        """The colour of a packet that hit ``entry`` (a :class:`~soft_switch.tables.table.Entry`)."""
+        """Return the color of a packet that hit ``entry`` (a :class:`~soft_switch.tables.entry.Entry`)."""
         config = entry.meter
         if config is None:
             return GREEN
         buckets = entry.buckets
         if buckets is None or buckets.config is not config:
             buckets = entry.buckets = MeterBuckets(config, now_ns)
-        colour: int = buckets.execute(1 if self.unit == "packets" else length, now_ns)
-        return colour
+        color: int = buckets.execute(1 if self.unit == "packets" else length, now_ns)
+        return color

@@ -1,6 +1,6 @@
-"""Hash algorithms of v1model, with the values that bmv2 gives for them.
+"""Hash algorithms of v1model, with the same results as bmv2.
 
-Each algorithm is a function from the bytes to hash to a non-negative number. crc16 is CRC-16/ARC (poly 0x8005
+Each algorithm is a function from bytes to a non-negative number. crc16 is CRC-16/ARC (poly 0x8005
 reflected), crc32 the Ethernet CRC, csum16 the Internet checksum (RFC 1071), identity the first eight bytes.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 HashFunction = Callable[[bytes], int]
 VARYING = -1
-"""In place of a width: the value of a field of variable width, which comes after a one."""
+"""In place of a width: the field has variable width, and its value starts with an extra one bit."""
 MEMO_LIMIT = 65_536
-"""Results that a :class:`HashMemo` keeps before it starts afresh."""
+"""Results that a :class:`HashMemo` keeps before it is cleared."""
 
 
 def _crc16_table() -> tuple[int, ...]:
@@ -30,7 +30,7 @@ _CRC16 = _crc16_table()
 
 
 def crc16(data: bytes) -> int:
-    """CRC-16/ARC: check value of ``b"123456789"`` is 0xBB3D."""
+    """CRC-16/ARC; the check value of ``b"123456789"`` is 0xBB3D."""
     remainder = 0
     table = _CRC16
     for byte in data:
@@ -60,18 +60,18 @@ def identity(data: bytes) -> int:
 
 ALGORITHMS: dict[str, HashFunction] = {
     "crc16": crc16,
-    "crc16_custom": crc16,  # the parameters that a custom CRC has until someone sets others
+    "crc16_custom": crc16,  # with the parameters that a custom CRC has by default
     "crc32": zlib.crc32,
     "crc32_custom": zlib.crc32,
     "csum16": csum16,
     "identity": identity,
     "xor16": xor16,
 }
-"""Algorithms by their name in the bmv2 JSON. ``random`` is not a function of its input and lives in the pipeline."""
+"""Algorithms by name in the bmv2 JSON. ``random`` is not a function of its input: the pipeline has it."""
 
 
 def pack_fields(values: Sequence[int], widths: Sequence[int]) -> bytes:
-    """Fields of ``widths`` bits, one after the other from the left, padded with zero bits to whole bytes."""
+    """Concatenate fields of ``widths`` bits and pad with zero bits to whole bytes."""
     number = total = 0
     for value, width in zip(values, widths, strict=True):
         number = number << width | value & ((1 << width) - 1)
@@ -80,7 +80,7 @@ def pack_fields(values: Sequence[int], widths: Sequence[int]) -> bytes:
 
 
 def sized(value: int, width: int) -> tuple[int, int]:
-    """(value, width in bits) also of a field of variable width."""
+    """Return (value, width in bits) of a field, possibly of variable width."""
     if width != VARYING:
         return value, width
     bits = (value or 1).bit_length() - 1
@@ -90,12 +90,12 @@ def sized(value: int, width: int) -> tuple[int, int]:
 class HashMemo(dict[tuple[int, ...], int]):
     """Hash of a fixed list of fields, looked up by the values: ``memo[values]``.
 
-    The key is the validity (0 or 1) of every header that the fields belong to, then the fields' values. Fields of
-    headers that are not valid are left out of the hash, as bmv2 does.
+    The key is the validity (0 or 1) of every header that the fields belong to, then the fields' values. As in bmv2,
+    fields of invalid headers are left out.
 
     Args:
         function: the algorithm.
-        headers: number of headers, whose validity comes first in the key.
+        headers: number of headers whose validity starts the key.
         fields: for each value (index of its header or -1 for none, width in bits or VARYING).
     """
 
@@ -120,13 +120,13 @@ class HashMemo(dict[tuple[int, ...], int]):
 
 
 class PackedHash:
-    """A hash of pairs (validity, value) and a payload, for those that seldom repeat: a memo would only fill."""
+    """A hash of pairs (validity, value) and a payload, without a memo since such inputs seldom repeat."""
 
     def __init__(self, function: HashFunction, widths: Sequence[int]) -> None:
         self.function = function
         self.widths = tuple(widths)
 
     def __call__(self, payload: bytes, *parts: tuple[int, int]) -> int:
-        """The hash; ``parts`` that are not valid are left out."""
+        """Return the hash; ``parts`` that are not valid are left out."""
         kept = [sized(value, width) for (valid, value), width in zip(parts, self.widths, strict=True) if valid]
         return self.function(pack_fields([v for v, _ in kept], [w for _, w in kept]) + payload)

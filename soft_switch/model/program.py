@@ -12,9 +12,11 @@ NEXT = "$next$"
 
 @dataclass(frozen=True, slots=True)
 class FieldDef:
-    """One field of a header type: width in bits; signed fields hold two's complement numbers.
+    """A field of a header type; signed fields hold two's complement numbers.
 
-    A field of variable width (varbit) has ``width`` 0, and ``most`` is the greatest number of bits that it may have.
+    Attributes:
+        width: in bits; 0 for a field of variable width (varbit).
+        most: the largest width of a field of variable width, in bits.
     """
 
     name: str
@@ -34,16 +36,16 @@ class HeaderDef:
 
     @property
     def width(self) -> int:
-        """Width of the whole header in bits, without a field of variable width."""
+        """Width of the header in bits, without a field of variable width."""
         return sum(f.width for f in self.fields)
 
     @property
     def varbit(self) -> FieldDef | None:
-        """The field of variable width, if there is one; there is at most one."""
+        """The field of variable width, if the header has one."""
         return next((f for f in self.fields if f.most), None)
 
     def shift(self, name: str) -> int:
-        """Position of a field's lowest bit when the header is read as one big-endian number."""
+        """Return the position of a field's lowest bit in the header read as one big-endian number."""
         position = self.width
         for candidate in self.fields:
             position -= candidate.width
@@ -54,7 +56,7 @@ class HeaderDef:
 
 @dataclass(frozen=True, slots=True)
 class Const:
-    """A number of the program. ``width`` is 0 where the JSON does not state one."""
+    """A number in the program. ``width`` is 0 if the JSON does not state one."""
 
     value: int
     width: int = 0
@@ -62,7 +64,7 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class BoolConst:
-    """A truth value of the program."""
+    """A boolean in the program."""
 
     value: bool
 
@@ -98,7 +100,7 @@ class UnionRef:
 
 @dataclass(frozen=True, slots=True)
 class ElementRef:
-    """The element of a header stack at an index that is computed."""
+    """The element of a header stack at a computed index."""
 
     stack: str
     index: Expr
@@ -122,7 +124,7 @@ class LastField:
 
 @dataclass(frozen=True, slots=True)
 class NextElement:
-    """Where the parser extracts to next in a stack; ``member`` (index) for a stack of header unions."""
+    """The element of a stack into which the parser extracts next; ``member`` is an index for stacks of unions."""
 
     stack: str
     member: int | None
@@ -137,7 +139,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Lookahead:
-    """Bits of the packet that are not extracted yet: offset and width in bits from the current position."""
+    """Bits of the packet that are not extracted yet: offset from the current position and width, in bits."""
 
     offset: int
     width: int
@@ -172,7 +174,7 @@ Expr = (
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """A counter, meter, register array or calculation named by a primitive."""
+    """A counter, meter, register array or calculation that a primitive names."""
 
     kind: str
     name: str
@@ -183,7 +185,7 @@ Argument = Expr | ObjectRef | str | tuple[Expr, ...]
 
 @dataclass(frozen=True, slots=True)
 class Primitive:
-    """One step of an action. ``place`` says where in the source it stands."""
+    """A step of an action. ``place`` is its source location."""
 
     op: str
     args: tuple[Argument, ...]
@@ -192,7 +194,7 @@ class Primitive:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An action. Names repeat in the JSON (one copy for each use), the id is unique."""
+    """An action. Names repeat in the JSON, one copy for each use; ids are unique."""
 
     id: int
     name: str
@@ -211,7 +213,7 @@ class ParserOp:
 
 @dataclass(slots=True)
 class ValueSetDef:
-    """A parser value set of so many members (0: not said); ``widths`` in bits of what is looked at, () where unused."""
+    """A parser value set: most members (0: not stated), and widths of the values in bits (() if it is unused)."""
 
     name: str
     size: int
@@ -220,9 +222,9 @@ class ValueSetDef:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """Goes to ``next_state`` (None: accept) where each key part equals its value under its mask; () matches all.
+    """A transition to ``next_state`` (None: accept) if each part of the key equals its value under its mask.
 
-    With a ``value_set``: where the key parts are a member of it.
+    Without parts it always matches. With a ``value_set`` it matches if the parts of the key are a member.
     """
 
     parts: tuple[tuple[int, int], ...]
@@ -242,7 +244,7 @@ class ParserState:
 
 @dataclass(frozen=True, slots=True)
 class KeyField:
-    """One field of a table key. ``mask`` is the program's own mask on it, or None."""
+    """A field of a table key. ``mask`` is the program's mask on it, or None."""
 
     kind: str
     name: str
@@ -253,7 +255,7 @@ class KeyField:
 
 @dataclass(frozen=True, slots=True)
 class ConstEntry:
-    """An entry that the program fixes: per key field (value,), (value, mask), (value, prefix length) or (low, high)."""
+    """An entry that the program fixes; each key field as (value,), (value, mask), (value, prefix) or (low, high)."""
 
     match: tuple[tuple[int, ...], ...]
     priority: int
@@ -263,11 +265,10 @@ class ConstEntry:
 
 @dataclass(frozen=True, slots=True)
 class TableDef:
-    """A match-action table and where control goes after it (by action id, or hit and miss)."""
+    """A match-action table, and where control goes after it (by action id, or by hit and miss)."""
 
     name: str
     kind: str
-    match_kind: str
     keys: tuple[KeyField, ...]
     size: int
     has_counter: bool
@@ -297,7 +298,7 @@ class ConditionalDef:
 
 @dataclass(frozen=True, slots=True)
 class ProfileDef:
-    """An action profile, or selector where ``algorithm`` is given."""
+    """An action profile; with ``algorithm``, an action selector."""
 
     name: str
     size: int
@@ -318,7 +319,7 @@ class ControlDef:
 
 @dataclass(frozen=True, slots=True)
 class Calculation:
-    """A hash or checksum over fields, constants (with width), whole headers and optionally the payload."""
+    """A hash or checksum over fields, constants (with width), headers and optionally the payload."""
 
     name: str
     algorithm: str
@@ -329,7 +330,7 @@ class Calculation:
 
 @dataclass(frozen=True, slots=True)
 class ChecksumDef:
-    """A checksum that is verified after parsing or updated before deparsing."""
+    """A checksum that is verified after parsing, or updated before deparsing."""
 
     name: str
     target: FieldRef
@@ -342,7 +343,7 @@ class ChecksumDef:
 
 @dataclass(frozen=True, slots=True)
 class ArrayDef:
-    """A counter, meter or register array. ``table`` is set for direct ones."""
+    """A counter, meter or register array. ``table`` is set for direct counters and meters."""
 
     name: str
     size: int
@@ -354,7 +355,7 @@ class ArrayDef:
 
 @dataclass(frozen=True, slots=True)
 class DigestDef:
-    """A list of values that a digest reports."""
+    """The values that a digest reports."""
 
     name: str
     inputs: tuple[FieldRef | Const, ...]
@@ -362,7 +363,7 @@ class DigestDef:
 
 @dataclass(slots=True)
 class Program:
-    """Everything the JSON says, resolved by name."""
+    """The program of the JSON, resolved by name."""
 
     headers: dict[str, HeaderDef] = field(default_factory=dict)
     stacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -386,7 +387,7 @@ class Program:
     aliases: dict[str, FieldRef] = field(default_factory=dict)
 
     def field_def(self, ref: FieldRef) -> FieldDef:
-        """The definition of a field; validity is an unsigned field of one bit."""
+        """Return the definition of a field; validity is an unsigned field of one bit."""
         if ref.name == VALID:
             return FieldDef(VALID, 1, False)
         if ref.name == NEXT:
@@ -397,21 +398,21 @@ class Program:
         raise KeyError(f"{ref.header}.{ref.name}")
 
     def siblings(self, header: str) -> tuple[str, ...]:
-        """The other members of the header union that a header belongs to."""
+        """Return the other members of the header union that a header belongs to."""
         for members in self.unions.values():
             if header in members:
                 return tuple(member for member in members if member != header)
         return ()
 
     def headers_of(self, name: str) -> list[str]:
-        """The headers of a stack or union, in order."""
+        """Return the headers of a stack or union, in order."""
         result = []
         for element in self.stacks.get(name) or self.unions[name]:
             result += self.headers_of(element) if element in self.unions else [element]
         return result
 
     def intrinsic(self, name: str) -> FieldRef | None:
-        """The field that carries a piece of v1model's standard metadata, through the aliases of the JSON, if any."""
+        """Return the field with a piece of v1model's standard metadata, through the aliases of the JSON, if any."""
         for group in ("standard_metadata", "intrinsic_metadata", "queueing_metadata"):
             alias = self.aliases.get(f"{group}.{name}")
             if alias is not None:

@@ -1,6 +1,7 @@
-"""Packets that become several, or come in again: clone sessions, multicast groups, resubmission, recirculation.
+"""Packets that are copied or re-enter: clone sessions, multicast groups, resubmission, recirculation.
 
-What the program asks for is collected in ``spawned``, which whoever runs the pipeline empties after each call.
+The packets that the program makes are collected in ``spawned``, which the caller of the pipeline empties after each
+call.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 MAX_ROUNDS = 64
-"""How often one packet may be resubmitted or recirculated; bmv2 would go on for ever."""
+"""How often a packet may be resubmitted or recirculated; bmv2 has no limit."""
 
 
 class Ingressed(NamedTuple):
     """A packet between ingress and egress.
 
-    ``egress_port`` and ``priority`` (0..7) are what the program chose, ``length`` the bytes that came in, ``state``
-    what egress needs and is nobody else's business.
+    Attributes:
+        egress_port: the port that the program chose.
+        priority: the queue that the program chose (0..7).
+        length: bytes of the packet when it arrived.
+        state: opaque data for egress.
     """
 
     egress_port: int
@@ -27,7 +31,7 @@ class Ingressed(NamedTuple):
 
 
 class Reentry(NamedTuple):
-    """A packet that goes through ingress again; ``again`` is what it takes along."""
+    """A packet that goes through ingress again; ``again`` is the metadata that it carries."""
 
     port: int
     data: bytes
@@ -35,7 +39,7 @@ class Reentry(NamedTuple):
 
 
 class Replica(NamedTuple):
-    """One copy: where it leaves, and the replication id that egress sees as egress_rid."""
+    """A copy: the port where it leaves, and the replication id that egress sees as egress_rid."""
 
     port: int
     rid: int = 0
@@ -43,10 +47,13 @@ class Replica(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CloneSession:
-    """Where a clone goes: to replicas of its own, and to those of a multicast group.
+    """Where clones go: to the session's own replicas, and to those of a multicast group.
 
-    ``class_of_service`` is its priority (0..7); 0 leaves it as the program has it. A clone of more than ``most_bytes``
-    is cut to that length; 0 leaves it whole.
+    Attributes:
+        replicas: the session's own.
+        group: a multicast group.
+        class_of_service: priority of the clones (0..7); 0 keeps that of the program.
+        most_bytes: length to which clones are truncated; 0 for no limit.
     """
 
     replicas: tuple[Replica, ...] = ()
@@ -62,11 +69,11 @@ class Replication:
     Attributes:
         groups: multicast groups by number.
         sessions: clone sessions by number.
-        spawned: copies to be queued and packets to come in again.
-        too_many_rounds: packets dropped because they came in again too often.
-        rid_at: where egress_rid is in a packet's state, as ``with_field`` knows it; None where egress does not read it.
-        priority_at: where priority is, likewise.
-        with_field: (state, where, value) to the state with another value there.
+        spawned: copies to be queued and packets that re-enter.
+        too_many_rounds: packets dropped because they re-entered too often.
+        rid_at: position of egress_rid in a packet's state, for ``with_field``; None if egress does not read it.
+        priority_at: position of the priority, likewise.
+        with_field: maps (state, position, value) to the state with that value at the position.
     """
 
     groups: dict[int, tuple[Replica, ...]] = field(default_factory=dict)
@@ -78,14 +85,14 @@ class Replication:
     with_field: Callable[[tuple[Any, ...], Any, int], tuple[Any, ...]] = field(default_factory=lambda: _with)
 
     def cut(self, session: int, data: bytes) -> bytes:
-        """What a clone session lets through of a packet as it came in."""
+        """Return the part of a packet, as it arrived, that a clone session keeps."""
         config = self.sessions.get(session)
         return data[: config.most_bytes] if config is not None and config.most_bytes else data
 
     def cut_end(self, session: int, data: bytes, offset: int, length: int) -> tuple[bytes, int]:
-        """The same for a packet of ``length`` bytes that ends with ``data[offset:]``: new data, new length.
+        """Truncate a packet of ``length`` bytes that ends with ``data[offset:]``; return the new data and length.
 
-        Only that end is cut, so headers stay whole.
+        Only that end is cut, so headers stay complete.
         """
         config = self.sessions.get(session)
         if config is None or not 0 < config.most_bytes < length:
@@ -94,7 +101,7 @@ class Replication:
         return data[:end], length - (len(data) - end)
 
     def clone(self, session: int, priority: int, length: int, state: tuple[Any, ...]) -> None:
-        """Copies for a clone session; none where nobody has set it up."""
+        """Make the copies of a clone session; none if it does not exist."""
         config = self.sessions.get(session)
         if config is not None:
             if config.class_of_service:
@@ -106,11 +113,11 @@ class Replication:
             self._copies(config.replicas, priority, length, state)
 
     def multicast(self, group: int, priority: int, length: int, state: tuple[Any, ...]) -> None:
-        """Copies for a multicast group; none where there is no such group."""
+        """Make the copies of a multicast group; none if it does not exist."""
         self._copies(self.groups.get(group, ()), priority, length, state)
 
     def again(self, port: int, data: bytes, again: tuple[Any, ...]) -> None:
-        """A packet that is to come in again. ``again`` begins with its instance type and the number of rounds."""
+        """Let a packet re-enter. ``again`` starts with its instance type and the number of rounds."""
         if again[1] > MAX_ROUNDS:
             self.too_many_rounds += 1
         else:

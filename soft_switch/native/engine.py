@@ -15,7 +15,8 @@ from soft_switch.native.module import Request, Translated, layout_of
 from soft_switch.native.statements import PORT_BITS
 from soft_switch.native.tables import TableImage
 from soft_switch.native.translator import translate
-from soft_switch.tables.table import Entry, Table
+from soft_switch.tables.entry import Entry
+from soft_switch.tables.table import Table
 
 _DROPPED, _FAULT, _TOO_LONG, _FAILED = -1, -2, -3, -4
 _FRAME_BYTES = 16 * 1024

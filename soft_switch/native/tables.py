@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 from soft_switch.native.module import PARAMETERS, RecordLayout
 from soft_switch.native.numbers import modular
+from soft_switch.tables.entry import Entry
 from soft_switch.tables.lookup import bits_by_interval, bits_by_mask, cut, few_masks, mask_groups, single_intervals
 from soft_switch.tables.matches import Exact, Lpm, Match, mask_of
-from soft_switch.tables.table import GROUP, Entry, Result, Table
+from soft_switch.tables.table import GROUP, Result, Table
 
 MEMO_SLOTS = 4096
 """Results that a table with a costly search keeps; a power of two."""

@@ -1,1 +1,1 @@
-"""P4Runtime (v1.4) server of the embedded switch: one module per entity kind, `server.py` on top."""
+"""P4Runtime (v1.4) server of the embedded switch: a module for each kind of entity, and ``server`` on top."""

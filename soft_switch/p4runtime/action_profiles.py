@@ -10,7 +10,8 @@ from soft_switch.p4runtime.one_shots import refuse_watch_port
 from soft_switch.p4runtime.p4info import ProfileInfo
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.status import ALREADY_EXISTS, RESOURCE_EXHAUSTED, RequestError, invalid, not_found
-from soft_switch.tables.table import ActionCall, ActionProfile
+from soft_switch.tables.action_profile import ActionProfile
+from soft_switch.tables.matches import ActionCall
 
 INSERT = p4runtime_pb2.Update.INSERT
 MODIFY = p4runtime_pb2.Update.MODIFY
@@ -18,7 +19,7 @@ DELETE = p4runtime_pb2.Update.DELETE
 
 
 def _writable(program: LoadedProgram, profile_id: int) -> tuple[ProfileInfo, ActionProfile]:
-    """The profile to be written; INVALID_ARGUMENT while one-shot action sets use it."""
+    """Return the profile to write, or raise INVALID_ARGUMENT while one-shot action sets use it."""
     info = program.info.profiles.get(profile_id)
     if program.one_shots.get(info.name):
         raise invalid(f"action profile {info.name} is in use by one-shot action sets; the two styles do not mix")
@@ -26,7 +27,11 @@ def _writable(program: LoadedProgram, profile_id: int) -> tuple[ProfileInfo, Act
 
 
 def write_member(program: LoadedProgram, update_type: int, message: p4runtime_pb2.ActionProfileMember) -> None:
-    """Carry out one update of a member; raises RequestError, and then nothing has changed."""
+    """Carry out an update of a member.
+
+    Raises:
+        RequestError: nothing has changed.
+    """
     profile, state = _writable(program, message.action_profile_id)
     member_id = int(message.member_id)
     what = f"member {member_id} of {profile.name}"
@@ -35,7 +40,7 @@ def write_member(program: LoadedProgram, update_type: int, message: p4runtime_pb
     exists = member_id in state.members
     if update_type == INSERT:
         if exists:
-            raise RequestError(ALREADY_EXISTS, f"{what} exists already")
+            raise RequestError(ALREADY_EXISTS, f"{what} already exists")
         state.add_member(member_id, _member_call(program, profile, message))
         return
     if not exists:
@@ -57,7 +62,11 @@ def _member_call(
 
 
 def write_group(program: LoadedProgram, update_type: int, message: p4runtime_pb2.ActionProfileGroup) -> None:
-    """Carry out one update of a group; raises RequestError, and then nothing has changed."""
+    """Carry out an update of a group.
+
+    Raises:
+        RequestError: nothing has changed.
+    """
     profile, state = _writable(program, message.action_profile_id)
     if not profile.with_selector:
         raise invalid(f"action profile {profile.name} has no selector, so no groups")
@@ -68,7 +77,7 @@ def write_group(program: LoadedProgram, update_type: int, message: p4runtime_pb2
     exists = group_id in state.groups
     if update_type == INSERT:
         if exists:
-            raise RequestError(ALREADY_EXISTS, f"{what} exists already")
+            raise RequestError(ALREADY_EXISTS, f"{what} already exists")
         max_size = _checked_max_size(profile, message)
         state.add_group(group_id, _weights(profile, state, message, max_size), max_size)
         program.group_max_sizes[profile.name, group_id] = int(message.max_size)
@@ -78,7 +87,7 @@ def write_group(program: LoadedProgram, update_type: int, message: p4runtime_pb2
     if update_type == MODIFY:
         written = program.group_max_sizes.get((profile.name, group_id), 0)
         if message.max_size != written:
-            raise invalid(f"{what} was made with max_size {written}, which cannot be changed to {message.max_size}")
+            raise invalid(f"{what} was created with max_size {written}, which cannot be changed to {message.max_size}")
         state.modify_group(group_id, _weights(profile, state, message, _checked_max_size(profile, message)))
         return
     state.delete_group(group_id)
@@ -86,7 +95,7 @@ def write_group(program: LoadedProgram, update_type: int, message: p4runtime_pb2
 
 
 def _checked_max_size(profile: ProfileInfo, message: p4runtime_pb2.ActionProfileGroup) -> int:
-    """The bound of the group: its own, else the profile's; 0 where there is none."""
+    """Return the bound of the group: its own, otherwise the profile's; 0 for none."""
     if message.max_size < 0:
         raise invalid(f"group {message.group_id} of {profile.name}: max_size must be 0 or more, not {message.max_size}")
     if 0 < profile.max_group_size < message.max_size:
@@ -118,13 +127,13 @@ def _weights(
 
 
 def _selected(program: LoadedProgram, profile_id: int) -> list[ProfileInfo]:
-    """The profiles a read selects; those that carry one-shot sets show no members and groups."""
+    """Return the profiles that a read selects; those with one-shot sets show no members and groups."""
     selected = [program.info.profiles.get(profile_id)] if profile_id else list(program.info.profiles)
     return [profile for profile in selected if not program.one_shots.get(profile.name)]
 
 
 def read_members(program: LoadedProgram, request: p4runtime_pb2.ActionProfileMember, found: ReadResponses) -> None:
-    """One member (NOT_FOUND if missing), all of a profile (member id 0), or all of all profiles."""
+    """Read one member (NOT_FOUND if it does not exist), all of a profile (member id 0), or all of all profiles."""
     for profile in _selected(program, request.action_profile_id):
         members = program.pipeline.action_profiles[profile.name].members
         if request.action_profile_id and request.member_id and request.member_id not in members:
@@ -138,7 +147,7 @@ def read_members(program: LoadedProgram, request: p4runtime_pb2.ActionProfileMem
 
 
 def read_groups(program: LoadedProgram, request: p4runtime_pb2.ActionProfileGroup, found: ReadResponses) -> None:
-    """One group (NOT_FOUND if missing), all of a profile (group id 0), or all of all profiles."""
+    """Read one group (NOT_FOUND if it does not exist), all of a profile (group id 0), or all of all profiles."""
     for profile in _selected(program, request.action_profile_id):
         groups = program.pipeline.action_profiles[profile.name].groups
         if request.action_profile_id and request.group_id and request.group_id not in groups:

@@ -1,4 +1,4 @@
-"""Actions with their parameters: P4Runtime Action <-> ActionCall (specification, "Action Specification")."""
+"""Actions with their arguments: P4Runtime Action <-> ActionCall (specification, "Action Specification")."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from p4.v1 import p4runtime_pb2
 from soft_switch.p4runtime import bytestrings
 from soft_switch.p4runtime.p4info import ActionInfo, ProgramInfo, TableInfo
 from soft_switch.p4runtime.status import denied, invalid
-from soft_switch.tables.table import ActionCall
+from soft_switch.tables.matches import ActionCall
 
 
 def decode_action(table: TableInfo, action: p4runtime_pb2.Action, as_default: bool = False) -> ActionCall:
-    """The call that an entry of `table` (or its default) is to make.
+    """Return the call that an entry of ``table`` (or its default) makes.
 
-    Raises RequestError INVALID_ARGUMENT for an action that the table does not list or parameters that are missing,
-    unknown or repeated, OUT_OF_RANGE for a value too wide, PERMISSION_DENIED for an action out of its scope.
+    Raises:
+        RequestError: INVALID_ARGUMENT for an action that the table does not list, or for parameters that are missing,
+            unknown or repeated; OUT_OF_RANGE for a value that is too wide; PERMISSION_DENIED for an action out of its
+            scope.
     """
     use = table.uses.get(action.action_id)
     if use is None:
         allowed = ", ".join(f"{each.action.name} ({each.action.id})" for each in table.uses.values())
         raise invalid(f"table {table.name} has no action with id {action.action_id}; its actions are: {allowed}")
     if as_default and not use.as_default:
-        raise denied(f"table {table.name}: action {use.action.name} is @tableonly, it cannot be the default action")
+        raise denied(f"table {table.name}: action {use.action.name} is @tableonly; it cannot be the default action")
     if not as_default and not use.in_entries:
-        raise denied(f"table {table.name}: action {use.action.name} is @defaultonly, no entry can have it")
+        raise denied(f"table {table.name}: action {use.action.name} is @defaultonly; no entry can have it")
     return ActionCall(use.action.name, _decode_params(use.action, action, table.name))
 
 

@@ -1,4 +1,4 @@
-"""What indexed arrays (counters, meters) share: which cells a message means."""
+"""Which cells of an indexed array (counter, meter) a message selects."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ Indexed: TypeAlias = p4runtime_pb2.CounterEntry | p4runtime_pb2.MeterEntry
 
 
 def indices(message: Indexed, what: str, size: int) -> range:
-    """The cells that `message.index` selects in an array of `size`; all when it is not set.
+    """Return the cells that ``message.index`` selects in an array of ``size``; all if it is not set.
 
-    Raises RequestError INVALID_ARGUMENT for a negative index, OUT_OF_RANGE for one past the end.
+    Raises:
+        RequestError: INVALID_ARGUMENT for a negative index, OUT_OF_RANGE for one past the end.
     """
     if not message.HasField("index"):
         return range(size)

@@ -1,4 +1,4 @@
-"""Whether a P4Info and a bmv2 JSON describe the same program: what the one promises, the other must have."""
+"""Whether a P4Info and a bmv2 JSON describe the same program: the JSON must have what the P4Info declares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from soft_switch.pipeline import Pipeline
 from soft_switch.tables.table import Table
 
 MAX_PROBLEMS_SHOWN = 8
-# bmv2 has no optional match of its own: p4c writes those fields as ternary.
+# bmv2 has no optional match: p4c writes such fields as ternary.
 COMPILED_KINDS = {
     "exact": ("exact",),
     "lpm": ("lpm",),
@@ -28,7 +28,11 @@ class _Sized(Protocol):
 
 
 def check_belong_together(info: ProgramInfo, digests: Iterable[DigestShape], pipeline: Pipeline) -> None:
-    """Raise RequestError INVALID_ARGUMENT, listing what differs, unless the pipeline has all that the P4Info names."""
+    """Check that the pipeline has everything that the P4Info declares.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT listing what differs.
+    """
     problems = [*_problems(info, pipeline), *_digest_problems(digests, pipeline)]
     if problems:
         shown = "; ".join(problems[:MAX_PROBLEMS_SHOWN])
@@ -49,7 +53,7 @@ def _problems(info: ProgramInfo, pipeline: Pipeline) -> Iterator[str]:
         if profile.name not in pipeline.action_profiles:
             yield f"the device config has no action profile {profile.name}"
         elif pipeline.action_profiles[profile.name].with_selector != profile.with_selector:
-            yield f"action profile {profile.name} has a selector in one of the two only"
+            yield f"action profile {profile.name} has a selector in only one of the two"
     for value_set in info.value_sets:
         yield from _value_set_problems(value_set, pipeline)
     yield from _array_problems("counter", {item.name: item.size for item in info.counters}, pipeline.counters)
@@ -116,9 +120,9 @@ def _table_problems(table: TableInfo, compiled: Table) -> Iterator[str]:
             f"{compiled.meter_name or 'none'} when compiled"
         )
     if table.idle_timeout and not compiled.ages:
-        yield f"table {table.name} has an idle timeout in the P4Info only"
+        yield f"table {table.name} has an idle timeout only in the P4Info"
     if table.is_const != compiled.is_const:
-        yield f"the entries of table {table.name} are constant in one of the two only"
+        yield f"the entries of table {table.name} are constant in only one of the two"
 
 
 def _array_problems(kind: str, promised: dict[str, int], compiled: Mapping[str, object]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Integers as P4Runtime byte strings: big-endian, shortest form sent, longer forms accepted ("Bytestrings")."""
+"""Integers as P4Runtime byte strings: big-endian, the shortest form sent, longer forms accepted ("Bytestrings")."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from soft_switch.p4runtime.status import OUT_OF_RANGE, RequestError
 
 
 def encode(value: int) -> bytes:
-    """The canonical byte string of an unsigned integer: the shortest, at least one byte."""
+    """Return the canonical byte string of an unsigned integer: the shortest, at least one byte."""
     return value.to_bytes(max(1, (value.bit_length() + 7) // 8), "big")
 
 
 def decode(data: bytes, width: int, what: str) -> int:
-    """The unsigned integer in `data`; leading zero bytes are accepted, `width` bits must hold it.
+    """Return the unsigned integer in ``data``; it must fit in ``width`` bits, and leading zero bytes are accepted.
 
-    Raises RequestError OUT_OF_RANGE, naming `what`, when the string is empty or the value too large.
+    Raises:
+        RequestError: OUT_OF_RANGE, naming ``what``, if the string is empty or the value too large.
     """
     if not data:
         raise RequestError(OUT_OF_RANGE, f"{what}: empty byte string; zero is written as one zero byte")
@@ -26,11 +27,11 @@ def decode(data: bytes, width: int, what: str) -> int:
 
 
 def encode_signed(value: int) -> bytes:
-    """The canonical byte string of a two's complement integer: the shortest with the right sign."""
+    """Return the canonical byte string of a two's complement integer: the shortest with the right sign."""
     magnitude = value if value >= 0 else ~value
     return value.to_bytes(magnitude.bit_length() // 8 + 1, "big", signed=True)
 
 
 def to_signed(value: int, width: int) -> int:
-    """The two's complement reading of the low `width` bits."""
+    """Return the low ``width`` bits as a two's complement number."""
     return value - (1 << width) if value >> (width - 1) else value

@@ -12,7 +12,7 @@ from soft_switch.p4runtime.status import invalid
 
 
 def write_counter(program: LoadedProgram, update_type: int, message: p4runtime_pb2.CounterEntry) -> None:
-    """Set one cell, or all when no index is given; without `data` nothing changes."""
+    """Set one cell, or all if no index is given; without ``data`` nothing changes."""
     if update_type != p4runtime_pb2.Update.MODIFY:
         raise invalid("the cells of a counter always exist: only MODIFY is possible")
     info = program.info.counters.get(message.counter_id)
@@ -27,7 +27,7 @@ def write_counter(program: LoadedProgram, update_type: int, message: p4runtime_p
 
 
 def read_counters(program: LoadedProgram, message: p4runtime_pb2.CounterEntry, found: ReadResponses) -> None:
-    """One cell, all cells of a counter (no index), or all cells of all counters (id 0)."""
+    """Read one cell, all cells of a counter (no index), or all cells of all counters (id 0)."""
     selected = [program.info.counters.get(message.counter_id)] if message.counter_id else list(program.info.counters)
     for info in selected:
         counter = program.pipeline.counters[info.name]

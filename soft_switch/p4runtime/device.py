@@ -1,13 +1,12 @@
-"""The device that P4Runtime clients see: its program, who may write to it, and its notifications.
+"""The device that P4Runtime clients see: its program, and who may write to it.
 
-Requests take turns, so reads never see half a batch, and writes of a previous primary are over before a new one is
-announced. Packets do not wait for a whole request: each update is applied between two packets, and reads go on while
-packets pass, since these change no entry. So counts are those of the moments at which each was read, as on any switch.
+Requests take turns, so reads never see half a batch, and writes of a previous primary are complete before a new one is
+announced. Packets do not wait for a whole request: each update is applied between two packets, and reads run while
+packets pass, since packets change no entry. So each count is that of the moment at which it was read, as on any switch.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,9 +16,11 @@ from p4.v1 import p4runtime_pb2
 from p4.v1.p4runtime_pb2 import GetForwardingPipelineConfigRequest as GetConfig
 from p4.v1.p4runtime_pb2 import SetForwardingPipelineConfigRequest as SetConfig
 
-from soft_switch.p4runtime import entities, packet_io, table_reads
+from soft_switch.backend import Backend
+from soft_switch.p4runtime import entities, packet_io
 from soft_switch.p4runtime.client_stream import ClientStream
 from soft_switch.p4runtime.loaded_program import LoadedProgram, load_program
+from soft_switch.p4runtime.notifications import Notifications
 from soft_switch.p4runtime.reconcile import take_over
 from soft_switch.p4runtime.sessions import Sessions, election_id
 from soft_switch.p4runtime.status import (
@@ -33,11 +34,9 @@ from soft_switch.p4runtime.status import (
 )
 from soft_switch.pipeline import Pipeline
 
-log = logging.getLogger(__name__)
-
 
 class ControlledSwitch(Protocol):
-    """What the server needs of a switch; `soft_switch.switch.Switch` is one."""
+    """What the server needs of a switch; :class:`soft_switch.switch.Switch` is one."""
 
     pipeline: Pipeline | None
     cpu_port: int | None
@@ -48,15 +47,14 @@ class ControlledSwitch(Protocol):
         """Run this pipeline from the next packet on."""
 
     def packet_out(self, data: bytes) -> None:
-        """Process a packet as if it had been received on the CPU port."""
+        """Process a packet as if it had arrived at the CPU port."""
 
 
 class Device:
-    """One switch under P4Runtime.
+    """A switch under P4Runtime.
 
-    `clock` is that of the packets, in nanoseconds from any origin; `epoch_clock` gives nanoseconds since 1970.
-    Notifications that wait for their time go out when someone calls :meth:`send_due`; `on_waiting` is called, from any
-    thread, when that may be sooner than it said last.
+    Attributes:
+        on_waiting: called, from any thread, when the next call of :meth:`send_due` may be due earlier than it said.
     """
 
     def __init__(
@@ -65,32 +63,42 @@ class Device:
         device_id: int,
         clock: Callable[[], int] = time.monotonic_ns,
         epoch_clock: Callable[[], int] = time.time_ns,
+        backend: Backend = "auto",
     ) -> None:
+        """``clock`` is that of the packets, in ns from any origin; ``epoch_clock`` gives ns since 1970."""
         self.switch = switch
         self.device_id = device_id
         self.on_waiting: Callable[[], None] = lambda: None
         self._clock = clock
-        self._epoch_clock = epoch_clock
-        # Taken before the switch's lock where both are, and held by all who change what follows.
+        self._backend = backend
+        # Acquired before the switch's lock where both are, and held to change what follows.
         self._turn = threading.RLock()
         self._sessions = Sessions(device_id)
-        # Reads and writes go to `_current`; it is not `_running` between VERIFY_AND_SAVE and COMMIT.
-        self._running: LoadedProgram | None = None
+        self._notifications = Notifications(self._sessions, switch.lock, clock, epoch_clock, lambda: self.on_waiting())
+        # Reads and writes go to ``_current``, which differs from ``_running`` between VERIFY_AND_SAVE and COMMIT.
         self._current: LoadedProgram | None = None
-        switch.on_packet_in = self._packet_in
+        switch.on_packet_in = self._notifications.packet_in
 
-    # Checks that the specification asks of every request, in its order.
+    @property
+    def _running(self) -> LoadedProgram | None:
+        return self._notifications.program
+
+    # The checks that the specification demands for every request, in its order.
 
     def check_device(self, device_id: int) -> None:
-        """NOT_FOUND unless this is the device that is meant."""
+        """Check that a request is for this device.
+
+        Raises:
+            RequestError: NOT_FOUND otherwise.
+        """
         if device_id != self.device_id:
             raise not_found(f"there is no device with id {device_id}; this server serves device {self.device_id}")
 
     def _check_primary(self, request: p4runtime_pb2.WriteRequest | SetConfig) -> None:
-        """NOT_FOUND for a role that there is not, PERMISSION_DENIED when the client is not its primary."""
+        """Raise NOT_FOUND if the role does not exist, and PERMISSION_DENIED if the client is not its primary."""
         role = request.role
         if request.role_id:
-            raise not_found("numbers of roles (role_id) are of P4Runtime before 1.4; name the role in `role`")
+            raise not_found("role_id belongs to P4Runtime before 1.4; name the role in `role`")
         named = self._current is not None and role in self._current.roles.names
         if role and not named and not self._sessions.has_role(role):
             raise not_found(f"there is no role {role!r}: no client has it, and the P4Info does not name it")
@@ -111,17 +119,25 @@ class Device:
     # Streams and arbitration.
 
     def open_stream(self) -> ClientStream:
-        """Admit a stream; RESOURCE_EXHAUSTED beyond MAX_STREAMS of them."""
+        """Admit a stream.
+
+        Raises:
+            RequestError: RESOURCE_EXHAUSTED if there are MAX_STREAMS already.
+        """
         with self._turn, self.switch.lock:
             return self._sessions.open()
 
     def close_stream(self, stream: ClientStream) -> None:
-        """The client is gone; if it was primary, there is none until a client claims it with an id as high."""
+        """Remove the stream of a client. If it was primary, there is none until a client has an id at least as high."""
         with self._turn, self.switch.lock:
             self._sessions.close(stream)
 
     def stream_request(self, stream: ClientStream, request: p4runtime_pb2.StreamMessageRequest) -> None:
-        """Handle one message of a client's stream. RequestError means that the stream is to be ended with it."""
+        """Handle one message of a client's stream.
+
+        Raises:
+            RequestError: end the stream with this status.
+        """
         kind = request.WhichOneof("update")
         if kind == "arbitration":
             with self._turn, self.switch.lock:
@@ -132,19 +148,19 @@ class Device:
         elif kind == "digest_ack":
             self._digest_ack(stream, request.digest_ack)
         else:
-            error = unimplemented("the stream takes arbitration, packet and digest_ack messages only")
+            error = unimplemented("the stream takes only arbitration, packet and digest_ack messages")
             response = _stream_error(error)
             response.error.other.SetInParent()
             stream.offer(response)
 
     def _role_of_primary(self, stream: ClientStream, what: str) -> str:
-        """The role of which the client is primary; PERMISSION_DENIED when it is not, `what` being what it wants."""
+        """Return the role of which the client is primary, or raise PERMISSION_DENIED for ``what`` it wants to do."""
         role = self._sessions.role_as_primary(stream)
         if role is None:
             raise denied(f"only the primary can {what}")
         return role
 
-    # Packets and digests.
+    # Packet-outs and acknowledgements.
 
     def _packet_out(self, stream: ClientStream, packet: p4runtime_pb2.PacketOut) -> None:
         try:
@@ -162,24 +178,6 @@ class Device:
             response.error.packet_out.packet_out.CopyFrom(packet)
             stream.offer(response)
 
-    def _packet_in(self, data: bytes) -> None:
-        with self.switch.lock:
-            if self._running is None:
-                return
-            roles = self._running.roles
-            receivers = [
-                stream for role, stream in self._sessions.primaries() if roles.has_packet_io(role, "packet_in")
-            ]
-            if not receivers:
-                return
-            try:
-                packet = packet_io.unpack_packet_in(self._running.info.packet_in, data)
-            except packet_io.ShortPacketError as error:
-                log.warning("dropped: %s", error)
-                return
-            for stream in receivers:
-                stream.offer(p4runtime_pb2.StreamMessageResponse(packet=packet))
-
     def _digest_ack(self, stream: ClientStream, ack: p4runtime_pb2.DigestListAck) -> None:
         try:
             with self.switch.lock:
@@ -194,61 +192,25 @@ class Device:
             response.error.digest_list_ack.digest_list_ack.CopyFrom(ack)
             stream.offer(response)
 
-    def _digest(self, name: str, values: tuple[int, ...]) -> None:
-        """A digest message of the data plane; it is sent from here when that needs no waiting."""
-        with self.switch.lock:
-            if self._running is None:
-                return
-            if self._running.digests.offer(name, values, self._clock()):
-                self.send_due()
-            else:
-                self.on_waiting()
-
     def send_due(self) -> int | None:
-        """Send digests and idle timeouts whose time has come; nanoseconds until the next, None when none waits."""
-        with self.switch.lock:
-            if self._running is None:
-                return None
-            now_ns = self._clock()
-            self._send_idle_timeouts(self._running, now_ns)
-            book = self._running.digests
-            for message in book.take_due(now_ns, self._epoch_clock()):
-                receivers = self._receivers(self._running, message.digest_id)
-                for stream in receivers:
-                    stream.offer(p4runtime_pb2.StreamMessageResponse(digest=message))
-                if not receivers:
-                    book.forget(message)
-            waiting = [time_ns for time_ns in (book.next_due_ns(), self._running.idle.next_ns()) if time_ns is not None]
-            return max(0, min(waiting) - now_ns) if waiting else None
-
-    def _send_idle_timeouts(self, program: LoadedProgram, now_ns: int) -> None:
-        for name, entries in program.idle.take(now_ns).items():
-            table = program.info.tables.by_name.get(name)
-            if table is None:
-                continue
-            response = p4runtime_pb2.StreamMessageResponse()
-            notification = response.idle_timeout_notification
-            notification.timestamp = self._epoch_clock()
-            for entry in entries:
-                table_reads.idle_entry(program, table, entry, notification.table_entry.add())
-            for stream in self._receivers(program, table.id):
-                stream.offer(response)
-
-    def _receivers(self, program: LoadedProgram, object_id: int) -> list[ClientStream]:
-        """The primaries of all roles in whose scope the object is."""
-        return [stream for role, stream in self._sessions.primaries() if program.roles.owns(role, object_id)]
+        """Send digests and idle timeouts that are due; return nanoseconds until the next, None if none waits."""
+        return self._notifications.send_due()
 
     # Entities.
 
     def write(self, request: p4runtime_pb2.WriteRequest) -> list[RequestError | None]:
-        """Carry out a batch; one result per update. RequestError when the request as a whole is refused."""
+        """Carry out a batch; return one result per update, None where it succeeded.
+
+        Raises:
+            RequestError: the request as a whole is refused.
+        """
         self.check_device(request.device_id)
         with self._turn:
             self._check_primary(request)
             program = self._program()
             if request.atomicity not in p4runtime_pb2.WriteRequest.Atomicity.values():
                 raise invalid(f"atomicity {request.atomicity} is unknown; leave it unset, or see the specification")
-            # Rolled back or atomic for the data plane: the one that is both serves for either.
+            # ROLLBACK_ON_ERROR and DATAPLANE_ATOMIC: writes that are both serve for either.
             whole = request.atomicity != p4runtime_pb2.WriteRequest.CONTINUE_ON_ERROR
             write = entities.write_all_or_none if whole else entities.write_batch
             before_ns = program.idle.next_ns()
@@ -262,7 +224,7 @@ class Device:
     def read(
         self, request: p4runtime_pb2.ReadRequest
     ) -> tuple[list[p4runtime_pb2.ReadResponse], list[RequestError | None]]:
-        """What the requests select, in responses to be sent; and one result per request."""
+        """Return what the requests select, in responses to be sent, and one result per request."""
         self.check_device(request.device_id)
         with self._turn:
             return entities.read_batch(self._program(), request.entities, request.role)
@@ -270,7 +232,11 @@ class Device:
     # Pipeline config.
 
     def set_config(self, request: SetConfig) -> None:
-        """Verify, save or commit a pipeline config; on any error the pipeline that runs is untouched."""
+        """Verify, save or commit a pipeline config.
+
+        Raises:
+            RequestError: the request is refused, and the pipeline that runs is unchanged.
+        """
         self.check_device(request.device_id)
         with self._turn:
             self._check_primary(request)
@@ -282,9 +248,9 @@ class Device:
         if request.action not in SetConfig.Action.values() or request.action == SetConfig.UNSPECIFIED:
             raise invalid(f"action {request.action} is unknown; it is one of {', '.join(SetConfig.Action.keys()[1:])}")
         if not request.HasField("config"):
-            raise invalid("no config is given")
-        # Compiling takes a while, and packets need not wait for it.
-        program = load_program(request.config, self._clock)
+            raise invalid("the request has no config")
+        # Compiling takes a while; packets do not wait for it.
+        program = load_program(request.config, self._clock, self._backend)
         if request.action == SetConfig.VERIFY:
             return
         with self._turn:
@@ -297,8 +263,8 @@ class Device:
                     self._run(program)
 
     def load(self, config: p4runtime_pb2.ForwardingPipelineConfig) -> Pipeline:
-        """Run a program without a client's request, as when a switch starts with one; the pipeline that runs it."""
-        program = load_program(config, self._clock)
+        """Run a program without a client's request, as when a switch starts with one; return its pipeline."""
+        program = load_program(config, self._clock, self._backend)
         with self._turn:
             self._current = program
             self._run(program)
@@ -306,7 +272,7 @@ class Device:
 
     def _commit_saved(self, request: SetConfig) -> None:
         if request.HasField("config"):
-            raise invalid("COMMIT realises the saved config; leave `config` unset")
+            raise invalid("COMMIT runs the saved config; leave `config` unset")
         with self._turn:
             self._check_primary(request)
             if self._current is None or self._current is self._running:
@@ -314,15 +280,15 @@ class Device:
             self._run(self._current)
 
     def _run(self, program: LoadedProgram) -> None:
-        program.pipeline.on_digest = self._digest
+        program.pipeline.on_digest = self._notifications.digest
         with self.switch.lock:
             self.switch.install(program.pipeline)
-            self._running = program
+            self._notifications.program = program
             program.idle.start(self._clock())
             self.on_waiting()
 
     def get_config(self, request: GetConfig) -> p4runtime_pb2.GetForwardingPipelineConfigResponse:
-        """The config that reads and writes refer to; `config` is unset when there is none."""
+        """Return the config that reads and writes refer to; ``config`` is unset if there is none."""
         self.check_device(request.device_id)
         response = p4runtime_pb2.GetForwardingPipelineConfigResponse()
         with self._turn:

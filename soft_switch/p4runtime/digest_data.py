@@ -14,7 +14,7 @@ from soft_switch.p4runtime.status import invalid
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Takes `count` values from an iterator and writes them into a P4Data."""
+    """Writes ``count`` values from an iterator into a P4Data."""
 
     count: int
     write: Callable[[Iterator[int], p4data_pb2.P4Data], None]
@@ -22,21 +22,25 @@ class _Writer:
 
 @dataclass(frozen=True, slots=True)
 class DigestShape:
-    """The name of a digest, of how many values it consists, and how these become a P4Data."""
+    """The name of a digest, its number of values, and how these become a P4Data."""
 
     name: str
     count: int
     write: Callable[[Iterator[int], p4data_pb2.P4Data], None]
 
     def encode(self, values: tuple[int, ...]) -> p4data_pb2.P4Data:
-        """The P4Data of one digest message; `values` are the fields in the order of the program."""
+        """Return the P4Data of a digest message; ``values`` are the fields in the order of the program."""
         data = p4data_pb2.P4Data()
         self.write(iter(values), data)
         return data
 
 
 def digest_shapes(p4info: p4info_pb2.P4Info) -> dict[int, DigestShape]:
-    """The shape of every digest by id. Raises RequestError INVALID_ARGUMENT for a type that digests cannot carry."""
+    """Return the shape of every digest by id.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT for a type that digests cannot carry.
+    """
     shapes = {}
     for digest in p4info.digests:
         name = digest.preamble.name

@@ -1,6 +1,6 @@
-"""Digests: which are enabled, what waits to be sent, what awaits its acknowledgement (specification, "DigestEntry").
+"""Digests: which are enabled, what waits to be sent, what awaits acknowledgement (specification, "DigestEntry").
 
-Pure logic on a clock that is passed in (nanoseconds, any origin); the caller sends the lists that come out.
+Pure logic on a clock that is passed in (nanoseconds, any origin); the caller sends the lists.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from soft_switch.p4runtime.digest_data import DigestShape
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.status import ALREADY_EXISTS, RequestError, invalid, not_found
 
-# Bounds what a digest may hold while nobody asks for smaller lists (max_list_size 0).
+# Size of a list that is sent at once where the client sets no limit (max_list_size 0).
 LARGEST_LIST = 1000
-# Bounds the same where a client asks for larger lists, or never acknowledges any.
+# Bounds on memory where a client asks for larger lists, or never acknowledges any.
 MOST_WAITING = 10_000
 MOST_UNACKNOWLEDGED = 1000
 
 
 @dataclass(slots=True)
 class _Channel:
-    """One enabled digest. `waiting` keeps the order of arrival; `unacknowledged` is list id -> (values, sent at)."""
+    """An enabled digest. ``waiting`` is in order of arrival; ``unacknowledged`` has (values, time sent) by list id."""
 
     config: p4runtime_pb2.DigestEntry.Config
     waiting: dict[tuple[int, ...], None] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class _Channel:
     unacknowledged: dict[int, tuple[frozenset[tuple[int, ...]], int]] = field(default_factory=dict)
 
     def forget_expired(self, now_ns: int) -> None:
-        """Drop lists whose acknowledgement is overdue, or that are too many: their values may be sent again."""
+        """Drop lists whose acknowledgement is overdue, or that exceed the limit; their values may be sent again."""
         expired = [
             list_id
             for list_id, (_, sent_ns) in self.unacknowledged.items()
@@ -43,13 +43,13 @@ class _Channel:
             del self.unacknowledged[next(iter(self.unacknowledged))]
 
     def full(self) -> bool:
-        """Whether what waits is to be sent without waiting longer."""
+        """Return whether the waiting list is due because of its size."""
         limit = min(self.config.max_list_size or LARGEST_LIST, MOST_WAITING)
         return self.config.max_timeout_ns == 0 or len(self.waiting) >= limit
 
 
 class DigestBook:
-    """All digests of one program."""
+    """All digests of a program."""
 
     def __init__(self, shapes: dict[int, DigestShape]) -> None:
         self._shapes = shapes
@@ -58,12 +58,16 @@ class DigestBook:
         self._next_list_id = 1
 
     def write(self, update_type: int, entry: p4runtime_pb2.DigestEntry) -> None:
-        """Carry out one update of a DigestEntry; raises RequestError with the code of the specification."""
+        """Carry out an update of a DigestEntry.
+
+        Raises:
+            RequestError: with the code that the specification demands.
+        """
         name = self.name(entry.digest_id)
         channel = self._channels.get(entry.digest_id)
         if update_type == p4runtime_pb2.Update.INSERT:
             if channel is not None:
-                raise RequestError(ALREADY_EXISTS, f"digest {name} is enabled already; use MODIFY to change it")
+                raise RequestError(ALREADY_EXISTS, f"digest {name} is already enabled; use MODIFY to change it")
             self._channels[entry.digest_id] = _Channel(_checked_config(entry, name))
             return
         if channel is None:
@@ -74,7 +78,7 @@ class DigestBook:
             del self._channels[entry.digest_id]
 
     def save(self) -> Callable[[], None]:
-        """Keep what is enabled, and how; the function returned puts it back."""
+        """Save which digests are enabled, and how; the function returned restores that."""
         channels = dict(self._channels)
         configs = [(channel, channel.config) for channel in channels.values()]
 
@@ -86,7 +90,11 @@ class DigestBook:
         return restore
 
     def read(self, entry: p4runtime_pb2.DigestEntry, found: ReadResponses) -> None:
-        """The enabled digests, or the one that `entry` names; NOT_FOUND when that one is unknown or not enabled."""
+        """Read all enabled digests, or the one that ``entry`` names.
+
+        Raises:
+            RequestError: NOT_FOUND if that one does not exist or is not enabled.
+        """
         if entry.digest_id:
             name = self.name(entry.digest_id)
             if entry.digest_id not in self._channels:
@@ -98,7 +106,11 @@ class DigestBook:
                 message.config.CopyFrom(channel.config)
 
     def name(self, digest_id: int) -> str:
-        """The name of a digest; NOT_FOUND when the P4Info has none of that id."""
+        """Return the name of a digest.
+
+        Raises:
+            RequestError: NOT_FOUND if the P4Info has no digest with this id, INVALID_ARGUMENT for id 0.
+        """
         if digest_id in self._shapes:
             return self._shapes[digest_id].name
         if digest_id == 0:
@@ -107,7 +119,7 @@ class DigestBook:
         raise not_found(f"the P4Info has no digest with id {digest_id}; it has: {known}")
 
     def offer(self, name: str, values: tuple[int, ...], now_ns: int) -> bool:
-        """Take one digest message of the data plane; True when a list has become ready to be sent."""
+        """Take a digest message of the data plane; return whether a list is now due because of its size."""
         channel = self._channels.get(self._ids.get(name, 0))
         if channel is None:
             return False
@@ -120,7 +132,7 @@ class DigestBook:
         return channel.full()
 
     def next_due_ns(self) -> int | None:
-        """The time at which the oldest waiting message must be sent; None when nothing waits."""
+        """Return the time at which the oldest waiting message must be sent; None if none waits."""
         due = [
             channel.waiting_since_ns + int(channel.config.max_timeout_ns)
             for channel in self._channels.values()
@@ -129,7 +141,7 @@ class DigestBook:
         return min(due, default=None)
 
     def take_due(self, now_ns: int, epoch_ns: int) -> list[p4runtime_pb2.DigestList]:
-        """The lists that are to be sent now, stamped `epoch_ns`; they count as sent, and await acknowledgement."""
+        """Return the lists that are due, with time stamp ``epoch_ns``; they then await acknowledgement."""
         lists = []
         for digest_id, channel in self._channels.items():
             waited_ns = now_ns - channel.waiting_since_ns
@@ -145,9 +157,12 @@ class DigestBook:
         return lists
 
     def acknowledge(self, ack: p4runtime_pb2.DigestListAck) -> None:
-        """The client has acted on a list: its values may be sent anew. An unknown list id is ignored (it expired).
+        """Note that the client has handled a list, so that its values may be sent again.
 
-        Raises RequestError INVALID_ARGUMENT for a digest that the P4Info does not have.
+        An unknown list id is ignored: its list expired.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT for a digest that the P4Info does not have.
         """
         if ack.digest_id not in self._shapes:
             raise invalid(f"the P4Info has no digest with id {ack.digest_id}")
@@ -156,11 +171,11 @@ class DigestBook:
             channel.unacknowledged.pop(ack.list_id, None)
 
     def forget(self, message: p4runtime_pb2.DigestList) -> None:
-        """Await no acknowledgement of a list that went to nobody."""
+        """Stop awaiting acknowledgement of a list that was sent to nobody."""
         self._channels[message.digest_id].unacknowledged.pop(message.list_id, None)
 
     def forget_sent(self) -> None:
-        """Await no acknowledgement any more: a new primary is to learn everything itself."""
+        """Stop awaiting acknowledgements: a new primary must learn everything itself."""
         for channel in self._channels.values():
             channel.unacknowledged.clear()
 

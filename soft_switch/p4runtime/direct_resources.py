@@ -12,11 +12,15 @@ from soft_switch.p4runtime.meters import decode_meter_config, encode_meter_confi
 from soft_switch.p4runtime.p4info import TableInfo
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.status import invalid, unimplemented
-from soft_switch.tables.table import Entry
+from soft_switch.tables.entry import Entry
 
 
 def check_resources(table: TableInfo, message: p4runtime_pb2.TableEntry) -> None:
-    """Refuse resources that the table does not have, before anything is changed."""
+    """Check resources against the table before anything changes.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT or UNIMPLEMENTED.
+    """
     if message.HasField("counter_data"):
         if table.counter is None:
             raise invalid(f"table {table.name} has no direct counter; leave counter_data unset")
@@ -29,7 +33,7 @@ def check_resources(table: TableInfo, message: p4runtime_pb2.TableEntry) -> None
 
 
 def apply_resources(table: TableInfo, message: p4runtime_pb2.TableEntry, entry: Entry) -> None:
-    """Write counter_data where it is set; write meter_config, or reset the meter where it is not set."""
+    """Write counter_data if it is set; write meter_config, or reset the meter if it is not set."""
     if message.HasField("counter_data"):
         _set_counter(entry, message.counter_data)
     if table.meter is not None:
@@ -38,19 +42,19 @@ def apply_resources(table: TableInfo, message: p4runtime_pb2.TableEntry, entry: 
 
 
 def check_counter_data(data: p4runtime_pb2.CounterData, what: str) -> None:
-    """Counts are not negative."""
+    """Check that counts are not negative."""
     if data.packet_count < 0 or data.byte_count < 0:
         raise invalid(f"{what}: counter values must be 0 or more")
 
 
 def refuse_color_counters(is_set: bool, what: str) -> None:
-    """Counters per colour are optional in the specification, and not kept here."""
+    """Refuse counters per color, which the specification makes optional."""
     if is_set:
         raise unimplemented(f"{what}: this switch keeps no counters per meter color")
 
 
 def encode_counter_data(packets: int, byte_count: int, data: p4runtime_pb2.CounterData) -> None:
-    """Fill in CounterData; both counts are given whatever the counter's unit."""
+    """Fill in CounterData, with both counts whatever the counter's unit."""
     data.SetInParent()
     data.packet_count = packets
     data.byte_count = byte_count
@@ -62,7 +66,7 @@ def _set_counter(entry: Entry, data: p4runtime_pb2.CounterData) -> None:
 
 
 def _entry_of(program: LoadedProgram, message: p4runtime_pb2.TableEntry) -> tuple[TableInfo, Entry]:
-    """The entry that a direct resource is attached to; NOT_FOUND when it is not there."""
+    """Return the entry of a direct resource, or raise NOT_FOUND."""
     table, compiled = program.table(message.table_id)
     if message.is_default_action:
         raise unimplemented(f"table {table.name}: the default action has no direct resources on this switch")
@@ -77,7 +81,7 @@ def _entry_of(program: LoadedProgram, message: p4runtime_pb2.TableEntry) -> tupl
 def _entries_of(
     program: LoadedProgram, message: p4runtime_pb2.TableEntry, resource: str
 ) -> Iterator[tuple[TableInfo, Entry]]:
-    """The entries that a read of direct resources selects: all tables (id 0), a whole table, or one entry."""
+    """Yield the entries that a read of direct resources selects: all tables (id 0), a table, or one entry."""
     if message.table_id == 0:
         for table in program.info.tables:
             if getattr(table, resource) is not None:
@@ -102,9 +106,9 @@ def _write_key(table: TableInfo, entry: Entry, message: p4runtime_pb2.TableEntry
 
 
 def write_direct_counter(program: LoadedProgram, update_type: int, message: p4runtime_pb2.DirectCounterEntry) -> None:
-    """Set the counter of one entry; only MODIFY exists. Without `data` nothing changes."""
+    """Set the counter of an entry; only MODIFY is possible. Without ``data`` nothing changes."""
     if update_type != p4runtime_pb2.Update.MODIFY:
-        raise invalid("a direct counter lives and dies with its table entry: only MODIFY is possible")
+        raise invalid("a direct counter exists as long as its table entry: only MODIFY is possible")
     table, entry = _entry_of(program, message.table_entry)
     if table.counter is None:
         raise invalid(f"table {table.name} has no direct counter")
@@ -116,7 +120,7 @@ def write_direct_counter(program: LoadedProgram, update_type: int, message: p4ru
 def read_direct_counters(
     program: LoadedProgram, message: p4runtime_pb2.DirectCounterEntry, found: ReadResponses
 ) -> None:
-    """The counters of the entries that `table_entry` selects."""
+    """Read the counters of the entries that ``table_entry`` selects."""
     for table, entry in _entries_of(program, message.table_entry, "counter"):
         counter = found.add().direct_counter_entry
         _write_key(table, entry, counter.table_entry)
@@ -124,9 +128,9 @@ def read_direct_counters(
 
 
 def write_direct_meter(program: LoadedProgram, update_type: int, message: p4runtime_pb2.DirectMeterEntry) -> None:
-    """Configure the meter of one entry; only MODIFY exists. Without `config` the meter lets everything be green."""
+    """Configure the meter of an entry; only MODIFY is possible. Without ``config`` everything is green."""
     if update_type != p4runtime_pb2.Update.MODIFY:
-        raise invalid("a direct meter lives and dies with its table entry: only MODIFY is possible")
+        raise invalid("a direct meter exists as long as its table entry: only MODIFY is possible")
     table, entry = _entry_of(program, message.table_entry)
     if table.meter is None:
         raise invalid(f"table {table.name} has no direct meter")
@@ -136,7 +140,7 @@ def write_direct_meter(program: LoadedProgram, update_type: int, message: p4runt
 
 
 def read_direct_meters(program: LoadedProgram, message: p4runtime_pb2.DirectMeterEntry, found: ReadResponses) -> None:
-    """The meter configurations of the entries that `table_entry` selects."""
+    """Read the meter configurations of the entries that ``table_entry`` selects."""
     refuse_color_counters(message.HasField("counter_data"), "direct meter")
     for table, entry in _entries_of(program, message.table_entry, "meter"):
         meter = found.add().direct_meter_entry

@@ -1,4 +1,4 @@
-"""Which function writes and which reads each kind of P4 entity, and what is not served, with the reason."""
+"""Dispatch of reads and writes by kind of entity; kinds that are not served, with the reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from soft_switch.p4runtime.roles import Roles
 from soft_switch.p4runtime.rollback import save
 from soft_switch.p4runtime.status import ABORTED, RequestError, as_request_error, invalid, unimplemented
 
-# The message is of the entity's own type, so the functions differ in it.
+# Each function takes a message of its own entity type.
 Write: TypeAlias = Callable[[LoadedProgram, int, Any], None]
 Read: TypeAlias = Callable[[LoadedProgram, Any, ReadResponses], None]
 
@@ -60,7 +60,7 @@ NOT_SERVED = {
         "registers cannot be read or written over P4Runtime on this switch, as on bmv2; "
         "use a counter, a table entry, a digest or a packet-in"
     ),
-    "extern_entry": "this switch has no externs besides those of v1model",
+    "extern_entry": "this switch has no externs beyond those of v1model",
 }
 
 
@@ -74,7 +74,7 @@ def _kind(entity: p4runtime_pb2.Entity, served: Container[str]) -> str:
 
 
 def _check_no_extern(request: p4runtime_pb2.ExternEntry) -> None:
-    """A read of all externs of all types finds none; any other is of one that is not served."""
+    """Accept a read of all externs of all types, which finds none; refuse any other."""
     if request.extern_type_id or request.extern_id:
         raise unimplemented(NOT_SERVED["extern_entry"])
 
@@ -82,9 +82,9 @@ def _check_no_extern(request: p4runtime_pb2.ExternEntry) -> None:
 def write_batch(
     program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update], lock: AbstractContextManager[object], role: str
 ) -> list[RequestError | None]:
-    """Carry out every update, in order, whether or not others fail; one result for each, None where it succeeded.
+    """Carry out every update, in order, even if others fail; return a result for each, None where it succeeded.
 
-    ``lock`` is held for each, and given back in between. ``role`` is that of the client.
+    ``lock`` is held for each update and released in between. ``role`` is that of the client.
     """
     results = []
     for update in updates:
@@ -96,10 +96,10 @@ def write_batch(
 def write_all_or_none(
     program: LoadedProgram, updates: Sequence[p4runtime_pb2.Update], lock: AbstractContextManager[object], role: str
 ) -> list[RequestError | None]:
-    """Carry out all updates, in order, or none of them: the first that fails ends the batch and undoes the others.
+    """Carry out all updates, in order, or none: the first failure ends the batch and undoes the others.
 
-    ``lock`` is held throughout, so every packet is processed either before the batch or after it. Results as in
-    :func:`write_batch`; where one update failed, the others have ABORTED.
+    ``lock`` is held throughout, so every packet is processed either before or after the batch. The results are those of
+    :func:`write_batch`; if an update failed, the others have ABORTED.
     """
     with lock:
         restore = save(program, updates)
@@ -128,14 +128,14 @@ def _write_one(program: LoadedProgram, update: p4runtime_pb2.Update, role: str) 
 def read_batch(
     program: LoadedProgram, requests: Sequence[p4runtime_pb2.Entity], role: str
 ) -> tuple[list[p4runtime_pb2.ReadResponse], list[RequestError | None]]:
-    """Responses with all that the valid requests select, and one result for each request, None where it was valid.
+    """Return responses with what the valid requests select, and a result for each request, None where it is valid.
 
-    What is not in the scope of ``role`` is left out.
+    Entities out of the scope of ``role`` are left out.
     """
     responses: list[p4runtime_pb2.ReadResponse] = []
     results: list[RequestError | None] = []
     for request in requests:
-        # Kept apart until complete: a request that fails half-way returns nothing.
+        # Separate until complete: a request that fails half-way returns nothing.
         found = ReadResponses()
         try:
             kind = _kind(request, READS)

@@ -1,4 +1,4 @@
-"""Match keys: repeated FieldMatch of a TableEntry <-> the tuple of matches of a table ("Match Format")."""
+"""Match keys: repeated FieldMatch of a TableEntry <-> a tuple of matches (specification, "Match Format")."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from p4.v1 import p4runtime_pb2
 from soft_switch.p4runtime import bytestrings
 from soft_switch.p4runtime.p4info import Field, TableInfo
 from soft_switch.p4runtime.status import RequestError, invalid, not_found
-from soft_switch.tables.table import Exact, Lpm, Match, Range, Ternary
+from soft_switch.tables.matches import Exact, Lpm, Match, Range, Ternary
 
 
 def decode_match(table: TableInfo, key: Iterable[p4runtime_pb2.FieldMatch]) -> tuple[Match, ...]:
-    """The match of an entry, one element per field of the table; omitted fields match everything.
+    """Return the match of an entry, an element per field of the table; omitted fields match everything.
 
-    Raises RequestError INVALID_ARGUMENT (or OUT_OF_RANGE for a value too wide), naming table and field.
+    Raises:
+        RequestError: INVALID_ARGUMENT, or OUT_OF_RANGE for a value that is too wide, naming table and field.
     """
     return decode_fields(f"table {table.name}", table.fields, key)
 
 
 def decode_fields(owner: str, fields: tuple[Field, ...], key: Iterable[p4runtime_pb2.FieldMatch]) -> tuple[Match, ...]:
-    """The same for whatever has match fields; `owner` names it in errors."""
+    """Do the same for anything with match fields; ``owner`` names it in errors."""
     given: dict[int, p4runtime_pb2.FieldMatch] = {}
     ids = {field.id for field in fields}
     for match in key:
@@ -40,7 +41,7 @@ def _decode_field(owner: str, field: Field, match: p4runtime_pb2.FieldMatch | No
         return _everything(field, what)
     kind = match.WhichOneof("field_match_type")
     if kind != field.kind:
-        raise invalid(f"{what}: it is matched {field.kind}, but {kind or 'no'} match was given")
+        raise invalid(f"{what}: its match kind is {field.kind}, but {kind or 'no'} match was given")
     if kind == "exact":
         return Exact(bytestrings.decode(match.exact.value, field.width, what))
     if kind == "lpm":
@@ -54,7 +55,7 @@ def _decode_field(owner: str, field: Field, match: p4runtime_pb2.FieldMatch | No
 
 def _everything(field: Field, what: str) -> Match:
     if field.kind == "exact":
-        raise invalid(f"{what}: it is matched exactly, so a value must be given")
+        raise invalid(f"{what}: an exact match needs a value")
     if field.kind == "lpm":
         return Lpm(0, 0)
     if field.kind == "range":
@@ -99,12 +100,12 @@ def _decode_range(field: Field, bounds: p4runtime_pb2.FieldMatch.Range, what: st
 
 
 def decode_priority(table: TableInfo, priority: int) -> int:
-    """The priority of an entry: above 0 where some field is ternary, range or optional, else 0."""
+    """Check the priority of an entry: above 0 if some field is ternary, range or optional, otherwise 0."""
     if table.needs_priority:
         if priority <= 0:
             raise invalid(
                 f"table {table.name} has ternary, range or optional fields: "
-                f"priority must be above 0 (larger goes first), not {priority}"
+                f"priority must be above 0 (the largest wins), not {priority}"
             )
     elif priority != 0:
         raise invalid(f"table {table.name} has only exact and lpm fields: priority must be 0, not {priority}")
@@ -116,7 +117,7 @@ def encode_match(
     key: tuple[Match, ...],
     message: p4runtime_pb2.TableEntry | p4runtime_pb2.ValueSetMember,
 ) -> None:
-    """Fill in the match of a message, canonical: fields that match everything are left out."""
+    """Fill in the canonical match of a message: fields that match everything are left out."""
     for field, match in zip(fields, key, strict=True):
         if not _matches_everything(field, match):
             target = message.match.add()
@@ -149,7 +150,7 @@ def _encode_field(field: Field, match: Match, message: p4runtime_pb2.FieldMatch)
 
 
 def show_key(table: TableInfo, key: tuple[Match, ...], priority: int) -> str:
-    """A key as text for error messages, e.g. `ipv4.dst=0xa000000/8 priority 0`."""
+    """Return a key as text for error messages, e.g. ``[ipv4.dst=0xa000000/8] priority 0``."""
     parts = []
     for field, match in zip(table.fields, key, strict=True):
         if isinstance(match, Exact):
@@ -164,5 +165,5 @@ def show_key(table: TableInfo, key: tuple[Match, ...], priority: int) -> str:
 
 
 def entry_not_found(table: TableInfo, key: tuple[Match, ...], priority: int) -> RequestError:
-    """NOT_FOUND for an entry that is not in the table."""
+    """Return NOT_FOUND for an entry that is not in the table."""
     return not_found(f"table {table.name} has no entry {show_key(table, key, priority)}")

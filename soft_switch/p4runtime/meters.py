@@ -13,7 +13,11 @@ from soft_switch.p4runtime.status import invalid, unimplemented
 
 
 def decode_meter_config(config: p4runtime_pb2.MeterConfig, meter: MeterInfo) -> MeterConfig:
-    """A configuration, rates in units (bytes or packets) per second; INVALID_ARGUMENT when it is none of RFC 2698."""
+    """Return a configuration, with rates in units (bytes or packets) per second.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT if it is not a configuration of RFC 2698.
+    """
     for part in ("cir", "cburst", "pir", "pburst", "eburst"):
         if getattr(config, part) < 0:
             raise invalid(f"meter {meter.name}: {part} must be 0 or more, not {getattr(config, part)}")
@@ -27,7 +31,7 @@ def decode_meter_config(config: p4runtime_pb2.MeterConfig, meter: MeterInfo) -> 
 
 
 def encode_meter_config(config: MeterConfig) -> p4runtime_pb2.MeterConfig:
-    """The MeterConfig message of a configuration."""
+    """Return the MeterConfig message of a configuration."""
     return p4runtime_pb2.MeterConfig(cir=config.cir, cburst=config.cburst, pir=config.pir, pburst=config.pburst)
 
 
@@ -37,7 +41,7 @@ def _refuse_color_counters(message: p4runtime_pb2.MeterEntry) -> None:
 
 
 def write_meter(program: LoadedProgram, update_type: int, message: p4runtime_pb2.MeterEntry) -> None:
-    """Configure one cell, or all when no index is given; without `config` the cell marks everything green."""
+    """Configure one cell, or all if no index is given; without ``config`` everything is green."""
     if update_type != p4runtime_pb2.Update.MODIFY:
         raise invalid("the cells of a meter always exist: only MODIFY is possible")
     info = program.info.meters.get(message.meter_id)
@@ -49,7 +53,7 @@ def write_meter(program: LoadedProgram, update_type: int, message: p4runtime_pb2
 
 
 def read_meters(program: LoadedProgram, message: p4runtime_pb2.MeterEntry, found: ReadResponses) -> None:
-    """One cell, all cells of a meter (no index), or all cells of all meters (id 0)."""
+    """Read one cell, all cells of a meter (no index), or all cells of all meters (id 0)."""
     _refuse_color_counters(message)
     selected = [program.info.meters.get(message.meter_id)] if message.meter_id else list(program.info.meters)
     for info in selected:

@@ -1,7 +1,7 @@
 """Action sets written in one shot with a table entry (specification, "One Shot Action Selector Programming").
 
-They are carried by a group and members with ids of our choosing, which no client sees: a profile is programmed
-either by one-shot sets or by members and groups, never by both.
+They are implemented by a group and members with internal ids, which clients never see: a profile is programmed either
+by one-shot sets or by members and groups, never by both.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from soft_switch.p4runtime.actions import decode_action
 from soft_switch.p4runtime.loaded_program import LoadedProgram, OneShot
 from soft_switch.p4runtime.p4info import ProfileInfo, TableInfo
 from soft_switch.p4runtime.status import RESOURCE_EXHAUSTED, RequestError, invalid, unimplemented
-from soft_switch.tables.table import ActionCall, ActionProfile
+from soft_switch.tables.action_profile import ActionProfile
+from soft_switch.tables.matches import ActionCall
 
 
 def make_one_shot(program: LoadedProgram, table: TableInfo, message: p4runtime_pb2.ActionProfileActionSet) -> OneShot:
-    """Create members and group for a new action set."""
+    """Create the members and the group of a new action set."""
     profile, state = _profile(program, table)
     if (state.members or state.groups) and not program.one_shots.get(profile.name):
-        raise invalid(f"action profile {profile.name} has members or groups of its own; the two styles do not mix")
+        raise invalid(f"action profile {profile.name} has members or groups already; the two styles do not mix")
     calls = _decode_calls(table, profile, message)
     _check_capacity(profile, state, len(calls))
     member_ids = _free_ids(state, len(calls))
@@ -34,7 +35,7 @@ def make_one_shot(program: LoadedProgram, table: TableInfo, message: p4runtime_p
 def replace_one_shot(
     program: LoadedProgram, table: TableInfo, old: OneShot, message: p4runtime_pb2.ActionProfileActionSet
 ) -> OneShot:
-    """Make the group of `old` carry another action set; its entry needs no change."""
+    """Give the group of ``old`` another action set; its entry does not change."""
     profile, state = _profile(program, table)
     calls = _decode_calls(table, profile, message)
     _check_capacity(profile, state, len(calls) - len(old.member_ids))
@@ -51,7 +52,7 @@ def replace_one_shot(
 
 
 def release_one_shot(program: LoadedProgram, table: TableInfo, one_shot: OneShot) -> None:
-    """Remove the group and members of an action set that no entry uses any more."""
+    """Remove the group and members of an action set that no entry uses anymore."""
     profile, state = _profile(program, table)
     state.delete_group(one_shot.group_id)
     for member_id in one_shot.member_ids:
@@ -74,7 +75,7 @@ def _profile(program: LoadedProgram, table: TableInfo) -> tuple[ProfileInfo, Act
 def _decode_calls(
     table: TableInfo, profile: ProfileInfo, message: p4runtime_pb2.ActionProfileActionSet
 ) -> list[tuple[ActionCall, int]]:
-    """The actions of the set with their weights."""
+    """Return the actions of the set with their weights."""
     calls = []
     for item in message.action_profile_actions:
         if item.weight < 1:
@@ -93,7 +94,7 @@ def _decode_calls(
 def refuse_watch_port(
     item: p4runtime_pb2.ActionProfileAction | p4runtime_pb2.ActionProfileGroup.Member, what: str
 ) -> None:
-    """Members do not follow the state of ports: every port of this switch is always up."""
+    """Refuse watch ports: every port of this switch is always up."""
     if item.watch_port or item.watch:
         raise unimplemented(f"{what}: watch ports are not supported; leave watch_port empty")
 

@@ -1,4 +1,4 @@
-"""The P4Info as an index: what each id means, in plain types (specification, "The P4Info Message")."""
+"""The P4Info as an index from ids to objects of plain types (specification, "The P4Info Message")."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TWO_RATE_THREE_COLOR = "two rate three color"
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One match field, action parameter or packet metadata field; `width` in bits."""
+    """A match field, action parameter or packet metadata field; ``width`` is in bits."""
 
     id: int
     name: str
@@ -34,7 +34,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class ActionInfo:
-    """An action and its parameters, in the order of the program."""
+    """An action with its parameters, in the order of the program."""
 
     id: int
     name: str
@@ -43,7 +43,7 @@ class ActionInfo:
 
 @dataclass(frozen=True, slots=True)
 class ActionUse:
-    """An action as one table lists it: for entries, as the default, or both."""
+    """An action as a table lists it: for entries, as the default, or both."""
 
     action: ActionInfo
     in_entries: bool
@@ -52,7 +52,7 @@ class ActionUse:
 
 @dataclass(frozen=True, slots=True)
 class ProfileInfo:
-    """An action profile; `max_group_size` 0 means that only `size` bounds a group. Sizes in members."""
+    """An action profile; with ``max_group_size`` 0 only ``size`` bounds a group. Sizes are in members."""
 
     id: int
     name: str
@@ -64,7 +64,7 @@ class ProfileInfo:
 
 @dataclass(frozen=True, slots=True)
 class CounterInfo:
-    """An indirect counter (`size` cells) or a direct one (`size` 0)."""
+    """An indirect counter (``size`` cells) or a direct one (``size`` 0)."""
 
     id: int
     name: str
@@ -73,7 +73,7 @@ class CounterInfo:
 
 @dataclass(frozen=True, slots=True)
 class MeterInfo:
-    """An indirect meter (`size` cells) or a direct one (`size` 0)."""
+    """An indirect meter (``size`` cells) or a direct one (``size`` 0)."""
 
     id: int
     name: str
@@ -83,7 +83,7 @@ class MeterInfo:
 
 @dataclass(frozen=True, slots=True)
 class ValueSetInfo:
-    """A parser value set of at most `size` members."""
+    """A parser value set of at most ``size`` members."""
 
     id: int
     name: str
@@ -93,7 +93,7 @@ class ValueSetInfo:
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
-    """A table with everything that refers to it resolved."""
+    """A table, with its references resolved."""
 
     id: int
     name: str
@@ -108,7 +108,7 @@ class TableInfo:
 
     @property
     def needs_priority(self) -> bool:
-        """Whether entries carry a priority: some field is ternary, range or optional."""
+        """Whether entries have a priority: some field is ternary, range or optional."""
         return any(field.kind in PRIORITY_KINDS for field in self.fields)
 
 
@@ -122,8 +122,8 @@ class _Numbered(Protocol):
 Item = TypeVar("Item", bound=_Numbered)
 
 
-def _check_unlike(kind: str, items: Sequence[_Numbered], owner: str = "", names: bool = True) -> None:
-    """INVALID_ARGUMENT where an object has no id, or two have the same id or (if `names` counts) the same name."""
+def _check_distinct(kind: str, items: Sequence[_Numbered], owner: str = "", names: bool = True) -> None:
+    """Raise INVALID_ARGUMENT if an object has no id, or two have the same id or, with ``names``, the same name."""
     where = f" of {owner}" if owner else ""
     ids: dict[int, str] = {}
     by_name: set[str] = set()
@@ -139,13 +139,15 @@ def _check_unlike(kind: str, items: Sequence[_Numbered], owner: str = "", names:
 
 
 class Catalogue(Generic[Item]):
-    """The objects of one kind, by id and by name; `kind` is the word for error messages.
-
-    Raises RequestError INVALID_ARGUMENT when ids or names are not unique.
-    """
+    """The objects of a kind, by id and by name; ``kind`` is the word for error messages."""
 
     def __init__(self, kind: str, items: list[Item]) -> None:
-        _check_unlike(kind, items)
+        """Index ``items``.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT if ids or names are not unique.
+        """
+        _check_distinct(kind, items)
         self.kind = kind
         self.by_id = {item.id: item for item in items}
         self.by_name = {item.name: item for item in items}
@@ -157,7 +159,11 @@ class Catalogue(Generic[Item]):
         return len(self.by_id)
 
     def get(self, object_id: int) -> Item:
-        """The object with this id; NOT_FOUND when the P4Info has none, INVALID_ARGUMENT for 0 (never an id)."""
+        """Return the object with this id.
+
+        Raises:
+            RequestError: NOT_FOUND if the P4Info has none, INVALID_ARGUMENT for 0, which is never an id.
+        """
         item = self.by_id.get(object_id)
         if item is not None:
             return item
@@ -168,9 +174,14 @@ class Catalogue(Generic[Item]):
 
 
 class ProgramInfo:
-    """Every object of one P4Info. Raises RequestError INVALID_ARGUMENT when references in it dangle."""
+    """The objects of a P4Info."""
 
     def __init__(self, p4info: p4info_pb2.P4Info) -> None:
+        """Index ``p4info``.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT if it is not consistent.
+        """
         self.message = p4info
         self.actions = Catalogue("action", [_action(action, p4info) for action in p4info.actions])
         self.profiles = Catalogue("action profile", [_profile(profile, p4info) for profile in p4info.action_profiles])
@@ -216,7 +227,7 @@ class ProgramInfo:
 
 
 def _translated_width(p4info: p4info_pb2.P4Info, type_name: str, width: int, what: str) -> int:
-    """Width of a value whose type may be translated (@p4runtime_translation): numbers pass as they are."""
+    """Return the width of a value whose type may be translated (@p4runtime_translation); numbers pass unchanged."""
     if type_name in p4info.type_info.new_types:
         new_type = p4info.type_info.new_types[type_name]
         if new_type.WhichOneof("representation") == "translated_type":
@@ -232,7 +243,7 @@ def _translated_width(p4info: p4info_pb2.P4Info, type_name: str, width: int, wha
 def _match_fields(fields: Sequence[p4info_pb2.MatchField], owner: str, p4info: p4info_pb2.P4Info) -> tuple[Field, ...]:
     found = tuple(_match_field(field, owner, p4info) for field in fields)
     # A value set of a plain bit<W> has one field without a name.
-    _check_unlike("match field", found, owner, names=False)
+    _check_distinct("match field", found, owner, names=False)
     return found
 
 
@@ -254,7 +265,7 @@ def _action(action: p4info_pb2.Action, p4info: p4info_pb2.P4Info) -> ActionInfo:
         )
         for param in action.params
     )
-    _check_unlike("parameter", params, f"action {name}", names=False)
+    _check_distinct("parameter", params, f"action {name}", names=False)
     return ActionInfo(action.preamble.id, name, params)
 
 
@@ -262,7 +273,7 @@ def _profile(profile: p4info_pb2.ActionProfile, p4info: p4info_pb2.P4Info) -> Pr
     users = {table.preamble.id for table in p4info.tables if table.implementation_id == profile.preamble.id}
     if not users or set(profile.table_ids) != users:
         raise invalid(
-            f"P4Info: action profile {profile.preamble.name} names the tables {sorted(profile.table_ids)}, and "
+            f"P4Info: action profile {profile.preamble.name} names the tables {sorted(profile.table_ids)}, but "
             f"{sorted(users) or 'no table'} names it"
         )
     return ProfileInfo(
@@ -293,18 +304,18 @@ def _value_set(item: p4info_pb2.ValueSet, p4info: p4info_pb2.P4Info) -> ValueSet
 
 
 def _packet_header(p4info: p4info_pb2.P4Info, name: str) -> tuple[Field, ...] | None:
-    """The fields of the header annotated @controller_header(name), None when the program has none."""
+    """Return the fields of the header annotated @controller_header(name); None if there is none."""
     for header in p4info.controller_packet_metadata:
         if header.preamble.name == name:
             fields = tuple(
                 Field(
                     field.id,
                     field.name,
-                    # The header is what the program parses, so its own width counts, translated or not.
+                    # The program parses the header, so its own width counts, translated or not.
                     field.bitwidth or _translated_width(p4info, field.type_name.name, 0, f"{name}.{field.name}"),
                 )
                 for field in header.metadata
             )
-            _check_unlike("metadata field", fields, name, names=False)
+            _check_distinct("metadata field", fields, name, names=False)
             return fields
     return None

@@ -1,6 +1,6 @@
-"""Packet-in and packet-out: the controller headers of the program as metadata fields (specification, "Packet I/O").
+"""Packet-in and packet-out: the program's controller headers as metadata fields (specification, "Packet I/O").
 
-The header's fields are put one after the other, most significant bit first, and padded with zero bits to whole bytes.
+The fields of the header are concatenated, most significant bit first, and padded with zero bits to whole bytes.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from soft_switch.p4runtime.status import invalid
 
 
 class ShortPacketError(SwitchError):
-    """A packet left at the CPU port without the packet_in header that the program declares."""
+    """A packet left by the CPU port without the packet_in header that the program declares."""
 
 
 def header_bytes(fields: tuple[Field, ...]) -> int:
-    """Length of the controller header."""
+    """Return the length of the controller header."""
     return (sum(field.width for field in fields) + 7) // 8
 
 
 def pack_packet_out(fields: tuple[Field, ...] | None, packet: p4runtime_pb2.PacketOut) -> bytes:
-    """The bytes to hand to the data plane: the packet_out header, then the payload.
+    """Return the bytes for the data plane: the packet_out header, then the payload.
 
-    Raises RequestError INVALID_ARGUMENT unless there is exactly one value for each field of the header, and
-    OUT_OF_RANGE for a value that its field cannot hold.
+    Raises:
+        RequestError: INVALID_ARGUMENT unless there is exactly one value for each field of the header; OUT_OF_RANGE for
+            a value that its field cannot hold.
     """
     fields = fields or ()
     given: dict[int, bytes] = {}
@@ -50,7 +51,11 @@ def pack_packet_out(fields: tuple[Field, ...] | None, packet: p4runtime_pb2.Pack
 
 
 def unpack_packet_in(fields: tuple[Field, ...] | None, data: bytes) -> p4runtime_pb2.PacketIn:
-    """The PacketIn for a packet that left at the CPU port. Raises ShortPacketError when the header is not all there."""
+    """Return the PacketIn for a packet that left by the CPU port.
+
+    Raises:
+        ShortPacketError: the packet is shorter than the header.
+    """
     fields = fields or ()
     length = header_bytes(fields)
     if len(data) < length:

@@ -1,6 +1,6 @@
-"""Where reads put what they find: ReadResponse messages of bounded size, filled in place.
+"""The results of reads: ReadResponse messages of bounded size, filled in place.
 
-Entities are made inside the response that will carry them, because copying messages costs more than all the rest.
+Entities are made inside their response, because copying messages costs more than everything else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class ReadResponses:
         self._room = 0
 
     def add(self) -> p4runtime_pb2.Entity:
-        """A new entity in the last response, for the caller to fill in."""
+        """Add an entity to the last response, for the caller to fill in."""
         if self._room == 0:
             self.messages.append(p4runtime_pb2.ReadResponse())
             self._room = ENTITIES_PER_RESPONSE

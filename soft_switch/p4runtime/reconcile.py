@@ -1,8 +1,8 @@
-"""What a new program takes over from the old one (SetForwardingPipelineConfig, RECONCILE_AND_COMMIT).
+"""What a new program inherits from the old one (SetForwardingPipelineConfig, RECONCILE_AND_COMMIT).
 
-All that a client has written is read from the old program and written to the new one, with counts and configurations;
-registers of the same name and shape keep their values. What begins anew: meters are full, idle times are counted from
-now, and digest lists that wait are not sent.
+Everything that clients wrote is read from the old program and written to the new one, including counts and
+configurations. Registers of the same name and shape keep their values. Meters start with full buckets, idle times start
+now, and waiting digest lists are dropped.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ MAX_PROBLEMS_SHOWN = 4
 
 
 def take_over(old: LoadedProgram, new: LoadedProgram) -> None:
-    """Give `new`, which nobody has written to yet, the state of `old`. No packet may pass meanwhile.
+    """Copy the state of ``old`` to ``new``, which is empty. No packet may be processed meanwhile.
 
-    Raises RequestError INVALID_ARGUMENT, saying what it is, when something cannot be preserved.
+    Raises:
+        RequestError: INVALID_ARGUMENT naming what cannot be preserved.
     """
     updates = list(_updates(old))
     problems = list(dict.fromkeys(_different(old, new, (update.entity for update in updates))))
@@ -45,7 +46,7 @@ def take_over(old: LoadedProgram, new: LoadedProgram) -> None:
 
 
 def _updates(old: LoadedProgram) -> Iterator[p4runtime_pb2.Update]:
-    """The writes that make a fresh program what `old` is; what others refer to goes first."""
+    """Yield the writes that give an empty program the state of ``old``, referenced objects first."""
     for entity in _read(old, "action_profile_member", "action_profile_group"):
         yield p4runtime_pb2.Update(type=INSERT, entity=entity)
     for entity in _read(old, "table_entry"):
@@ -103,18 +104,18 @@ def _changed_defaults(old: LoadedProgram) -> Iterator[p4runtime_pb2.Update]:
 
 
 def _different(old: LoadedProgram, new: LoadedProgram, used: Iterable[p4runtime_pb2.Entity]) -> Iterator[str]:
-    """What has the same id in both programs and is not the same: its entities would be taken for something else."""
+    """Yield what has the same id in both programs but differs, so that entities would change their meaning."""
     for entity in used:
         for kind, object_id in _ids(entity):
             before, after = (_object(program, kind, object_id) for program in (old, new))
             if after is None:
                 yield f"the new P4Info has no {kind.rstrip('s')} {before[0]} with id {object_id}"
             elif before != after:
-                yield f"{kind.rstrip('s')} {before[0]} (id {object_id}) is not the same in the new P4Info"
+                yield f"{kind.rstrip('s')} {before[0]} (id {object_id}) differs in the new P4Info"
 
 
 def _object(program: LoadedProgram, kind: str, object_id: int) -> Any:
-    """Name and shape of an object."""
+    """Return name and shape of an object."""
     catalogue: Catalogue[Any] = getattr(program.info, kind)
     item = catalogue.by_id.get(object_id)
     if item is None:
@@ -123,7 +124,7 @@ def _object(program: LoadedProgram, kind: str, object_id: int) -> Any:
 
 
 def _ids(entity: p4runtime_pb2.Entity) -> Iterator[tuple[str, int]]:
-    """Kinds and ids of the objects that an entity names."""
+    """Yield kinds and ids of the objects that an entity names."""
     kind = entity.WhichOneof("entity")
     message = getattr(entity, kind)
     if kind == "table_entry":

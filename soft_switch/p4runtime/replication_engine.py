@@ -20,25 +20,27 @@ from soft_switch.p4runtime.status import (
     not_found,
     unimplemented,
 )
+from soft_switch.ports import HIGHEST_PORT, PORT_BITS
 from soft_switch.queues.traffic_manager import QUEUES
 
 INSERT = p4runtime_pb2.Update.INSERT
 DELETE = p4runtime_pb2.Update.DELETE
 
-PORT_BITS = 9
-HIGHEST_PORT = 510
-"""v1model drops what is sent to port 511."""
 HIGHEST_GROUP = (1 << 16) - 1
 HIGHEST_INSTANCE = (1 << 16) - 1
 HIGHEST_SESSION = (1 << 15) - 1
-"""bmv2 has 15 bits for the session in a packet that asks for a clone."""
+"""bmv2 has 15 bits for the session of a clone."""
 MOST_REPLICAS = 4096
 
 Entry = TypeVar("Entry", p4runtime_pb2.MulticastGroupEntry, p4runtime_pb2.CloneSessionEntry)
 
 
 def write_entry(program: LoadedProgram, update_type: int, message: p4runtime_pb2.PacketReplicationEngineEntry) -> None:
-    """Carry out one update; raises RequestError, and then nothing has changed."""
+    """Carry out an update.
+
+    Raises:
+        RequestError: nothing has changed.
+    """
     kind = message.WhichOneof("type")
     if kind == "multicast_group_entry":
         _write_group(program, update_type, message.multicast_group_entry)
@@ -91,7 +93,7 @@ def _check_id(number: int, highest: int, field: str) -> None:
 
 def _check_existence(update_type: int, exists: bool, what: str) -> None:
     if update_type == INSERT and exists:
-        raise RequestError(ALREADY_EXISTS, f"{what} exists already")
+        raise RequestError(ALREADY_EXISTS, f"{what} already exists")
     if update_type != INSERT and not exists:
         raise not_found(f"{what} does not exist")
 
@@ -99,7 +101,7 @@ def _check_existence(update_type: int, exists: bool, what: str) -> None:
 def _decode_replicas(messages: Iterable[p4runtime_pb2.Replica], what: str) -> tuple[Replica, ...]:
     replicas: dict[Replica, None] = {}
     for message in messages:
-        # Field 4 of P4Runtime 1.5; generated code of 1.4 has no name for it.
+        # Field 4 of P4Runtime 1.5, which code generated for 1.4 has no name for.
         if any(unknown.field_number == 4 for unknown in message.UnknownFields()) or _has_backups(message):
             raise unimplemented(f"{what}: backup replicas are not supported; the ports of this switch are always up")
         replica = Replica(_decode_port(message, what), int(message.instance))
@@ -109,7 +111,7 @@ def _decode_replicas(messages: Iterable[p4runtime_pb2.Replica], what: str) -> tu
             raise invalid(f"{what}: port {replica.port} with instance {replica.rid} is given twice")
         replicas[replica] = None
     if len(replicas) > MOST_REPLICAS:
-        raise RequestError(RESOURCE_EXHAUSTED, f"{what}: {len(replicas)} replicas; at most {MOST_REPLICAS} are served")
+        raise RequestError(RESOURCE_EXHAUSTED, f"{what}: {len(replicas)} replicas; at most {MOST_REPLICAS} are allowed")
     return tuple(replicas)
 
 
@@ -133,7 +135,7 @@ def _decode_port(message: p4runtime_pb2.Replica, what: str) -> int:
 
 
 def _canonical(message: Entry, replicas: tuple[Replica, ...]) -> Entry:
-    """The message as a read returns it: ports in their shortest form, in the field that the client used."""
+    """Return the message as a read returns it: ports in their shortest form, in the field that the client used."""
     kept = type(message)()
     kept.CopyFrom(message)
     for target, replica in zip(kept.replicas, replicas, strict=True):
@@ -145,7 +147,7 @@ def _canonical(message: Entry, replicas: tuple[Replica, ...]) -> Entry:
 def read_entries(
     program: LoadedProgram, request: p4runtime_pb2.PacketReplicationEngineEntry, found: ReadResponses
 ) -> None:
-    """One group or session (NOT_FOUND if missing) or, with number 0, all of them; only the number counts."""
+    """Read one group or session (NOT_FOUND if it does not exist), or all with number 0; other fields do not matter."""
     kind = request.WhichOneof("type")
     if kind == "multicast_group_entry":
         group = request.multicast_group_entry.multicast_group_id

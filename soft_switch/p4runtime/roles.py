@@ -1,9 +1,9 @@
-"""What each role may do: objects of the P4Info that are annotated ``@p4runtime_role("name")`` belong to that role.
+"""What each role may do: objects of the P4Info with the annotation ``@p4runtime_role("name")`` belong to that role.
 
-A program without such annotations gives every role the whole pipeline, as the specification has it for a role without
-config. In one that has them a named role is restricted to what carries its name; the default role ("") is never
-restricted. An action profile, a direct counter or a direct meter belongs to the roles of its tables, too. Packet I/O is
-open to all roles unless the controller header is annotated. What a client sends as ``role.config`` changes nothing.
+In a program without such annotations every role has the whole pipeline, as the specification demands for a role without
+config. In a program with annotations a named role has only the objects with its name; the default role ("") is never
+restricted. Action profiles, direct counters and direct meters also belong to the roles of their tables. Packet I/O is
+open to all roles unless the controller header is annotated. The ``role.config`` of clients has no effect.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from soft_switch.p4runtime.status import RequestError, denied
 ANNOTATION = "p4runtime_role"
 _PATTERN = re.compile(r"^@" + ANNOTATION + r'\(\s*"([^"]+)"\s*\)$')
 
-# Where the id of the object is in an entity of each kind.
+# The field with the object's id, for each kind of entity.
 _ID_FIELDS = {
     "action_profile_member": "action_profile_id",
     "action_profile_group": "action_profile_id",
@@ -33,7 +33,7 @@ _ID_FIELDS = {
 
 
 class Roles:
-    """The roles that one P4Info names."""
+    """The roles that a P4Info names."""
 
     def __init__(self, p4info: p4info_pb2.P4Info) -> None:
         self._owners: dict[int, frozenset[str]] = {}
@@ -55,20 +55,20 @@ class Roles:
         self.names = frozenset[str]().union(*self._owners.values(), *self._headers.values())
 
     def restricts(self, role: str) -> bool:
-        """Whether this role has less than the whole pipeline."""
+        """Return whether this role has less than the whole pipeline."""
         return bool(role and self.names)
 
     def owns(self, role: str, object_id: int) -> bool:
-        """Whether the object is in the scope of the role; so is one that does not exist."""
+        """Return whether the object is in the scope of the role; objects that do not exist are."""
         return not self.restricts(role) or role in self._owners.get(object_id, (role,))
 
     def has_packet_io(self, role: str, header: str) -> bool:
-        """Whether the role takes part in packet I/O; `header` is packet_in or packet_out."""
+        """Return whether the role takes part in packet I/O; ``header`` is packet_in or packet_out."""
         named = self._headers.get(header)
         return not named or not self.restricts(role) or role in named
 
     def covers(self, role: str, entity: p4runtime_pb2.Entity) -> bool:
-        """Whether the entity is in the scope of the role. The replication engine is in that of the default role."""
+        """Return whether the entity is in the scope of the role. The replication engine belongs to the default role."""
         if not self.restricts(role):
             return True
         kind = entity.WhichOneof("entity")
@@ -81,12 +81,16 @@ class Roles:
         return False
 
     def check(self, role: str, entity: p4runtime_pb2.Entity) -> None:
-        """PERMISSION_DENIED unless the role may write the entity."""
+        """Check that the role may write the entity.
+
+        Raises:
+            RequestError: PERMISSION_DENIED otherwise.
+        """
         if not self.covers(role, entity):
             raise self.refusal(role, f"this {entity.WhichOneof('entity')}")
 
     def refusal(self, role: str, what: str) -> RequestError:
-        """That `what` is not in the scope of the role."""
+        """Return the refusal for ``what`` out of the scope of the role."""
         return denied(
             f"{what} is not in the scope of role {role!r}; the P4Info gives it what is annotated "
             f'@{ANNOTATION}("{role}"), and names the roles: {", ".join(sorted(self.names))}'

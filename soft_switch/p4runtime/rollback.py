@@ -1,4 +1,4 @@
-"""What a batch can change, kept so that it can be put back: for batches that are carried out wholly or not at all."""
+"""Saves what a batch can change, to restore it, for batches that are carried out completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from soft_switch.p4runtime import matches
 from soft_switch.p4runtime.loaded_program import LoadedProgram
 from soft_switch.p4runtime.p4info import ProfileInfo, TableInfo
 from soft_switch.p4runtime.status import RequestError
-from soft_switch.tables.table import Entry, Table
+from soft_switch.tables.entry import Entry
+from soft_switch.tables.table import Table
 
 Restore: TypeAlias = Callable[[], None]
-# A part of the state under a name of its own, with the function that keeps it.
+# A part of the state: a unique name, and the function that saves it.
 Part: TypeAlias = tuple[Hashable, Callable[[], Restore]]
 
 
 def save(program: LoadedProgram, updates: Iterable[p4runtime_pb2.Update]) -> Restore:
-    """Keep all that `updates` can change; the function returned puts it back.
+    """Save everything that ``updates`` can change; the function returned restores it.
 
-    No packet may be processed and no other update carried out until then.
+    Until then no packet may be processed and no other update carried out.
     """
     saved: dict[Hashable, Restore] = {}
     for update in updates:
@@ -39,7 +40,7 @@ def save(program: LoadedProgram, updates: Iterable[p4runtime_pb2.Update]) -> Res
 
 
 def _parts(program: LoadedProgram, entity: p4runtime_pb2.Entity) -> Iterator[Part]:
-    """The parts that a write of `entity` can change; none where it names what does not exist."""
+    """Yield the parts that a write of ``entity`` can change; none if it names an object that does not exist."""
     kind = entity.WhichOneof("entity")
     info, pipeline = program.info, program.pipeline
     if kind == "table_entry":
@@ -83,7 +84,7 @@ def _table_parts(program: LoadedProgram, message: p4runtime_pb2.TableEntry) -> I
 
 
 def _named_entry(table: TableInfo, compiled: Table, message: p4runtime_pb2.TableEntry) -> Entry | None:
-    """The entry that a write changes; None where there is none, or the write is going to fail."""
+    """Return the entry that a write changes; None if there is none, or if the write will fail."""
     if message.is_default_action or not table.fields:
         return None
     try:
@@ -114,7 +115,7 @@ def _dict(values: dict[Any, Any]) -> Part:
 
 
 def _cells(values: Any, message: p4runtime_pb2.CounterEntry | p4runtime_pb2.MeterEntry) -> Iterator[Part]:
-    """One cell or, without index, all of them; none where the index is out of range."""
+    """Yield one cell or, without an index, all cells; nothing if the index is out of range."""
     index = message.index.index
     if message.HasField("index") and not 0 <= index < len(values):
         return

@@ -1,7 +1,8 @@
-"""P4Runtime server of the embedded switch: listening, TLS, and the thread that sends notifications in time."""
+"""The P4Runtime server: listening, TLS, and the thread that sends notifications on time."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import grpc
 from google.protobuf import text_format
 from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
 
+from soft_switch.backend import Backend
 from soft_switch.errors import SwitchError
 from soft_switch.p4runtime.device import ControlledSwitch, Device
 from soft_switch.p4runtime.servicer import P4RuntimeService
@@ -21,26 +23,31 @@ from soft_switch.p4runtime.virtual_timer import VirtualTimer
 from soft_switch.pipeline import Pipeline
 from soft_switch.sim.events import VirtualClock
 
-# Every stream keeps a thread for its whole life; the rest serve the short calls.
+_LOG = logging.getLogger(__name__)
+
+# Every stream occupies a thread for its whole life; the others serve short calls.
 WORKERS = MAX_STREAMS + 16
 LARGEST_MESSAGE_BYTES = 128 * 1024 * 1024
-DEFAULT_ADDRESS = "127.0.0.1:9559"
 
 
 class ServerError(SwitchError):
-    """The server cannot start: its address is taken or malformed, or a file of TLS or of the program is unreadable."""
+    """The server cannot start: its address is in use or malformed, or a file (TLS or program) is unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """Files in PEM: the server's certificate chain and key, and, where clients must show one, the CA of theirs."""
+    """PEM files: certificate chain and key of the server and, to require client certificates, their CA."""
 
     certificate: Path
     key: Path
     client_ca: Path | None = None
 
     def credentials(self) -> grpc.ServerCredentials:
-        """The credentials for gRPC; ServerError, naming the file, when one cannot be read."""
+        """Return the credentials for gRPC.
+
+        Raises:
+            ServerError: a file cannot be read.
+        """
         client_ca = None if self.client_ca is None else _read(self.client_ca, "CA certificate")
         return grpc.ssl_server_credentials(
             [(_read(self.key, "TLS key"), _read(self.certificate, "TLS certificate"))],
@@ -50,11 +57,12 @@ class TLS:
 
 
 class P4RuntimeServer:
-    """Serves one switch as `device_id`. `port` is the TCP port it listens on, also when `address` asked for port 0.
+    """Serves a switch over P4Runtime.
 
-    `clock` is that of the packets, in nanoseconds from any origin (digest and idle timeouts); `epoch_clock` gives
-    nanoseconds since 1970 (timestamps). With a `virtual_clock` it is both, and notifications go out when it runs.
-    Raises ServerError when it cannot listen.
+    Attributes:
+        device: what clients control.
+        address: where the server listens, HOST:PORT.
+        port: the TCP port, also if the address asked for port 0.
     """
 
     def __init__(
@@ -66,16 +74,32 @@ class P4RuntimeServer:
         clock: Callable[[], int] = time.monotonic_ns,
         epoch_clock: Callable[[], int] = time.time_ns,
         virtual_clock: VirtualClock | None = None,
+        backend: Backend = "auto",
     ) -> None:
+        """Listen at ``address``; port 0 takes a free one.
+
+        Args:
+            switch: the switch to serve.
+            device_id: its number for clients.
+            address: HOST:PORT.
+            tls: files for TLS; without them, connections are not encrypted.
+            clock: the clock of the packets, in ns from any origin, for digest and idle timeouts.
+            epoch_clock: nanoseconds since 1970, for time stamps.
+            virtual_clock: replaces both clocks; notifications are then sent while it runs.
+            backend: how programs run.
+
+        Raises:
+            ServerError: it cannot listen.
+        """
         if virtual_clock is not None:
             clock = epoch_clock = lambda: virtual_clock.now_ns
-        # The specification forbids 0. Many clients send it all the same: it is simple_switch_grpc's default.
+        # The specification forbids 0, but many clients send it: it is simple_switch_grpc's default.
         if not 0 <= device_id < 1 << 64:
             raise ServerError(f"device id {device_id} is not in 0..2^64-1")
-        self.device = Device(switch, device_id, clock, epoch_clock)
+        self.device = Device(switch, device_id, clock, epoch_clock, backend)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="p4runtime"),
-            # Without so_reuseport 0 two servers could share a port unnoticed.
+            # Without so_reuseport 0, two servers could share a port unnoticed.
             options=(("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES), ("grpc.so_reuseport", 0)),
         )
         p4runtime_pb2_grpc.add_P4RuntimeServicer_to_server(P4RuntimeService(self.device), self._server)
@@ -91,10 +115,10 @@ class P4RuntimeServer:
             self._timer = threading.Thread(target=self._send_due, name="p4runtime-timer", daemon=True)
 
     def _listen(self, address: str, tls: TLS | None) -> int:
-        """Take the address, and give the port. gRPC would take a port above 65535 modulo 65536."""
+        """Listen at the address and return the port. (gRPC would take a port above 65535 modulo 65536.)"""
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65535:
-            raise ServerError(f"{address!r} is not an address to listen on; write HOST:PORT, e.g. {DEFAULT_ADDRESS}")
+            raise ServerError(f"{address!r} is not an address to listen on; write HOST:PORT, e.g. 127.0.0.1:9559")
         try:
             if tls is None:
                 return int(self._server.add_insecure_port(address))
@@ -105,13 +129,13 @@ class P4RuntimeServer:
             ) from error
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start to serve."""
         self._server.start()
         if self._timer is not None:
             self._timer.start()
 
     def stop(self, grace: float | None = None) -> None:
-        """Stop serving; calls in progress get `grace` seconds to end."""
+        """Stop serving; calls in progress have ``grace`` seconds to end."""
         self._stopped.set()
         self._wake.set()
         self._server.stop(grace).wait()
@@ -119,19 +143,21 @@ class P4RuntimeServer:
             self._timer.join()
 
     def wait(self) -> None:
-        """Return when the server has been stopped."""
+        """Wait until the server is stopped."""
         self._server.wait_for_termination()
 
     def load(self, device_config: bytes, p4info_text: str) -> Pipeline:
-        """Run a program from its bmv2 JSON and its P4Info in text format, as `SetForwardingPipelineConfig` would.
+        """Run a program, given its bmv2 JSON and its P4Info in text format, as SetForwardingPipelineConfig would.
 
-        Returns the pipeline that runs it.
+        Returns:
+            The pipeline that runs it.
 
-        Raises SwitchError saying why when they cannot be run, or do not belong together.
+        Raises:
+            SwitchError: the program cannot run, or the two do not belong together.
         """
         config = p4runtime_pb2.ForwardingPipelineConfig(p4_device_config=device_config)
         try:
-            # Later versions of the P4Info have fields of which this server has no need.
+            # Later versions of the P4Info have fields that this server does not need.
             text_format.Parse(p4info_text, config.p4info, allow_unknown_field=True)
         except text_format.ParseError as error:
             raise ServerError(f"the P4Info is not in protobuf text format: {error}") from error
@@ -141,27 +167,30 @@ class P4RuntimeServer:
         while not self._stopped.is_set():
             self._wake.clear()
             due_in_ns = self.device.send_due()
-            # Threads cannot wait for longer than some centuries, which idle timeouts may be.
+            # Idle timeouts may be longer than a thread can wait.
             self._wake.wait(None if due_in_ns is None else min(due_in_ns / 1e9, 3600))
 
 
 def serve(
     switch: ControlledSwitch,
     *,
+    address: str,
+    device_id: int = 1,
     device_config: Path | None = None,
     p4info: Path | None = None,
-    device_id: int = 1,
-    address: str = DEFAULT_ADDRESS,
     tls: TLS | None = None,
-    announce: Callable[[str], None] = print,
+    backend: Backend = "auto",
 ) -> P4RuntimeServer:
-    """Start serving `switch`, with a program loaded from its files or empty; say where through `announce`.
+    """Start to serve ``switch``, empty or with a program loaded from its two files, and log where.
 
-    The server runs until its `stop`; `wait` blocks until then. Raises SwitchError with what to mend.
+    The server runs until its ``stop``; ``wait`` blocks until then.
+
+    Raises:
+        SwitchError: it cannot start; the message says what to change.
     """
     if (device_config is None) != (p4info is None):
-        raise ServerError("a program to start with needs both files: the bmv2 JSON and its P4Info")
-    server = P4RuntimeServer(switch, device_id, address, tls)
+        raise ServerError("a program needs both files: the bmv2 JSON and its P4Info")
+    server = P4RuntimeServer(switch, device_id, address, tls, backend=backend)
     program = "no program yet"
     if device_config is not None and p4info is not None:
         try:
@@ -174,7 +203,7 @@ def serve(
         program = f"program {device_config} as {pipeline.runs_as}"
     server.start()
     security = "TLS" if tls is not None else "no TLS"
-    announce(f"P4Runtime listens on {server.address} ({security}), device id {device_id}, {program}")
+    _LOG.info("P4Runtime listens on %s (%s), device id %d, %s", server.address, security, device_id, program)
     return server
 
 

@@ -1,8 +1,7 @@
-"""The P4Runtime service of gRPC: a thin layer over `Device` that turns refusals into gRPC statuses."""
+"""The gRPC service P4Runtime: a thin layer over ``Device`` that turns refusals into gRPC statuses."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -13,8 +12,6 @@ from soft_switch.p4runtime.client_stream import ClientStream
 from soft_switch.p4runtime.device import Device
 from soft_switch.p4runtime.status import DETAILS_KEY, RequestError, as_request_error, batch_details
 
-log = logging.getLogger(__name__)
-
 API_VERSION = "1.4.0"
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -24,7 +21,7 @@ def _abort(context: grpc.ServicerContext, error: RequestError) -> None:
 
 
 def _abort_if_any_failed(context: grpc.ServicerContext, results: Sequence[RequestError | None]) -> None:
-    """End the call with UNKNOWN and one p4.v1.Error per element, unless all elements succeeded."""
+    """End the call with UNKNOWN and a p4.v1.Error per element, unless all elements succeeded."""
     if any(result is not None for result in results):
         summary, details = batch_details(results)
         context.set_trailing_metadata(((DETAILS_KEY, details),))
@@ -40,8 +37,8 @@ class P4RuntimeService:
     def Write(self, request: p4runtime_pb2.WriteRequest, context: grpc.ServicerContext) -> p4runtime_pb2.WriteResponse:
         """Update entities; every update is attempted.
 
-        A client that leaves gRPC's limit on metadata (8 KiB) as it is receives the details of failed batches of up
-        to about 200 updates.
+        With gRPC's default limit on metadata (8 KiB), clients receive the details of failed batches of up to about 200
+        updates.
         """
         try:
             results = self._device.write(request)
@@ -54,7 +51,7 @@ class P4RuntimeService:
     def Read(
         self, request: p4runtime_pb2.ReadRequest, context: grpc.ServicerContext
     ) -> Iterator[p4runtime_pb2.ReadResponse]:
-        """Read entities, some hundreds to a response."""
+        """Read entities, a few hundred per response."""
         try:
             responses, results = self._device.read(request)
         except Exception as error:
@@ -77,7 +74,7 @@ class P4RuntimeService:
     def GetForwardingPipelineConfig(
         self, request: p4runtime_pb2.GetForwardingPipelineConfigRequest, context: grpc.ServicerContext
     ) -> p4runtime_pb2.GetForwardingPipelineConfigResponse:
-        """The current pipeline config, or the parts of it that are asked for."""
+        """Return the current pipeline config, or the requested parts of it."""
         try:
             return self._device.get_config(request)
         except Exception as error:
@@ -87,14 +84,14 @@ class P4RuntimeService:
     def Capabilities(
         self, request: p4runtime_pb2.CapabilitiesRequest, context: grpc.ServicerContext
     ) -> p4runtime_pb2.CapabilitiesResponse:
-        """The version of the API that is served."""
-        del request, context  # Neither narrows the answer in this version of the API.
+        """Return the version of the API that is served."""
+        del request, context  # Neither affects the answer in this version of the API.
         return p4runtime_pb2.CapabilitiesResponse(p4runtime_api_version=API_VERSION)
 
     def StreamChannel(
         self, requests: Iterator[p4runtime_pb2.StreamMessageRequest], context: grpc.ServicerContext
     ) -> Iterator[p4runtime_pb2.StreamMessageResponse]:
-        """Arbitration, packets and digests of one client; it is connected as long as this runs."""
+        """Exchange arbitration, packets and digests with a client, which is connected as long as this runs."""
         try:
             stream = self._device.open_stream()
         except RequestError as error:
@@ -112,7 +109,7 @@ class P4RuntimeService:
             _abort(context, stream.error)
 
     def _receive(self, stream: ClientStream, requests: Iterator[p4runtime_pb2.StreamMessageRequest]) -> None:
-        """Handle what the client sends until it stops, breaks off, or breaks a rule of arbitration."""
+        """Handle the client's messages until it stops, disconnects, or violates a rule of arbitration."""
         try:
             for request in requests:
                 self._device.stream_request(stream, request)

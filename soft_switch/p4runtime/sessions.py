@@ -1,6 +1,6 @@
-"""The connected clients: their streams, their roles, and who is primary of each role.
+"""The connected clients: their streams, their roles, and the primary of each role.
 
-Not thread-safe: the caller holds its lock. Rules: specification, "Client Arbitration and Controller Replication".
+Not thread-safe: the caller holds a lock. Rules: specification, "Client Arbitration and Controller Replication".
 """
 
 from __future__ import annotations
@@ -27,33 +27,37 @@ from soft_switch.p4runtime.status import (
 
 MAX_STREAMS = 32
 MAX_ROLES = 64
-"""The highest election id of a role is kept for good, so their number is bounded."""
+"""Most roles; the highest election id of each is kept forever."""
 MAX_ROLE_NAME = 256
 MAX_ROLE_CONFIG = 1 << 16
 STANDING = {OK: "you are primary", ALREADY_EXISTS: "there is another primary", NOT_FOUND: "there is no primary"}
 
 
 class Sessions:
-    """All streams of one device."""
+    """All streams of a device."""
 
     def __init__(self, device_id: int) -> None:
         self._device_id = device_id
         self._arbiters: dict[str, Arbiter[ClientStream]] = {}
-        # What the last primary of each role gave as role.config: kept and told, not interpreted.
+        # The role.config that the last primary of each role gave: stored and reported, not interpreted.
         self._configs: dict[str, any_pb2.Any] = {}
         # None until the first arbitration message.
         self._roles: dict[ClientStream, str | None] = {}
 
     def open(self) -> ClientStream:
-        """Admit a stream; RESOURCE_EXHAUSTED beyond MAX_STREAMS of them."""
+        """Admit a stream.
+
+        Raises:
+            RequestError: RESOURCE_EXHAUSTED if there are MAX_STREAMS already.
+        """
         if len(self._roles) >= MAX_STREAMS:
-            raise RequestError(RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open, which is the most served")
+            raise RequestError(RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open, which is the maximum")
         stream = ClientStream()
         self._roles[stream] = None
         return stream
 
     def close(self, stream: ClientStream) -> None:
-        """The client is gone; if it was primary, there is none until a client claims it with an id as high."""
+        """Remove a stream. If it was primary, there is none until a client has an id at least as high."""
         role = self._roles.pop(stream, None)
         if role is None:
             return
@@ -63,17 +67,18 @@ class Sessions:
             del self._arbiters[role]
 
     def arbitrate(self, stream: ClientStream, message: p4runtime_pb2.MasterArbitrationUpdate) -> bool:
-        """Handle an arbitration message; whether another client has become primary.
+        """Handle an arbitration message; return whether another client became primary.
 
-        RequestError means that the stream is to be ended with it.
+        Raises:
+            RequestError: end the stream with this status.
         """
         if stream not in self._roles:
-            return False  # It has been closed meanwhile.
+            return False  # It was closed in the meantime.
         role = self._checked_role(self._roles[stream], message)
         arbiter = self._arbiters.get(role)
         if arbiter is None:
             if len(self._arbiters) >= MAX_ROLES:
-                raise RequestError(RESOURCE_EXHAUSTED, f"{MAX_ROLES} roles are in use, which is the most served")
+                raise RequestError(RESOURCE_EXHAUSTED, f"{MAX_ROLES} roles are in use, which is the maximum")
             arbiter = self._arbiters[role] = Arbiter()
         before = arbiter.primary
         notices = arbiter.update(stream, election_id(message))
@@ -95,33 +100,29 @@ class Sessions:
         if current is not None and (role != current or message.role.id):
             raise RequestError(FAILED_PRECONDITION, "a stream cannot change its role; open another stream")
         if message.role.id:
-            raise unimplemented("numbers of roles (role.id) are of P4Runtime before 1.4; give the role a name")
+            raise unimplemented("role.id belongs to P4Runtime before 1.4; give the role a name")
         if len(role) > MAX_ROLE_NAME:
-            raise invalid(f"the name of the role has {len(role)} characters; at most {MAX_ROLE_NAME} are served")
+            raise invalid(f"the name of the role has {len(role)} characters; at most {MAX_ROLE_NAME} are allowed")
         if message.role.config.ByteSize() > MAX_ROLE_CONFIG:
-            raise invalid(f"role.config takes more than the {MAX_ROLE_CONFIG} bytes that are kept")
+            raise invalid(f"role.config exceeds {MAX_ROLE_CONFIG} bytes")
         return role
 
-    def is_live(self, stream: ClientStream) -> bool:
-        """Whether the stream takes part in arbitration."""
-        return self._roles.get(stream) is not None
-
     def has_role(self, role: str) -> bool:
-        """Whether some client has, or had, this role."""
+        """Return whether a client has, or had, this role."""
         return role in self._arbiters
 
     def is_primary(self, role: str, number: int | None) -> bool:
-        """Whether a request of this role and election id comes from a primary."""
+        """Return whether a request with this role and election id comes from a primary."""
         arbiter = self._arbiters.get(role)
         return arbiter is not None and arbiter.is_primary(number)
 
     def role_as_primary(self, stream: ClientStream) -> str | None:
-        """The role of which this client is primary, if it is."""
+        """Return the role of which this client is primary, if any."""
         role = self._roles.get(stream)
         return role if role is not None and self._arbiters[role].primary == stream else None
 
     def primaries(self) -> Iterator[tuple[str, ClientStream]]:
-        """Each role that has a primary, and the primary."""
+        """Yield each role that has a primary, with the primary."""
         for role, arbiter in self._arbiters.items():
             if arbiter.primary is not None:
                 yield role, arbiter.primary
@@ -149,7 +150,7 @@ def election_id(
         | p4runtime_pb2.MasterArbitrationUpdate
     ),
 ) -> int | None:
-    """The election id of a message as one number of 128 bits, None where it is not set."""
+    """Return the election id of a message as a number of 128 bits; None if it is not set."""
     if not message.HasField("election_id"):
         return None
     return int(message.election_id.high) << 64 | int(message.election_id.low)

@@ -1,4 +1,4 @@
-"""Refusals with a canonical code, and how they travel in a gRPC status (specification, "Error Reporting Messages")."""
+"""Refusals with a canonical code, and their form in a gRPC status (specification, "Error Reporting Messages")."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from p4.v1 import p4runtime_pb2
 from soft_switch import errors
 from soft_switch.errors import SwitchError
 
-log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 OK: int = code_pb2.OK
 UNKNOWN: int = code_pb2.UNKNOWN
@@ -27,12 +27,12 @@ UNIMPLEMENTED: int = code_pb2.UNIMPLEMENTED
 INTERNAL: int = code_pb2.INTERNAL
 
 DETAILS_KEY = "grpc-status-details-bin"
-# A gRPC client accepts 8 KiB of metadata by default; beyond that it sees RESOURCE_EXHAUSTED and none of the details.
+# A gRPC client accepts 8 KiB of metadata by default; beyond that it sees RESOURCE_EXHAUSTED without details.
 DETAILS_BUDGET_BYTES = 6000
 
 
 class RequestError(SwitchError):
-    """A request, or one update of it, that is refused; `code` is a google.rpc.Code."""
+    """A request, or an update of it, is refused; ``code`` is a google.rpc.Code."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -41,22 +41,22 @@ class RequestError(SwitchError):
 
 
 def invalid(message: str) -> RequestError:
-    """The request contradicts the P4Info or the specification."""
+    """Return INVALID_ARGUMENT: the request contradicts the P4Info or the specification."""
     return RequestError(INVALID_ARGUMENT, message)
 
 
 def not_found(message: str) -> RequestError:
-    """The named thing does not exist."""
+    """Return NOT_FOUND: the object does not exist."""
     return RequestError(NOT_FOUND, message)
 
 
 def denied(message: str) -> RequestError:
-    """The thing exists, and this client may not change it (thus)."""
+    """Return PERMISSION_DENIED: the object exists, but this client may not make this change."""
     return RequestError(PERMISSION_DENIED, message)
 
 
 def unimplemented(message: str) -> RequestError:
-    """The specification has it, this switch does not."""
+    """Return UNIMPLEMENTED: part of the specification, but not of this switch."""
     return RequestError(UNIMPLEMENTED, message)
 
 
@@ -76,7 +76,7 @@ _CODES: tuple[tuple[type[SwitchError], int], ...] = (
 
 
 def as_request_error(error: Exception) -> RequestError:
-    """Any exception met while one update or one read was carried out; what nobody foresaw is logged and INTERNAL."""
+    """Return the refusal for an exception from an update or a read; an unexpected one is logged and INTERNAL."""
     if isinstance(error, RequestError):
         return error
     for kind, code in _CODES:
@@ -84,21 +84,20 @@ def as_request_error(error: Exception) -> RequestError:
             return RequestError(code, str(error))
     if isinstance(error, SwitchError):
         return RequestError(INVALID_ARGUMENT, str(error))
-    log.error("unforeseen failure while serving a request", exc_info=error)
+    _LOG.error("unexpected failure while serving a request", exc_info=error)
     return RequestError(INTERNAL, f"internal failure of the switch: {error!r}")
 
 
 def batch_details(results: Sequence[RequestError | None]) -> tuple[str, bytes]:
-    """Summary line and serialised google.rpc.Status of a batch: one p4.v1.Error per element, OK where None.
+    """Return the summary and the serialised google.rpc.Status of a batch: a p4.v1.Error per element, OK where None.
 
-    Codes are always complete. Messages are dropped from the end when the whole would not fit in what a gRPC
-    client accepts by default, and the summary says so.
+    Codes are always complete. If the whole exceeds what a gRPC client accepts by default, later messages are dropped.
     """
     failed = [(index, error) for index, error in enumerate(results) if error is not None]
-    # ABORTED says only that another one failed.
+    # ABORTED only says that another element failed.
     index, first = next((pair for pair in failed if pair[1].code != ABORTED), failed[0])
     summary = f"{len(failed)} of {len(results)} failed; element {index}: {first.message}"
-    # What the codes alone take: the Any wrapping of an empty Error is 40 bytes.
+    # The codes alone: the Any that wraps an empty Error takes 40 bytes.
     budget = DETAILS_BUDGET_BYTES - 44 * len(results) - len(summary)
     status = status_pb2.Status(code=UNKNOWN, message=summary)
     for result in results:

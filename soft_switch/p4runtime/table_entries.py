@@ -1,4 +1,4 @@
-"""Writes of table entries and default entries (specification, "TableEntry"); reads are in `table_reads`."""
+"""Writes of table entries and default entries (specification, "TableEntry"); see ``table_reads`` for reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from soft_switch.p4runtime.loaded_program import EntryNotes, LoadedProgram, OneS
 from soft_switch.p4runtime.one_shots import make_one_shot, release_one_shot, replace_one_shot
 from soft_switch.p4runtime.p4info import TableInfo
 from soft_switch.p4runtime.status import ALREADY_EXISTS, RequestError, denied, invalid, not_found, unimplemented
-from soft_switch.tables.table import Entry, Group, Match, Member, Table, Target
+from soft_switch.tables.entry import Entry
+from soft_switch.tables.matches import Group, Match, Member, Target
+from soft_switch.tables.table import Table
 
 INSERT = p4runtime_pb2.Update.INSERT
 MODIFY = p4runtime_pb2.Update.MODIFY
@@ -19,15 +21,19 @@ DELETE = p4runtime_pb2.Update.DELETE
 
 
 def write_table_entry(program: LoadedProgram, update_type: int, message: p4runtime_pb2.TableEntry) -> None:
-    """Carry out one update of a TableEntry; raises RequestError, and then nothing has changed."""
+    """Carry out an update of a TableEntry.
+
+    Raises:
+        RequestError: nothing has changed.
+    """
     table, compiled = program.table(message.table_id)
     if message.is_const:
-        raise invalid(f"table {table.name}: is_const is what the switch reports; it must not be set in a write")
+        raise invalid(f"table {table.name}: is_const is for reads; it must not be set in a write")
     if message.is_default_action:
         _write_default(program, update_type, table, compiled, message)
         return
     if not table.fields:
-        raise invalid(f"table {table.name} has no key, so no entries: modify its default action instead")
+        raise invalid(f"table {table.name} has no key, so no entries; modify its default action instead")
     key = matches.decode_match(table, message.match)
     priority = matches.decode_priority(table, message.priority)
     existing = compiled.get(key, priority)
@@ -36,7 +42,7 @@ def write_table_entry(program: LoadedProgram, update_type: int, message: p4runti
     ):
         raise denied(
             f"table {table.name}: its entries are constant; only their direct resources can be modified, "
-            "by an update without action"
+            "by an update without an action"
         )
     if update_type == DELETE:
         _delete(program, table, compiled, key, priority)
@@ -46,7 +52,7 @@ def write_table_entry(program: LoadedProgram, update_type: int, message: p4runti
     if update_type == INSERT:
         if existing is not None:
             shown = matches.show_key(table, key, priority)
-            raise RequestError(ALREADY_EXISTS, f"table {table.name} has the entry {shown} already")
+            raise RequestError(ALREADY_EXISTS, f"table {table.name} already has the entry {shown}")
         _insert(program, table, compiled, key, priority, message)
     else:
         if existing is None:
@@ -62,7 +68,7 @@ def _check_idle_timeout(table: TableInfo, message: p4runtime_pb2.TableEntry) -> 
     if message.idle_timeout_ns < 0:
         raise invalid(f"table {table.name}: idle_timeout_ns must be 0 (never) or more, not {message.idle_timeout_ns}")
     if table.is_const and message.idle_timeout_ns:
-        raise invalid(f"table {table.name}: its entries are constant, and have no idle timeout")
+        raise invalid(f"table {table.name}: its entries are constant and have no idle timeout")
 
 
 def _insert(
@@ -120,7 +126,7 @@ def _retarget(
 ) -> OneShot | None:
     if one_shot is not None and action.WhichOneof("type") == "action_profile_action_set":
         return replace_one_shot(program, table, one_shot, action.action_profile_action_set)
-    # From one style to the other there is no way: both refuse while the profile is in use by the other.
+    # An entry cannot change between the styles: each refuses while the profile is in use by the other.
     compiled.modify(entry.match, entry.priority, _decode_target(program, table, action))
     return one_shot
 
@@ -156,7 +162,7 @@ def _decode_target(program: LoadedProgram, table: TableInfo, action: p4runtime_p
             raise not_found(f"action profile {profile.name} has no group {group_id}")
         return Group(group_id)
     if kind == "action_profile_action_set" and profile.with_selector:
-        raise invalid(f"action profile {profile.name} has members or groups of its own; the two styles do not mix")
+        raise invalid(f"action profile {profile.name} has members or groups already; the two styles do not mix")
     allowed = "a member, a group or an action set" if profile.with_selector else "a member"
     raise invalid(f"table {table.name} is implemented by {profile.name}: its entries need {allowed}, not {kind}")
 
@@ -165,7 +171,7 @@ def _write_default(
     program: LoadedProgram, update_type: int, table: TableInfo, compiled: Table, message: p4runtime_pb2.TableEntry
 ) -> None:
     if update_type != MODIFY:
-        raise invalid(f"table {table.name}: the default action always exists: only MODIFY is possible")
+        raise invalid(f"table {table.name}: the default action always exists; only MODIFY is possible")
     if message.match or message.priority:
         raise invalid(f"table {table.name}: the default action has no match and no priority; leave both unset")
     if message.idle_timeout_ns or message.HasField("time_since_last_hit"):
@@ -183,6 +189,6 @@ def _write_default(
         program.notes.pop(note_key, None)
         return
     if message.action.WhichOneof("type") != "action":
-        raise invalid(f"table {table.name}: the default needs an action")
+        raise invalid(f"table {table.name}: the default entry needs an action")
     compiled.set_default(decode_action(table, message.action.action, as_default=True))
     program.notes[note_key] = EntryNotes(message.controller_metadata, message.metadata)

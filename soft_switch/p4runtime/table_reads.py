@@ -1,4 +1,4 @@
-"""Reads of table entries: every set field of the request narrows the result ("TableEntry", "Wildcard Reads")."""
+"""Reads of table entries: each field set in the request narrows the result ("TableEntry", "Wildcard Reads")."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from soft_switch.p4runtime.meters import encode_meter_config
 from soft_switch.p4runtime.p4info import TableInfo
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.status import invalid, unimplemented
-from soft_switch.tables.table import ActionCall, Entry, Match, Member, Table
+from soft_switch.tables.entry import Entry
+from soft_switch.tables.matches import ActionCall, Match, Member
+from soft_switch.tables.table import Table
 
 NO_NOTES = EntryNotes()
 
 
 def read_table_entries(program: LoadedProgram, request: p4runtime_pb2.TableEntry, found: ReadResponses) -> None:
-    """The entries (or, with is_default_action, the default entries) that `request` selects."""
+    """Read the entries (with is_default_action, the default entries) that ``request`` selects."""
     refuse_color_counters(request.HasField("meter_counter_data"), "table read")
     if request.table_id == 0:
         for field, is_set in (
@@ -69,7 +71,7 @@ def _check_request(table: TableInfo, request: p4runtime_pb2.TableEntry) -> None:
 
 
 def _wanted_action(request: p4runtime_pb2.TableEntry) -> int | None:
-    """The action id to select by. Members, groups, sets and parameters select nothing, as the specification has it."""
+    """Return the action id to select by. By the specification, members, groups, sets and parameters do not select."""
     if request.HasField("action") and request.action.WhichOneof("type") == "action":
         return int(request.action.action.action_id)
     return None
@@ -93,7 +95,7 @@ def _read_table(
 
 
 def _candidates(table: TableInfo, compiled: Table, key: tuple[Match, ...] | None, priority: int) -> Iterator[Entry]:
-    """All entries, or at most the one whose whole key the request gives."""
+    """Yield all entries, or only the one whose complete key the request gives."""
     if key is not None and (priority > 0 or not table.needs_priority):
         entry = compiled.get(key, priority)
         if entry is not None:
@@ -161,7 +163,7 @@ def _read_default(
     request: p4runtime_pb2.TableEntry,
     found: ReadResponses,
 ) -> None:
-    """The default entry; none for an indirect table, which has none that a client could name."""
+    """Read the default entry; an indirect table has none that a client could name."""
     notes = program.notes.get((table.name, None, 0), NO_NOTES)
     if (
         table.profile is not None

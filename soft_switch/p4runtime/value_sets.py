@@ -11,7 +11,11 @@ from soft_switch.p4runtime.status import ALREADY_EXISTS, RESOURCE_EXHAUSTED, Req
 
 
 def write_value_set(program: LoadedProgram, update_type: int, message: p4runtime_pb2.ValueSetEntry) -> None:
-    """Replace all members of a value set; only MODIFY exists. Raises RequestError, and then nothing has changed."""
+    """Replace all members of a value set; only MODIFY is possible.
+
+    Raises:
+        RequestError: nothing has changed.
+    """
     if update_type != p4runtime_pb2.Update.MODIFY:
         raise invalid("a value set always exists: only MODIFY is possible; without members it empties the set")
     info = program.info.value_sets.get(message.value_set_id)
@@ -23,12 +27,12 @@ def write_value_set(program: LoadedProgram, update_type: int, message: p4runtime
     members = [decode_fields(what, info.fields, member.match) for member in message.members]
     for number, member in enumerate(members):
         if member in members[:number]:
-            raise RequestError(ALREADY_EXISTS, f"{what}: member {number + 1} is given before, too")
+            raise RequestError(ALREADY_EXISTS, f"{what}: member {number + 1} repeats an earlier one")
     program.pipeline.value_sets[info.name].set(members)
 
 
 def read_value_sets(program: LoadedProgram, request: p4runtime_pb2.ValueSetEntry, found: ReadResponses) -> None:
-    """One value set, or all (id 0), each with all its members."""
+    """Read one value set, or all (id 0), each with all its members."""
     if request.members:
         raise invalid("a read of a value set returns all its members; leave `members` empty")
     selected = (

@@ -1,4 +1,4 @@
-"""Notifications that wait for their time, where time is virtual: digests and idle timeouts as events of the clock."""
+"""Timed notifications on the virtual clock: digests and idle timeouts as its events."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from soft_switch.sim.events import VirtualClock
 
 
 class VirtualTimer:
-    """Makes `clock` call :meth:`Device.send_due` whenever something is due.
+    """Makes ``clock`` call :meth:`Device.send_due` whenever something is due.
 
-    Entries with an idle timeout are due again and again: run the clock to a time, not until nothing is scheduled.
+    Entries with an idle timeout fall due repeatedly: run the clock to a given time, not until nothing is scheduled.
     """
 
     def __init__(self, device: Device, clock: VirtualClock) -> None:

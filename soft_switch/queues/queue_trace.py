@@ -1,4 +1,4 @@
-"""What happens in the queues of ports, packet by packet: for those who study schedulers."""
+"""A trace of what happens in the queues of ports, packet by packet."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from soft_switch.errors import SwitchError
-from soft_switch.queues.traffic_manager import Dequeued, Port, QueueConfig
-from soft_switch.switch import NewPort
+from soft_switch.queues.traffic_manager import Dequeued, NewPort, Port, QueueConfig
 
 T = TypeVar("T")
 
@@ -20,14 +19,21 @@ DROP = "drop"
 
 
 class QueueTraceError(SwitchError):
-    """The trace cannot be written."""
+    """The file of a trace cannot be written."""
 
 
 class QueueEvent(NamedTuple):
-    """A packet of ``length`` bytes came into a queue, left it, or found it full; a row of the trace.
+    """A row of the trace: a packet entered a queue, left it, or was dropped because it was full.
 
-    ``queue_packets`` and ``queue_bytes`` are what waits in that queue after it; ``waited_ns`` is how long the packet
-    was in it, 0 but for ``dequeue``.
+    Attributes:
+        time_ns: when.
+        port: of the queue.
+        queue: its number in the port.
+        event: :data:`ENQUEUE`, :data:`DEQUEUE` or :data:`DROP`.
+        length: bytes of the packet when it was enqueued.
+        queue_packets: packets that wait in the queue after the event.
+        queue_bytes: bytes that wait in the queue after the event.
+        waited_ns: how long the packet was in the queue; 0 unless it is dequeued.
     """
 
     time_ns: int
@@ -44,7 +50,7 @@ Record = Callable[[QueueEvent], object]
 
 
 class TracedPort(Port[T]):
-    """A port that tells ``record`` of every packet; otherwise as :class:`~soft_switch.queues.traffic_manager.Port`."""
+    """A :class:`~soft_switch.queues.traffic_manager.Port` that reports every packet to ``record``."""
 
     __slots__ = ("_clock", "_number", "_record")
 
@@ -56,20 +62,20 @@ class TracedPort(Port[T]):
         clock: Callable[[], int],
         record: Record,
     ) -> None:
-        """``clock`` gives the time in nanoseconds at which a packet is taken."""
+        """``clock`` gives the time in nanoseconds at which a packet is dequeued."""
         super().__init__(rate_bps, queues)
         self._number = number
         self._clock = clock
         self._record = record
 
     def enqueue(self, item: T, length: int, priority: int, now_ns: int) -> bool:
-        """As :meth:`Port.enqueue`."""
+        """See :meth:`Port.enqueue`."""
         accepted = super().enqueue(item, length, priority, now_ns)
         self._note(now_ns, priority, ENQUEUE if accepted else DROP, length, 0)
         return accepted
 
     def next(self) -> Dequeued[T] | None:
-        """As :meth:`Port.next`."""
+        """See :meth:`Port.next`."""
         before = [counted.dequeued_bytes for counted in self.counters]
         dequeued = super().next()
         if dequeued is not None:
@@ -86,13 +92,13 @@ class TracedPort(Port[T]):
 
 
 def traced(clock: Callable[[], int], record: Record) -> NewPort:
-    """For :class:`~soft_switch.switch.Switch`: all its ports tell ``record`` of their packets."""
+    """Return ``new_port`` for a :class:`~soft_switch.switch.Switch` whose ports report every packet to ``record``."""
     return lambda number, rate_bps, queues: TracedPort(number, rate_bps, queues, clock, record)
 
 
 @contextlib.contextmanager
 def csv_recorder(path: Path) -> Iterator[Record]:
-    """Records events in a CSV file with a header line, a row each, complete when this ends.
+    """Record events in a CSV file with a header line, a row each; the file is complete when the block ends.
 
     Raises:
         QueueTraceError: the file cannot be written.

@@ -1,15 +1,16 @@
-"""The traffic manager: an egress port with eight queues and a constant bit rate. Pure: it is told the time.
+"""The traffic manager: an egress port with eight queues and a constant bit rate. Pure: time is passed in.
 
-Wire bytes of a frame: its length, padded to the Ethernet minimum, plus FCS, preamble and interframe gap (IEEE 802.3).
+The wire bytes of a frame are its length, padded to the Ethernet minimum, plus FCS, preamble and interframe gap (IEEE
+802.3).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from soft_switch.errors import SwitchError
 from soft_switch.queues.arbiter import DEFAULT_SHARE, ArbiterError, PriorityArbiter
@@ -21,25 +22,26 @@ QUEUES = 8
 WIRE_OVERHEAD_BYTES = 24
 """Link time of a frame beyond its own bytes: FCS (4), preamble (8) and interframe gap (12), IEEE 802.3."""
 MINIMUM_FRAME_BYTES = 60
-"""Shorter frames are padded to this, FCS not counted."""
+"""Shorter frames are padded to this; without FCS."""
 
 _NS_BITS = 8 * 1_000_000_000
 
 
 class PortConfigError(SwitchError):
-    """A rate, limit or share that no port can have."""
+    """A rate, limit or share is invalid."""
 
 
 def wire_bytes(length: int) -> int:
-    """The bytes of link time that a frame of ``length`` bytes (without FCS) takes."""
+    """Return the bytes of link time that a frame of ``length`` bytes (without FCS) takes."""
     return (length if length > MINIMUM_FRAME_BYTES else MINIMUM_FRAME_BYTES) + WIRE_OVERHEAD_BYTES
 
 
 class LinkTimer:
     """Transmission times at a constant bit rate, exact over a busy period.
 
-    Each time is rounded up to a whole nanosecond, and the excess is taken from the next. So the time of ``n`` frames
-    back to back is that of all their bits, rounded up once: never more than rate x time, and less than 1 ns late.
+    Each time is rounded up to a whole nanosecond, and the excess is subtracted from the next. So ``n`` back-to-back
+    frames take the time of all their bits, rounded up once: the rate is never exceeded, and the last frame is less than
+    1 ns late.
     """
 
     __slots__ = ("_excess", "rate_bps")
@@ -56,7 +58,7 @@ class LinkTimer:
         self._excess = 0  # in 1/rate_bps nanoseconds
 
     def transmission_ns(self, length: int) -> int:
-        """How long the link is busy with a frame of ``length`` bytes that follows the one before without a pause."""
+        """Return how long a frame of ``length`` bytes occupies the link, back to back with the previous one."""
         rate = self.rate_bps
         wire = (length if length > MINIMUM_FRAME_BYTES else MINIMUM_FRAME_BYTES) + WIRE_OVERHEAD_BYTES
         need = wire * _NS_BITS - self._excess
@@ -65,13 +67,13 @@ class LinkTimer:
         return duration
 
     def idle(self) -> None:
-        """The link pauses: what comes next starts a new busy period."""
+        """Note that the link pauses; the next frame starts a new busy period."""
         self._excess = 0
 
 
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
-    """A queue: the share of the port's rate that it is sure of, and how many bytes it holds."""
+    """Configuration of a queue: its guaranteed share of the port's rate, and how many bytes it holds."""
 
     guaranteed_share: Fraction | float = DEFAULT_SHARE
     limit_bytes: int = 256 * 1024
@@ -79,7 +81,7 @@ class QueueConfig:
 
 @dataclass(slots=True)
 class QueueCounters:
-    """Packets and bytes (frame lengths as they were enqueued) since the port was made."""
+    """Packets and bytes (frame lengths when enqueued) since the port was made."""
 
     enqueued_packets: int = 0
     enqueued_bytes: int = 0
@@ -90,7 +92,7 @@ class QueueCounters:
 
 
 class Dequeued(NamedTuple, Generic[T]):
-    """A packet that leaves its queue. Depths are in packets: before it came in, and when it had gone."""
+    """A packet that left its queue. The depths are in packets: before it was enqueued, and after it was dequeued."""
 
     item: T
     queue: int
@@ -102,8 +104,8 @@ class Dequeued(NamedTuple, Generic[T]):
 class Port(Generic[T]):
     """Eight queues in front of one link: strict priority, a guaranteed share each, tail drop at a byte limit.
 
-    The owner calls :meth:`next` when the link is free, asks :meth:`transmission_ns` with the length that really goes
-    out, and calls :meth:`next` again after that time. ``T`` is whatever is queued.
+    The owner calls :meth:`next` when the link is free, then :meth:`transmission_ns` with the length that is actually
+    sent, and :meth:`next` again after that time. ``T`` is the type of what is queued.
     """
 
     __slots__ = (
@@ -119,10 +121,10 @@ class Port(Generic[T]):
     )
 
     def __init__(self, rate_bps: int, queues: Sequence[QueueConfig] | None = None) -> None:
-        """``rate_bps``: bits of wire bytes per second. ``queues``: eight of them, queue 0 first.
+        """``rate_bps`` is in bits of wire bytes per second; ``queues`` are eight, queue 0 first.
 
         Raises:
-            PortConfigError: not eight queues, a negative limit, shares of more than 1, a rate of 0.
+            PortConfigError: there are not eight queues, a limit is negative, the shares exceed 1, or the rate is 0.
         """
         configs = tuple(queues) if queues is not None else (QueueConfig(),) * QUEUES
         if len(configs) != QUEUES or any(config.limit_bytes < 0 for config in configs):
@@ -146,7 +148,7 @@ class Port(Generic[T]):
         return self._timer.rate_bps
 
     def enqueue(self, item: T, length: int, priority: int, now_ns: int) -> bool:
-        """Put a packet of ``length`` bytes at the end of queue ``priority`` (0..7); False when it is dropped there."""
+        """Append a packet of ``length`` bytes to queue ``priority`` (0..7); return False if it is dropped."""
         counters = self.counters[priority]
         held = self._bytes[priority] + length
         if held > self._limits[priority]:
@@ -163,7 +165,7 @@ class Port(Generic[T]):
         return True
 
     def next(self) -> Dequeued[T] | None:
-        """Take the packet that goes out now; None when all queues are empty, and the link pauses."""
+        """Take the packet to send now; None if all queues are empty, and then the link pauses."""
         index = self._arbiter.choose()
         if index < 0:
             self._timer.idle()
@@ -171,7 +173,7 @@ class Port(Generic[T]):
         queue = self._queues[index]
         item, length, enqueued_ns, enq_qdepth = queue.popleft()
         left = len(queue)
-        # The share is one of wire bytes; the queue's next head is 0 bytes when there is none.
+        # Shares are of wire bytes; a head of 0 bytes means that the queue is empty.
         wire = (length if length > MINIMUM_FRAME_BYTES else MINIMUM_FRAME_BYTES) + WIRE_OVERHEAD_BYTES
         self._arbiter.served(index, wire, wire_bytes(queue[0][1]) if left else 0)
         self._bytes[index] -= length
@@ -181,15 +183,19 @@ class Port(Generic[T]):
         return Dequeued(item, index, enqueued_ns, enq_qdepth, left)
 
     def transmission_ns(self, length: int) -> int:
-        """How long the link is busy with a frame of ``length`` bytes, which is counted as sent."""
+        """Count a frame of ``length`` bytes as sent; return how long it occupies the link."""
         self.sent_packets += 1
         self.sent_bytes += (length if length > MINIMUM_FRAME_BYTES else MINIMUM_FRAME_BYTES) + WIRE_OVERHEAD_BYTES
         return self._timer.transmission_ns(length)
 
     def occupancy(self) -> tuple[int, ...]:
-        """Bytes that wait in each queue."""
+        """Return the bytes that wait in each queue."""
         return tuple(self._bytes)
 
     def __len__(self) -> int:
-        """Packets that wait in all queues."""
+        """Return the number of packets that wait in all queues."""
         return sum(map(len, self._queues))
+
+
+NewPort: TypeAlias = Callable[[int, int, Sequence[QueueConfig] | None], Port[Any]]
+"""Makes a port from its number, rate (bits per second) and queues."""

@@ -1,1 +1,1 @@
-"""The embedded switch on real interfaces: packet sockets, paced ports, and the loop that joins them to the pipeline."""
+"""The switch on network interfaces: packet sockets, paced ports, and the loop that connects them to the pipeline."""

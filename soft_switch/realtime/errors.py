@@ -1,4 +1,4 @@
-"""Why the switch cannot run on an interface, in words for a user."""
+"""Errors of the switch on interfaces."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from soft_switch.errors import SwitchError
 
 
 class InterfaceError(SwitchError):
-    """An interface that does not exist, is used twice, or that this process may not open."""
+    """An interface does not exist, is used twice, or this process may not open it."""

@@ -1,7 +1,7 @@
-"""What a network interface leaves to hardware, turned off: linux/ethtool.h, by the ioctl SIOCETHTOOL.
+"""Turns off what a network interface leaves to hardware: linux/ethtool.h, through the ioctl SIOCETHTOOL.
 
-A switch must see frames as they are on the wire. With offloads, frames come glued together (GRO, LRO), as long as 64 KB
-(TSO, GSO) and without their checksums, and no hardware mends them between two ends of a veth.
+A switch must see frames as they are on the wire. With offloads, frames arrive merged (GRO, LRO), as long as 64 KB (TSO,
+GSO) and without checksums, and between the two ends of a veth no hardware completes them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from soft_switch.realtime.errors import InterfaceError
 
 _SIOCETHTOOL = 0x8946
 _IFREQ = struct.Struct("16sP16x")
-# Name as of ethtool -K: (command that reads it, command that sets it). Segmentation needs checksums, so it goes first.
+# Name in ethtool -K: (command that reads it, command that sets it). Segmentation needs checksums, so it is first.
 _OFFLOADS = {
     "tso": (0x1E, 0x1F),
     "gso": (0x23, 0x24),
@@ -29,13 +29,13 @@ _OFFLOADS = {
 _GET_FLAGS, _SET_FLAGS = 0x25, 0x26
 _FLAG_LRO = 1 << 15
 NEEDED_OFF = ("tso", "gso", "gro", "tx")
-"""What spoils frames; ``rx`` and ``lro`` are turned off where that can be done."""
+"""Offloads that spoil frames; ``rx`` and ``lro`` are turned off where possible."""
 
 
 def turn_off(interface: str) -> dict[str, int]:
-    """Turn all offloads of ``interface`` off; what was on before, for :func:`restore`.
+    """Turn all offloads of ``interface`` off; return what was on before, for :func:`restore`.
 
-    It acts in the network namespace of the calling thread, and needs CAP_NET_ADMIN there.
+    Acts in the network namespace of the calling thread and needs CAP_NET_ADMIN there.
 
     Raises:
         InterfaceError: there is no such interface, or one of :data:`NEEDED_OFF` cannot be turned off.
@@ -65,7 +65,7 @@ def turn_off(interface: str) -> dict[str, int]:
 
 
 def restore(interface: str, before: Mapping[str, int]) -> None:
-    """Turn on again what :func:`turn_off` found on; an interface that is gone meanwhile needs nothing."""
+    """Turn on again what :func:`turn_off` found on; an interface that no longer exists is ignored."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control, contextlib.suppress(OSError):
         for name in reversed(_OFFLOADS):
             if before.get(name):
@@ -75,7 +75,7 @@ def restore(interface: str, before: Mapping[str, int]) -> None:
 
 
 def active(interface: str) -> tuple[str, ...]:
-    """Which of :data:`NEEDED_OFF` are on; empty also for an interface that has none of them."""
+    """Return which of :data:`NEEDED_OFF` are on; offloads that the interface does not have are not."""
     found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for name in NEEDED_OFF:

@@ -1,7 +1,7 @@
-"""A packet socket on one interface, received from by a ring in shared memory: packet(7), linux/if_packet.h.
+"""A packet socket on one interface that receives through a ring in shared memory: packet(7), linux/if_packet.h.
 
-With the ring (TPACKET_V2) a frame costs no system call, and the kernel says of each whether its checksum is missing and
-which VLAN tag it took off.
+With the ring (TPACKET_V2) a frame takes no system call, and the kernel reports whether its checksum is missing and
+which VLAN tag was removed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from soft_switch.realtime import offloads
 from soft_switch.realtime.errors import InterfaceError
 
 RING_FRAMES = 1024
-"""Frames that wait for the switch at most; more are lost in the kernel, and counted."""
+"""Frames that may wait for the switch; the kernel drops and counts further ones."""
 ETHERNET_HEADER_BYTES = 14
 VLAN_TAG_BYTES = 4
 
@@ -37,18 +37,17 @@ _STATUS = struct.Struct("=I")
 
 
 class PacketSocket:
-    """All frames that ``interface`` receives, and a way to send some. Not safe for use by several threads at once.
+    """All frames that ``interface`` receives, and a way to send. Not thread-safe.
 
     Attributes:
-        mtu: the interface's, bytes.
-        unfinished: frames dropped because their checksum was left to hardware that is not there.
-        oversized: frames dropped because they are longer than the interface's MTU allows: segments put together.
-        unsent: frames that the interface did not take, as when it is down.
-        arrival_ns: when the kernel received the last frame that was taken, nanoseconds since 1970.
+        unfinished: frames dropped because their checksum was left to hardware that does not exist.
+        oversized: frames dropped because they exceed the interface's MTU: merged segments.
+        unsent: frames that the interface did not accept, for instance because it is down.
+        arrival_ns: when the kernel received the last frame that was taken, in nanoseconds since 1970.
     """
 
     def __init__(self, interface: str, frames: int = RING_FRAMES) -> None:
-        """Open ``interface`` of this thread's network namespace, turn its offloads off, and begin to receive.
+        """Open ``interface`` in this thread's network namespace, turn its offloads off, and start to receive.
 
         Raises:
             InterfaceError: there is no such interface, another switch has it, or the process lacks CAP_NET_RAW or
@@ -66,18 +65,17 @@ class PacketSocket:
             raise InterfaceError(f"there is no network interface {interface!r} here; see: ip link") from None
         self._claim = _claim(interface)
         try:
-            # Protocol 0 receives nothing until the ring stands.
+            # Protocol 0 receives nothing until the ring exists.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         except PermissionError:
             self._claim.close()
             raise InterfaceError(
-                f"opening interface {interface} takes root, or the capabilities CAP_NET_RAW and CAP_NET_ADMIN"
+                f"opening interface {interface} requires root, or the capabilities CAP_NET_RAW and CAP_NET_ADMIN"
             ) from None
         self._before: dict[str, int] = {}
         try:
             self._before = offloads.turn_off(interface)
-            self.mtu = self._query(_SIOCGIFMTU)
-            self._longest = self.mtu + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES
+            self._longest = self._query(_SIOCGIFMTU) + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES
             self._ring = self._memory = self._open_ring(frames)
             self._socket.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
             self._socket.setsockopt(_SOL_PACKET, _QDISC_BYPASS, 1)
@@ -94,24 +92,24 @@ class PacketSocket:
 
     @property
     def up(self) -> bool:
-        """Whether the interface is up; False also when it is gone."""
+        """Whether the interface exists and is up."""
         try:
             return bool(self._query(_SIOCGIFFLAGS) & _IFF_UP)
         except OSError:
             return False
 
     def fileno(self) -> int:
-        """For a selector: readable when frames wait."""
+        """Return a descriptor that is readable when frames wait."""
         return self._socket.fileno()
 
     @property
     def ring(self) -> tuple[mmap.mmap, int, int, int]:
-        """(memory, bytes of a slot, slots, the longest frame in bytes) for C that takes frames itself."""
+        """(memory, bytes of a slot, slots, the longest frame in bytes), for C code that takes frames itself."""
         return self._ring, self._slot, self._last // self._slot + 1, self._longest
 
     @property
     def position(self) -> int:
-        """The slot of the ring that is looked at next."""
+        """Index of the slot of the ring that is read next."""
         return self._offset // self._slot
 
     @position.setter
@@ -119,7 +117,7 @@ class PacketSocket:
         self._offset = slot * self._slot
 
     def take(self) -> bytes | None:
-        """The next whole frame that was received; None when none waits."""
+        """Return the next complete frame that was received; None if none waits."""
         memory = self._ring
         while True:
             offset = self._offset
@@ -144,7 +142,7 @@ class PacketSocket:
             return frame
 
     def send(self, frame: bytes) -> bool:
-        """Hand a frame to the interface at once; False, and counted, when it does not take it."""
+        """Hand a frame to the interface; if it does not accept it, count that and return False."""
         try:
             self._send(frame)
         except OSError:
@@ -153,18 +151,18 @@ class PacketSocket:
         return True
 
     def error(self) -> int:
-        """The error number that is pending (ENETDOWN when the interface went down or away), 0 for none; clears it."""
+        """Return and clear the pending error number, 0 for none; ENETDOWN if the interface went down or away."""
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def lost(self) -> int:
-        """Frames that the kernel has dropped so far because the ring was full."""
+        """Return how many frames the kernel dropped so far because the ring was full."""
         with contextlib.suppress(OSError):
             _, dropped = struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 8))
             self._lost += dropped
         return self._lost
 
     def close(self) -> None:
-        """Stop receiving, and give the interface its offloads back; a second call does nothing."""
+        """Stop receiving and restore the interface's offloads; a second call does nothing."""
         if self._memory is not None:
             self._memory.close()
         self._socket.close()
@@ -189,14 +187,14 @@ class PacketSocket:
 
 
 def _claim(interface: str) -> socket.socket:
-    """Hold the interface: with two switches on it, each frame would go on twice.
+    """Claim the interface for this process: two switches on it would forward each frame twice.
 
-    Names of this kind (unix(7), "abstract") belong to a network namespace, as interfaces do, and end with their holder.
+    Abstract socket names (unix(7)) belong to a network namespace, as interfaces do, and vanish with their owner.
     """
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         claim.bind(f"\0mfs-switch/{interface}")
     except OSError:
         claim.close()
-        raise InterfaceError(f"another switch runs on interface {interface}; end that one first") from None
+        raise InterfaceError(f"another switch runs on interface {interface}; stop it first") from None
     return claim

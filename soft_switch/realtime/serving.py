@@ -1,34 +1,38 @@
-"""The switch on interfaces as a process: ports opened, P4Runtime served beside the packet loop, an end on signals."""
+"""The switch on interfaces as a process: ports opened, P4Runtime served beside the packet loop, ended by signals."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from soft_switch.p4runtime.server import DEFAULT_ADDRESS, P4RuntimeServer, serve
+from soft_switch.backend import Backend
+from soft_switch.p4runtime.server import serve
+from soft_switch.ports import HIGHEST_PORT
 from soft_switch.queues.queue_trace import csv_recorder, traced
+from soft_switch.queues.traffic_manager import NewPort
 from soft_switch.realtime.driver import Driver
 from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.packet_socket import PacketSocket
-from soft_switch.switch import NewPort, Switch
+from soft_switch.signals import stop_on_signal
+from soft_switch.switch import Switch
+
+_LOG = logging.getLogger(__name__)
 
 THREAD_TURN_S = 50e-6
-"""How long the packet loop waits for another thread of the process: Python's own 5 ms are eight frames at 20 Mb/s."""
+"""How long the packet loop waits for another thread of the process. Python's own 5 ms are eight frames at 20 Mb/s."""
 NICENESS = -15
-HIGHEST_PORT = 510
-"""Port 511 is where v1model's programs drop."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortSpec:
-    """A port on an interface, its rate in bits per second of wire bytes (preamble, FCS and gap included)."""
+    """A port on an interface; its rate is in bits per second on the wire (preamble, FCS and gap included)."""
 
     number: int
     interface: str
@@ -36,7 +40,11 @@ class PortSpec:
 
 
 def check_ports(ports: Sequence[PortSpec]) -> None:
-    """Raise InterfaceError where a port or an interface is given twice, or a port number cannot be."""
+    """Check that ports and interfaces are distinct and port numbers valid.
+
+    Raises:
+        InterfaceError: they are not.
+    """
     numbers: set[int] = set()
     interfaces: set[str] = set()
     for port in ports:
@@ -52,15 +60,11 @@ def check_ports(ports: Sequence[PortSpec]) -> None:
 
 @contextlib.contextmanager
 def opened(
-    ports: Sequence[PortSpec],
-    say: Callable[[str], None] = print,
-    *,
-    cpu_port: int | None = None,
-    queue_trace: Path | None = None,
+    ports: Sequence[PortSpec], *, cpu_port: int | None = None, queue_trace: Path | None = None
 ) -> Iterator[Driver]:
-    """A switch with these ports, ready to run; interfaces are given back at the end.
+    """Open ``ports`` and make a switch with them, ready to run; the interfaces are released at the end.
 
-    ``queue_trace``: a file for what happens in the queues (:mod:`soft_switch.queues.queue_trace`).
+    ``queue_trace`` is a file for what happens in the queues (:mod:`soft_switch.queues.queue_trace`).
 
     Raises:
         InterfaceError: a port or interface is given twice, or an interface cannot be opened.
@@ -79,74 +83,72 @@ def opened(
             switch.add_port(port.number, port.rate_bps)
             sockets[port.number] = stack.enter_context(contextlib.closing(PacketSocket(port.interface)))
             if not sockets[port.number].up:
-                say(f"port {port.number}: interface {port.interface} is down; ip link set {port.interface} up")
-        yield stack.enter_context(contextlib.closing(Driver(switch, sockets, say)))
+                _LOG.warning(
+                    "port %d: interface %s is down; run: ip link set %s up", port.number, port.interface, port.interface
+                )
+        yield stack.enter_context(contextlib.closing(Driver(switch, sockets)))
 
 
 def run_on_interfaces(
     ports: Sequence[PortSpec],
     *,
+    address: str,
+    device_id: int = 1,
     cpu_port: int | None = None,
-    queue_trace: Path | None = None,
     device_config: Path | None = None,
     p4info: Path | None = None,
-    device_id: int = 1,
-    address: str = DEFAULT_ADDRESS,
-    say: Callable[[str], None] = print,
+    queue_trace: Path | None = None,
+    backend: Backend = "auto",
 ) -> None:
     """Run the switch on ``ports`` and serve P4Runtime at ``address`` until SIGINT or SIGTERM. For the main thread.
 
     Raises:
-        SwitchError: with what to mend, before anything runs.
+        SwitchError: it cannot start; the message says what to change.
     """
-    ending = {signal.SIGINT, signal.SIGTERM}
-    _take_precedence()
-    with opened(ports, say, cpu_port=cpu_port, queue_trace=queue_trace) as driver:
-        before = {number: signal.signal(number, lambda _number, _frame: driver.stop()) for number in ending}
-        # The server's threads inherit this: signals are for this thread, and end its sleep.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-        turn_s = sys.getswitchinterval()
-        server: P4RuntimeServer | None = None
-        try:
+    _raise_priority()
+    with opened(ports, cpu_port=cpu_port, queue_trace=queue_trace) as driver:
+        with stop_on_signal(driver.stop):
             server = serve(
                 driver.switch,
+                address=address,
+                device_id=device_id,
                 device_config=device_config,
                 p4info=p4info,
-                device_id=device_id,
-                address=address,
-                announce=say,
+                backend=backend,
             )
-            say(
-                "ports: "
-                + ", ".join(f"{port.number} on {port.interface} at {in_words(port.rate_bps)}" for port in ports)
-            )
-            # What exists now stays; looking through it again and again would stop packets for milliseconds.
-            gc.collect()
-            gc.freeze()
-            sys.setswitchinterval(THREAD_TURN_S)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
-            driver.run()
-        finally:
-            if server is not None:
+            _LOG.info("ports: %s", ", ".join(_describe(port) for port in ports))
+            try:
+                with _short_pauses():
+                    driver.run()
+            finally:
                 server.stop(0)
-            sys.setswitchinterval(turn_s)
-            gc.unfreeze()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for line in driver.summary():
-            say(line)
+            _LOG.warning("%s", line)
 
 
-def _take_precedence() -> None:
-    # A link does not wait for its turn. All threads: one that waits for a core may hold what the packet loop needs.
+@contextlib.contextmanager
+def _short_pauses() -> Iterator[None]:
+    """Shorten what would stop the packet loop: other threads' turns, and garbage collection of what exists now."""
+    turn_s = sys.getswitchinterval()
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(THREAD_TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(turn_s)
+        gc.unfreeze()
+
+
+def _raise_priority() -> None:
+    # A link does not wait for its process. All threads, since one that waits for a core may hold a lock of the loop.
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
 
 
-def in_words(rate_bps: int) -> str:
-    """A rate for people: ``20 Mb/s``."""
-    for factor, unit in ((10**9, "Gb/s"), (10**6, "Mb/s"), (10**3, "kb/s")):
-        if rate_bps >= factor:
-            return f"{rate_bps / factor:g} {unit}"
-    return f"{rate_bps} b/s"
+def _describe(port: PortSpec) -> str:
+    """A port for people: ``1 on veth1 at 20 Mb/s``."""
+    for factor, unit in ((10**9, "Gb/s"), (10**6, "Mb/s"), (10**3, "kb/s"), (1, "b/s")):
+        if port.rate_bps >= factor:
+            return f"{port.number} on {port.interface} at {port.rate_bps / factor:g} {unit}"
+    return f"{port.number} on {port.interface}"

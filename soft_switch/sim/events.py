@@ -13,14 +13,16 @@ _NEVER = 1 << 100
 
 
 class ClockError(SwitchError):
-    """Something was scheduled in the past."""
+    """A call was scheduled in the past."""
 
 
 class VirtualClock:
-    """Runs callbacks in order of their time; those of the same time in the order in which they were scheduled.
+    """Runs callbacks in order of time; callbacks of the same time run in the order in which they were scheduled.
 
-    ``now_ns`` is the time of the callback that runs, or, between runs, of the last one. It starts at 0. All methods but
-    :meth:`call_soon` belong to the thread that runs the clock.
+    All methods except :meth:`call_soon` belong to the thread that runs the clock.
+
+    Attributes:
+        now_ns: the time of the callback that runs or, between runs, of the last one. It starts at 0.
     """
 
     __slots__ = ("_arrivals", "_count", "_events", "now_ns")
@@ -35,27 +37,27 @@ class VirtualClock:
         """Call ``function(*args)`` at ``time_ns``.
 
         Raises:
-            ClockError: ``time_ns`` is past.
+            ClockError: ``time_ns`` is in the past.
         """
         if time_ns < self.now_ns:
-            raise ClockError(f"cannot schedule a call for {time_ns} ns: it is {self.now_ns} ns already")
+            raise ClockError(f"cannot schedule a call for {time_ns} ns: it is already {self.now_ns} ns")
         self._count = count = self._count + 1
         heappush(self._events, (time_ns, count, function, args))
 
     def call_after(self, delay_ns: int, function: Callable[..., object], *args: Any) -> None:
-        """Call ``function(*args)`` in ``delay_ns`` from now; see :meth:`call_at`."""
+        """Call ``function(*args)`` after ``delay_ns``; see :meth:`call_at`."""
         self.call_at(self.now_ns + delay_ns, function, *args)
 
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
-        """Call ``function(*args)`` as :meth:`call_after` no time would; from any thread, also while the clock runs.
+        """Call ``function(*args)`` at the present time; from any thread, also while the clock runs.
 
-        What arrives after a run's last event waits for the next run.
+        A call that arrives after the last event of a run waits for the next run.
         """
         self._arrivals.append((function, args))
 
     @property
     def pending(self) -> int:
-        """How many calls are scheduled."""
+        """Number of calls that are scheduled."""
         return len(self._events) + len(self._arrivals)
 
     @property
@@ -66,9 +68,9 @@ class VirtualClock:
         return self._events[0][0] if self._events else None
 
     def run(self, until_ns: int | None = None) -> int:
-        """Run until nothing is scheduled, or to ``until_ns`` (calls of that very time included).
+        """Run until nothing is scheduled, or until ``until_ns``, calls at that time included.
 
-        With ``until_ns`` the clock then stands there, otherwise at the last call. Returns how many calls were made.
+        The clock then stands at ``until_ns`` if given, otherwise at the last call. Returns the number of calls made.
         """
         events, arrivals = self._events, self._arrivals
         before = self._count - len(events)

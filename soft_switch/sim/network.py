@@ -11,13 +11,13 @@ from soft_switch.sim.events import VirtualClock
 from soft_switch.switch import Switch
 
 Trace = Callable[[int, str, bytes], None]
-"""Called with (time in ns, place, frame) where a frame starts to leave (``host 3 out``, ``port 3 out``) or has arrived
-whole (``port 3 in``, ``host 3 in``)."""
+"""Called with (time in ns, place, frame) when a frame starts to leave (``host 3 out``, ``port 3 out``) or has arrived
+completely (``port 3 in``, ``host 3 in``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A cable, alike in both directions: bits per second of wire bytes, and ns from one end to the other."""
+    """A symmetric link: its rate in bits of wire bytes per second, and the propagation delay in ns."""
 
     rate_bps: int
     propagation_ns: int
@@ -27,14 +27,14 @@ class HostPort(Protocol):
     """A host's network interface, as the network sees it."""
 
     def pull(self, now_ns: int) -> bytes | None:
-        """The frame to send now, chosen at this moment; None when there is nothing. Called when the link is free."""
+        """Return the frame to send now; None if there is none. Called when the link is free."""
 
     def receive(self, data: bytes, now_ns: int) -> None:
-        """A frame has arrived whole."""
+        """Take a frame that has arrived completely."""
 
 
 class Attachment:
-    """Where a host is plugged in."""
+    """A host's end of its link to a switch."""
 
     __slots__ = ("_busy", "_clock", "_deliver", "_host", "_place", "_propagation_ns", "_timer", "network")
 
@@ -51,7 +51,7 @@ class Attachment:
         self._busy = False
 
     def wake(self) -> None:
-        """The host has something to send: if its link is free, it is pulled at once."""
+        """Note that the host has something to send; if its link is free, it is pulled at once."""
         if not self._busy:
             self._busy = True
             self._send()
@@ -71,14 +71,14 @@ class Attachment:
         clock.call_at(free_ns, self._send)
 
     def receive(self, frame: bytes) -> None:
-        """The switch delivers a frame to the host."""
+        """Deliver a frame from the switch to the host."""
         if self.network.trace is not None:
             self.network.trace(self._clock.now_ns, f"{self._place} in", frame)
         self._host.receive(frame, self._clock.now_ns)
 
 
 class _SwitchPort:
-    """One port of a switch and the link behind it."""
+    """A port of a switch and the link behind it."""
 
     __slots__ = ("_busy", "_clock", "_network", "_number", "_place", "_propagation_ns", "_switch", "deliver")
 
@@ -93,14 +93,14 @@ class _SwitchPort:
         self.deliver: Callable[[bytes], None]
 
     def receive(self, frame: bytes) -> None:
-        """The link delivers a frame to the switch."""
+        """Deliver a frame from the link to the switch."""
         now_ns = self._clock.now_ns
         if self._network.trace is not None:
             self._network.trace(now_ns, f"{self._place} in", frame)
         self._switch.receive(self._number, frame, now_ns)
 
     def wake(self) -> None:
-        """A packet was queued."""
+        """Note that a packet was queued."""
         if not self._busy:
             self._busy = True
             self._send()
@@ -121,16 +121,16 @@ class _SwitchPort:
 
 
 class VirtualNetwork:
-    """Switches, hosts, and the links between them; time is ``clock``'s.
+    """Switches, hosts, and the links between them, on ``clock``.
 
-    A frame is delivered when its last bit has arrived: transmission time plus propagation after it starts to leave.
-    Two events a hop.
+    Store-and-forward: a frame is delivered when its last bit has arrived, that is, transmission time plus propagation
+    delay after it starts to leave. Each hop takes two events.
 
-    Everything happens in the thread that runs the clock. The one thing that comes from others, a controller's
-    packet-out, waits for the clock's next event, or for its next run.
+    Everything happens in the thread that runs the clock. Packet-outs of a controller come from other threads and wait
+    for the clock's next event or next run.
 
     Attributes:
-        trace: sees every frame at every hop; None (the default) costs nothing.
+        trace: called with every frame at every hop; None, the default, costs nothing.
     """
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -141,7 +141,7 @@ class VirtualNetwork:
     def attach_host(
         self, switch: Switch, port: int, host: HostPort, link: Link, queues: Sequence[QueueConfig] | None = None
     ) -> Attachment:
-        """Plug ``host`` into a new port of ``switch``; the port has the link's rate.
+        """Attach ``host`` to a new port of ``switch``, which has the link's rate.
 
         Raises:
             PortError: the port is in use.
@@ -160,7 +160,7 @@ class VirtualNetwork:
         link: Link,
         queues: Sequence[QueueConfig] | None = None,
     ) -> None:
-        """A link between new ports of two switches.
+        """Connect new ports of two switches by a link.
 
         Raises:
             PortError: a port is in use.

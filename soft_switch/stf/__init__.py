@@ -1,1 +1,1 @@
-"""Runs scripts in p4c's Simple Test Framework (STF) on the embedded switch: ``python -m soft_switch.stf --help``."""
+"""Runs scripts in p4c's Simple Test Framework (STF) on the embedded switch: ``mfs stf --help``."""

@@ -1,7 +1,7 @@
-"""Runs a script on the embedded switch, on a virtual clock: every packet is seen out before the next comes in.
+"""Runs a script on the embedded switch, on a virtual clock: each packet leaves before the next one arrives.
 
-Names are resolved as p4c's runner does it: a table or an action may be named by the end of its name, a key field by
-the end of its own, ``valid`` is a header's validity, and key fields that are not named match everything.
+Names are resolved as in p4c's runner: tables, actions and key fields may be shortened to the end of their names,
+``valid`` is a header's validity, and key fields that are not named match everything.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from soft_switch.tables.table import Table
 
 RATE_BPS = 10_000_000_000
 PAUSE_NS = 1_000_000
-"""Between packets, so that no queue ever holds two of them unless the program made both."""
+"""Time between packets, so that no queue holds two of them unless the program made both."""
 QUEUE_BYTES = 1 << 24
 _RELATIONS: dict[str, Callable[[int, int], bool]] = {
     "==": operator.eq,
@@ -47,7 +47,7 @@ _DIGIT_BITS = {"0x": 4, "0b": 1, "0o": 3}
 
 
 def run_script(pipeline: Pipeline, statements: Iterable[tuple[int, Statement]]) -> str | None:
-    """What is wrong with the first statement that does not hold; None when all do.
+    """Return what is wrong with the first statement that does not hold; None if all hold.
 
     Raises:
         ScriptError: the script does not fit the program.
@@ -70,7 +70,7 @@ class _Run:
         self._pipeline = pipeline
         self._switch = Switch()
         self._switch.install(pipeline)
-        # Every port exists, since egress may recirculate or clone what was sent to one that the script does not name.
+        # Every port exists, since egress may recirculate or clone packets sent to a port that the script does not name.
         for port in range(self._pipeline.drop_port):
             self._switch.add_port(port, RATE_BPS, (QueueConfig(0, QUEUE_BYTES),) * QUEUES)
         self._backlog: set[int] = set()
@@ -87,7 +87,7 @@ class _Run:
         self._nodes: list[tuple[int, tuple[int, ...]]] = []
 
     def execute(self, statement: Statement) -> str | None:
-        """What is wrong, if anything is."""
+        """Carry out a statement; return what is wrong, if anything is."""
         if isinstance(statement, Packet):
             self._packet(statement)
         elif isinstance(statement, Expect):
@@ -111,7 +111,7 @@ class _Run:
         return None
 
     def check(self) -> str | None:
-        """Whether what has left is what was expected, port by port."""
+        """Return what differs, port by port, between the packets that left and those expected; None if nothing does."""
         for port, expected in self._expected.items():
             sent = self._sent[port]
             if len(sent) != len(expected):
@@ -195,7 +195,7 @@ class _Run:
             raise ScriptError(f"there is no mirroring session {args[0]}")
 
     def _multicast(self, thing: str, verb: str, args: Sequence[int]) -> None:
-        """Groups have nodes, by handle in the order of their creation; a node has a replication id and ports."""
+        """Multicast groups have nodes, whose handles count from 0; a node has a replication id and ports."""
         groups = self._pipeline.replication.groups
         if thing == "mgrp":
             groups[args[0]] = ()
@@ -243,23 +243,23 @@ def _match_of(given: tuple[tuple[str, str], ...], keys: tuple[KeyField, ...]) ->
 
 
 def _key_index(name: str, keys: tuple[KeyField, ...]) -> int:
-    # A script may write a$1 for a[1], since brackets were once not allowed in it.
+    # Scripts may write a$1 for a[1], since brackets were not allowed in them at first.
     head, dollar, tail = name.partition("$")
     if dollar and tail[:1].isdigit():
         digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
         name = f"{head}[{digits}]{tail[len(digits) :]}"
-    wishes = [name, f"{name}$", f"{name}.$valid$"]
+    candidates = [name, f"{name}$", f"{name}.$valid$"]
     if name.endswith(".valid"):
-        wishes.append(f"{name[:-5]}$valid$")
+        candidates.append(f"{name[:-5]}$valid$")
     if name == "valid":
-        wishes.append("$valid$")
+        candidates.append("$valid$")
     names = [key.name for key in keys]
-    for wish in wishes:
-        if wish in names:
-            return names.index(wish)
-    for wish in wishes:
-        for index, candidate in enumerate(names):
-            if candidate.endswith(f".{wish}"):
+    for candidate in candidates:
+        if candidate in names:
+            return names.index(candidate)
+    for candidate in candidates:
+        for index, full_name in enumerate(names):
+            if full_name.endswith(f".{candidate}"):
                 return index
     raise ScriptError(f"no key field {name!r}, only {', '.join(names)}")
 
@@ -275,7 +275,7 @@ def _anything(key: KeyField) -> Match:
 
 
 def _part(text: str, key: KeyField) -> Match:
-    """Digits written as ``*`` match everything; a mask covers the digits that are written, as p4c's runner has it."""
+    """Read a match: digits ``*`` match everything; as in p4c's runner, the mask covers only the digits written."""
     if key.kind == "range":
         low, dots, high = text.partition("..")
         return Range(parse_number(low), parse_number(high if dots else low))

@@ -1,4 +1,4 @@
-"""The pairs of a program and a script in a folder of samples, and their compilation with p4c, kept in a cache."""
+"""Pairs of a program and a script in a folder of samples, compiled by p4c and cached."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from soft_switch.backend import Backend
 from soft_switch.errors import SwitchError, UnsupportedConstructError
 from soft_switch.pipeline import Pipeline
 from soft_switch.stf.runner import run_script
@@ -22,24 +23,24 @@ PASS, FAIL, UNSUPPORTED = "pass", "fail", "unsupported"
 
 
 class CompilerError(SwitchError):
-    """The compiler is missing, or refuses a program."""
+    """The compiler is missing, or rejects a program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a script ended: ``outcome`` is pass, fail or unsupported, ``reason`` says why it is not pass."""
+    """Outcome of a script: ``pass``, ``fail`` or ``unsupported``, and the reason if it is not ``pass``."""
 
     name: str
     outcome: str
     reason: str = ""
 
     def row(self) -> dict[str, str]:
-        """As the file of results has it."""
+        """Return the row for a file of results."""
         return asdict(self)
 
 
 def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Programs for v1model with the script of the same name beside each."""
+    """Find the programs for v1model that have a script of the same name beside them."""
     pairs = []
     for script in sorted(folder.glob("*.stf")):
         program = script.with_suffix(".p4")
@@ -49,10 +50,14 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 
 class Compiler:
-    """p4c's bmv2 backend. What it wrote is kept in ``cache`` by the hash of the source and the compiler's version."""
+    """p4c's bmv2 backend, with a cache of its output by the hash of the source and the compiler's version."""
 
     def __init__(self, cache: Path, command: str = COMPILER) -> None:
-        """Raises CompilerError where the compiler is not found."""
+        """Find the compiler.
+
+        Raises:
+            CompilerError: it is not on the PATH.
+        """
         if shutil.which(command) is None:
             raise CompilerError(f"{command} is not on the PATH; install p4c, or name the compiler with --compiler")
         self._command = command
@@ -62,7 +67,11 @@ class Compiler:
         self._version = done.stdout.encode()
 
     def compile(self, program: Path) -> str:
-        """The JSON of a program. Raises CompilerError with the compiler's first words."""
+        """Return the JSON of a program.
+
+        Raises:
+            CompilerError: the program does not compile; the message has the compiler's first error.
+        """
         digest = hashlib.sha256(self._version + program.read_bytes()).hexdigest()[:12]
         kept = self._cache / f"{program.stem}.{digest}.json"
         if not kept.exists():
@@ -79,11 +88,11 @@ class Compiler:
         return kept.read_text()
 
 
-def run_pair(name: str, json_text: str | bytes, script: str) -> Outcome:
-    """Loads a compiled program and runs a script on it."""
+def run_pair(name: str, json_text: str | bytes, script: str, backend: Backend = "auto") -> Outcome:
+    """Load a compiled program and run a script on it."""
     try:
         statements = parse_script(script)
-        pipeline = Pipeline.load(json_text)
+        pipeline = Pipeline.load(json_text, backend)
         problem = run_script(pipeline, statements)
     except (UnsupportedConstructError, ScriptError) as error:
         return Outcome(name, UNSUPPORTED, str(error))
@@ -92,10 +101,10 @@ def run_pair(name: str, json_text: str | bytes, script: str) -> Outcome:
     return Outcome(name, PASS) if problem is None else Outcome(name, FAIL, problem)
 
 
-def run_sample(compiler: Compiler, program: Path, script: Path) -> Outcome:
-    """Compiles a program and runs its script."""
+def run_sample(compiler: Compiler, program: Path, script: Path, backend: Backend = "auto") -> Outcome:
+    """Compile a program and run its script."""
     try:
         compiled = compiler.compile(program)
     except CompilerError as error:
         return Outcome(script.stem, UNSUPPORTED, str(error))
-    return run_pair(script.stem, compiled, script.read_text())
+    return run_pair(script.stem, compiled, script.read_text(), backend)

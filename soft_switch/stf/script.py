@@ -1,8 +1,8 @@
-"""The language of STF scripts: one statement a line, comments from ``#``. Pure: text to statements.
+"""The language of STF scripts: one statement per line, comments after ``#``. Pure: text to statements.
 
-The statements are those that p4c's runner for bmv2 knows. ``add`` and ``setdefault`` name tables, keys and actions;
-``packet`` and ``expect`` carry hexadecimal data, in an ``expect`` with ``*`` for a digit that does not matter and a
-``$`` at the end where the packet may not be longer.
+The statements are those of p4c's runner for bmv2. ``add`` and ``setdefault`` name tables, keys and actions; ``packet``
+and ``expect`` carry hexadecimal data. In an ``expect``, ``*`` stands for any digit, and ``$`` at the end means that the
+packet must not be longer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COMMANDS = frozenset(
     | {"counter_read", "counter_write", "register_read", "register_write", "register_reset"}
     | {"meter_get_rates", "meter_set_rates", "meter_array_set_rates"}
 )
-"""What simple_switch_CLI is given as it stands: a word and its arguments."""
+"""Commands of simple_switch_CLI that scripts use: a word and its arguments."""
 
 _NAME = r"[\w$.\[\]]+"
 _CALL = re.compile(rf"(?P<action>{_NAME})\s*\((?P<args>[^()]*)\)\s*(?:=\s*\w+)?\s*$")
@@ -27,7 +27,7 @@ _CHECK = re.compile(rf"({_NAME})\s*\(\s*(\w+)\s*\)\s*(?:(packets|bytes)\s*(==|!=
 
 
 class ScriptError(SwitchError):
-    """A line that is no statement, or one that does not fit the program. The message says which and why."""
+    """A line is not a statement, or does not fit the program; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """A table entry; the key parts stay text, since what they mean depends on the match kind."""
+    """A table entry; the parts of the key stay text, since their meaning depends on the match kind."""
 
     table: str
     priority: int | None
@@ -58,12 +58,12 @@ class SetDefault:
 
 @dataclass(frozen=True, slots=True)
 class RemoveAll:
-    """Every entry goes."""
+    """Removes all entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A packet comes in by ``port``."""
+    """A packet that arrives at ``port``."""
 
     port: int
     data: bytes
@@ -71,13 +71,13 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """A packet has left by ``port``; ``pattern`` None is any packet."""
+    """A packet that must have left by ``port``; without ``pattern``, any packet."""
 
     port: int
     pattern: str | None
 
     def mismatch(self, data: bytes) -> str | None:
-        """Why ``data`` is not what is expected; None where it is."""
+        """Return why ``data`` is not what is expected; None if it is."""
         if self.pattern is None:
             return None
         exact = self.pattern.endswith("$")
@@ -93,7 +93,7 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class CheckCounter:
-    """A counter's value; ``relation`` None just reads it."""
+    """A condition on a counter; without ``relation`` it is only read."""
 
     name: str
     index: int
@@ -114,7 +114,11 @@ Statement = Add | SetDefault | RemoveAll | Packet | Expect | CheckCounter | Comm
 
 
 def parse_number(text: str) -> int:
-    """A number in decimal, or after 0x, 0b or 0o. Raises ScriptError."""
+    """Read a number in decimal, or after 0x, 0b or 0o.
+
+    Raises:
+        ScriptError: it is not a number.
+    """
     try:
         return int(text, 10) if text.isdigit() else int(text, 0)
     except ValueError:
@@ -122,7 +126,11 @@ def parse_number(text: str) -> int:
 
 
 def parse_script(text: str) -> list[tuple[int, Statement]]:
-    """The statements with the numbers of their lines. Raises ScriptError, which names the line."""
+    """Return the statements with their line numbers.
+
+    Raises:
+        ScriptError: a line is not a statement; the message names the line.
+    """
     result = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split("#", 1)[0].strip()
@@ -141,7 +149,7 @@ def _statement(text: str) -> Statement | None:
     word, _, rest = text.partition(" ")
     word, rest = word.lower(), rest.strip()
     if word in ("wait", "no_packet"):
-        return None  # every packet is waited for, and every packet that is not expected is a failure
+        return None  # The runner waits for every packet anyway, and any packet that is not expected is a failure.
     if word == "add":
         return _add(rest)
     if word == "setdefault":
@@ -149,7 +157,7 @@ def _statement(text: str) -> Statement | None:
         return SetDefault(_unquoted(table), _call(call))
     if word == "remove":
         if rest.lower() != "all":
-            raise ScriptError("only 'remove all' is understood")
+            raise ScriptError("only 'remove all' is supported")
         return RemoveAll()
     if word == "packet":
         port, *data = rest.split()
@@ -158,12 +166,12 @@ def _statement(text: str) -> Statement | None:
         port, *data = rest.split()
         pattern = "".join(data).lower()
         if not re.fullmatch(r"[0-9a-f*]*\$?", pattern):
-            raise ScriptError("expected data is hexadecimal digits, '*' and a last '$'")
+            raise ScriptError("expected data consists of hexadecimal digits and '*', with an optional '$' at the end")
         return Expect(int(port), pattern or None)
     if word == "check_counter":
         found = _CHECK.match(rest)
         if found is None:
-            raise ScriptError("not of the form: check_counter NAME(INDEX) packets == NUMBER")
+            raise ScriptError("it must have the form: check_counter NAME(INDEX) packets == NUMBER")
         name, index, unit, relation, number = found.groups()
         return CheckCounter(name, parse_number(index), unit, relation, parse_number(number or "0"))
     if word in COMMANDS:
@@ -178,7 +186,7 @@ def _unquoted(name: str) -> str:
 def _call(text: str) -> Call:
     found = _CALL.match(text.replace('"', "").strip())
     if found is None:
-        raise ScriptError("no action of the form NAME(PARAMETER:VALUE, ...)")
+        raise ScriptError("it needs an action of the form NAME(PARAMETER:VALUE, ...)")
     args = {}
     for argument in found["args"].split(","):
         if argument.strip():

@@ -1,4 +1,4 @@
-"""Action profiles and selectors: actions that table entries share, alone (members) or as groups."""
+"""Action profiles and selectors: actions that table entries share, as members or as groups of members."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ from soft_switch.tables.matches import ActionCall, Group, Member
 
 @dataclass(slots=True)
 class GroupState:
-    """Members of a group with their weights. ``max_size`` bounds the sum of weights; 0 leaves it to the selector."""
+    """Members of a group with their weights. ``max_size`` bounds the sum of weights; 0 means the selector's bound."""
 
     members: dict[int, int] = field(default_factory=dict)
     max_size: int = 0
 
 
 class ActionProfile:
-    """An action profile; with a selector, one that has groups.
+    """An action profile; with a selector it has groups.
 
-    ``size`` bounds the number of members, ``max_group_size`` the sum of the weights of a group; 0 is no bound. (The
-    bmv2 JSON has no maximum group size: who knows it, from P4Info, sets it.)
+    Attributes:
+        size: bounds the number of members; 0 for no bound.
+        max_group_size: bounds the sum of the weights of a group; 0 for no bound. Not part of the bmv2 JSON: the
+            P4Runtime server sets it from the P4Info.
+        check_action: checks and normalises a call; set by the tables that use the profile.
     """
 
     def __init__(self, name: str, size: int, with_selector: bool) -> None:
@@ -42,16 +45,15 @@ class ActionProfile:
         self.members: dict[int, ActionCall] = {}
         self.groups: dict[int, GroupState] = {}
         self.check_action: Callable[[ActionCall], ActionCall] = lambda call: call
-        """Checks and normalises a call; set by the tables that use the profile."""
         self._uses: Counter[Member | Group] = Counter()
         self._listeners: list[Callable[[], None]] = []
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Has ``listener`` called after every change of a member or group."""
+        """Call ``listener`` after every change of a member or group."""
         self._listeners.append(listener)
 
     def save(self) -> Callable[[], None]:
-        """Keeps members, groups and who refers to them; the function returned puts all back."""
+        """Save members, groups and the references to them; the function returned restores all."""
         members, groups, uses = dict(self.members), dict(self.groups), Counter(self._uses)
 
         def restore() -> None:
@@ -61,7 +63,12 @@ class ActionProfile:
         return restore
 
     def acquire(self, target: Member | Group) -> None:
-        """Notes that a table entry refers to ``target``. Raises if there is no such member or group."""
+        """Note that a table entry refers to ``target``.
+
+        Raises:
+            MemberNotFoundError: there is no such member.
+            GroupNotFoundError: there is no such group.
+        """
         if isinstance(target, Member):
             self._member(target.member_id)
         else:
@@ -69,11 +76,17 @@ class ActionProfile:
         self._uses[target] += 1
 
     def release(self, target: Member | Group) -> None:
-        """Notes that a table entry does not refer to ``target`` any more."""
+        """Note that a table entry no longer refers to ``target``."""
         self._uses[target] -= 1
 
     def add_member(self, member_id: int, call: ActionCall) -> None:
-        """A new member. Raises MemberExistsError, ProfileFullError, InvalidEntryError."""
+        """Add a member.
+
+        Raises:
+            MemberExistsError: the identifier is in use.
+            ProfileFullError: the profile is full.
+            InvalidEntryError: the action does not fit the tables.
+        """
         if member_id in self.members:
             raise MemberExistsError(f"action profile {self.name} already has member {member_id}")
         if self.size and len(self.members) >= self.size:
@@ -82,13 +95,23 @@ class ActionProfile:
         self._changed()
 
     def modify_member(self, member_id: int, call: ActionCall) -> None:
-        """Another action for a member, for all that refer to it. Raises MemberNotFoundError, InvalidEntryError."""
+        """Give a member another action, for every entry and group that refers to it.
+
+        Raises:
+            MemberNotFoundError: there is no such member.
+            InvalidEntryError: the action does not fit the tables.
+        """
         self._member(member_id)
         self.members[member_id] = self.check_action(call)
         self._changed()
 
     def delete_member(self, member_id: int) -> None:
-        """Raises MemberNotFoundError, or ProfileInUseError while an entry or a group refers to the member."""
+        """Remove a member.
+
+        Raises:
+            MemberNotFoundError: there is no such member.
+            ProfileInUseError: an entry or a group refers to it.
+        """
         self._member(member_id)
         if self._uses[Member(member_id)] > 0:
             raise ProfileInUseError(f"member {member_id} of {self.name} is used by a table entry")
@@ -99,9 +122,16 @@ class ActionProfile:
         self._changed()
 
     def add_group(self, group_id: int, members: Mapping[int, int], max_size: int = 0) -> None:
-        """A new group of {member_id: weight}. Raises GroupExistsError, GroupTooLargeError, MemberNotFoundError."""
+        """Add a group; ``members`` gives the weight of each member.
+
+        Raises:
+            InvalidEntryError: the profile has no selector, or a weight is below 1.
+            GroupExistsError: the identifier is in use.
+            GroupTooLargeError: the weights add up to too much.
+            MemberNotFoundError: there is no such member.
+        """
         if not self.with_selector:
-            raise InvalidEntryError(f"action profile {self.name} has no selector, hence no groups")
+            raise InvalidEntryError(f"action profile {self.name} has no selector, so no groups")
         if group_id in self.groups:
             raise GroupExistsError(f"selector {self.name} already has group {group_id}")
         if max_size < 0 or (self.max_group_size and max_size > self.max_group_size):
@@ -110,13 +140,22 @@ class ActionProfile:
         self._changed()
 
     def modify_group(self, group_id: int, members: Mapping[int, int]) -> None:
-        """Other members for a group; its maximum size stays. Raises as :meth:`add_group`, and GroupNotFoundError."""
+        """Replace the members of a group; its maximum size stays.
+
+        Raises:
+            GroupNotFoundError: there is no such group; otherwise see :meth:`add_group`.
+        """
         old = self._group(group_id)
         self.groups[group_id] = self._checked_group(group_id, members, old.max_size)
         self._changed()
 
     def delete_group(self, group_id: int) -> None:
-        """Raises GroupNotFoundError, or ProfileInUseError while a table entry refers to the group."""
+        """Remove a group.
+
+        Raises:
+            GroupNotFoundError: there is no such group.
+            ProfileInUseError: a table entry refers to it.
+        """
         self._group(group_id)
         if self._uses[Group(group_id)] > 0:
             raise ProfileInUseError(f"group {group_id} of {self.name} is used by a table entry")
@@ -124,7 +163,7 @@ class ActionProfile:
         self._changed()
 
     def choices(self, target: Member | Group) -> Iterator[ActionCall]:
-        """The actions that ``target`` chooses from, by member id, each as often as its weight."""
+        """Yield the actions that ``target`` chooses from, in the order of member ids, each as often as its weight."""
         if isinstance(target, Member):
             yield self._member(target.member_id)
             return

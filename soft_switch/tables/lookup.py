@@ -1,7 +1,7 @@
-"""Search structures for tables whose keys are not all exact. Built once per change of a table, then only read.
+"""Search structures for tables with a key field that is not exact. Built after each change of a table, then read-only.
 
-Three of them, chosen by :func:`build_search`: sorted intervals for a single field, one hash table per combination of
-masks ("tuple space search"), and one bit per entry and field ("bit vectors") where ranges are involved.
+:func:`build_search` chooses among three: sorted intervals for a single field, one hash table per combination of masks
+("tuple space search"), and one bit per entry and field ("bit vectors") where ranges are involved.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, TypeVar
 from soft_switch.tables.matches import Match, Ternary, interval_of, mask_of
 
 NARROW_BITS = 8
-"""Fields up to this width get an array with one slot per value."""
+"""Fields of up to this many bits get an array with one slot per value."""
 FEW_MASKS = 6
 MANY_ENTRIES = 2048
 
 R = TypeVar("R")
 Matches = Sequence[tuple[Match, ...]]
 Search = Callable[[Any], R]
-"""From a key (the value of the only field, or the tuple of several) to the result of the first entry that matches."""
+"""Maps a key (the value of the only field, or the tuple of several) to the result of the first entry that matches."""
 
 
 def build_search(matches: Matches, results: Sequence[R], otherwise: R, widths: Sequence[int]) -> Search[R]:
-    """A search over entries, best first, each with its result; ``widths`` are those of the key fields in bits."""
+    """Build a search over entries, best first, each with its result; ``widths`` are those of the key fields in bits."""
     if single_intervals(matches, widths):
         return flat_intervals([match[0] for match in matches], results, otherwise, widths[0])
     if few_masks(matches, widths):
@@ -65,15 +65,15 @@ def _mask_combinations(matches: Matches, widths: Sequence[int]) -> set[tuple[int
 
 
 def flat_intervals(matches: Sequence[Match], results: Sequence[R], otherwise: R, width: int) -> Search[R]:
-    """One field: the line cut where any entry begins or ends, each piece with its winner. O(log n) a lookup."""
+    """Search one field: the number line cut where an entry begins or ends, each piece with its winner. O(log n)."""
     starts, ranks = cut(matches, width)
-    # A key below the first cut cannot be: keys are not negative, and 0 is a cut.
+    # No key is below the first cut: keys are not negative, and 0 is a cut.
     winners: list[R] = [otherwise, *(otherwise if rank is None else results[rank] for rank in ranks)]
     return lambda key: winners[bisect_right(starts, key)]
 
 
 def cut(matches: Sequence[Match], width: int) -> tuple[list[int], list[int | None]]:
-    """(where a piece of the line begins, the number of the first entry that accepts it), pieces in order from 0."""
+    """Return where each piece of the line begins, from 0, and the number of the first entry that accepts it."""
     begins: dict[int, list[int]] = {}
     ends = []
     cuts = {0}
@@ -97,7 +97,7 @@ def cut(matches: Sequence[Match], width: int) -> tuple[list[int], list[int | Non
 
 
 def tuple_space(matches: Matches, results: Sequence[R], otherwise: R, widths: Sequence[int]) -> Search[R]:
-    """A hash table per combination of masks, tried in the order of the best entry that each holds."""
+    """Search a hash table per combination of masks, in the order of the best entry in each."""
     ordered = mask_groups(matches, widths)
     none = len(matches)
     by_rank = [*results, otherwise]
@@ -120,7 +120,7 @@ def tuple_space(matches: Matches, results: Sequence[R], otherwise: R, widths: Se
 def mask_groups(
     matches: Matches, widths: Sequence[int]
 ) -> list[tuple[int, tuple[int, ...], dict[tuple[int, ...], int]]]:
-    """For each combination of masks (its best entry, the masks, masked values to the first entry), best first."""
+    """Return for each combination of masks, best first: its best entry, the masks, first entry by masked values."""
     groups: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
     for rank, match in enumerate(matches):
         pairs = _pairs(match, widths)
@@ -132,10 +132,10 @@ def mask_groups(
 
 
 def bit_vectors(matches: Matches, results: Sequence[R], otherwise: R, widths: Sequence[int]) -> Search[R]:
-    """For each field and value the set of entries that accept it, as the bits of a number; a lookup is their and."""
+    """Search sets of entries that accept a value, one per field, as the bits of a number; a lookup is their AND."""
     fields = [_bits_by_value([match[i] for match in matches], width) for i, width in enumerate(widths)]
     everything = (1 << len(matches)) - 1
-    # The lowest bit that is left is the best entry; no bit at all finds the last element.
+    # The lowest bit that remains is the best entry; without any, the index is -1, the last element.
     by_rank = [*results, otherwise]
     single = len(widths) == 1
 
@@ -159,7 +159,7 @@ def _bits_by_value(column: Sequence[Match], width: int) -> Callable[[int], int]:
 
 
 def bits_by_interval(column: Sequence[Match], width: int) -> tuple[list[int], list[int]] | None:
-    """(where a piece of the line begins, the entries that accept it); None where an entry's mask is not a prefix."""
+    """Return where each piece of the line begins and the entries that accept it; None if a mask is not a prefix."""
     intervals = [interval_of(match, width) for match in column]
     if any(interval is None for interval in intervals):
         return None
@@ -178,7 +178,7 @@ def bits_by_interval(column: Sequence[Match], width: int) -> tuple[list[int], li
 
 
 def bits_by_mask(column: Sequence[Match], width: int) -> dict[int, dict[int, int]]:
-    """For each mask the entries that accept a masked value."""
+    """Return for each mask the entries that accept each masked value."""
     groups: dict[int, dict[int, int]] = {}
     for number, match in enumerate(column):
         pair = mask_of(match, width)

@@ -1,4 +1,4 @@
-"""What a table entry matches and what it leads to: small values, all of plain numbers."""
+"""What a table entry matches and what it leads to, as plain numbers."""
 
 from __future__ import annotations
 
@@ -74,13 +74,17 @@ _KINDS: dict[str, type[Exact] | type[Lpm] | type[Ternary] | type[Range]] = {
 
 
 def canonical(match: Match, kind: str, width: int, where: str) -> Match:
-    """``match`` with the bits that do not matter cleared. Raises InvalidEntryError if it does not fit the key field."""
+    """Return ``match`` with the bits cleared that do not matter.
+
+    Raises:
+        InvalidEntryError: it does not fit the key field; the message starts with ``where``.
+    """
     if not isinstance(match, _KINDS[kind]):
         raise InvalidEntryError(f"{where} is matched by {kind}, not by {type(match).__name__.lower()}")
     top = (1 << width) - 1
     if isinstance(match, Lpm):
         if not 0 <= match.prefix_len <= width:
-            raise InvalidEntryError(f"{where}: prefix length {match.prefix_len} of a field of {width} bits")
+            raise InvalidEntryError(f"{where}: prefix length {match.prefix_len} is not in 0..{width}")
         numbers: tuple[int, ...] = (match.value,)
         match = Lpm(match.value & prefix_mask(match.prefix_len, width), match.prefix_len)
     elif isinstance(match, Ternary):
@@ -89,21 +93,21 @@ def canonical(match: Match, kind: str, width: int, where: str) -> Match:
     elif isinstance(match, Range):
         numbers = (match.low, match.high)
         if match.low > match.high:
-            raise InvalidEntryError(f"{where}: empty range {match.low}..{match.high}")
+            raise InvalidEntryError(f"{where}: the range {match.low}..{match.high} is empty")
     else:
         numbers = (match.value,)
     if not all(0 <= number <= top for number in numbers):
-        raise InvalidEntryError(f"{where}: value does not fit in {width} bits")
+        raise InvalidEntryError(f"{where}: {match} does not fit in {width} bits")
     return match
 
 
 def prefix_mask(prefix_len: int, width: int) -> int:
-    """The mask of the first ``prefix_len`` of ``width`` bits."""
+    """Return the mask of the first ``prefix_len`` of ``width`` bits."""
     return ((1 << prefix_len) - 1) << (width - prefix_len)
 
 
 def mask_of(match: Match, width: int) -> tuple[int, int] | None:
-    """(value, mask) that says the same as ``match``; None for a range that no single mask expresses."""
+    """Return (value, mask) equivalent to ``match``; None for a range that no single mask expresses."""
     if isinstance(match, Exact):
         return match.value, (1 << width) - 1
     if isinstance(match, Lpm):
@@ -116,7 +120,7 @@ def mask_of(match: Match, width: int) -> tuple[int, int] | None:
 
 
 def interval_of(match: Match, width: int) -> tuple[int, int] | None:
-    """(low, high) that says the same as ``match``; None for a mask that is not a prefix."""
+    """Return (low, high) equivalent to ``match``; None for a mask that is not a prefix."""
     if isinstance(match, Range):
         return match.low, match.high
     pair = mask_of(match, width)

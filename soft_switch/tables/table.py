@@ -1,143 +1,35 @@
-"""Match-action tables: their entries, and the lookups that the generated code makes.
+"""Match-action tables: writing entries, and the lookups that the generated code makes.
 
-A lookup is ``table.results[key]``, a dict that computes what it does not hold; ``key`` is the value of the only key
-field, the tuple of several, or 0 for none. It gives a tuple (action id, hit, entry, arguments...). For an entry that
-leads to a group the action id is :data:`GROUP` and the fourth element the tuple of results to choose from.
+A lookup is ``table.results[key]``, a dict that computes missing results. ``key`` is the value of a single key field,
+the tuple of the values of several, or 0 for a table without key. The result is a tuple (action id, hit, entry,
+arguments...). For an entry that leads to a group the action id is :data:`GROUP`, and the fourth element is the tuple of
+results to choose from.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from soft_switch.errors import ConstTableError, EntryExistsError, EntryNotFoundError, InvalidEntryError, TableFullError
-from soft_switch.model.externs import METER_WORDS, MeterBuckets, MeterConfig, describe_meter
-from soft_switch.tables.action_profile import ActionProfile, GroupState
+from soft_switch.tables.action_profile import ActionProfile
+from soft_switch.tables.entry import Entry
 from soft_switch.tables.lookup import build_search
-from soft_switch.tables.matches import ActionCall, Exact, Group, Lpm, Match, Member, Range, Target, Ternary, canonical
-
-__all__ = [
-    "ActionCall",
-    "ActionProfile",
-    "Entry",
-    "Exact",
-    "Group",
-    "GroupState",
-    "Lpm",
-    "Match",
-    "Member",
-    "Range",
-    "Table",
-    "Target",
-    "Ternary",
-]
+from soft_switch.tables.matches import ActionCall, Exact, Lpm, Match, Member, Target, canonical
 
 NOTHING: Final = -1
-"""Action id of a result that does nothing: an empty group, or a miss in a table without default action."""
+"""Action id of a result that does nothing: an empty group, or a miss in a table without a default action."""
 GROUP: Final = -2
-"""Action id of a result that is still to be chosen from a group."""
+"""Action id of a result from which a group member is still to be chosen."""
 MEMO_LIMIT: Final = 65_536
-"""Results that a table keeps before it forgets them all."""
+"""Results that a table memoises; one more clears the memo."""
 NO_ACTION: Final = ActionCall("NoAction", ())
 
 Result = tuple[Any, ...]
-METER_AT: Final = 2
-"""Where in the cells of an entry its direct meter begins; before it are packets and bytes of its direct counter."""
-LAST_HIT_AT: Final = METER_AT + METER_WORDS
-"""Where the time of its last hit is."""
-
-
-class Entry:
-    """A table entry.
-
-    ``cells`` is the memory of its direct counter, its direct meter and the time of its last hit; ``buckets`` are the
-    meter's. In a table that ages ``last_hit_ns`` is when a packet last hit it, by the clock of the packets, or when it
-    was written. The other times are those of :class:`~soft_switch.tables.idle.IdleWatch`.
-    """
-
-    __slots__ = (
-        "_meter",
-        "buckets",
-        "cells",
-        "idle_timeout_ns",
-        "is_const",
-        "looked_at_ns",
-        "match",
-        "metadata",
-        "notified_ns",
-        "priority",
-        "target",
-    )
-
-    def __init__(self, match: tuple[Match, ...], priority: int, target: Target, is_const: bool = False) -> None:
-        self.match = match
-        self.priority = priority
-        self.target = target
-        self.is_const = is_const
-        self.metadata = b""
-        self.cells: array[int] = array("Q", bytes(8 * (LAST_HIT_AT + 1)))
-        self.idle_timeout_ns = 0
-        self.notified_ns = 0
-        self.looked_at_ns: int | None = None
-        self.buckets: MeterBuckets | None = None
-        self._meter: MeterConfig | None = None
-
-    @property
-    def packets(self) -> int:
-        """What the direct counter has counted."""
-        return self.cells[0]
-
-    @packets.setter
-    def packets(self, value: int) -> None:
-        self.cells[0] = value
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of these packets."""
-        return self.cells[1]
-
-    @bytes.setter
-    def bytes(self, value: int) -> None:
-        self.cells[1] = value
-
-    @property
-    def last_hit_ns(self) -> int:
-        """When a packet last hit the entry, in a table that ages."""
-        return self.cells[LAST_HIT_AT]
-
-    @last_hit_ns.setter
-    def last_hit_ns(self, time_ns: int) -> None:
-        self.cells[LAST_HIT_AT] = time_ns
-
-    @property
-    def meter(self) -> MeterConfig | None:
-        """The configuration of the direct meter; setting it fills the buckets."""
-        return self._meter
-
-    @meter.setter
-    def meter(self, config: MeterConfig | None) -> None:
-        self._meter = config
-        describe_meter(self.cells, METER_AT, config)
-
-    def save(self) -> Callable[[], None]:
-        """Keeps all that the control plane can change; the function returned puts it back."""
-        cells = self.cells[:]
-        kept = [(name, getattr(self, name)) for name in _CHANGING]
-
-        def restore() -> None:
-            self.cells[:] = cells
-            for name, value in kept:
-                setattr(self, name, value)
-
-        return restore
-
-
-_CHANGING = ("target", "_meter", "metadata", "buckets", "idle_timeout_ns", "notified_ns")
 
 
 class Results(dict[Any, Result]):
-    """Memo of lookups in ``table``; the generated code keeps a reference to it, so it is emptied, never replaced."""
+    """Memo of lookups in ``table``. The generated code holds a reference to it, so it is cleared, never replaced."""
 
     __slots__ = ("compute", "table")
 
@@ -157,8 +49,16 @@ class Results(dict[Any, Result]):
 class Table:
     """A match-action table as the control plane sees it.
 
-    ``match_kinds`` and ``key_widths`` describe the key fields in order. ``actions`` maps the names of the actions that
-    the table may run to (id, widths of the parameters in bits).
+    Attributes:
+        match_kinds: ``exact``, ``lpm``, ``ternary`` or ``range`` for each key field.
+        key_widths: width of each key field in bits.
+        key_names: name of each key field; its number where the program gives none.
+        actions: (id, widths of the parameters in bits) of each action that the table may run, by name.
+        ages: whether the time of the last hit of each entry is kept.
+        prioritised: whether entries have a priority: some key field is ternary (or optional) or range.
+        is_const: whether the program fixes the entries.
+        initial_default: the default action of the program.
+        on_change: called after a change, with the entry if it concerns a single one (added, modified, removed).
     """
 
     def __init__(
@@ -169,6 +69,7 @@ class Table:
         key_widths: tuple[int, ...],
         actions: Mapping[str, tuple[int, tuple[int, ...]]],
         *,
+        key_names: Sequence[str] | None = None,
         has_counter: bool = False,
         ages: bool = False,
         meter_name: str | None = None,
@@ -181,6 +82,7 @@ class Table:
         self.size = size
         self.match_kinds = match_kinds
         self.key_widths = key_widths
+        self.key_names = tuple(key_names or (str(number) for number in range(1, len(key_widths) + 1)))
         self.actions = dict(actions)
         self.has_counter = has_counter
         self.ages = ages
@@ -192,21 +94,27 @@ class Table:
         if prioritised is None:
             prioritised = "ternary" in match_kinds or "range" in match_kinds
         self.prioritised = prioritised
-        """Whether entries have a priority: there is a ternary (or optional) or a range field."""
         self._entries: dict[Any, Entry] = {}
         self._by_key: dict[Any, Entry] = {}
         self._exact = all(kind == "exact" for kind in match_kinds)
         self._lpm = match_kinds.index("lpm") if "lpm" in match_kinds else None
         self.results = Results(self, self._first_lookup)
         self.on_change: Callable[[Table, Entry | None], None] | None = None
-        """Called after a change, with the entry if it is one of a single entry (added, another action, removed)."""
         if profile is not None:
             profile.on_change(self._changed)
             profile.check_action = self._checked_call
 
     def insert(self, match: tuple[Match, ...], priority: int, target: Target) -> Entry:
-        """Adds an entry. Raises EntryExistsError, TableFullError, ConstTableError, InvalidEntryError, or what the
-        action profile raises for a member or group that it does not have."""
+        """Add an entry.
+
+        Raises:
+            InvalidEntryError: a match, a priority or the action does not fit the table.
+            EntryExistsError: the table has an entry with this match and priority.
+            TableFullError: the table is full.
+            ConstTableError: the program fixes the entries.
+            MemberNotFoundError: the action profile has no such member.
+            GroupNotFoundError: the action selector has no such group.
+        """
         match = self._checked_match(match, priority)
         self._check_mutable()
         if self._id(match, priority) in self._entries:
@@ -216,7 +124,11 @@ class Table:
         return self._add(Entry(match, priority, self._acquired(target)))
 
     def modify(self, match: tuple[Match, ...], priority: int, target: Target) -> Entry:
-        """Gives an entry another action; its counter and meter stay. Raises EntryNotFoundError, else as insert."""
+        """Give an entry another action; its counter and meter stay.
+
+        Raises:
+            EntryNotFoundError: there is no such entry; otherwise see :meth:`insert`.
+        """
         match = self._checked_match(match, priority)
         self._check_mutable()
         entry = self._existing(match, priority)
@@ -227,7 +139,12 @@ class Table:
         return entry
 
     def delete(self, match: tuple[Match, ...], priority: int) -> None:
-        """Removes an entry. Raises EntryNotFoundError, ConstTableError."""
+        """Remove an entry.
+
+        Raises:
+            EntryNotFoundError: there is no such entry.
+            ConstTableError: the program fixes the entries.
+        """
         match = self._checked_match(match, priority)
         self._check_mutable()
         entry = self._existing(match, priority)
@@ -237,15 +154,20 @@ class Table:
         self._changed(entry)
 
     def get(self, match: tuple[Match, ...], priority: int) -> Entry | None:
-        """The entry with this match and priority, const entries included."""
+        """Return the entry with this match and priority; const entries count."""
         return self._entries.get(self._id(self._checked_match(match, priority), priority))
 
     def entries(self) -> Iterator[Entry]:
-        """All entries, const ones included, in the order in which they were added."""
+        """Return all entries, const ones included, in the order in which they were added."""
         return iter(list(self._entries.values()))
 
     def set_default(self, call: ActionCall | None) -> None:
-        """Another default action; None for the program's own. Raises ConstTableError, InvalidEntryError."""
+        """Set the default action; None restores the program's own.
+
+        Raises:
+            ConstTableError: the program fixes it.
+            InvalidEntryError: the action does not fit the table.
+        """
         if self.default_is_const:
             if call is None or call == self.default:
                 return
@@ -254,9 +176,9 @@ class Table:
         self._changed()
 
     def save(self) -> Callable[[], None]:
-        """Keeps which entries there are, and the default action; the function returned puts them back.
+        """Save the set of entries and the default action; the function returned restores them.
 
-        What is in an entry that is changed meanwhile is kept by :meth:`Entry.save`, before.
+        The contents of an entry are not included: see :meth:`~soft_switch.tables.entry.Entry.save`.
         """
         entries, by_key, default = dict(self._entries), dict(self._by_key), self.default
 
@@ -267,7 +189,12 @@ class Table:
         return restore
 
     def set_const_entries(self, entries: list[tuple[tuple[Match, ...], int, ActionCall]]) -> None:
-        """The entries that the program fixes; afterwards nobody can write any."""
+        """Set the entries that the program fixes; from then on no entry can be written.
+
+        Raises:
+            InvalidEntryError: an entry does not fit the table.
+            EntryExistsError: two entries have the same match and priority.
+        """
         for match, priority, call in entries:
             match = self._checked_match(match, priority)
             if self._id(match, priority) in self._entries:
@@ -305,21 +232,21 @@ class Table:
         if len(match) != len(self.match_kinds):
             raise InvalidEntryError(f"table {self.name} has {len(self.match_kinds)} key fields, not {len(match)}")
         if not match:
-            raise InvalidEntryError(f"table {self.name} has no key: it has a default action, and no entries")
+            raise InvalidEntryError(f"table {self.name} has no key, so no entries; set its default action")
         if self.prioritised and priority < 0:
             raise InvalidEntryError(f"table {self.name}: negative priority {priority}")
         return tuple(
-            canonical(m, kind, width, f"table {self.name}, key field {number}")
-            for number, (m, kind, width) in enumerate(
-                zip(match, self.match_kinds, self.key_widths, strict=True), start=1
-            )
+            canonical(m, kind, width, f"table {self.name}, key field {name}")
+            for name, m, kind, width in zip(self.key_names, match, self.match_kinds, self.key_widths, strict=True)
         )
 
     def _checked_call(self, call: ActionCall) -> ActionCall:
         if call.action not in self.actions:
             if call == NO_ACTION and self.profile is not None:
                 return call
-            raise InvalidEntryError(f"table {self.name} has no action {call.action!r}")
+            raise InvalidEntryError(
+                f"table {self.name} has no action {call.action!r}; it has: {', '.join(self.actions)}"
+            )
         widths = self.actions[call.action][1]
         if len(call.args) != len(widths):
             raise InvalidEntryError(f"action {call.action} takes {len(widths)} arguments, not {len(call.args)}")
@@ -331,10 +258,12 @@ class Table:
     def _acquired(self, target: Target) -> Target:
         if isinstance(target, ActionCall):
             if self.profile is not None:
-                raise InvalidEntryError(f"table {self.name} takes members or groups of {self.profile.name}")
+                raise InvalidEntryError(
+                    f"table {self.name} takes members or groups of {self.profile.name}, not actions"
+                )
             return self._checked_call(target)
         if self.profile is None:
-            raise InvalidEntryError(f"table {self.name} has no action profile")
+            raise InvalidEntryError(f"table {self.name} has no action profile; give it an action")
         self.profile.acquire(target)
         return target
 
@@ -344,7 +273,7 @@ class Table:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every key field is matched exactly."""
+        """Whether every key field is exact."""
         return self._exact
 
     def _call_result(self, call: ActionCall, entry: Entry | None) -> Result:
@@ -352,7 +281,7 @@ class Table:
         return (action_id, entry is not None, entry, *call.args)
 
     def result(self, entry: Entry | None) -> Result:
-        """What a lookup gives that finds ``entry``, or none."""
+        """Return the result of a lookup that finds ``entry``, or none."""
         if entry is None:
             return self._call_result(self.default, None)
         target = entry.target
@@ -366,7 +295,7 @@ class Table:
         return (GROUP, True, entry, choices) if choices else (NOTHING, True, entry)
 
     def _first_lookup(self, key: Any) -> Result:
-        """The lookup after a change: finds out how to search from now on."""
+        """The first lookup after a change, which also decides how to search from then on."""
         if self._exact:
             self.results.compute = self._exact_lookup
         else:
@@ -377,7 +306,7 @@ class Table:
         return self.results.compute(key)
 
     def ranked(self) -> list[Entry]:
-        """All entries, in the order in which the first that matches is found."""
+        """Return all entries in the order of precedence: the first that matches wins."""
         ordered = list(self._entries.values())
         if self.prioritised:
             ordered.sort(key=lambda e: -e.priority)
@@ -394,6 +323,6 @@ class Table:
 
 
 def _exact_key(match: tuple[Match, ...]) -> Any:
-    """The key with which the generated code looks up what only ``match`` accepts."""
+    """The key with which the generated code looks up the one value that ``match`` accepts."""
     values = tuple(part.value for part in match if isinstance(part, Exact))
     return values[0] if len(values) == 1 else values

@@ -1,4 +1,4 @@
-"""Parser value sets: what the control plane puts beside the constants of a ``select``."""
+"""Parser value sets: values that the control plane adds to the constants of a ``select``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from soft_switch.tables.matches import Exact, Match
 
 
 class ValueSet:
-    """The members of one value set; ``values in value_set`` is what the parser asks.
+    """The members of one value set; the parser evaluates ``values in value_set``.
 
-    ``widths`` are those of the values that its select looks at, in bits; () where no state of the parser uses the set.
-    ``size`` is how many members the program asks for; 0 where it does not say.
+    Attributes:
+        size: number of members that the program asks for; 0 if it does not say.
+        widths: widths in bits of the values that the ``select`` looks at; () if no parser state uses the set.
     """
 
     def __init__(self, name: str, size: int = 0, widths: tuple[int, ...] = ()) -> None:
@@ -27,7 +28,7 @@ class ValueSet:
         return self._find(values)
 
     def set(self, members: Sequence[tuple[Match, ...]]) -> None:
-        """Other members, each with one match for every value; all of one kind for the same value."""
+        """Replace the members. Each has one match for every value, of the same kind in all members."""
         self.members = tuple(members)
         if not members:
             self._find = self._nothing

@@ -17,6 +17,7 @@ from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy import policy
 from p4src import artifact
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from tests.support.bmv2 import Arrivals, differences, running
@@ -28,22 +29,22 @@ TOPOLOGY = tor(servers=3, nics=2)
 PARAMETERS = SwitchParameters(
     untrusted_ports=frozenset(TOPOLOGY.ports[-1:]),
     stamp_unaware_ports=frozenset(TOPOLOGY.ports[:1]),
-    dscp_ports=frozenset(TOPOLOGY.ports),  # so that levels show in the packets
-    guaranteed_share=0.0,  # no idle gap: what time decides is left out
+    dscp_ports=frozenset(TOPOLOGY.ports),  # so that packets show their levels
+    guaranteed_share=0.0,  # no idle gap: decisions that depend on time are left out
 )
 PACKETS, SMALL_PACKETS = 10_000, 2_000
 LIFETIMES = (0, 1, 2, *(64,) * 17)
 SPACING_NS = 250_000
 SLACK = slice(14 + 12, 14 + 16)
-"""Where a stamped frame has its slack, from which the time in the queue is taken."""
+"""Position of the slack in a stamped frame, from which the time in the queue is subtracted."""
 
-pytestmark = pytest.mark.skipif(shutil.which(bmv2.PROGRAM) is None, reason="there is no bmv2 here")
+pytestmark = pytest.mark.skipif(shutil.which(bmv2.PROGRAM) is None, reason="bmv2 is not installed")
 
 
 def traffic(count: int, seed: int) -> Arrivals:
-    """Well-formed, malformed and truncated packets from all ports, of few flows and batches, so that state is met."""
+    """Well-formed, malformed and truncated packets from all ports, of few flows and batches that share state."""
     draw = random.Random(seed)
-    ports = itertools.cycle(TOPOLOGY.ports)  # in turn: bmv2 waits for the next packet of each
+    ports = itertools.cycle(TOPOLOGY.ports)  # in turn, since bmv2 waits for the next packet of each
     return [(next(ports), _damaged(draw, _frame(draw))) for _ in range(count)]
 
 
@@ -102,11 +103,11 @@ def program(address: str) -> None:
 
 
 def embedded(arrivals: Arrivals) -> tuple[dict[int, list[bytes]], list[int]]:
-    """What leaves by each port, and how many packets for each that comes in."""
+    """The packets that leave by each port, and how many for each that arrives."""
     switch = Switch()
     for port in TOPOLOGY.ports:
         switch.add_port(port, TOPOLOGY.rate_bps)
-    server = P4RuntimeServer(switch)
+    server = P4RuntimeServer(switch, backend=backend_of_environment())
     server.start()
     try:
         program(server.address)
@@ -125,7 +126,7 @@ def embedded(arrivals: Arrivals) -> tuple[dict[int, list[bytes]], list[int]]:
 
 
 def by_queue(sent: dict[int, list[bytes]]) -> dict[tuple[int, ...], list[bytes]]:
-    """The packets, without slack, by port and by level, which is in their DSCP: levels overtake each other."""
+    """The packets, without slack, by port and level (their DSCP), since levels overtake each other."""
     shim = ETHERTYPE_MFS.to_bytes(2)
     queues: dict[tuple[int, ...], list[bytes]] = {}
     for port, packets in sent.items():
@@ -138,7 +139,7 @@ def by_queue(sent: dict[int, list[bytes]]) -> dict[tuple[int, ...], list[bytes]]
     return queues
 
 
-def test_random_packets_leave_both_switches_alike() -> None:
+def test_random_packets_leave_both_switches_identically() -> None:
     arrivals = traffic(PACKETS, seed=7)
     ours, leaving = embedded(arrivals)
     assert sum(leaving) > PACKETS / 2
@@ -148,10 +149,10 @@ def test_random_packets_leave_both_switches_alike() -> None:
     assert differences(by_queue(ours), by_queue(theirs)) == []
 
 
-# Left out is what stops bmv2, or where it does not follow the language: an index beyond a stack, a loop without an end,
-# a header longer than its buffer, pop_front of a stack of unions.
+# Left out: what stops bmv2, or where bmv2 does not follow the language (an index beyond a stack, an endless loop, a
+# header longer than its buffer, pop_front of a stack of unions).
 @pytest.mark.parametrize(("name", "left_out"), [("parsing", ()), ("variants", (3,)), ("stacks", (4, 5))])
-def test_small_programs_leave_packets_alike(name: str, left_out: tuple[int, ...]) -> None:
+def test_packets_of_small_programs_leave_both_switches_identically(name: str, left_out: tuple[int, ...]) -> None:
     draw = random.Random(11)
     words = [line.split()[1:] for line in seeds(name).splitlines() if line.startswith("packet")]
     seen = [bytes.fromhex("".join(word[1:])) for word in words] or [draw.randbytes(30) for _ in range(20)]

@@ -20,7 +20,7 @@ from tests.support.bmv2 import differences, running
 from tests.support.p4runtime import DELETE, INSERT, MODIFY, Client, SetConfig, batch_errors, connected, program_config
 from topologies import bmv2
 
-pytestmark = pytest.mark.skipif(shutil.which(bmv2.PROGRAM) is None, reason="there is no bmv2 here")
+pytestmark = pytest.mark.skipif(shutil.which(bmv2.PROGRAM) is None, reason="bmv2 is not installed")
 
 UPDATES = [
     (INSERT, group(1, [(b"\x01", 1), (b"\x02", 2), (b"\x02", 3)])),
@@ -42,7 +42,7 @@ UPDATES = [
 
 
 def codes(client: Client) -> list[int]:
-    """The code of each update by itself."""
+    """The status code of each update alone."""
     found = []
     for update in UPDATES:
         try:
@@ -55,7 +55,7 @@ def codes(client: Client) -> list[int]:
 
 
 def canonical(client: Client) -> list[bytes]:
-    """What is read of all groups and sessions; the order of replicas does not count."""
+    """All groups and sessions as read; the order of replicas does not matter."""
     found = client.read(group(0)) + client.read(session(0))
     for entity in found:
         message = entity.packet_replication_engine_entry
@@ -64,7 +64,7 @@ def canonical(client: Client) -> list[bytes]:
     return sorted(entity.SerializeToString(deterministic=True) for entity in found)
 
 
-def test_copies_leave_both_switches_alike() -> None:
+def test_copies_leave_both_switches_identically() -> None:
     draw = random.Random(3)
     whats = (CLONE_AT_INGRESS, CLONE_AT_EGRESS, MULTICAST, 0)
     packets = [

@@ -1,4 +1,4 @@
-"""The server seen by an unmodified p4runtime-shell."""
+"""The server controlled by an unmodified p4runtime-shell."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_tables_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_insert_read_modify_delete() -> None:
+def test_entries_are_inserted_read_modified_and_deleted() -> None:
     route = sh.TableEntry("ingress.routes")(action="ingress.forward")
     route.match["destination"] = "10.0.0.0/8"
     route.action["port"] = "2"
@@ -57,7 +57,7 @@ def test_insert_read_modify_delete() -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_every_match_kind() -> None:
+def test_every_match_kind_is_written_and_read() -> None:
     item = sh.TableEntry("ingress.classes")(action="ingress.set_class_metered")
     item.match["source"] = "10.0.0.0&&&255.0.0.0"
     item.match["length"] = "64..1500"
@@ -75,7 +75,7 @@ def test_every_match_kind() -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_action_profile_members_groups_and_one_shots() -> None:
+def test_action_profiles_have_members_groups_and_one_shots() -> None:
     for number in (1, 2):
         member = sh.ActionProfileMember("ingress.hops")(member_id=number, action="ingress.set_hop")
         member.action["port"] = str(number)
@@ -104,7 +104,7 @@ def test_action_profile_members_groups_and_one_shots() -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_counters_meters_and_registers() -> None:
+def test_counters_and_meters_are_served_and_registers_are_not() -> None:
     cell = sh.CounterEntry("ingress.port_counter")(index=3)
     cell.packet_count = 9
     cell.modify()
@@ -119,7 +119,7 @@ def test_counters_meters_and_registers() -> None:
 
 
 def leaves(switch: Switch, port: int) -> bytes:
-    """The next frame at a port; what is sent on the stream takes its time."""
+    """The next frame at a port, which takes a while after a message on the stream."""
     for _ in range(500):
         sent = switch.transmit(port, 0)
         if sent is not None:
@@ -128,7 +128,7 @@ def leaves(switch: Switch, port: int) -> bytes:
     raise AssertionError(f"nothing left port {port}")
 
 
-def test_packet_io_and_digest(server: P4RuntimeServer) -> None:
+def test_packets_and_digests_are_exchanged(server: P4RuntimeServer) -> None:
     switch = server.device.switch
     out = sh.PacketOut(ethernet(), egress_port="1", padding="0")
     out.send()
@@ -145,7 +145,7 @@ def test_packet_io_and_digest(server: P4RuntimeServer) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_multicast_groups_and_clone_sessions() -> None:
+def test_multicast_groups_and_clone_sessions_are_written_and_read() -> None:
     group = sh.MulticastGroupEntry(3)
     group.add(1, 5).add(2, 6)
     group.insert()
@@ -164,7 +164,7 @@ def test_multicast_groups_and_clone_sessions() -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_idle_timeouts() -> None:
+def test_idle_timeouts_are_notified() -> None:
     known = sh.TableEntry("ingress.known_sources")(action="NoAction")
     known.match["source"] = "00:00:00:00:00:09"
     known.idle_timeout_ns = 20_000_000
@@ -179,5 +179,5 @@ def test_idle_timeouts() -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_api_version() -> None:
+def test_the_api_version_is_reported() -> None:
     assert sh.APIVersion() == "1.4.0"

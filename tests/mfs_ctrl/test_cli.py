@@ -19,7 +19,7 @@ from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.writer import EPOCHS
 from p4src import artifact
-from tests.support.cli import finished, free_address, one_error, started
+from tests.support.cli import finished, free_address, messages, one_error, started
 from tests.support.controller import INDEX
 from tests.support.p4runtime import CPU_PORT, Client, SetConfig, ethernet, features_config
 from topologies.topology import tor
@@ -42,7 +42,7 @@ def test_help_names_the_commands() -> None:
 
 def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: str) -> None:
     with started("switch", "--address", address) as switch:
-        assert address in switch.line()
+        assert address in switch.log_line()
         options = ("--servers", "2", "--nics", "2", "--rate", "10G", "--interval", "0.05")
         with started("ctrl", "--address", address, *options, "--policy-listen", "127.0.0.1:0") as controller:
             policy_url = controller.line().split()[-1].removesuffix("/policy")
@@ -65,7 +65,8 @@ def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: 
         rows = {entity for entity in state if isinstance(entity, TableEntry) and entity.table == "rmlq"}
         [epoch] = [epoch for epoch in EPOCHS if wanted.activation(epoch) in state]
         assert rows == set(wanted.entries(epoch))
-        assert switch.end() == (0, "stopped\n", "")
+        status, out, log = switch.end()
+        assert (status, out, messages(log)) == (0, "", ["stopped"])
 
 
 def test_a_program_of_ones_own_is_given_to_the_switch(address: str, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_program_of_ones_own_is_given_to_the_switch(address: str, tmp_path: Pa
     config.write_bytes(artifact.load().config)
     p4info.write_text(artifact.load().p4info)
     with started("switch", "--empty", "--address", address) as switch:
-        assert "no program yet" in switch.line()
+        assert "no program yet" in switch.log_line()
         options = ("--servers", "2", "--nics", "1")
         program = ("--device-config", str(config), "--p4info", str(p4info))
         with started("ctrl", "--address", address, *options, *program) as controller:
@@ -95,7 +96,7 @@ def test_half_a_program_is_refused(mfs: Callable[..., int], capsys: pytest.Captu
 
 def test_a_switch_with_a_port_for_the_controller(address: str) -> None:
     with started("switch", "--empty", "--address", address, "--cpu-port", str(CPU_PORT), "--device-id", "7") as switch:
-        switch.line()
+        switch.log_line()
         client = Client(int(address.rpartition(":")[2]), device_id=7).primary()
         client.set_config(SetConfig.VERIFY_AND_COMMIT, features_config())
         packet = p4runtime_pb2.PacketOut(payload=ethernet())
@@ -110,8 +111,9 @@ def test_a_switch_with_a_port_for_the_controller(address: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_empty_switch_ends_on_a_signal(address: str, number: signal.Signals) -> None:
     with started("switch", "--empty", "--address", address) as switch:
-        assert "no program yet" in switch.line()
-        assert switch.end(number) == (0, "stopped\n", "")
+        assert "no program yet" in switch.log_line()
+        status, out, log = switch.end(number)
+        assert (status, out, messages(log)) == (0, "", ["stopped"])
 
 
 def test_a_switch_on_a_busy_port() -> None:

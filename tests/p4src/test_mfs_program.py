@@ -13,7 +13,7 @@ from host_agent.protocol.scapy_layer import MFS
 from host_agent.protocol.stamp import ETHERTYPE_MFS, SCAVENGER, SLACK_MAX_US, SLACK_MIN_US, STAMP_BYTES, Flags, Stage
 from mfs_ctrl.policy import policy
 from soft_switch.model.externs import MeterConfig
-from soft_switch.tables.table import ActionCall, Exact, Group
+from soft_switch.tables.matches import ActionCall, Exact, Group
 from tests.support.program import UNTAGGED_LEVEL, UNTRUSTED_LEVEL, Program, anything, ether, ipv4_to, ipv6_to
 
 pytestmark = pytest.mark.usefixtures("run_as")

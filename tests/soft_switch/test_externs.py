@@ -1,4 +1,4 @@
-"""Covers hashes, meters, counters and registers by themselves."""
+"""Covers hashes, meters, counters and registers in isolation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_csum16_is_the_internet_checksum(data: bytes) -> None:
 
 
 def test_known_hash_values() -> None:
-    # The header of RFC 1071's most quoted example, and its checksum.
+    # The header most often quoted as an example of RFC 1071, and its checksum.
     assert csum16(bytes.fromhex("45000073000040004011 0000 c0a80001c0a800c7")) == 0xB861
     assert xor16(bytes.fromhex("1234 5678 9a")) == 0x1234 ^ 0x5678 ^ 0x9A00
     assert identity(bytes(range(1, 11))) == 0x0102030405060708
@@ -50,10 +50,10 @@ def test_an_unconfigured_meter_is_green() -> None:
     assert MeterArray("m", 1, "bytes").execute(0, 1 << 40, 0) == GREEN
 
 
-def test_two_rates_three_colours() -> None:
+def test_a_meter_has_two_rates_and_three_colors() -> None:
     meter = MeterArray("m", 2, "packets")
     meter.configs[1] = MeterConfig(cir=1, cburst=2, pir=2, pburst=4)
-    # Full buckets: two within the committed burst, two more within the peak burst, then nothing.
+    # Full buckets: two packets within the committed burst, two more within the peak burst, then none.
     assert [meter.execute(1, 100, 0) for _ in range(5)] == [GREEN, GREEN, YELLOW, YELLOW, RED]
     # One second brings one committed and two peak tokens.
     assert [meter.execute(1, 100, SECOND) for _ in range(3)] == [GREEN, YELLOW, RED]
@@ -81,9 +81,9 @@ def test_green_bytes_never_exceed_rate_and_burst(arrivals: list[tuple[int, int]]
     now, green, passed = 0, 0, 0
     for gap, size in arrivals:
         now += gap
-        colour = meter.execute(0, size, now)
-        green += size if colour == GREEN else 0
-        passed += size if colour != RED else 0
+        color = meter.execute(0, size, now)
+        green += size if color == GREEN else 0
+        passed += size if color != RED else 0
         start = arrivals[0][0]
         assert green * SECOND <= rate * (now - start) + burst * SECOND
         assert passed * SECOND <= 2 * rate * (now - start) + 2 * burst * SECOND

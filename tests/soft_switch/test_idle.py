@@ -1,4 +1,4 @@
-"""Idle timeouts without a network: when entries are due, against a model that asks every entry every time."""
+"""Idle timeouts without a network: when entries are due, against a model that checks every entry every time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soft_switch.tables.idle import SHORTEST_NS, IdleWatch
-from soft_switch.tables.table import ActionCall, Exact, Table
+from soft_switch.tables.matches import ActionCall, Exact
+from soft_switch.tables.table import Table
 
 MS = 1_000_000
 CALL = ActionCall("go", ())
@@ -27,11 +28,11 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_entries_are_due_when_they_were_not_hit_for_their_timeout(steps: list[tuple[str, int, int]]) -> None:
+def test_entries_are_due_after_their_timeout_without_a_hit(steps: list[tuple[str, int, int]]) -> None:
     table = ageing_table()
     watch = IdleWatch([table])
     now = 0
-    model: dict[int, tuple[int, int]] = {}  # key -> (timeout, when its time began)
+    model: dict[int, tuple[int, int]] = {}  # key -> (timeout, time of the last hit or notice)
     for what, key, timeout in steps:
         match = (Exact(key),)
         if what == "insert" and key not in model:
@@ -58,12 +59,12 @@ def test_entries_are_due_when_they_were_not_hit_for_their_timeout(steps: list[tu
         for k in expected:
             model[k] = (model[k][0], now)
         left = [since + ttl for ttl, since in model.values() if ttl]
-        # It may ask for a look too early, never too late.
+        # It may ask for a check too early, but never too late.
         next_ns = watch.next_ns()
         assert not left or (next_ns is not None and next_ns <= min(left))
 
 
-def test_entries_that_come_and_go_are_forgotten() -> None:
+def test_removed_entries_are_forgotten() -> None:
     table = ageing_table()
     watch = IdleWatch([table])
     for number in range(10_000):
@@ -72,7 +73,7 @@ def test_entries_that_come_and_go_are_forgotten() -> None:
     assert len(watch._looks) < 5_000
 
 
-def test_a_program_that_begins_to_run_begins_with_fresh_times() -> None:
+def test_idle_times_start_when_the_program_does() -> None:
     table = ageing_table()
     watch = IdleWatch([table])
     entry = table.insert((Exact(1),), 0, CALL)

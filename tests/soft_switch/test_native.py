@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,17 @@ from hypothesis import strategies as st
 from host_agent.protocol.level import bias_code
 from mfs_ctrl.policy import policy
 from p4src import artifact
+from soft_switch.backend import ENVIRONMENT_VARIABLE, Backend, BackendError, backend_of_environment
 from soft_switch.model.externs import MeterConfig
 from soft_switch.model.replication import CloneSession, Reentry, Replica
 from soft_switch.native import library
-from soft_switch.native.choice import VARIABLE
 from soft_switch.native.engine import MachineCode
 from soft_switch.native.errors import NativeError
 from soft_switch.native.forwarder import Forwarder
 from soft_switch.pipeline import Pipeline
 from soft_switch.queues.traffic_manager import QUEUES, Port, QueueConfig
 from soft_switch.switch import Switch
-from soft_switch.tables.table import ActionCall, Exact, Lpm, Range, Ternary
+from soft_switch.tables.matches import ActionCall, Exact, Lpm, Range, Ternary
 from tests.support.native import no_machine_code
 from tests.support.p4_programs import program_text
 from tests.support.program import MFS, Program, ipv4_to, ipv6_to
@@ -126,9 +125,9 @@ def test_random_packets_have_the_same_fate(name: str) -> None:
 
 def mfs_pair() -> tuple[Program, Program]:
     programs = []
-    for run_as in ("python", "c"):
-        os.environ[VARIABLE] = run_as
-        program = Program()
+    backends: tuple[Backend, Backend] = ("python", "c")
+    for backend in backends:
+        program = Program(backend=backend)
         program.set_rules(policy.mfs().rules)
         program.set_bias(bias_code(100e9))
         program.trust(1, police_floor=5, police_level=3)
@@ -138,14 +137,8 @@ def mfs_pair() -> tuple[Program, Program]:
 
 
 @pytest.fixture(scope="module")
-def both() -> Iterator[tuple[Program, Program]]:
-    before = os.environ.get(VARIABLE)
-    try:
-        yield mfs_pair()
-    finally:
-        os.environ.pop(VARIABLE, None)
-        if before is not None:
-            os.environ[VARIABLE] = before
+def both() -> tuple[Program, Program]:
+    return mfs_pair()
 
 
 @machine_code
@@ -244,7 +237,6 @@ def test_queues_in_c_are_those_of_a_port(data: st.DataObject) -> None:
 class TestWithoutMachineCode:
     def test_it_runs_as_python_and_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CC", "no-such-compiler")
-        monkeypatch.delenv(VARIABLE, raising=False)
         pipeline = Pipeline.load(program_text("parsing"))
         assert pipeline.machine_code is None
         assert "no-such-compiler" in pipeline.why_python
@@ -264,9 +256,9 @@ class TestWithoutMachineCode:
         assert "false failed" in Pipeline.load(program_text("parsing"), "auto").why_python
 
     def test_a_wish_that_there_is_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(VARIABLE, "rust")
-        with pytest.raises(NativeError, match="must be one of auto, python, c"):
-            Pipeline.load(program_text("parsing"))
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, "rust")
+        with pytest.raises(BackendError, match="must be one of auto, python, c"):
+            backend_of_environment()
 
     def test_python_is_what_it_gets_who_asks_for_it(self) -> None:
         assert Pipeline.load(program_text("parsing"), "python").why_python == "Python was asked for"
@@ -290,7 +282,7 @@ class TestCache:
 
     def test_processes_compile_the_same_source_at_once(self, tmp_path: Path) -> None:
         words = "from tests.support.p4_programs import load; print(load('loops').ingress(0, bytes(40), 0) is not None)"
-        environment = {**os.environ, library.CACHE_VARIABLE: str(tmp_path), VARIABLE: "c"}
+        environment = {**os.environ, library.CACHE_VARIABLE: str(tmp_path), ENVIRONMENT_VARIABLE: "c"}
         children = [
             subprocess.Popen([sys.executable, "-c", words], env=environment, stdout=subprocess.PIPE, text=True)
             for _ in range(3)

@@ -12,7 +12,8 @@ from soft_switch.errors import ConstTableError
 from soft_switch.model.externs import MeterConfig
 from soft_switch.model.hashes import crc16
 from soft_switch.pipeline import Pipeline
-from soft_switch.tables.table import ActionCall, Exact, Group, Lpm, Member, Range, Table, Ternary
+from soft_switch.tables.matches import ActionCall, Exact, Group, Lpm, Member, Range, Ternary
+from soft_switch.tables.table import Table
 from tests.support.p4_programs import load, send, shared
 
 pytestmark = pytest.mark.usefixtures("run_as")

@@ -1,4 +1,4 @@
-"""``mfs switch -i`` on the real kernel: forwarding, rates, priorities, offloads, what it says to bad input, its end."""
+"""``mfs switch -i`` on the real kernel: forwarding, rates, priorities, offloads, bad input, shutdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from soft_switch.realtime import offloads
 from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import PortSpec, check_ports
-from tests.support.cli import COMMAND, finished, free_address, one_error
+from tests.support.cli import COMMAND, finished, free_address, messages, one_error
 from tests.support.controller import eventually
 from tests.support.realtime import controlled, fresh_prefix, needs_ping, real_kernel, switch_on
 from topologies import namespaces
@@ -90,7 +90,7 @@ class TestPackets:
 
     @needs_ping
     @real_kernel
-    def test_pings_cross_a_switch_that_its_controller_has_filled(self, rack: Realised) -> None:
+    def test_pings_cross_a_switch_whose_controller_wrote_its_entries(self, rack: Realised) -> None:
         with switch_on(rack, TOPOLOGY) as (address, _), controlled(address, TOPOLOGY):
             for target in (str(HOSTS[1].ipv4), str(HOSTS[1].ipv6)):
                 where = ("ip", "netns", "exec", rack.namespaces[0])
@@ -100,14 +100,14 @@ class TestPackets:
                 assert " 3 received" in done.stdout, done.stdout + done.stderr
 
     @real_kernel
-    def test_ports_keep_their_rate(self, rack: Realised) -> None:
+    def test_ports_do_not_exceed_their_rate(self, rack: Realised) -> None:
         with switch_on(rack, TOPOLOGY) as (address, _), controlled(address, TOPOLOGY):
             results = measure(TOPOLOGY, rack, 1500, 1.3, 0.7)
-        # A busy machine may be late, but a port never sends faster than its rate for long.
+        # A busy machine may be late, but a port never exceeds its rate for long.
         assert all(0.6 < result.rate_bps / TOPOLOGY.rate_bps < 1.05 for result in results)
 
     @real_kernel
-    def test_on_a_congested_port_the_urgent_flow_loses_nothing_and_the_other_gets_what_is_left(
+    def test_on_a_congested_port_the_urgent_flow_loses_nothing_and_the_other_gets_the_rest(
         self, rack: Realised
     ) -> None:
         streams = {
@@ -128,7 +128,7 @@ class TestPackets:
                     received["urgent" if b"urgent" in taken else "later"] += 1
 
             began = time.monotonic_ns()
-            # Long enough for the lower queue to overflow: 1.5 s at 0.4 of the rate too much are 750 kB.
+            # Long enough to overflow the lower queue: 1.5 s at 0.4 of the rate too much are 750 kB.
             while (passed_ns := time.monotonic_ns() - began) < 1_500_000_000:
                 for source, data in streams.items():
                     while sent[source] < passed_ns / interval_ns:
@@ -142,10 +142,10 @@ class TestPackets:
                 if received.total() == before:
                     break
         assert received["urgent"] >= 0.99 * sent[0]
-        # The queue of the other holds 256 KB; what is beyond that and the free part of the link is lost.
+        # The other flow's queue holds 256 KB; what exceeds that and the free part of the link is lost.
         assert 0.2 * sent[1] < received["later"] < 0.9 * sent[1]
 
-    def test_reads_wait_for_no_packet_and_packets_for_no_read(self) -> None:
+    def test_reads_do_not_wait_for_packets(self) -> None:
         from mfs_ctrl.p4rt.session import Session
         from soft_switch.p4runtime.server import P4RuntimeServer
         from soft_switch.switch import Switch
@@ -168,32 +168,31 @@ class TestPackets:
 
 class TestInterfaces:
     @real_kernel
-    def test_offloads_are_off_while_it_runs_and_given_back_on_sigterm(self, rack: Realised) -> None:
+    def test_offloads_are_off_while_it_runs_and_restored_on_sigterm(self, rack: Realised) -> None:
         interface = rack.ports[0][1]
         offloads.restore(interface, {"tx": 1, "gro": 1})
         assert set(offloads.active(interface)) >= {"tx", "gro"}
         with switch_on(rack, TOPOLOGY) as (_, process):
             assert offloads.active(interface) == ()
-            status, out, errors = process.end()
-        assert (status, errors) == (0, "")
-        assert out.endswith("stopped\n")
+            status, out, log = process.end()
+        assert (status, out, messages(log)) == (0, "", ["stopped"])
         assert set(offloads.active(interface)) >= {"tx", "gro"}
 
     @real_kernel
-    def test_frames_without_checksum_are_named_with_the_remedy(self, rack: Realised) -> None:
+    def test_frames_without_checksum_are_reported_with_the_remedy(self, rack: Realised) -> None:
         inside = rack.namespaces[0]
         namespaces.inside(inside, lambda: offloads.restore("nic1", {"tx": 1}))
         with switch_on(rack, TOPOLOGY) as (_, process):
             with namespaces.inside(inside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
                 sender.sendto(b"x" * 100, (str(HOSTS[1].ipv4), 9))
-            line = process.line()
-            assert line.startswith("port 1: frames come without checksums")
+            line = process.log_line()
+            assert line.startswith("port 1: frames arrive without checksums")
             assert "ethtool -K PEER tx off" in line
-            _, out, _ = process.end()
-            assert "1 dropped without checksum" in out
+            _, _, log = process.end()
+            assert "1 dropped without checksum" in log
 
     @real_kernel
-    def test_vlan_tags_come_back_with_the_frame(self, rack: Realised) -> None:
+    def test_vlan_tags_are_restored_in_the_frame(self, rack: Realised) -> None:
         tagged = bytes(6) + b"\2" * 6 + bytes.fromhex("8100 0064 88b5") + bytes(60)
         with (
             contextlib.closing(PacketSocket(rack.ports[0][1])) as receiver,
@@ -204,19 +203,20 @@ class TestInterfaces:
             eventually(lambda: frames.append(receiver.take() or b"") or tagged in frames)
 
     @real_kernel
-    def test_an_interface_that_goes_away_is_said_and_the_switch_lives_on(self, rack: Realised) -> None:
+    def test_an_interface_that_disappears_is_logged_and_the_switch_keeps_running(self, rack: Realised) -> None:
         with switch_on(rack, TOPOLOGY) as (_, process):
             namespaces.clean(rack.prefix)
-            assert "Network is down" in process.line()
-            status, _, errors = process.end()
-            assert (status, errors) == (0, "")
+            assert "Network is down" in process.log_line()
+            status, _, log = process.end()
+            assert (status, messages(log)[-1]) == (0, "stopped")
+            assert "Traceback" not in log
 
     @real_kernel
-    def test_an_interface_that_another_switch_has(self, rack: Realised) -> None:
+    def test_an_interface_of_another_switch_is_refused(self, rack: Realised) -> None:
         with switch_on(rack, TOPOLOGY):
             assert f"another switch runs on interface {rack.ports[0][1]}" in refused("-i", f"1@{rack.ports[0][1]}")
 
-    def test_an_interface_that_does_not_exist(self) -> None:
+    def test_an_interface_that_does_not_exist_is_refused(self) -> None:
         assert refused("-i", "1@nosuch") == "error: there is no network interface 'nosuch' here; see: ip link"
 
     def test_ports_and_interfaces_given_twice_are_named(self) -> None:
@@ -239,15 +239,15 @@ class TestInterfaces:
             (("--empty", "--device-config", "program.json", "--p4info", "program.p4info.txtpb"), "exclude each other"),
         ],
     )
-    def test_absurd_ports_and_rates_are_named(self, arguments: tuple[str, ...], words: str) -> None:
+    def test_invalid_ports_and_rates_are_named(self, arguments: tuple[str, ...], words: str) -> None:
         done = finished("switch", *arguments)
         assert done.returncode == 2
         assert words in done.stderr
         assert "Traceback" not in done.stderr
 
     @real_kernel
-    @pytest.mark.skipif(shutil.which("setpriv") is None, reason="there is no setpriv here (util-linux)")
-    def test_without_the_right_to_packet_sockets_it_says_what_is_missing(self) -> None:
+    @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is not installed")
+    def test_missing_capabilities_are_named(self) -> None:
         done = subprocess.run(
             ["setpriv", "--bounding-set=-net_raw", *COMMAND, "switch", "--address", free_address(), "-i", "1@lo"],
             capture_output=True,

@@ -23,7 +23,8 @@ from soft_switch.errors import (
     TableFullError,
 )
 from soft_switch.tables.action_profile import ActionProfile
-from soft_switch.tables.table import GROUP, NOTHING, ActionCall, Exact, Group, Lpm, Match, Member, Range, Table, Ternary
+from soft_switch.tables.matches import ActionCall, Exact, Group, Lpm, Match, Member, Range, Ternary
+from soft_switch.tables.table import GROUP, NOTHING, Table
 from tests.support.native import NativeTable, no_machine_code
 
 ACTIONS = {"set": (7, (32,)), "NoAction": (0, ())}
@@ -47,7 +48,7 @@ def accepts(match: Match, value: int, width: int) -> bool:
 
 
 def scan(entries: list[tuple[tuple[Match, ...], int, int]], values: tuple[int, ...], table: Table) -> int:
-    """What a lookup must give: the first entry of the highest priority (or longest prefix) that accepts all values."""
+    """The result of a lookup: the first entry of the highest priority (or longest prefix) that accepts all values."""
     best: tuple[int, int] | None = None
     for match, priority, number in entries:
         if all(accepts(m, v, w) for m, v, w in zip(match, values, table.key_widths, strict=True)):
@@ -124,7 +125,7 @@ def test_lookups_equal_a_scan_while_entries_come_and_go(
                     table.insert(new, priority, ActionCall("set", (number,)))
         probe = tuple(data.draw(value) for value in values)
         probes = [probe]
-        if model:  # a value at the edge of an entry is likelier to find a fault than any other
+        if model:  # values at the edge of an entry are the most likely to find an error
             some = data.draw(st.sampled_from(sorted(model, key=repr)))
             probes.append(tuple(getattr(m, "high", getattr(m, "value", 0)) for m in model[some][0]))
         for values_ in probes:
@@ -136,7 +137,7 @@ def test_lookups_equal_a_scan_while_entries_come_and_go(
     assert [e.match for e in table.entries()] == [m for m, _, _ in model.values()]
 
 
-def test_many_masks_and_many_entries() -> None:
+def test_tables_with_many_masks_and_many_entries() -> None:
     table = make(("lpm", "exact"), (32, 4), size=5000)
     native = None if no_machine_code() else NativeTable(table)
     entries = []
@@ -159,7 +160,7 @@ def test_the_first_of_equal_priority_wins() -> None:
     assert [table.results[v][3] for v in (7, 8, 15)] == [1, 3, 2]
 
 
-def test_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("soft_switch.tables.table.MEMO_LIMIT", 10)
     table = make(("lpm",), (16,))
     for value in range(100):
@@ -167,7 +168,7 @@ def test_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(table.results) <= 10
 
 
-def test_default_action_and_back() -> None:
+def test_the_default_action_is_set_and_restored() -> None:
     table = make((), ())
     assert table.results[0] == (7, False, None, 0xFFFFFFFF)
     table.set_default(ActionCall("set", (5,)))
@@ -177,14 +178,14 @@ def test_default_action_and_back() -> None:
     assert table.results[0][3] == DEFAULT.args[0]
 
 
-def test_a_fixed_default_action_stays() -> None:
+def test_a_const_default_action_cannot_be_changed() -> None:
     table = make(("exact",), (8,), default_is_const=True)
     table.set_default(None)
     with pytest.raises(ConstTableError):
         table.set_default(ActionCall("NoAction", ()))
 
 
-def test_size_is_a_bound() -> None:
+def test_the_size_bounds_the_number_of_entries() -> None:
     table = make(("exact",), (8,), size=2)
     table.insert((Exact(1),), 0, DEFAULT)
     table.insert((Exact(2),), 0, DEFAULT)
@@ -207,7 +208,7 @@ def test_const_entries_cannot_be_written() -> None:
             write()
 
 
-def test_bits_outside_of_the_mask_do_not_make_another_entry() -> None:
+def test_bits_outside_the_mask_do_not_make_another_entry() -> None:
     table = make(("ternary", "lpm"), (8, 8))
     table.insert((Ternary(0xFF, 0x0F), Lpm(0xAB, 4)), 1, DEFAULT)
     with pytest.raises(EntryExistsError):
@@ -237,7 +238,7 @@ def test_entries_that_do_not_fit_are_refused(match: tuple[Match, ...], priority:
     assert not list(table.entries())
 
 
-def test_missing_entries() -> None:
+def test_missing_entries_are_errors() -> None:
     table = make(("exact",), (8,))
     assert table.get((Exact(1),), 0) is None
     with pytest.raises(EntryNotFoundError):
@@ -255,7 +256,7 @@ def selected() -> tuple[Table, ActionProfile]:
     return table, profile
 
 
-def test_members_and_groups(selected: tuple[Table, ActionProfile]) -> None:
+def test_entries_lead_to_members_and_groups(selected: tuple[Table, ActionProfile]) -> None:
     table, profile = selected
     profile.add_group(9, {2: 1, 1: 3})
     table.insert((Exact(1),), 0, Member(2))
@@ -272,7 +273,7 @@ def test_members_and_groups(selected: tuple[Table, ActionProfile]) -> None:
         table.insert((Exact(4),), 0, DEFAULT)
 
 
-def test_what_is_referred_to_cannot_be_deleted(selected: tuple[Table, ActionProfile]) -> None:
+def test_members_and_groups_in_use_cannot_be_deleted(selected: tuple[Table, ActionProfile]) -> None:
     table, profile = selected
     profile.add_group(9, {1: 1})
     table.insert((Exact(1),), 0, Member(2))
@@ -292,7 +293,7 @@ def test_what_is_referred_to_cannot_be_deleted(selected: tuple[Table, ActionProf
     assert list(profile.members) == [3]
 
 
-def test_profile_errors(selected: tuple[Table, ActionProfile]) -> None:
+def test_invalid_members_and_groups_are_refused(selected: tuple[Table, ActionProfile]) -> None:
     table, profile = selected
     profile.max_group_size = 5
     profile.add_group(1, {1: 2}, max_size=3)

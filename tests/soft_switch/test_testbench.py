@@ -1,4 +1,4 @@
-"""Covers soft_switch/{testbench,queue_trace}.py and the example that docs/guide/soft-switch.md shows."""
+"""Covers the testbench, the queue trace, and the example that docs/guide/soft-switch.md shows."""
 
 from __future__ import annotations
 
@@ -9,28 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soft_switch.errors import ArtifactError
+from soft_switch import ArtifactError, ClockError, PortError, QueueConfig, Testbench
 from soft_switch.examples import dscp_queues
 from soft_switch.queues.queue_trace import DEQUEUE, DROP, ENQUEUE, QueueTraceError, csv_recorder
-from soft_switch.queues.traffic_manager import QUEUES, QueueConfig, wire_bytes
-from soft_switch.sim.events import ClockError
-from soft_switch.switch import PortError
-from soft_switch.tables.matches import ActionCall, Exact, Lpm
-from soft_switch.testbench import Testbench
+from soft_switch.queues.traffic_manager import QUEUES, wire_bytes
 
 RATE_BPS = 10_000_000
 LIMIT_BYTES = 4000
 
 
 def bench(limit_bytes: int = LIMIT_BYTES) -> Testbench:
-    """10.0.2.0/24 behind port 2; the DSCPs 0 to 7 are queues."""
+    """A switch with 10.0.2.0/24 behind port 2, where the DSCPs 0 to 7 choose the queue."""
     made = Testbench.load(dscp_queues.PROGRAM)
     made.add_port(2, RATE_BPS, [QueueConfig(0, limit_bytes)] * QUEUES)
-    route = ActionCall("RouterIngress.forward", (2, 2))
-    made.tables["RouterIngress.route"].insert((Lpm(0x0A000200, 24),), 0, route)
+    made.tables["route"].insert(["10.0.2.0/24"], "forward", {"port": 2, "next_hop": 2})
     for queue in range(QUEUES):
-        call = ActionCall("RouterIngress.set_queue", (queue,))
-        made.tables["RouterIngress.queue_of_dscp"].insert((Exact(queue),), 0, call)
+        made.tables["queue_of_dscp"].insert({"dscp": queue}, "set_queue", [queue])
     return made
 
 
@@ -49,7 +43,7 @@ def test_the_example_keeps_the_urgent_queue_short() -> None:
 
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(34, 1500), st.integers(0, 3_000_000)), max_size=40))
-def test_the_trace_tells_what_becomes_of_each_packet(arrivals: list[tuple[int, int, int]]) -> None:
+def test_the_trace_has_the_fate_of_each_packet(arrivals: list[tuple[int, int, int]]) -> None:
     switch = bench()
     for queue, length, at_ns in arrivals:
         switch.send(1, packet(queue, length), at_ns)
@@ -70,7 +64,7 @@ def test_the_trace_tells_what_becomes_of_each_packet(arrivals: list[tuple[int, i
     assert not frames or frames[-1].time_ns >= busy_ns
 
 
-def test_strict_priority_and_the_rate_of_the_link() -> None:
+def test_queues_have_strict_priority_and_the_link_its_rate() -> None:
     switch = bench()
     for queue in (0, 3, 7, 3):
         switch.send(1, packet(queue, 1000))
@@ -82,7 +76,7 @@ def test_strict_priority_and_the_rate_of_the_link() -> None:
     assert {frame.port for frame in frames} == {2}
 
 
-def test_time_goes_on_from_run_to_run() -> None:
+def test_time_continues_from_run_to_run() -> None:
     switch = bench()
     switch.send(1, packet(0, 1000), at_ns=5_000)
     assert switch.run(until_ns=4_000) == []
@@ -92,21 +86,20 @@ def test_time_goes_on_from_run_to_run() -> None:
         switch.send(1, packet(0, 1000), at_ns=3_000)
 
 
-def test_packets_to_the_controller() -> None:
+def test_packets_to_the_cpu_port_are_packet_ins() -> None:
     switch = Testbench.load(dscp_queues.PROGRAM, cpu_port=2)
-    route = ActionCall("RouterIngress.forward", (2, 2))
-    switch.tables["RouterIngress.route"].insert((Lpm(0x0A000200, 24),), 0, route)
+    switch.tables["route"].insert(["10.0.2.0/24"], "forward", [2, 2])
     switch.send(1, packet(0, 100), at_ns=70)
     assert switch.run() == []
     assert [(frame.time_ns, frame.port, len(frame.data)) for frame in switch.packet_ins] == [(70, 2, 100)]
 
 
-def test_what_cannot_be_is_named(tmp_path: Path) -> None:
+def test_errors_name_the_file_or_port(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"cannot read .*none\.json"):
         Testbench.load(tmp_path / "none.json")
     with pytest.raises(ArtifactError, match="p4c"):
         Testbench.load(Path(__file__))
-    with pytest.raises(PortError, match="port 2 already"):
+    with pytest.raises(PortError, match="already has a port 2"):
         bench().add_port(2, RATE_BPS)
     with (
         pytest.raises(QueueTraceError, match=r"cannot write the queue trace .*Is a directory"),
@@ -115,7 +108,7 @@ def test_what_cannot_be_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_the_page_shows_what_its_code_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_shows_the_output_of_its_code(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "guide" / "soft-switch.md").read_text()
     code = page.split("```python\n")[1].split("```")[0]
     exec(compile(code, "docs/guide/soft-switch.md", "exec"), {})

@@ -23,11 +23,11 @@ class Sent:
     end_ns: int
     length: int
     queue: int
-    busy: tuple[bool, ...]  # which queues had something when it was chosen
+    busy: tuple[bool, ...]  # which queues were not empty when it was chosen
 
 
 def drive(port: Port[int], arrivals: list[tuple[int, int, int]]) -> list[Sent]:
-    """Feed (gap in ns, length, priority) and take packets as fast as the link allows."""
+    """Enqueue (gap in ns, length, priority) and dequeue packets as fast as the link allows."""
     sent = []
     now_ns = free_ns = 0
     pending = list(reversed(arrivals))
@@ -47,7 +47,7 @@ def drive(port: Port[int], arrivals: list[tuple[int, int, int]]) -> list[Sent]:
         sent.append(Sent(now_ns, free_ns, length, dequeued.queue, busy))
         now_ns = free_ns
         if not len(port) and next_ns > free_ns:
-            assert port.next() is None  # the link is free, and learns that it pauses
+            assert port.next() is None  # the link is free and pauses
     return sent
 
 
@@ -59,14 +59,14 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 3_000_000), LENGTHS, st.integers(0,
 
 
 @given(RATES, ARRIVALS)
-def test_never_faster_than_the_rate_and_never_idle_with_a_packet_waiting(
+def test_the_link_never_exceeds_its_rate_and_never_idles_while_packets_wait(
     rate: int, arrivals: list[tuple[int, int, int]]
 ) -> None:
     sent = drive(Port(rate), arrivals)
     begin = 0
     for index, packet in enumerate(sent):
         if index and packet.start_ns > sent[index - 1].end_ns:
-            # A pause: nothing was waiting when the link became free.
+            # A pause: nothing waited when the link became free.
             assert sum(packet.busy) >= 1
             begin = index
         bits = 8 * sum(wire_bytes(p.length) for p in sent[begin : index + 1])
@@ -76,7 +76,7 @@ def test_never_faster_than_the_rate_and_never_idle_with_a_packet_waiting(
 
 
 @given(RATES, st.lists(LENGTHS, min_size=1, max_size=300))
-def test_link_time_is_that_of_all_bits_rounded_up_once(rate: int, lengths: list[int]) -> None:
+def test_link_time_is_the_time_of_all_bits_rounded_up_once(rate: int, lengths: list[int]) -> None:
     timer = LinkTimer(rate)
     bits = 8 * sum(map(wire_bytes, lengths))
     assert sum(map(timer.transmission_ns, lengths)) == -(-bits * 1_000_000_000 // rate)
@@ -87,7 +87,7 @@ def test_wire_bytes_count_padding_fcs_preamble_and_gap() -> None:
 
 
 @given(ARRIVALS)
-def test_strict_priority_without_shares(arrivals: list[tuple[int, int, int]]) -> None:
+def test_priority_is_strict_without_shares(arrivals: list[tuple[int, int, int]]) -> None:
     port: Port[int] = Port(10_000_000, [QueueConfig(0, 1 << 20)] * QUEUES)
     for packet in drive(port, arrivals):
         assert packet.queue == max(queue for queue in range(QUEUES) if packet.busy[queue])
@@ -98,7 +98,7 @@ SHARES = st.lists(st.integers(0, 16), min_size=QUEUES, max_size=QUEUES).filter(l
 
 @settings(max_examples=60)
 @given(SHARES, st.lists(st.tuples(LENGTHS, st.integers(0, 7)), min_size=20, max_size=400))
-def test_a_backlogged_queue_gets_its_share_and_no_lower_one_more_than_its_own(
+def test_a_backlogged_queue_gets_its_share_and_lower_queues_no_more_than_theirs(
     parts: list[int], packets: list[tuple[int, int]]
 ) -> None:
     shares = [Fraction(part, 128) for part in parts]
@@ -119,13 +119,13 @@ def test_a_backlogged_queue_gets_its_share_and_no_lower_one_more_than_its_own(
         by_queue[packet.queue] += size
         if any(packet.busy[packet.queue + 1 :]):
             overtaking[packet.queue] += size
-            # It only overtakes with what its share entitles it to.
+            # It overtakes only within its share.
             assert overtaking[packet.queue] <= shares[packet.queue] * total + size
     assert total == sum(wire_bytes(length) for length, _ in packets)
 
 
 @given(st.lists(st.integers(0, 5_000), min_size=QUEUES, max_size=QUEUES), ARRIVALS)
-def test_limits_hold_and_nothing_is_lost_without_count(limits: list[int], arrivals: list[tuple[int, int, int]]) -> None:
+def test_limits_hold_and_every_loss_is_counted(limits: list[int], arrivals: list[tuple[int, int, int]]) -> None:
     port: Port[int] = Port(10_000_000, [QueueConfig(limit_bytes=limit) for limit in limits])
     taken = dict.fromkeys(range(QUEUES), 0)
     for index, (gap, length, priority) in enumerate(arrivals):
@@ -145,7 +145,7 @@ def test_limits_hold_and_nothing_is_lost_without_count(limits: list[int], arriva
     assert len(port) == sum(c.enqueued_packets - c.dequeued_packets for c in port.counters)
 
 
-def test_depths_are_those_before_coming_and_after_going() -> None:
+def test_depths_are_those_before_enqueueing_and_after_dequeueing() -> None:
     port: Port[str] = Port(10**9)
     for name in "abc":
         port.enqueue(name, 100, 5, 7)
@@ -153,8 +153,8 @@ def test_depths_are_those_before_coming_and_after_going() -> None:
     assert port.next() is None
 
 
-def test_a_share_is_no_credit_for_later() -> None:
-    """A queue that was silent while others sent does not overtake when it wakes up."""
+def test_an_unused_share_is_not_saved() -> None:
+    """A queue that was empty while others sent does not overtake when it has packets again."""
     port: Port[str] = Port(10**9, [QueueConfig(limit_bytes=10**7)] * QUEUES)
     turn = GUARANTEED_SHARE.denominator
     for _ in range(4 * turn):
@@ -176,6 +176,6 @@ def test_a_share_is_no_credit_for_later() -> None:
         (1, [QueueConfig(-0.1)] * 8, "0 or more"),
     ],
 )
-def test_impossible_ports_are_refused(rate: int, queues: list[QueueConfig] | None, words: str) -> None:
+def test_invalid_ports_are_refused(rate: int, queues: list[QueueConfig] | None, words: str) -> None:
     with pytest.raises(PortConfigError, match=words):
         Port(rate, queues)

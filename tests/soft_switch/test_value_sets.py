@@ -1,4 +1,4 @@
-"""Members of a value set of every match kind, against asking each member in turn."""
+"""Value sets of every match kind, against a scan of the members."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTHS = (4, 8)
 
 
 def matches(width: int) -> st.SearchStrategy[st.SearchStrategy[Match]]:
-    """A field has one kind, and members have a match of that kind for it."""
+    """Each field has one kind, and every member has a match of that kind for it."""
     numbers = st.integers(0, (1 << width) - 1)
     return st.sampled_from(
         (
@@ -39,7 +39,7 @@ def accepts(match: Match, width: int, value: int) -> bool:
     MEMBERS,
     st.lists(st.tuples(*(st.integers(0, (1 << width) - 1) for width in WIDTHS)), min_size=1),
 )
-def test_values_are_members_where_some_member_accepts_them_all(
+def test_values_are_in_the_set_if_a_member_accepts_them_all(
     members: list[tuple[Match, ...]], values: list[tuple[int, ...]]
 ) -> None:
     value_set = ValueSet("v", widths=WIDTHS)
@@ -49,7 +49,7 @@ def test_values_are_members_where_some_member_accepts_them_all(
         assert (each in value_set) is expected
 
 
-def test_one_value_and_a_set_that_is_emptied() -> None:
+def test_a_set_of_one_value_can_be_emptied() -> None:
     value_set = ValueSet("v", widths=(8,))
     assert (5,) not in value_set
     value_set.set([(Exact(5),), (Ternary(0x80, 0x80),)])

@@ -17,6 +17,7 @@ from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.policy.policy import Policy
 from p4src.artifact import load
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from topologies.topology import tor
@@ -33,7 +34,7 @@ def serving(address: str = "127.0.0.1:0") -> Iterator[tuple[Switch, P4RuntimeSer
     switch = Switch()
     for port in TOPOLOGY.ports:
         switch.add_port(port, TOPOLOGY.rate_bps)
-    server = P4RuntimeServer(switch, address=address)
+    server = P4RuntimeServer(switch, address=address, backend=backend_of_environment())
     server.start()
     try:
         yield switch, server

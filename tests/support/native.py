@@ -10,7 +10,8 @@ from soft_switch.native import library
 from soft_switch.native.errors import NativeError
 from soft_switch.native.module import PARAMETERS, layout_of
 from soft_switch.native.tables import TableImage
-from soft_switch.tables.table import Entry, Table
+from soft_switch.tables.entry import Entry
+from soft_switch.tables.table import Table
 
 
 @functools.cache

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
 
-from soft_switch.native.choice import VARIABLE
+from soft_switch.backend import Backend, backend_of_environment
 from soft_switch.pipeline import Pipeline
 
 PROGRAMS = Path(__file__).parents[1] / "p4" / "build"
@@ -18,18 +17,18 @@ def program_text(name: str) -> str:
 
 
 def load(name: str) -> Pipeline:
-    """A fresh pipeline of a program."""
-    return Pipeline.load(program_text(name))
+    """A fresh pipeline of a program, run as the environment says."""
+    return Pipeline.load(program_text(name), backend_of_environment())
 
 
 def shared(name: str) -> Pipeline:
-    """A pipeline of a program that tests share: one that runs as the environment says."""
-    return _shared(name, os.environ.get(VARIABLE, ""))
+    """A pipeline of a program that tests share; one for each backend."""
+    return _shared(name, backend_of_environment())
 
 
 @functools.cache
-def _shared(name: str, _: str) -> Pipeline:
-    return load(name)
+def _shared(name: str, backend: Backend) -> Pipeline:
+    return Pipeline.load(program_text(name), backend)
 
 
 def send(pipeline: Pipeline, data: bytes, now_ns: int = 0, port: int = 0) -> bytes | None:

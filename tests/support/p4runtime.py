@@ -1,4 +1,4 @@
-"""A raw gRPC client and a server on a free port, shared by tests/test_p4runtime_*.py."""
+"""A raw gRPC client, and a server on a free port."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from google.rpc import code_pb2, status_pb2
 from p4.config.v1 import p4info_pb2
 from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
 
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 
@@ -44,7 +45,7 @@ def features_config(cookie: int | None = None) -> p4runtime_pb2.ForwardingPipeli
 
 
 class Ids:
-    """Names of the test program to ids: tables and so on by full name, match fields and parameters by (owner, name)."""
+    """Ids in the test program: of objects by full name, of match fields and parameters by (owner, name)."""
 
     def __init__(self) -> None:
         info = features_config().p4info
@@ -97,7 +98,7 @@ def action(name: str, **args: bytes) -> p4runtime_pb2.Action:
 
 
 def entry(table: str, *key: p4runtime_pb2.FieldMatch, **fields: object) -> p4runtime_pb2.Entity:
-    """A table entry; `call` is shorthand for a direct action."""
+    """A table entry; ``call`` is short for a direct action."""
     call = fields.pop("call", None)
     entity = p4runtime_pb2.Entity()
     entity.table_entry.CopyFrom(p4runtime_pb2.TableEntry(table_id=IDS.of[table], match=key, **fields))
@@ -107,7 +108,7 @@ def entry(table: str, *key: p4runtime_pb2.FieldMatch, **fields: object) -> p4run
 
 
 def everything() -> list[p4runtime_pb2.Entity]:
-    """Requests that read all that can be read: entries with their direct resources, default entries, and the rest."""
+    """Requests that read everything: entries with their direct resources, default entries, and the rest."""
     requests = [p4runtime_pb2.Entity() for _ in range(13)]
     requests[0].table_entry.counter_data.SetInParent()
     requests[0].table_entry.meter_config.SetInParent()
@@ -127,7 +128,7 @@ def everything() -> list[p4runtime_pb2.Entity]:
 
 
 class Client:
-    """One controller: a channel, optionally a stream, and the plain RPCs. Reads `inbox` with a time limit."""
+    """A controller: a channel, optionally a stream, and the plain RPCs. Reads from ``inbox`` have a time limit."""
 
     def __init__(
         self,
@@ -249,7 +250,7 @@ def running_server(with_program: bool = True, name: str = "p4runtime_features") 
     switch = Switch(cpu_port=CPU_PORT)
     for number in range(4):
         switch.add_port(number, rate_bps=1_000_000_000)
-    server = P4RuntimeServer(switch, device_id=DEVICE_ID)
+    server = P4RuntimeServer(switch, device_id=DEVICE_ID, backend=backend_of_environment())
     if with_program:
         server.load((BUILD / f"{name}.json").read_bytes(), (BUILD / f"{name}.p4info.txtpb").read_text())
     server.start()
@@ -286,7 +287,7 @@ def batch_errors(error: grpc.RpcError) -> list[tuple[int, str]]:
 
 
 def error_of(client: Client, kind: int, entity: p4runtime_pb2.Entity) -> tuple[int, str]:
-    """Code and message with which a single update fails."""
+    """Code and message of the failure of a single update."""
     with pytest.raises(grpc.RpcError) as caught:
         client.write((kind, entity))
     (found,) = batch_errors(caught.value)

@@ -1,9 +1,9 @@
-"""Random requests for any program: valid ones by its P4Info, and the same with fields changed.
+"""Random requests for any program: valid ones made from its P4Info, and the same with changed fields.
 
     python -m tests.support.p4runtime_fuzz --seconds 300 --seed 1
 
-sends them to devices with the programs of tests/p4 and the MFS program, and prints what was sent and what came back. It
-ends with an error, and the request, where a device breaks its word: see `Fuzzer`.
+sends them to devices with programs of tests/p4, and prints counts of requests and results. It ends with an error and
+the request if a device violates what :class:`Fuzzer` checks.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from google.protobuf.message import Message
 from p4.config.v1 import p4info_pb2
 from p4.v1 import p4runtime_pb2
 
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.device import Device
 from soft_switch.p4runtime.status import INTERNAL, OK, UNKNOWN, RequestError
 from soft_switch.p4runtime.virtual_timer import VirtualTimer
@@ -41,7 +42,7 @@ STRINGS = (b"", b"\x00", b"\x01", b"\x02", b"\xff", b"\x00\x01", b"\x01\x00", b"
 
 
 class Broken(AssertionError):
-    """A device did what it must not, for this request."""
+    """A device violated a check on this request."""
 
     def __init__(self, what: str, request: Message) -> None:
         super().__init__(f"{what}:\n{text_format.MessageToString(request)[:4000]}")
@@ -49,7 +50,7 @@ class Broken(AssertionError):
 
 
 class Generator:
-    """Requests for one program. Values come from small sets, so that requests meet."""
+    """Requests for a program, with values from small sets so that requests interact."""
 
     def __init__(self, p4info: p4info_pb2.P4Info, rnd: random.Random) -> None:
         self._info = p4info
@@ -76,7 +77,7 @@ class Generator:
     # Valid messages.
 
     def entity(self) -> p4runtime_pb2.Entity:
-        """Something that the program has, written as the specification has it."""
+        """A valid entity of the program."""
         info, rnd = self._info, self._rnd
         makers: list[Callable[[p4runtime_pb2.Entity], None]] = [self._group, self._session]
         if info.tables:
@@ -104,7 +105,7 @@ class Generator:
         return number.to_bytes((max(number.bit_length(), 1) + 7) // 8, "big")
 
     def _field_match(self, field: p4info_pb2.MatchField, match: p4runtime_pb2.FieldMatch) -> bool:
-        """Fills in a match; False where it would match everything, and must be left out."""
+        """Fill in a match; return False if it would match everything, and must be left out."""
         rnd, width, ones = self._rnd, field.bitwidth or 32, (1 << (field.bitwidth or 32)) - 1
         match.field_id = field.id
         if field.match_type == field.EXACT:
@@ -129,7 +130,7 @@ class Generator:
         return True
 
     def _key(self, fields: Any, target: Any) -> bool:
-        """Adds the matches; whether a priority is needed."""
+        """Add the matches; return whether a priority is needed."""
         for field in fields:
             match = p4runtime_pb2.FieldMatch()
             if self._field_match(field, match):
@@ -276,7 +277,7 @@ class Generator:
     # Changes.
 
     def mutate(self, message: Message) -> None:
-        """Change one field, somewhere in the message."""
+        """Change a field anywhere in the message."""
         rnd = self._rnd
         while True:
             inner = [value for field, value in message.ListFields() for value in _messages(field, value)]
@@ -344,23 +345,26 @@ def _messages(field: FieldDescriptor, value: Any) -> Iterator[Message]:
 
 
 class Fuzzer:
-    """One device under random requests.
+    """A device under random requests.
 
-    Each step sends a request and checks: no status but those of the specification (never INTERNAL, nor UNKNOWN for one
-    update), nothing raised but RequestError, state as before where the request failed, packets still pass, and no
-    request takes long.
+    Each step sends a request and checks that only statuses of the specification occur (never INTERNAL, nor UNKNOWN for
+    a single update), that only RequestError is raised, that the state is unchanged after a failure, that packets still
+    pass, and that no request takes long.
+
+    Attributes:
+        codes: number of results by (kind of request, code).
+        watches_state: whether everything is read before and after each request.
     """
 
     def __init__(self, device_config: bytes, p4info: p4info_pb2.P4Info, rnd: random.Random) -> None:
         self.codes: Counter[tuple[str, int]] = Counter()
         self.watches_state = True
-        """Whether all that can be read is read before and after each request."""
         self._rnd = rnd
         self._clock = VirtualClock()
         self._switch = Switch(cpu_port=CPU_PORT)
         for port in range(3):
             self._switch.add_port(port, 10**9)
-        self.device = Device(self._switch, DEVICE_ID, self._now, self._now)
+        self.device = Device(self._switch, DEVICE_ID, self._now, self._now, backend_of_environment())
         VirtualTimer(self.device, self._clock)
         self._config = p4runtime_pb2.ForwardingPipelineConfig(p4info=p4info, p4_device_config=device_config)
         self._generator = Generator(p4info, rnd)
@@ -375,17 +379,17 @@ class Fuzzer:
         self._primary = self.device.open_stream()
         request = p4runtime_pb2.StreamMessageRequest()
         request.arbitration.device_id = DEVICE_ID
-        # Nobody can have a higher one.
+        # No client can have a higher one.
         request.arbitration.election_id.high = request.arbitration.election_id.low = PRIMARY
         self.device.stream_request(self._primary, request)
 
     def step(self) -> None:
-        """One request, and then a packet."""
+        """Do one thing: a write, a read, a message on a stream, or a packet."""
         actions = [self.write] * 12 + [self.read] * 4 + [self.stream] * 4 + [self.packet] * 4
         self._rnd.choice(actions)()
 
     def state(self) -> tuple[Any, ...]:
-        """All that can be read, and the config."""
+        """Everything that can be read, and the config."""
         if not self.watches_state:
             return ()
         request = p4runtime_pb2.ReadRequest(device_id=DEVICE_ID, entities=everything())
@@ -399,11 +403,11 @@ class Fuzzer:
     def _mutated(self, message: Any) -> Any:
         for _ in range(self._rnd.choice((0, 0, 1, 1, 2, 4))):
             self._generator.mutate(message)
-        # What a client sends has been through this.
+        # As if sent by a client.
         return type(message).FromString(message.SerializeToString())
 
     def _call(self, what: str, request: Message, call: Callable[[], Any]) -> Any:
-        """The call's result, or the RequestError that it ended with."""
+        """The result of the call, or its RequestError."""
         began = time.monotonic()
         try:
             result = call()
@@ -423,7 +427,7 @@ class Fuzzer:
             raise Broken(f"{what}: {error.code} {error.message!r}", request)
 
     def write(self) -> None:
-        """A batch; mostly with the primary's id, sometimes with all of it changed."""
+        """Send a batch, mostly with the primary's id, sometimes with any field changed."""
         count = self._rnd.choice((1, 1, 1, 2, 5))
         request = p4runtime_pb2.WriteRequest(device_id=DEVICE_ID)
         request.election_id.high = request.election_id.low = PRIMARY
@@ -445,10 +449,10 @@ class Fuzzer:
             whole = request.atomicity != 0
             failed = all(result) and bool(result) if not whole else any(result)
         if failed and self.state() != before:
-            raise Broken("a failed write has changed the state", request)
+            raise Broken("a failed write changed the state", request)
 
     def read(self) -> None:
-        """A read of what may or may not be there."""
+        """Read entities that may or may not exist."""
         entities = [self._mutated(self._generator.entity()) for _ in range(self._rnd.choice((1, 1, 3)))]
         request = p4runtime_pb2.ReadRequest(device_id=DEVICE_ID, entities=entities)
         if self._rnd.random() < 0.1:
@@ -462,10 +466,10 @@ class Fuzzer:
                 else:
                     self._check_code("read", request, error)
         if self.state() != before:
-            raise Broken("a read has changed the state", request)
+            raise Broken("a read changed the state", request)
 
     def stream(self) -> None:
-        """A message on the primary's stream or on one of some others, which come and go."""
+        """Send a message on the primary's stream or on one of a few others, which are opened and closed."""
         rnd = self._rnd
         if len(self._streams) < 4:
             self._streams.append(self.device.open_stream())
@@ -483,7 +487,7 @@ class Fuzzer:
             self.device.close_stream(stream)
 
     def packet(self) -> None:
-        """A packet, and some time for what waits."""
+        """Send a packet, and run the clock for a while."""
         rnd = self._rnd
         self._switch.receive(
             rnd.randrange(3), bytes([rnd.randrange(8), rnd.randrange(4)]) + rnd.randbytes(60), self._now()
@@ -497,12 +501,12 @@ class Fuzzer:
             self._empty(stream)
 
     def _empty(self, stream: Any) -> None:
-        """Take what was sent to a client."""
+        """Discard what was sent to a client."""
         while stream._responses.qsize():
             stream._responses.get()
 
     def config(self, rnd: random.Random) -> None:
-        """A pipeline config that may be changed: on failure all is as before."""
+        """Send a pipeline config, possibly with changes: after a failure the state is unchanged."""
         text = changed_json(self._config.p4_device_config, rnd)
         request = p4runtime_pb2.SetForwardingPipelineConfigRequest(device_id=DEVICE_ID, action=rnd.randrange(1, 6))
         request.election_id.high = request.election_id.low = PRIMARY
@@ -515,16 +519,16 @@ class Fuzzer:
         result = self._call("config", request, lambda: self.device.set_config(request))
         if isinstance(result, RequestError):
             if self.state() != before:
-                raise Broken("a failed config has changed the state", request)
+                raise Broken("a failed config changed the state", request)
         else:
             self.codes["config", OK] += 1
             if request.action != request.VERIFY:
                 self._call("packet through an accepted program", request, self.packet)
-                self.device.load(self._config)  # Requests go on with the program that they are made for.
+                self.device.load(self._config)  # Further requests are made for this program.
 
 
 def changed_json(text: bytes, rnd: random.Random) -> bytes:
-    """A compiled program with something changed: a value in it, or bytes of the text."""
+    """A compiled program with a changed value, or with changed bytes."""
     if rnd.random() < 0.2:
         place = rnd.randrange(len(text))
         return rnd.choice((text[:place], text[:place] + rnd.randbytes(3) + text[place + 3 :], b"", b"[]", b"\xff\xfe"))
@@ -548,7 +552,7 @@ def changed_json(text: bytes, rnd: random.Random) -> bytes:
 
 
 def fuzzer_of(name: str, seed: int) -> Fuzzer:
-    """A fuzzer for a program; the first has roles."""
+    """A fuzzer for a program; the first program has roles."""
     config = program_config(name)
     if name == PROGRAMS[0]:
         config.p4info.tables[0].preamble.annotations.append('@p4runtime_role("a")')
@@ -561,9 +565,9 @@ def fuzzer_of(name: str, seed: int) -> Fuzzer:
 @click.option(
     "--configs", type=float, default=0.02, show_default=True, help="Share of steps that set a pipeline config."
 )
-@click.option("--keep", type=click.Path(path_type=Path), help="File for a request that broke something, in binary.")
+@click.option("--keep", type=click.Path(path_type=Path), help="File for a request that violated a check, in binary.")
 def main(seconds: float, seed: int, configs: float, keep: Path | None) -> None:
-    """Send random requests to devices for so many seconds."""
+    """Send random requests to devices for a number of seconds."""
     rnd = random.Random(seed)
     devices = [fuzzer_of(name, seed) for name in PROGRAMS]
     ends = time.monotonic() + seconds

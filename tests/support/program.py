@@ -14,8 +14,9 @@ from host_agent.protocol.level import CODE_MAX, LevelRule
 from host_agent.protocol.scapy_layer import MFS
 from host_agent.protocol.stamp import LEVELS
 from p4src import artifact
+from soft_switch.backend import Backend, backend_of_environment
 from soft_switch.pipeline import Pipeline
-from soft_switch.tables.table import ActionCall, Exact, Lpm, Member, Range
+from soft_switch.tables.matches import ActionCall, Exact, Lpm, Member, Range
 from topologies.topology import Topology, tor
 
 UNTAGGED_LEVEL = 2
@@ -44,9 +45,9 @@ def ether(**fields: int) -> Ether:
 class Program:
     """Hosts of a ToR behind ports 1, 2, ...; all but the last port are trusted."""
 
-    def __init__(self, topology: Topology | None = None) -> None:
+    def __init__(self, topology: Topology | None = None, backend: Backend | None = None) -> None:
         self.topology = topology or tor(servers=2, nics=2)
-        self.pipeline = Pipeline.load(artifact.load().config)
+        self.pipeline = Pipeline.load(artifact.load().config, backend or backend_of_environment())
         self.untrusted = self.topology.ports[-1]
         tables = self.pipeline.tables
         for host in self.topology.hosts:

@@ -1,4 +1,4 @@
-"""Batches that are carried out wholly or not at all: ROLLBACK_ON_ERROR and DATAPLANE_ATOMIC."""
+"""Batches that are carried out completely or not at all: ROLLBACK_ON_ERROR and DATAPLANE_ATOMIC."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def known(number: int) -> p4runtime_pb2.Entity:
 
 
 def some_updates() -> list[p4runtime_pb2.Entity]:
-    """Entities of every kind, of which some depend on others, and some are in the way of others."""
+    """Entities of every kind, some of which depend on or conflict with others."""
     hop = action("ingress.set_hop", port=b"\x01", destination=b"\x02")
     found = [known(n) for n in (1, 2)]
     for port, packets in ((1, 5), (2, 6)):
@@ -110,7 +110,7 @@ CONFIG = features_config()
 
 @settings(max_examples=60, deadline=None)
 @given(UPDATES, UPDATES)
-def test_a_batch_is_carried_out_wholly_or_not_at_all(
+def test_a_batch_is_carried_out_completely_or_not_at_all(
     before: list[p4runtime_pb2.Update], batch: list[p4runtime_pb2.Update]
 ) -> None:
     lock = threading.RLock()
@@ -126,7 +126,7 @@ def test_a_batch_is_carried_out_wholly_or_not_at_all(
         assert results[first] is not None
         assert results[first].code == expected[first].code
         assert all(error is not None and error.code == code.ABORTED for n, error in enumerate(results) if n != first)
-        # What was put back is whole: the same updates still do the same.
+        # The restored state is complete: the same updates have the same results.
         again = [entities.write_batch(program, [update], lock, "")[0] for update in batch]
         assert [error and error.code for error in again] == [error and error.code for error in expected]
     else:
@@ -135,7 +135,7 @@ def test_a_batch_is_carried_out_wholly_or_not_at_all(
 
 
 @pytest.mark.parametrize("atomicity", [ROLLBACK, ATOMIC])
-def test_a_client_is_told_what_failed_and_that_the_rest_was_undone(atomicity: int) -> None:
+def test_the_client_learns_what_failed_and_that_the_rest_was_undone(atomicity: int) -> None:
     with connected() as (_, client):
         client.write((INSERT, known(1)), (INSERT, known(2)), atomicity=atomicity)
         with pytest.raises(grpc.RpcError) as caught:
@@ -144,7 +144,7 @@ def test_a_client_is_told_what_failed_and_that_the_rest_was_undone(atomicity: in
         assert len(client.read_entries(KNOWN)) == 2
 
 
-def test_an_atomicity_that_does_not_exist() -> None:
+def test_an_unknown_atomicity_is_refused() -> None:
     with connected() as (_, client):
         with pytest.raises(grpc.RpcError) as caught:
             client.write((INSERT, known(1)), atomicity=77)
@@ -153,7 +153,7 @@ def test_an_atomicity_that_does_not_exist() -> None:
 
 
 def test_no_packet_sees_half_of_an_atomic_batch() -> None:
-    """Both of two sources are known or neither: a packet of each is learned, or of neither."""
+    """Of two sources either both or neither are known, so packets of both or neither are learned."""
     with connected() as (server, client):
         digests: list[tuple[int, ...]] = []
         pipeline = server.device.switch.pipeline
@@ -164,7 +164,7 @@ def test_no_packet_sees_half_of_an_atomic_batch() -> None:
         def keep_looking() -> None:
             while not done.is_set():
                 digests.clear()
-                # One lock for both packets: what is asked is what one moment looks like.
+                # One lock for both packets, so that they see the same moment.
                 with server.device.switch.lock:
                     for source in (1, 2):
                         server.device.switch.receive(0, ethernet(source), 0)

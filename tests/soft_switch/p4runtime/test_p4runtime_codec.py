@@ -30,7 +30,7 @@ from soft_switch.p4runtime.status import ALREADY_EXISTS, INVALID_ARGUMENT, NOT_F
         (12, b"\x00\x00\x63", 99, False),
     ],
 )
-def test_examples_of_the_specification(width: int, data: bytes, value: int, canonical: bool) -> None:
+def test_the_examples_of_the_specification(width: int, data: bytes, value: int, canonical: bool) -> None:
     assert bytestrings.decode(data, width, "field") == value
     assert (bytestrings.encode(value) == data) is canonical
 
@@ -46,7 +46,7 @@ def test_examples_of_the_specification(width: int, data: bytes, value: int, cano
         (12, b"\x00\x40\x63"),
     ],
 )
-def test_what_does_not_fit_is_out_of_range(width: int, data: bytes) -> None:
+def test_a_value_that_does_not_fit_is_out_of_range(width: int, data: bytes) -> None:
     with pytest.raises(RequestError, match=r"ipv4\.ttl") as caught:
         bytestrings.decode(data, width, "ipv4.ttl")
     assert caught.value.code == OUT_OF_RANGE
@@ -55,12 +55,12 @@ def test_what_does_not_fit_is_out_of_range(width: int, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("value", "data"), [(99, b"\x63"), (-99, b"\x9d"), (-739, b"\xfd\x1d"), (0, b"\x00"), (128, b"\x00\x80")]
 )
-def test_signed_examples_of_the_specification(value: int, data: bytes) -> None:
+def test_the_signed_examples_of_the_specification(value: int, data: bytes) -> None:
     assert bytestrings.encode_signed(value) == data
 
 
 @given(st.integers(1, 300).flatmap(lambda w: st.tuples(st.just(w), st.integers(0, (1 << w) - 1))), st.integers(0, 4))
-def test_round_trip_with_any_padding(width_and_value: tuple[int, int], padding: int) -> None:
+def test_values_survive_a_round_trip_with_any_padding(width_and_value: tuple[int, int], padding: int) -> None:
     width, value = width_and_value
     shortest = bytestrings.encode(value)
     assert len(shortest) == 1 or shortest[0] != 0
@@ -68,7 +68,7 @@ def test_round_trip_with_any_padding(width_and_value: tuple[int, int], padding: 
 
 
 @given(st.integers(1, 100).flatmap(lambda w: st.tuples(st.just(w), st.integers(0, (1 << w) - 1))))
-def test_signed_round_trip(width_and_value: tuple[int, int]) -> None:
+def test_signed_values_survive_a_round_trip(width_and_value: tuple[int, int]) -> None:
     width, value = width_and_value
     signed = bytestrings.to_signed(value, width)
     data = bytestrings.encode_signed(signed)
@@ -85,7 +85,7 @@ HEADERS = st.lists(st.integers(1, 64), min_size=0, max_size=6).map(
 
 
 @given(HEADERS, st.data(), st.binary(max_size=20))
-def test_controller_header_round_trip(fields: tuple[Field, ...], data: st.DataObject, payload: bytes) -> None:
+def test_controller_headers_round_trip(fields: tuple[Field, ...], data: st.DataObject, payload: bytes) -> None:
     packet = p4runtime_pb2.PacketOut(payload=payload)
     for field in fields:
         value = data.draw(st.integers(0, (1 << field.width) - 1))
@@ -105,7 +105,7 @@ def test_header_fields_are_packed_most_significant_bit_first() -> None:
     assert pack_packet_out(fields, packet) == bytes((0b10000000, 0b10000010, 0b10100000))
 
 
-def test_packet_shorter_than_its_header() -> None:
+def test_a_packet_shorter_than_its_header_is_an_error() -> None:
     with pytest.raises(ShortPacketError, match="2 bytes"):
         unpack_packet_in((Field(1, "port", 9),), b"\x01")
 
@@ -114,7 +114,7 @@ def codes(arbiter_notices: list[Notice[str]]) -> dict[str, int]:
     return {notice.client: notice.code for notice in arbiter_notices}
 
 
-def test_highest_election_id_is_primary_and_everyone_is_told() -> None:
+def test_the_highest_election_id_is_primary_and_everyone_is_told() -> None:
     arbiter: Arbiter[str] = Arbiter()
     assert codes(arbiter.update("a", 5)) == {"a": OK}
     assert codes(arbiter.update("b", 3)) == {"b": ALREADY_EXISTS}
@@ -124,7 +124,7 @@ def test_highest_election_id_is_primary_and_everyone_is_told() -> None:
     assert {notice.election_id for notice in notices} == {9}
 
 
-def test_without_primary_an_id_at_least_as_high_as_ever_is_needed() -> None:
+def test_without_a_primary_an_id_at_least_as_high_as_the_highest_so_far_is_needed() -> None:
     arbiter: Arbiter[str] = Arbiter()
     arbiter.update("a", 5)
     arbiter.update("b", 3)
@@ -155,7 +155,9 @@ def test_an_unset_election_id_is_never_primary() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.one_of(st.just("leave"), st.none(), st.integers(0, 6))), max_size=30)
 )
-def test_at_most_one_primary_and_it_holds_the_highest_id_ever(steps: list[tuple[str, int | str | None]]) -> None:
+def test_there_is_at_most_one_primary_with_the_highest_id_so_far(
+    steps: list[tuple[str, int | str | None]],
+) -> None:
     arbiter: Arbiter[str] = Arbiter()
     highest: int | None = None
     told: dict[str, int] = {}
@@ -176,7 +178,7 @@ def test_at_most_one_primary_and_it_holds_the_highest_id_ever(steps: list[tuple[
             if step is not None:
                 highest = step if highest is None else max(highest, step)
         told.update(codes(notices))
-        # What each client was last told is the truth.
+        # What each client was told last is true.
         primary = [c for c, held in arbiter.clients.items() if held is not None and held == highest]
         for name, code in told.items():
             assert code == (OK if [name] == primary else ALREADY_EXISTS if primary else NOT_FOUND)
@@ -203,7 +205,7 @@ type_info {
 """
 
 
-def test_digest_values_take_the_shape_of_their_type() -> None:
+def test_digest_values_have_the_shape_of_their_type() -> None:
     shape = digest_shapes(text_format.Parse(DIGEST_TYPES, p4info_pb2.P4Info()))[9]
     assert (shape.name, shape.count) == ("report", 5)
     port, delta, inner, pair = shape.encode((511, (1 << 12) - 739, 1, 7, 3)).struct.members
@@ -213,7 +215,7 @@ def test_digest_values_take_the_shape_of_their_type() -> None:
     assert [pair.tuple.members[0].bitstring, pair.tuple.members[1].enum_value] == [b"\x07", b"\x03"]
 
 
-def test_digest_of_a_type_that_cannot_be_sent() -> None:
+def test_a_digest_type_that_cannot_be_sent_is_refused() -> None:
     p4info = text_format.Parse(DIGEST_TYPES.replace("bool { }", "error { }"), p4info_pb2.P4Info())
     with pytest.raises(RequestError, match="member seen"):
         digest_shapes(p4info)

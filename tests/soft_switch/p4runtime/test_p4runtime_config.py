@@ -49,7 +49,7 @@ def refused(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), caught.value.details()
 
 
-def test_before_any_config(empty: tuple[P4RuntimeServer, Client]) -> None:
+def test_requests_before_any_config_are_refused(empty: tuple[P4RuntimeServer, Client]) -> None:
     _, client = empty
     assert not client.get_config().HasField("config")
     assert refused(lambda: client.insert(ENTRY))[0] == grpc.StatusCode.FAILED_PRECONDITION
@@ -73,7 +73,7 @@ def test_commit_clears_the_entries(loaded: tuple[P4RuntimeServer, Client]) -> No
     assert server.device.switch.pipeline is not before
 
 
-def test_get_returns_what_was_set(empty: tuple[P4RuntimeServer, Client]) -> None:
+def test_get_returns_the_config_that_was_set(empty: tuple[P4RuntimeServer, Client]) -> None:
     _, client = empty
     config = features_config(cookie=42)
     client.set_config(SetConfig.VERIFY_AND_COMMIT, config)
@@ -90,13 +90,13 @@ def test_get_returns_what_was_set(empty: tuple[P4RuntimeServer, Client]) -> None
     assert not client.get_config().config.HasField("cookie")
 
 
-def test_saved_config_takes_writes_and_runs_only_after_commit(loaded: tuple[P4RuntimeServer, Client]) -> None:
+def test_a_saved_config_takes_writes_and_runs_only_after_commit(loaded: tuple[P4RuntimeServer, Client]) -> None:
     server, client = loaded
     running = server.device.switch.pipeline
     client.set_config(SetConfig.VERIFY_AND_SAVE, features_config(cookie=5))
     assert server.device.switch.pipeline is running
     client.insert(ENTRY)  # Goes to the saved config,
-    assert list(running.tables[KNOWN].entries()) == []  # not to the one that runs.
+    assert list(running.tables[KNOWN].entries()) == []  # not to the running one.
     client.set_config(SetConfig.COMMIT)
     assert server.device.switch.pipeline is not running
     assert len(client.read_entries(KNOWN)) == 1
@@ -111,7 +111,7 @@ def test_commit_takes_no_config(loaded: tuple[P4RuntimeServer, Client]) -> None:
     assert status[0] == grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_reconcile_preserves_all_that_was_written(loaded: tuple[P4RuntimeServer, Client]) -> None:
+def test_reconcile_preserves_everything_that_was_written(loaded: tuple[P4RuntimeServer, Client]) -> None:
     server, client = loaded
     for entity in some_entities():
         kind = entity.WhichOneof("entity")
@@ -130,13 +130,13 @@ def test_reconcile_preserves_all_that_was_written(loaded: tuple[P4RuntimeServer,
     assert client.read(*everything()) == before
     assert client.read_entries("ingress.fixed_ports")[0] == fixed
     assert list(server.device.switch.pipeline.registers["ingress.last_seen"].values) == [1, 2, 3, 4]
-    # What was taken over is alive.
+    # The preserved state is in effect.
     client.delete(*(e for e in client.read(entry(KNOWN))))
     assert client.read_entries(KNOWN) == []
 
 
 def make_larger(config: p4runtime_pb2.ForwardingPipelineConfig) -> None:
-    """Another program: its table of routes is larger, and a client needs not know of one of its tables."""
+    """Another program: its table of routes is larger, and it declares one table less."""
     text = config.p4_device_config.decode()
     place = text.index('"max_size" : 64', text.index(f'"name" : "{ROUTES}"'))
     config.p4_device_config = (text[:place] + text[place:].replace("64", "128", 1)).encode()
@@ -189,7 +189,7 @@ def other_action(config: p4runtime_pb2.ForwardingPipelineConfig) -> None:
 
 
 @pytest.mark.parametrize("change", [other_fields, other_id, other_action])
-def test_reconcile_refuses_what_it_cannot_preserve(
+def test_reconcile_refuses_a_config_if_state_cannot_be_preserved(
     loaded: tuple[P4RuntimeServer, Client], change: Callable[[p4runtime_pb2.ForwardingPipelineConfig], None]
 ) -> None:
     server, client = loaded
@@ -202,10 +202,10 @@ def test_reconcile_refuses_what_it_cannot_preserve(
     assert KNOWN in message
     assert server.device.switch.pipeline is running
     assert len(client.read_entries(KNOWN)) == 1
-    client.set_config(SetConfig.VERIFY, config)  # As a config of its own there is nothing wrong with it.
+    client.set_config(SetConfig.VERIFY, config)  # On its own the config is valid.
 
 
-def test_reconcile_without_a_program_before(empty: tuple[P4RuntimeServer, Client]) -> None:
+def test_reconcile_works_without_a_previous_program(empty: tuple[P4RuntimeServer, Client]) -> None:
     _, client = empty
     client.set_config(SetConfig.RECONCILE_AND_COMMIT, features_config(cookie=8))
     assert client.get_config().config.cookie.cookie == 8
@@ -319,7 +319,7 @@ def no_p4info(config: p4runtime_pb2.ForwardingPipelineConfig) -> None:
         (no_p4info, "p4info"),
     ],
 )
-def test_config_that_does_not_fit_is_refused_and_the_old_one_stays(
+def test_an_inconsistent_config_is_refused_and_the_old_one_stays(
     loaded: tuple[P4RuntimeServer, Client],
     spoil: Callable[[p4runtime_pb2.ForwardingPipelineConfig], None],
     named: str,
@@ -335,12 +335,12 @@ def test_config_that_does_not_fit_is_refused_and_the_old_one_stays(
         assert named in message
     assert server.device.switch.pipeline is before
     assert len(client.read_entries(KNOWN)) == 1
-    # The old program still forwards: it sends this ether type to the controller.
+    # The old program still runs: it sends this EtherType to the controller.
     server.device.switch.receive(0, ethernet(ether_type=0x88CC), 0)
     assert client.receive().packet.payload == ethernet(ether_type=0x88CC)
 
 
-def test_unset_action_and_unset_config(loaded: tuple[P4RuntimeServer, Client]) -> None:
+def test_an_unset_action_or_config_is_refused(loaded: tuple[P4RuntimeServer, Client]) -> None:
     _, client = loaded
     assert refused(lambda: client.set_config(SetConfig.VERIFY_AND_COMMIT))[0] == grpc.StatusCode.INVALID_ARGUMENT
     assert refused(lambda: client.set_config(0, features_config()))[0] == grpc.StatusCode.INVALID_ARGUMENT

@@ -85,7 +85,7 @@ def direct(kind: str, of: p4runtime_pb2.Entity, **fields: object) -> p4runtime_p
     return entity
 
 
-def test_packets_are_counted_and_cells_are_set(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_packets_are_counted_and_cells_can_be_set(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, client = pair
     frame = ethernet()
     server.device.switch.receive(3, frame, 0)
@@ -103,7 +103,7 @@ def test_packets_are_counted_and_cells_are_set(pair: tuple[P4RuntimeServer, Clie
     assert len(all_counters) == 16
 
 
-def test_counter_and_meter_errors(client: Client) -> None:
+def test_invalid_counter_and_meter_requests_are_refused(client: Client) -> None:
     unknown = p4runtime_pb2.Entity()
     unknown.counter_entry.counter_id = 99
     faulty = (
@@ -144,7 +144,7 @@ def test_meter_cells_are_configured_and_reset(client: Client) -> None:
     assert client.read(p4runtime_pb2.Entity(meter_entry=p4runtime_pb2.MeterEntry())) == [meter(i) for i in range(8)]
 
 
-def test_direct_counter_counts_hits_and_is_set(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_a_direct_counter_counts_hits_and_can_be_set(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, client = pair
     client.insert(route(), route(b"\x0b\x00\x00\x00"))
     frame = ipv4(1, 0x0A000001)
@@ -164,7 +164,7 @@ def test_direct_counter_counts_hits_and_is_set(pair: tuple[P4RuntimeServer, Clie
     assert client.read_entries(ROUTES, counter_data=ANY_COUNTER)[0].counter_data == ANY_COUNTER
 
 
-def test_direct_counter_given_on_insert_and_wildcards(client: Client) -> None:
+def test_a_direct_counter_can_be_set_on_insert_and_read_by_wildcard(client: Client) -> None:
     five = p4runtime_pb2.CounterData(packet_count=5, byte_count=50)
     client.insert(route(counter_data=five), route(b"\x0b\x00\x00\x00"))
     whole_table = client.read(direct("direct_counter_entry", entry(ROUTES)))
@@ -177,7 +177,7 @@ def test_direct_counter_given_on_insert_and_wildcards(client: Client) -> None:
     assert not key.HasField("action")
 
 
-def test_direct_resources_of_what_does_not_exist(client: Client) -> None:
+def test_direct_resources_of_missing_entries_are_not_found(client: Client) -> None:
     for kind, entity, expected in (
         (MODIFY, direct("direct_counter_entry", route()), code.NOT_FOUND),
         (INSERT, direct("direct_counter_entry", route()), code.INVALID_ARGUMENT),
@@ -193,7 +193,7 @@ def test_direct_resources_of_what_does_not_exist(client: Client) -> None:
     assert batch_errors(caught.value)[0][0] == code.NOT_FOUND
 
 
-def test_direct_meter_is_configured_read_and_reset(client: Client) -> None:
+def test_a_direct_meter_is_configured_read_and_reset(client: Client) -> None:
     client.insert(classed(meter_config=RATES))
     assert client.read_entries(CLASSES, meter_config=ANY_METER)[0].meter_config == RATES
     assert not client.read_entries(CLASSES)[0].HasField("meter_config")
@@ -201,7 +201,7 @@ def test_direct_meter_is_configured_read_and_reset(client: Client) -> None:
     client.modify(direct("direct_meter_entry", classed(), config=other))
     (read,) = client.read(direct("direct_meter_entry", classed()))
     assert read.direct_meter_entry.config == other
-    client.modify(classed())  # A modified entry without meter_config has its meter reset.
+    client.modify(classed())  # Modifying an entry without meter_config resets its meter.
     assert not client.read_entries(CLASSES, meter_config=ANY_METER)[0].HasField("meter_config")
     client.modify(direct("direct_meter_entry", classed(), config=other))
     client.modify(direct("direct_meter_entry", classed()))

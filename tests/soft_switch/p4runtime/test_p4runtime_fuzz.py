@@ -1,4 +1,4 @@
-"""Random requests, for a few seconds; `python -m tests.support.p4runtime_fuzz` does it for as long as one likes."""
+"""Random requests, for a few seconds; ``python -m tests.support.p4runtime_fuzz`` runs them for longer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_random_pipeline_configs_break_nothing(seed: int, name: str) -> None:
 
 
 def test_memory_does_not_grow() -> None:
-    """The same requests again and again: what they leave behind is replaced, not added to."""
+    """The same requests repeated: what they leave behind is replaced, not accumulated."""
     fuzzer = fuzzer_of(PROGRAMS[0], 7)
     fuzzer.watches_state = False
     start = fuzzer._rnd.getstate()
@@ -59,7 +59,7 @@ def test_memory_does_not_grow() -> None:
 
 
 def test_random_requests_over_grpc() -> None:
-    """The same through gRPC: the statuses that a client sees, and a server that goes on."""
+    """The same through gRPC: clients see the right statuses, and the server keeps running."""
     rnd = random.Random(3)
     config = program_config("p4runtime_features")
     generator = Generator(config.p4info, rnd)
@@ -73,7 +73,7 @@ def test_random_requests_over_grpc() -> None:
                 if hasattr(response, "__iter__"):
                     list(response)
             except grpc.RpcError as error:
-                # UNKNOWN is only ever of a batch, and says of each what failed.
+                # UNKNOWN is only for batches, and has the details of each element.
                 details = "grpc-status-details-bin" in dict(error.trailing_metadata())
                 if error.code() in forbidden or (error.code() == grpc.StatusCode.UNKNOWN and not details):
                     pytest.fail(f"{error} for {request}")
@@ -103,12 +103,12 @@ def test_random_requests_over_grpc() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 20, b"\x08\x07\x12"])
-def test_bytes_that_are_no_message(data: bytes) -> None:
+def test_bytes_that_are_not_a_message_are_refused(data: bytes) -> None:
     with running_server() as server:
         channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
         call = channel.unary_unary("/p4.v1.P4Runtime/Write")
         with pytest.raises(grpc.RpcError) as caught:
             call(data, timeout=60)
-        assert caught.value.code() == grpc.StatusCode.INTERNAL  # gRPC's own answer to what it cannot parse.
+        assert caught.value.code() == grpc.StatusCode.INTERNAL  # gRPC's own answer to bytes that it cannot parse.
         assert Client(server.port).read_entries("ingress.routes") == []
         channel.close()

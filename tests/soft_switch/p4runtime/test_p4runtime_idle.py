@@ -10,6 +10,7 @@ import pytest
 from google.rpc import code_pb2 as code
 from p4.v1 import p4runtime_pb2
 
+from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.sim.events import VirtualClock
 from soft_switch.switch import Switch
@@ -45,12 +46,14 @@ def known(number: int, timeout_ms: float = 0, **fields: object) -> p4runtime_pb2
 
 
 class Setup:
-    """A switch in virtual time with its primary."""
+    """A switch in virtual time, with a client that is primary."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.switch = Switch()
-        self.server = P4RuntimeServer(self.switch, device_id=DEVICE_ID, virtual_clock=self.clock)
+        self.server = P4RuntimeServer(
+            self.switch, device_id=DEVICE_ID, virtual_clock=self.clock, backend=backend_of_environment()
+        )
         self.server.start()
         self.client = Client(self.server.port).primary()
         self.client.set_config(SetConfig.VERIFY_AND_COMMIT, features_config())
@@ -59,10 +62,10 @@ class Setup:
         self.switch.receive(0, ethernet(number), self.clock.now_ns)
 
     def run_to(self, ms: int) -> list[tuple[float, list[bytes]]]:
-        """Run the clock; (time in ms, sources) of each notification."""
+        """Run the clock; return (time in ms, sources) of each notification."""
         self.clock.run(until_ns=ms * MS)
         found = []
-        # The stream is in order: what comes before the answer to this is all there is.
+        # The stream is in order, so everything comes before the answer to this.
         self.client.arbitrate()
         while (response := self.client.receive()).WhichOneof("update") != "arbitration":
             notification = response.idle_timeout_notification
@@ -81,7 +84,7 @@ def virtual() -> Iterator[Setup]:
         setup.server.stop()
 
 
-def test_an_entry_that_is_not_hit_is_notified_again_and_again(virtual: Setup) -> None:
+def test_an_idle_entry_is_notified_repeatedly(virtual: Setup) -> None:
     virtual.run_to(5)
     virtual.client.insert(known(1, 100, metadata=b"mine", controller_metadata=9), known(2, 40), known(3))
     assert virtual.run_to(130) == [(45, [b"\x02"]), (85, [b"\x02"]), (105, [b"\x01"]), (125, [b"\x02"])]
@@ -94,7 +97,7 @@ def test_an_entry_that_is_not_hit_is_notified_again_and_again(virtual: Setup) ->
     assert notification.timestamp == 205 * MS
 
 
-def test_hits_put_the_timeout_off(virtual: Setup) -> None:
+def test_hits_postpone_the_timeout(virtual: Setup) -> None:
     virtual.client.insert(known(1, 100), known(2, 100))
     for ms in (30, 60, 90, 120):
         assert virtual.run_to(ms) == ([(100, [b"\x02"])] if ms == 120 else [])
@@ -120,7 +123,7 @@ def test_time_since_the_last_hit_is_read_on_request(virtual: Setup) -> None:
     assert ages == {IDS.of[KNOWN]: True, IDS.of["ingress.fixed_ports"]: False}
 
 
-def test_a_timeout_can_be_changed_and_taken_away(virtual: Setup) -> None:
+def test_a_timeout_can_be_changed_and_removed(virtual: Setup) -> None:
     virtual.client.insert(known(1, 1000), known(2, 50))
     virtual.run_to(10)
     virtual.client.modify(known(1, 30), known(2))
@@ -149,7 +152,7 @@ def test_a_batch_that_is_undone_leaves_the_timeouts(virtual: Setup) -> None:
         (known(1, time_since_last_hit=p4runtime_pb2.TableEntry.IdleTimeout()), "time_since_last_hit"),
     ],
 )
-def test_timeouts_that_cannot_be(virtual: Setup, entity: p4runtime_pb2.Entity, named: str) -> None:
+def test_invalid_timeouts_are_refused(virtual: Setup, entity: p4runtime_pb2.Entity, named: str) -> None:
     for kind in (INSERT, MODIFY):
         if kind == MODIFY:
             virtual.client.insert(known(1))
@@ -157,7 +160,7 @@ def test_timeouts_that_cannot_be(virtual: Setup, entity: p4runtime_pb2.Entity, n
         assert (found, named in message) == (code.INVALID_ARGUMENT, True)
 
 
-def test_a_timeout_in_the_p4info_alone(virtual: Setup) -> None:
+def test_a_timeout_only_in_the_p4info_is_refused(virtual: Setup) -> None:
     config = features_config()
     table = next(table for table in config.p4info.tables if table.preamble.name == ROUTES)
     table.idle_timeout_behavior = table.NOTIFY_CONTROL
@@ -180,8 +183,8 @@ def test_digests_wait_in_virtual_time(virtual: Setup) -> None:
     assert (len(message.data), message.timestamp) == (2, 60 * MS)
 
 
-def test_in_real_time() -> None:
-    server = P4RuntimeServer(Switch(), device_id=DEVICE_ID)
+def test_idle_timeouts_in_real_time() -> None:
+    server = P4RuntimeServer(Switch(), device_id=DEVICE_ID, backend=backend_of_environment())
     server.start()
     client = Client(server.port).primary()
     try:

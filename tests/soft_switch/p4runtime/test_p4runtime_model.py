@@ -1,4 +1,4 @@
-"""Random writes over gRPC against a plain dict: what a client reads is what it wrote."""
+"""Random writes over gRPC against a dict: a client reads what it wrote."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.p4runtime import (
 TABLE = "ingress.classes"
 SIZE = 32
 
-# (port, source, its mask, low, high, protocol or None, priority): mask 0 and the full range are don't care.
+# (port, source, its mask, low, high, protocol or None, priority): mask 0 and the full range mean "don't care".
 Key: TypeAlias = tuple[int, int, int, int, int, int | None, int]
 
 SMALL = st.sampled_from([0, 1, 2, 255, 256])

@@ -88,7 +88,7 @@ def error_of(client: Client, kind: int, entity: p4runtime_pb2.Entity) -> int:
 
 
 def read_all(client: Client) -> tuple[int, int]:
-    """How many members and groups a client sees."""
+    """The number of members and groups that a client sees."""
     members = client.read(p4runtime_pb2.Entity(action_profile_member=p4runtime_pb2.ActionProfileMember()))
     groups = client.read(p4runtime_pb2.Entity(action_profile_group=p4runtime_pb2.ActionProfileGroup()))
     return len(members), len(groups)
@@ -110,7 +110,7 @@ def test_members_and_groups_are_read_back(client: Client) -> None:
     ]
 
 
-def test_a_modified_member_changes_what_packets_do(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_modifying_a_member_changes_where_packets_go(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, client = pair
     switch = server.device.switch
     client.insert(member(1, hop(1)))
@@ -126,7 +126,7 @@ def test_a_modified_member_changes_what_packets_do(pair: tuple[P4RuntimeServer, 
     assert switch.transmit(3, 0) is None
 
 
-def test_weights_share_flows_out(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_weights_divide_the_flows(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, client = pair
     switch = server.device.switch
     client.insert(pointing(0x0A000001, action_profile_action_set=action_set((hop(1), 1), (hop(2), 3))))
@@ -140,7 +140,7 @@ def test_weights_share_flows_out(pair: tuple[P4RuntimeServer, Client]) -> None:
     assert 1.5 < sent[2] / sent[1] < 6
 
 
-def test_what_is_in_use_cannot_be_deleted(client: Client) -> None:
+def test_members_and_groups_in_use_cannot_be_deleted(client: Client) -> None:
     client.insert(member(1, hop(1)), member(2, hop(2)))
     client.insert(group(1, (1, 1)))
     client.insert(pointing(0x0A000001, action_profile_group_id=1), pointing(0x0A000002, action_profile_member_id=2))
@@ -153,7 +153,7 @@ def test_what_is_in_use_cannot_be_deleted(client: Client) -> None:
     assert read_all(client) == (0, 0)
 
 
-def test_profile_errors(client: Client) -> None:
+def test_invalid_profile_writes_are_refused(client: Client) -> None:
     client.insert(member(1, hop(1)), member(2, hop(2)))
     client.insert(group(1, (1, 1), max_size=4))
     balanced_action = pointing(0x0A000001, action=hop(1))
@@ -186,7 +186,7 @@ def test_profile_errors(client: Client) -> None:
     assert client.read(group(1)) == [group(1, (1, 1), max_size=4)]
 
 
-def test_profile_capacity(client: Client) -> None:
+def test_a_full_profile_refuses_members(client: Client) -> None:
     client.insert(*(member(number, hop(1)) for number in range(1, 17)))
     assert error_of(client, INSERT, member(17, hop(1))) == code.RESOURCE_EXHAUSTED
 
@@ -198,8 +198,8 @@ def test_watch_ports_are_refused(client: Client) -> None:
     assert error_of(client, INSERT, watched) == code.UNIMPLEMENTED
 
 
-def test_one_shot_reads_back_as_written_and_shows_no_members(client: Client) -> None:
-    # The same action twice stays twice.
+def test_a_one_shot_reads_back_as_written_and_shows_no_members(client: Client) -> None:
+    # The same action given twice stays so.
     written = pointing(0x0A000001, action_profile_action_set=action_set((hop(1), 2), (hop(2), 1), (hop(1), 1)))
     client.insert(written)
     assert client.read_entries(BALANCED)[0] == written.table_entry
@@ -208,7 +208,7 @@ def test_one_shot_reads_back_as_written_and_shows_no_members(client: Client) -> 
     client.insert(member(1, hop(1)))  # The profile is free for the other style again.
 
 
-def test_one_shot_is_modified_in_place_and_frees_what_it_used(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_a_one_shot_is_modified_in_place_and_frees_its_members(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, client = pair
     switch = server.device.switch
     for round_number in range(5):

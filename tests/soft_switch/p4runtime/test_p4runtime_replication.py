@@ -1,4 +1,4 @@
-"""Multicast groups, clone sessions and value sets over P4Runtime, and what they do to packets."""
+"""Multicast groups, clone sessions and value sets over P4Runtime, and their effect on packets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pair = tuple[P4RuntimeServer, Client]
 Replicas = list[tuple[bytes | int, int]]
 
 CLONE_AT_INGRESS, CLONE_AT_EGRESS, MULTICAST = 1, 2, 5
-"""What the test program does with a packet whose first byte is this; the second is the session or the group."""
+"""What the test program does with a packet by its first byte; the second is the session or the group."""
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def session(number: int, replicas: Replicas = (), **fields: int) -> p4runtime_pb
 
 
 def sent(server: P4RuntimeServer, what: int, argument: int, payload: bytes = b"") -> dict[int, list[bytes]]:
-    """What leaves by each port for one packet."""
+    """The packets that leave by each port for one packet."""
     switch = server.device.switch
     switch.receive(0, bytes([what, argument, 0, 0]) + payload, 0)
     frames: dict[int, list[bytes]] = {}
@@ -68,7 +68,7 @@ def sent(server: P4RuntimeServer, what: int, argument: int, payload: bytes = b""
 
 
 def instances(frames: list[bytes]) -> list[int]:
-    """The replication ids that egress saw: it writes them into the second byte."""
+    """The replication ids that egress saw and wrote into the second byte."""
     return [frame[1] for frame in frames]
 
 
@@ -82,11 +82,11 @@ def test_a_multicast_group_copies_packets_to_its_replicas(copies: Pair) -> None:
     assert {port: instances(found) for port, found in sent(server, MULTICAST, 9).items()} == {3: [1]}
     client.modify(group(9))
     assert sent(server, MULTICAST, 9) == {}
-    client.delete(group(9, [(b"", 1)]))  # Only the number counts.
+    client.delete(group(9, [(b"", 1)]))  # Only the number matters.
     assert client.read(group(0)) == []
 
 
-def test_groups_are_read_one_and_all_as_they_were_written(copies: Pair) -> None:
+def test_groups_are_read_singly_and_all_as_written(copies: Pair) -> None:
     _, client = copies
     first = group(1, [(b"\x01", 1), (b"\x01\xfe", 2)], metadata=b"m")
     second = group(0xFFFF, [(3, 0xFFFF)])
@@ -100,7 +100,7 @@ def test_groups_are_read_one_and_all_as_they_were_written(copies: Pair) -> None:
     assert batch_errors(caught.value)[0][0] == code.NOT_FOUND
 
 
-def test_clone_sessions_are_read_one_and_all_as_they_were_written(copies: Pair) -> None:
+def test_clone_sessions_are_read_singly_and_all_as_written(copies: Pair) -> None:
     _, client = copies
     first = session(1, [(b"\x01", 1)], class_of_service=7, packet_length_bytes=64)
     second = session(2, [(3, 0)])
@@ -121,7 +121,7 @@ def test_clones_go_to_every_replica_of_their_session(copies: Pair) -> None:
     assert list(sent(server, CLONE_AT_INGRESS, 5)) == [1]
 
 
-def test_a_clone_goes_to_the_controller(copies: Pair) -> None:
+def test_a_clone_can_go_to_the_controller(copies: Pair) -> None:
     server, client = copies
     client.insert(session(5, [(CPU_PORT.to_bytes(2, "big"), 3)]))
     assert list(sent(server, CLONE_AT_INGRESS, 5, b"payload")) == [1]
@@ -129,10 +129,10 @@ def test_a_clone_goes_to_the_controller(copies: Pair) -> None:
 
 
 @pytest.mark.parametrize("what", [CLONE_AT_INGRESS, CLONE_AT_EGRESS])
-def test_clones_are_cut_to_the_length_of_their_session(copies: Pair, what: int) -> None:
+def test_clones_are_truncated_to_the_length_of_their_session(copies: Pair, what: int) -> None:
     server, client = copies
     payload = bytes(range(100))
-    # The program's egress puts a header of 8 bytes in front, once for each time that the packet goes through it.
+    # The program's egress prepends a header of 8 bytes each time that the packet passes through it.
     client.insert(session(5, [(b"\x02", 0)], packet_length_bytes=50))
     frames = sent(server, what, 5, payload)
     whole = 8 + 4 + len(payload)
@@ -143,7 +143,7 @@ def test_clones_are_cut_to_the_length_of_their_session(copies: Pair, what: int) 
     assert int.from_bytes(clone[4:6], "big") == 50  # standard_metadata.packet_length
     client.modify(session(5, [(b"\x02", 0)], packet_length_bytes=whole))
     assert len(sent(server, what, 5, payload)[2][0]) == whole
-    # Headers of an egress clone stay whole.
+    # Headers of an egress clone stay complete.
     client.modify(session(5, [(b"\x02", 0)], packet_length_bytes=1))
     assert len(sent(server, what, 5, payload)[2][0]) == (12 if what == CLONE_AT_EGRESS else 9)
 
@@ -184,7 +184,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("kind", "entity", "expected", "named"), WRONG)
-def test_what_is_wrong_is_refused_by_name_and_changes_nothing(
+def test_an_invalid_write_is_refused_by_name_and_changes_nothing(
     copies: Pair, kind: int, entity: p4runtime_pb2.Entity, expected: int, named: str
 ) -> None:
     _, client = copies
@@ -195,7 +195,7 @@ def test_what_is_wrong_is_refused_by_name_and_changes_nothing(
     assert client.read(group(0), session(0)) == before
 
 
-def test_a_replica_without_port_and_an_entry_without_kind(copies: Pair) -> None:
+def test_a_replica_without_port_or_an_entry_without_kind_is_refused(copies: Pair) -> None:
     _, client = copies
     portless = group(1)
     portless.packet_replication_engine_entry.multicast_group_entry.replicas.add(instance=1)
@@ -206,7 +206,7 @@ def test_a_replica_without_port_and_an_entry_without_kind(copies: Pair) -> None:
 
 
 def test_backup_replicas_are_refused(copies: Pair) -> None:
-    """A replica with port 1 and a backup_replicas (field 4, a message) with port 2, as P4Runtime 1.5 has them."""
+    """A replica with port 1 and a backup_replicas (field 4, a message) with port 2, as in P4Runtime 1.5."""
     _, client = copies
     entity = group(1)
     replicas = entity.packet_replication_engine_entry.multicast_group_entry.replicas
@@ -216,7 +216,7 @@ def test_backup_replicas_are_refused(copies: Pair) -> None:
     assert "backup" in message
 
 
-def test_a_new_program_begins_without_groups_and_sessions(copies: Pair) -> None:
+def test_a_new_program_starts_without_groups_and_sessions(copies: Pair) -> None:
     server, client = copies
     client.insert(group(7, ONE), session(7, ONE))
     config = client.get_config().config
@@ -237,12 +237,12 @@ def value_set(server: P4RuntimeServer, *values: bytes) -> p4runtime_pb2.Entity:
     return entity
 
 
-def test_a_value_set_decides_what_the_parser_does(variants: Pair) -> None:
+def test_a_value_set_controls_the_parser(variants: Pair) -> None:
     server, client = variants
     empty = value_set(server)
     assert client.read(empty) == [empty]
     pipeline = server.device.switch.pipeline
-    # A start header without options, then an item that the parser takes for a long one if its first byte says so.
+    # A start header without options, then an item that the parser treats as long depending on its first byte.
     data = bytes.fromhex("0200 0000 ab 40 112233 99")
     assert send(pipeline, data)[-5:] == data[-5:]
     client.modify(value_set(server, b"\x40", b"\x00\x41"))
@@ -253,7 +253,7 @@ def test_a_value_set_decides_what_the_parser_does(variants: Pair) -> None:
     assert send(pipeline, data)[-5:] == data[-5:]
 
 
-def test_value_sets_that_cannot_be_written(variants: Pair) -> None:
+def test_invalid_value_sets_are_refused(variants: Pair) -> None:
     server, client = variants
     kept = value_set(server, b"\x01")
     client.modify(kept)

@@ -1,4 +1,4 @@
-"""Roles over gRPC: a primary each, and what the annotations of the P4Info give to each."""
+"""Roles over gRPC: each has a primary, and the objects that the P4Info annotates for it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def server() -> Iterator[P4RuntimeServer]:
 
 
 def annotated(**roles: str) -> p4runtime_pb2.ForwardingPipelineConfig:
-    """The test program with objects given to roles: last part of an object's name to role."""
+    """The test program with objects assigned to roles, by the last part of an object's name."""
     config = features_config()
     info = config.p4info
     kinds = (info.tables, info.action_profiles, info.counters, info.digests, info.controller_packet_metadata)
@@ -64,7 +64,7 @@ def refused(call: object) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), caught.value.details()
 
 
-def test_every_role_has_a_primary_of_its_own(server: P4RuntimeServer) -> None:
+def test_every_role_has_its_own_primary(server: P4RuntimeServer) -> None:
     anyone = Client(server.port).primary(10)
     routing = Client(server.port).primary(10, role="routing")
     backup = Client(server.port).open()
@@ -73,7 +73,7 @@ def test_every_role_has_a_primary_of_its_own(server: P4RuntimeServer) -> None:
     assert (update.status.code, update.role.name, update.election_id.low) == (code.ALREADY_EXISTS, "routing", 10)
     anyone.insert(SOURCE)
     routing.write((INSERT, ROUTE), role="routing")
-    # The three of device, role and election id say who writes.
+    # Device, role and election id together identify the writer.
     for writer, role in ((backup, "routing"), (backup, "")):
         status = refused(lambda writer=writer, role=role: writer.write((INSERT, ROUTE), role=role))
         assert status[0] == grpc.StatusCode.PERMISSION_DENIED
@@ -84,7 +84,7 @@ def test_every_role_has_a_primary_of_its_own(server: P4RuntimeServer) -> None:
     anyone.delete(SOURCE)
 
 
-def test_an_election_id_is_kept_for_its_role(server: P4RuntimeServer) -> None:
+def test_the_highest_election_id_is_remembered_per_role(server: P4RuntimeServer) -> None:
     first = Client(server.port).primary(10, role="routing")
     late = Client(server.port).open()
     late.arbitrate(3, role="routing")
@@ -104,14 +104,16 @@ def test_an_election_id_is_kept_for_its_role(server: P4RuntimeServer) -> None:
         (p4runtime_pb2.Role(name="r" * (MAX_ROLE_NAME + 1)), grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
-def test_roles_that_are_refused(server: P4RuntimeServer, role: p4runtime_pb2.Role, expected: grpc.StatusCode) -> None:
+def test_invalid_roles_end_the_stream(
+    server: P4RuntimeServer, role: p4runtime_pb2.Role, expected: grpc.StatusCode
+) -> None:
     client = Client(server.port).open()
     client.send(arbitration=p4runtime_pb2.MasterArbitrationUpdate(device_id=DEVICE_ID, role=role))
     assert client.ended_with() == expected
     assert not list(server.device._sessions._arbiters)
 
 
-def test_the_config_of_a_role_is_kept_and_told(server: P4RuntimeServer) -> None:
+def test_the_config_of_a_role_is_stored_and_reported(server: P4RuntimeServer) -> None:
     def arbitrate(client: Client, number: int, value: bytes | None) -> None:
         message = p4runtime_pb2.MasterArbitrationUpdate(device_id=DEVICE_ID)
         message.election_id.low = number
@@ -132,7 +134,7 @@ def test_the_config_of_a_role_is_kept_and_told(server: P4RuntimeServer) -> None:
     assert not first.receive().arbitration.role.HasField("config")
 
 
-def test_more_roles_than_are_served(server: P4RuntimeServer) -> None:
+def test_too_many_roles_are_refused(server: P4RuntimeServer) -> None:
     for number in range(MAX_ROLES):
         client = Client(server.port).primary(1, role=f"role {number}")
         client.send(arbitration=p4runtime_pb2.MasterArbitrationUpdate(device_id=99))
@@ -145,7 +147,7 @@ def test_more_roles_than_are_served(server: P4RuntimeServer) -> None:
 
 @pytest.fixture
 def divided() -> Iterator[tuple[P4RuntimeServer, Client, Client]]:
-    """A server whose P4Info gives routes to "routing", the default role's primary, and that of "routing"."""
+    """A server whose P4Info assigns routes to "routing", the default role's primary, and that of "routing"."""
     with connected(with_program=False) as (server, client):
         client.set_config(
             SetConfig.VERIFY_AND_COMMIT, annotated(routes="routing", hops="routing", packet_out="routing")
@@ -153,7 +155,7 @@ def divided() -> Iterator[tuple[P4RuntimeServer, Client, Client]]:
         yield server, client, Client(server.port).primary(5, role="routing")
 
 
-def test_a_role_writes_what_the_p4info_gives_it(divided: tuple[P4RuntimeServer, Client, Client]) -> None:
+def test_a_role_writes_what_the_p4info_assigns_to_it(divided: tuple[P4RuntimeServer, Client, Client]) -> None:
     server, anyone, routing = divided
     routing.write((INSERT, ROUTE), role="routing")
     for entity in (SOURCE, group_entity()):
@@ -163,7 +165,7 @@ def test_a_role_writes_what_the_p4info_gives_it(divided: tuple[P4RuntimeServer, 
     counter = p4runtime_pb2.Entity()
     counter.direct_counter_entry.table_entry.table_id = IDS.of[KNOWN]
     assert refused_update(routing, counter, "routing")[0] == code.PERMISSION_DENIED
-    # What does not exist does not exist for anyone.
+    # A missing object is missing for every role.
     nothing = p4runtime_pb2.Entity(table_entry=p4runtime_pb2.TableEntry(table_id=77))
     assert refused_update(routing, nothing, "routing")[0] == code.NOT_FOUND
     anyone.insert(SOURCE, group_entity())
@@ -177,7 +179,7 @@ def group_entity() -> p4runtime_pb2.Entity:
     return entity
 
 
-def test_a_read_for_a_role_leaves_out_what_is_not_its_own(divided: tuple[P4RuntimeServer, Client, Client]) -> None:
+def test_a_read_for_a_role_omits_objects_out_of_its_scope(divided: tuple[P4RuntimeServer, Client, Client]) -> None:
     _, anyone, routing = divided
     anyone.insert(SOURCE, ROUTE, group_entity())
     everything = p4runtime_pb2.Entity(table_entry=p4runtime_pb2.TableEntry())
@@ -188,7 +190,7 @@ def test_a_read_for_a_role_leaves_out_what_is_not_its_own(divided: tuple[P4Runti
     assert routing.read(group_entity()) == [group_entity()]
 
 
-def test_a_restricted_role_sets_no_pipeline_config(divided: tuple[P4RuntimeServer, Client, Client]) -> None:
+def test_a_restricted_role_cannot_set_the_pipeline_config(divided: tuple[P4RuntimeServer, Client, Client]) -> None:
     _, anyone, routing = divided
     status = refused(lambda: routing.set_config(SetConfig.VERIFY_AND_COMMIT, features_config(), role="routing"))
     assert status[0] == grpc.StatusCode.PERMISSION_DENIED
@@ -198,7 +200,7 @@ def test_a_restricted_role_sets_no_pipeline_config(divided: tuple[P4RuntimeServe
     routing.set_config(SetConfig.VERIFY, features_config(), role="routing")
 
 
-def test_packets_go_to_and_come_from_the_roles_that_may(divided: tuple[P4RuntimeServer, Client, Client]) -> None:
+def test_packet_io_is_restricted_by_role(divided: tuple[P4RuntimeServer, Client, Client]) -> None:
     server, anyone, routing = divided
     stranger = Client(server.port).primary(1, role="stranger")
     # packet_in is not annotated: every primary receives it.
@@ -210,7 +212,7 @@ def test_packets_go_to_and_come_from_the_roles_that_may(divided: tuple[P4Runtime
     out.metadata.add(metadata_id=2, value=b"\x00")
     stranger.send(packet=out)
     assert stranger.receive().error.canonical_code == code.PERMISSION_DENIED
-    routing.send(packet=p4runtime_pb2.PacketOut())  # Allowed, so only its metadata are wrong.
+    routing.send(packet=p4runtime_pb2.PacketOut())  # Allowed, so only its metadata is wrong.
     assert routing.receive().error.canonical_code == code.INVALID_ARGUMENT
 
 

@@ -1,7 +1,8 @@
-"""P4Runtime sessions over gRPC: arbitration, hand-over, who may write, capabilities, TLS, addresses."""
+"""P4Runtime sessions over gRPC: arbitration, takeover, permission to write, capabilities, TLS, addresses."""
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import threading
@@ -34,7 +35,7 @@ def status_of(call: object, *args: object) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), caught.value.details()
 
 
-def test_second_client_is_backup_and_takes_over_with_a_higher_id(server: P4RuntimeServer) -> None:
+def test_a_second_client_is_backup_and_takes_over_with_a_higher_id(server: P4RuntimeServer) -> None:
     first = Client(server.port).primary(10)
     second = Client(server.port).open()
     second.arbitrate(5)
@@ -49,7 +50,7 @@ def test_second_client_is_backup_and_takes_over_with_a_higher_id(server: P4Runti
     assert "10" in message
 
 
-def test_backup_is_told_when_the_primary_disconnects_and_can_take_over(server: P4RuntimeServer) -> None:
+def test_a_backup_is_told_when_the_primary_disconnects_and_can_take_over(server: P4RuntimeServer) -> None:
     first = Client(server.port).primary(10)
     backup = Client(server.port).open()
     backup.arbitrate(5)
@@ -62,10 +63,10 @@ def test_backup_is_told_when_the_primary_disconnects_and_can_take_over(server: P
     backup.insert(ROUTE)
 
 
-def test_a_restarted_controller_comes_back_with_its_old_id(server: P4RuntimeServer) -> None:
+def test_a_restarted_controller_returns_with_its_old_id(server: P4RuntimeServer) -> None:
     Client(server.port).primary(1).close()
     again = Client(server.port)
-    for _ in range(50):  # The server learns of the broken channel shortly after.
+    for _ in range(50):  # The server notices the broken channel shortly after.
         again = Client(server.port).open()
         again.arbitrate(1)
         answer = again.inbox.get(timeout=60)
@@ -102,7 +103,7 @@ def test_a_standby_without_election_id_never_becomes_primary(server: P4RuntimeSe
     assert standby.standing() == (code_pb2.ALREADY_EXISTS, 0)
 
 
-def test_unknown_device(server: P4RuntimeServer) -> None:
+def test_an_unknown_device_is_not_found(server: P4RuntimeServer) -> None:
     client = Client(server.port).open()
     client.arbitrate(1, device_id=99)
     assert client.ended_with() == grpc.StatusCode.NOT_FOUND
@@ -113,7 +114,7 @@ def test_unknown_device(server: P4RuntimeServer) -> None:
     assert status_of(lambda: list(client.stub.Read(read)))[0] == grpc.StatusCode.NOT_FOUND
 
 
-def test_a_live_stream_cannot_change_its_device_or_role(server: P4RuntimeServer) -> None:
+def test_a_stream_cannot_change_its_device_or_role(server: P4RuntimeServer) -> None:
     client = Client(server.port).primary(1)
     client.arbitrate(1, device_id=99)
     assert client.ended_with() == grpc.StatusCode.FAILED_PRECONDITION
@@ -122,7 +123,7 @@ def test_a_live_stream_cannot_change_its_device_or_role(server: P4RuntimeServer)
     assert other.ended_with() == grpc.StatusCode.FAILED_PRECONDITION
 
 
-def test_writing_needs_a_session(server: P4RuntimeServer) -> None:
+def test_writing_requires_a_session(server: P4RuntimeServer) -> None:
     stranger = Client(server.port, election_id=10)
     assert status_of(stranger.insert, ROUTE)[0] == grpc.StatusCode.PERMISSION_DENIED
     first, backup = Client(server.port).primary(10), Client(server.port).open()
@@ -131,16 +132,16 @@ def test_writing_needs_a_session(server: P4RuntimeServer) -> None:
     first.insert(ROUTE)
     first.close()
     assert backup.standing()[0] == code_pb2.NOT_FOUND
-    # The election id of a primary that is gone is worth nothing.
+    # The election id of a disconnected primary is not accepted.
     assert status_of(stranger.delete, ROUTE)[0] == grpc.StatusCode.PERMISSION_DENIED
     assert len(backup.read_entries("ingress.known_sources")) == 1
 
 
-def test_reading_needs_no_session(server: P4RuntimeServer) -> None:
+def test_reading_requires_no_session(server: P4RuntimeServer) -> None:
     assert Client(server.port, election_id=None).read_entries("ingress.known_sources") == []
 
 
-def test_more_streams_than_are_served(server: P4RuntimeServer) -> None:
+def test_too_many_streams_are_refused(server: P4RuntimeServer) -> None:
     channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
     clients = []
     for number in range(1, MAX_STREAMS + 1):
@@ -153,27 +154,27 @@ def test_more_streams_than_are_served(server: P4RuntimeServer) -> None:
     channel.close()
 
 
-def test_capabilities(server: P4RuntimeServer) -> None:
+def test_capabilities_name_the_version(server: P4RuntimeServer) -> None:
     reply = Client(server.port).stub.Capabilities(p4runtime_pb2.CapabilitiesRequest())
     assert reply.p4runtime_api_version == "1.4.0"
 
 
-def test_an_address_in_use_is_refused_with_its_name(server: P4RuntimeServer) -> None:
+def test_an_address_in_use_is_refused_by_name(server: P4RuntimeServer) -> None:
     with pytest.raises(ServerError, match=re.escape(f"127.0.0.1:{server.port}")):
         P4RuntimeServer(Switch(), address=f"127.0.0.1:{server.port}")
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:99999", ":9559"])
-def test_an_address_that_is_none(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(ServerError, match="HOST:PORT"):
         P4RuntimeServer(Switch(), address=address)
 
 
-def test_serve_says_where_it_listens_and_loads_the_program() -> None:
-    said: list[str] = []
-    server = serve(Switch(), device_config=JSON, p4info=P4INFO, address="127.0.0.1:0", announce=said.append)
+def test_serve_logs_where_it_listens_and_loads_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "soft_switch"):
+        server = serve(Switch(), device_config=JSON, p4info=P4INFO, address="127.0.0.1:0")
     try:
-        assert f"127.0.0.1:{server.port}" in said[0]
+        assert f"127.0.0.1:{server.port}" in caplog.text
         client = Client(server.port)
         request = p4runtime_pb2.GetForwardingPipelineConfigRequest(device_id=1)
         assert client.stub.GetForwardingPipelineConfig(request).config.p4_device_config == JSON.read_bytes()
@@ -181,7 +182,7 @@ def test_serve_says_where_it_listens_and_loads_the_program() -> None:
         server.stop()
 
 
-def test_serve_names_what_it_cannot_read(tmp_path: Path) -> None:
+def test_serve_names_the_file_that_it_cannot_read(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match=r"missing\.json"):
         serve(Switch(), device_config=tmp_path / "missing.json", p4info=P4INFO, address="127.0.0.1:0")
     with pytest.raises(ServerError, match="both files"):
@@ -210,7 +211,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("mutual", [False, True])
-def test_tls(certificates: Path, mutual: bool) -> None:
+def test_clients_connect_with_tls(certificates: Path, mutual: bool) -> None:
     tls = TLS(certificates / "server.pem", certificates / "server.key", certificates / "client.pem" if mutual else None)
     server = P4RuntimeServer(Switch(), tls=tls)
     server.start()
@@ -233,7 +234,7 @@ def test_tls(certificates: Path, mutual: bool) -> None:
         server.stop()
 
 
-def test_reads_see_a_batch_whole_or_not_at_all(server: P4RuntimeServer) -> None:
+def test_reads_see_all_or_nothing_of_a_batch(server: P4RuntimeServer) -> None:
     client = Client(server.port).primary()
     table = "ingress.known_sources"
     batch = [entry(table, exact(table, "source", bytes((n,))), call=action("NoAction")) for n in range(8)]

@@ -47,7 +47,7 @@ def packet_out(port: int, payload: bytes, **values: bytes) -> p4runtime_pb2.Pack
     return packet
 
 
-def test_packet_out_leaves_where_its_metadata_says(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_a_packet_out_leaves_where_its_metadata_says(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, client = pair
     frame = ethernet(payload=b"hello" * 10)
     client.send(packet=packet_out(2, frame))
@@ -56,7 +56,7 @@ def test_packet_out_leaves_where_its_metadata_says(pair: tuple[P4RuntimeServer, 
     assert server.device.switch.transmit(2, 0)[0] == frame
 
 
-def test_packet_in_carries_the_header_as_metadata(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_a_packet_in_has_the_header_as_metadata(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, client = pair
     to_cpu = action("ingress.to_cpu", reason=b"\x2a")
     client.insert(entry(ROUTES, lpm(ROUTES, "destination", b"\x0a\x00\x00\x00", 8), call=to_cpu))
@@ -71,7 +71,7 @@ def test_packet_in_carries_the_header_as_metadata(pair: tuple[P4RuntimeServer, C
     ]
 
 
-def test_packet_in_goes_to_the_primary_only(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_packet_ins_go_only_to_the_primary(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, client = pair
     backup = Client(server.port).open()
     backup.arbitrate(0)
@@ -94,7 +94,7 @@ def test_packet_in_goes_to_the_primary_only(pair: tuple[P4RuntimeServer, Client]
         ),
     ],
 )
-def test_bad_packet_out_is_reported_on_the_stream(
+def test_an_invalid_packet_out_is_reported_on_the_stream(
     pair: tuple[P4RuntimeServer, Client], packet: p4runtime_pb2.PacketOut, expected: int, named: str
 ) -> None:
     _, client = pair
@@ -103,12 +103,12 @@ def test_bad_packet_out_is_reported_on_the_stream(
     assert error.canonical_code == expected
     assert named in error.message
     assert error.packet_out.packet_out == packet
-    client.send(packet=packet_out(1, ethernet()))  # The stream lives on.
+    client.send(packet=packet_out(1, ethernet()))  # The stream stays open.
     client.arbitrate()
     assert client.standing()[0] == code.OK
 
 
-def test_packet_out_of_a_backup_is_refused(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_a_packet_out_of_a_backup_is_refused(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, _ = pair
     backup = Client(server.port).open()
     backup.arbitrate(0)
@@ -131,7 +131,7 @@ def learned(message: p4runtime_pb2.DigestList) -> list[tuple[bytes, ...]]:
     return [tuple(member.bitstring for member in data.struct.members) for data in message.data]
 
 
-def test_digest_configuration(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_digests_are_configured_and_read(pair: tuple[P4RuntimeServer, Client]) -> None:
     _, client = pair
     wildcard = p4runtime_pb2.Entity(digest_entry=p4runtime_pb2.DigestEntry())
 
@@ -169,12 +169,12 @@ def test_digests_arrive_once_until_acknowledged(pair: tuple[P4RuntimeServer, Cli
     client.standing()
     switch.receive(1, ethernet(source=0x0B00), 0)  # Another port: not the same message.
     switch.receive(2, ethernet(source=0x0B00), 0)  # Not acknowledged: suppressed.
-    switch.receive(1, ethernet(source=0x0A), 0)  # Acknowledged: sent anew.
+    switch.receive(1, ethernet(source=0x0A), 0)  # Acknowledged: sent again.
     assert learned(client.receive().digest) == [(b"\x0b\x00", b"\x01")]
     assert learned(client.receive().digest) == [(b"\x0a", b"\x01")]
 
 
-def test_digests_wait_for_company_or_for_their_timeout(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_digests_wait_for_a_full_list_or_their_timeout(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, client = pair
     switch = server.device.switch
     client.insert(digest(max_list_size=3, max_timeout_ns=3600 * SECOND_NS))
@@ -182,11 +182,11 @@ def test_digests_wait_for_company_or_for_their_timeout(pair: tuple[P4RuntimeServ
         switch.receive(1, ethernet(source=source), 0)
     assert len(learned(client.receive().digest)) == 3
     client.modify(digest(max_list_size=3, max_timeout_ns=SECOND_NS // 20))
-    switch.receive(1, ethernet(source=5), 0)  # Wakes the sender, which now finds the shorter timeout.
+    switch.receive(1, ethernet(source=5), 0)  # Wakes the sender, which then finds the shorter timeout.
     assert learned(client.receive().digest) == [(b"\x04", b"\x01"), (b"\x05", b"\x01")]
 
 
-def test_unknown_digest_in_an_acknowledgement(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_an_acknowledgement_of_an_unknown_digest_is_reported(pair: tuple[P4RuntimeServer, Client]) -> None:
     _, client = pair
     client.send(digest_ack=p4runtime_pb2.DigestListAck(digest_id=5, list_id=1))
     error = client.receive().error
@@ -206,7 +206,7 @@ def book(**config: int) -> DigestBook:
     return shapes
 
 
-def test_digest_timing_on_a_given_clock() -> None:
+def test_digests_keep_a_given_clock() -> None:
     digests = book(max_timeout_ns=100, max_list_size=10, ack_timeout_ns=50)
     assert digests.next_due_ns() is None
     assert not digests.offer("learn", (1,), 1000)
@@ -223,22 +223,22 @@ def test_digest_timing_on_a_given_clock() -> None:
     assert digests.next_due_ns() == 1250
 
 
-def test_digests_that_nobody_acknowledges_are_bounded() -> None:
+def test_unacknowledged_digests_are_bounded() -> None:
     digests = book(max_list_size=1, ack_timeout_ns=1 << 62)
     for number in range(MOST_UNACKNOWLEDGED + 2):
         assert digests.offer("learn", (number % 256, number), 0)
         digests.take_due(0, 0)
     assert digests.offer("learn", (0, 0), 0)  # The oldest was forgotten,
-    assert not digests.offer("learn", (5, 5), 0)  # a later one not.
+    assert not digests.offer("learn", (5, 5), 0)  # a later one was not.
 
 
-def test_lists_that_are_asked_to_be_endless_are_not() -> None:
+def test_the_length_of_lists_is_bounded_whatever_the_client_asks() -> None:
     digests = book(max_list_size=(1 << 31) - 1, max_timeout_ns=1 << 62)
     ready = [digests.offer("learn", (number,), 0) for number in range(MOST_WAITING)]
     assert ready.index(True) == MOST_WAITING - 1
 
 
-def test_a_client_that_takes_nothing_is_given_up() -> None:
+def test_a_client_that_reads_nothing_is_disconnected() -> None:
     stream = ClientStream()
     for _ in range(MAX_WAITING + 1):
         stream.send(p4runtime_pb2.StreamMessageResponse())

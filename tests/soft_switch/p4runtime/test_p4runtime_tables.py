@@ -91,7 +91,7 @@ ENTRIES = [
 
 
 @pytest.mark.parametrize("entity", ENTRIES)
-def test_what_was_written_is_read_back(client: Client, entity: p4runtime_pb2.Entity) -> None:
+def test_entries_are_read_back_as_written(client: Client, entity: p4runtime_pb2.Entity) -> None:
     table_entry = entity.table_entry
     client.insert(entity)
     read = client.read(entity)[0].table_entry
@@ -120,17 +120,17 @@ def test_modify_changes_the_action_and_metadata(client: Client) -> None:
     read = client.read_entries(ROUTES)[0]
     assert read.action.action == action("ingress.drop")
     assert read.metadata == b"new"
-    client.modify(route(b"\x0a\x00\x00\x00", 8, call=None))  # No action given: it stays.
+    client.modify(route(b"\x0a\x00\x00\x00", 8, call=None))  # Without an action it stays.
     assert client.read_entries(ROUTES)[0].action.action == action("ingress.drop")
 
 
-def test_delete_looks_at_the_key_only(client: Client) -> None:
+def test_delete_uses_only_the_key(client: Client) -> None:
     client.insert(route(b"\x0a\x00\x00\x00", 8))
     client.delete(route(b"\x0a\x00\x00\x00", 8, call=p4runtime_pb2.Action(action_id=1), idle_timeout_ns=5))
     assert client.read_entries(ROUTES) == []
 
 
-def test_entries_decide_what_packets_do(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_entries_determine_where_packets_go(pair: tuple[P4RuntimeServer, Client]) -> None:
     server, client = pair
     switch = server.device.switch
     client.insert(route(b"\x0a\x00\x00\x00", 8, call=action("ingress.forward", port=b"\x02")))
@@ -158,7 +158,7 @@ BAD_KEYS = [
     (classed(between(CLASSES, "length", b"\x00", b"\xff\xff")), code.INVALID_ARGUMENT, "leave the field out"),
     (classed(between(CLASSES, "length", b"\x00", b"\x01\x00\x00")), code.OUT_OF_RANGE, "16 bits"),
     (classed(optional(CLASSES, "protocol", b"\x01\x00")), code.OUT_OF_RANGE, "protocol"),
-    (classed(exact(CLASSES, "source", b"\x01")), code.INVALID_ARGUMENT, "it is matched ternary"),
+    (classed(exact(CLASSES, "source", b"\x01")), code.INVALID_ARGUMENT, "its match kind is ternary"),
     (classed(field_match(CLASSES, "source")), code.INVALID_ARGUMENT, "no match was given"),
     (classed(exact(CLASSES, "port", b"\x01")), code.INVALID_ARGUMENT, "twice"),
     (classed(p4runtime_pb2.FieldMatch(field_id=99)), code.INVALID_ARGUMENT, "source (1)"),
@@ -167,7 +167,7 @@ BAD_KEYS = [
 
 
 @pytest.mark.parametrize(("entity", "expected", "named"), BAD_KEYS)
-def test_bad_keys_are_refused_with_reason(
+def test_invalid_keys_are_refused_with_the_reason(
     client: Client, entity: p4runtime_pb2.Entity, expected: int, named: str
 ) -> None:
     found, message = error_of(client, INSERT, entity)
@@ -205,7 +205,7 @@ BAD_ACTIONS = [
 
 
 @pytest.mark.parametrize(("entity", "expected", "named"), BAD_ACTIONS)
-def test_bad_actions_are_refused_with_reason(
+def test_invalid_actions_are_refused_with_the_reason(
     client: Client, entity: p4runtime_pb2.Entity, expected: int, named: str
 ) -> None:
     found, message = error_of(client, INSERT, entity)
@@ -217,7 +217,7 @@ def test_bad_actions_are_refused_with_reason(
     )
 
 
-def test_unknown_ids(client: Client) -> None:
+def test_unknown_ids_are_not_found(client: Client) -> None:
     unknown = p4runtime_pb2.Entity(table_entry=p4runtime_pb2.TableEntry(table_id=0x02FFFFFF))
     found, message = error_of(client, INSERT, unknown)
     assert found == code.NOT_FOUND
@@ -230,7 +230,7 @@ def test_unknown_ids(client: Client) -> None:
     assert error_of(client, INSERT, p4runtime_pb2.Entity())[0] == code.INVALID_ARGUMENT
 
 
-def test_full_table(client: Client) -> None:
+def test_a_full_table_refuses_entries(client: Client) -> None:
     client.insert(*(known(bytes((number,))) for number in range(8)))
     assert error_of(client, INSERT, known(b"\x08"))[0] == code.RESOURCE_EXHAUSTED
     client.delete(known(b"\x03"))
@@ -262,7 +262,7 @@ def default(table: str, call: p4runtime_pb2.Action | None = None, **fields: obje
     return entry(table, is_default_action=True, call=call, **fields)
 
 
-def test_default_action_is_modified_and_reset(client: Client) -> None:
+def test_the_default_action_is_modified_and_reset(client: Client) -> None:
     drop, forward = action("ingress.drop"), action("ingress.forward", port=b"\x03")
     assert client.read_entries(ROUTES, is_default_action=True)[0].action.action == drop
     client.modify(default(ROUTES, forward, metadata=b"m"))
@@ -274,7 +274,7 @@ def test_default_action_is_modified_and_reset(client: Client) -> None:
     assert (read.action.action, read.metadata) == (drop, b"")
 
 
-def test_default_action_of_a_keyless_table(pair: tuple[P4RuntimeServer, Client]) -> None:
+def test_a_table_without_key_has_a_default_action(pair: tuple[P4RuntimeServer, Client]) -> None:
     _, client = pair
     client.modify(default(SETTINGS, action("ingress.set_class", value=b"\x09")))
     assert client.read_entries(SETTINGS, is_default_action=True)[0].action.action == action(
@@ -294,7 +294,7 @@ def test_default_action_of_a_keyless_table(pair: tuple[P4RuntimeServer, Client])
         (MODIFY, default(ROUTES, FORWARD_1, idle_timeout_ns=1), code.INVALID_ARGUMENT, "idle timeout"),
     ],
 )
-def test_default_actions_that_cannot_be_written(
+def test_invalid_default_actions_are_refused(
     client: Client, kind: int, entity: p4runtime_pb2.Entity, expected: int, named: str
 ) -> None:
     found, message = error_of(client, kind, entity)
@@ -312,7 +312,7 @@ def test_constant_entries_are_read_and_never_written(client: Client) -> None:
     assert first.action.action == action("ingress.to_cpu", reason=b"\x01")
     assert first.is_const
     assert second.is_const
-    # The first written goes first, and a higher priority number goes first.
+    # Entries in the order of the program, where a higher priority number wins.
     assert (first.priority, second.priority) == (2, 1)
     to_cpu = action("ingress.to_cpu", reason=b"\x03")
     for kind, entity in (
@@ -328,10 +328,10 @@ def test_constant_entries_are_read_and_never_written(client: Client) -> None:
     assert default_entry.action.action == NO_ACTION
 
 
-def test_wildcard_reads(client: Client) -> None:
+def test_wildcard_reads_select_entries(client: Client) -> None:
     client.insert(*ENTRIES)
     everything = client.read(p4runtime_pb2.Entity(table_entry=p4runtime_pb2.TableEntry()))
-    assert len(everything) == len(ENTRIES) + 2  # The constant entries too.
+    assert len(everything) == len(ENTRIES) + 2  # Including the constant entries.
     assert len(client.read_entries(CLASSES)) == 7
     assert len(client.read_entries(CLASSES, priority=1)) == 5
     assert len(client.read_entries(CLASSES, metadata=b"mine")) == 1
@@ -344,7 +344,7 @@ def test_wildcard_reads(client: Client) -> None:
     assert len(two) == 4
 
 
-def test_many_entries_come_back_whole(client: Client) -> None:
+def test_many_entries_are_read_completely(client: Client) -> None:
     client.insert(*(route(bytes((10, 0, number, 0)), 24) for number in range(64)))
     assert len(client.read_entries(ROUTES)) == 64
 
@@ -360,7 +360,7 @@ def test_many_entries_come_back_whole(client: Client) -> None:
         (entry(ROUTES, call=action("ingress.set_hop")), code.INVALID_ARGUMENT),
     ],
 )
-def test_reads_that_make_no_sense(client: Client, entity: p4runtime_pb2.Entity, expected: int) -> None:
+def test_invalid_reads_are_refused(client: Client, entity: p4runtime_pb2.Entity, expected: int) -> None:
     request = p4runtime_pb2.ReadRequest(device_id=DEVICE_ID, entities=[entry(FIXED), entity])
     responses = client.stub.Read(request)
     got = list(next(responses).entities)
@@ -370,7 +370,7 @@ def test_reads_that_make_no_sense(client: Client, entity: p4runtime_pb2.Entity, 
     assert len(got) == 2  # The valid request is answered.
 
 
-def test_objects_that_are_not_served_say_why(client: Client) -> None:
+def test_unsupported_objects_are_refused_with_the_reason(client: Client) -> None:
     register = p4runtime_pb2.Entity()
     register.register_entry.register_id = IDS.of["ingress.last_seen"]
     extern = p4runtime_pb2.Entity()
@@ -384,6 +384,6 @@ def test_objects_that_are_not_served_say_why(client: Client) -> None:
         assert batch_errors(caught.value)[0][0] == code.UNIMPLEMENTED
 
 
-def test_cpu_port_is_a_port_like_any_other_for_entries(client: Client) -> None:
+def test_entries_treat_the_cpu_port_like_any_other(client: Client) -> None:
     client.insert(route(b"\x0a\x00\x00\x00", 8, call=action("ingress.forward", port=CPU_PORT.to_bytes(2, "big"))))
     assert client.read_entries(ROUTES)[0].action.action.params[0].value == b"\x01\xfe"
