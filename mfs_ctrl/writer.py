@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mfs_ctrl.desired import PolicyRows
 from mfs_ctrl.errors import ControlError, DesiredStateError
@@ -19,8 +19,10 @@ from mfs_ctrl.p4rt.entries import (
     ProfileMember,
     TableEntry,
 )
-from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.p4rt.session import DELETE, INSERT, MODIFY, Update
+from mfs_ctrl.p4rt.updates import DELETE, INSERT, MODIFY, Update
+
+if TYPE_CHECKING:
+    from mfs_ctrl.p4rt.p4info import P4InfoIndex
 
 RMLQ = "rmlq"
 EPOCH = "epoch"
