@@ -145,5 +145,5 @@ class TestBase:
 
     def test_two_values_for_one_object_are_refused(self) -> None:
         match = (("level", Exact(1)),)
-        with pytest.raises(DesiredStateError, match="wanted twice"):
+        with pytest.raises(DesiredStateError, match="two entities for the same object"):
             by_key([TableEntry("ecn", match, ActionCall("mark_above", (value,))) for value in (1, 2)])
