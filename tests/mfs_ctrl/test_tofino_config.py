@@ -1,4 +1,4 @@
-"""The device config for Tofino, byte for byte against its formats."""
+"""The device config for Tofino: its formats byte for byte, and the commands that pack and unpack it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def field(number: int, data: bytes) -> bytes:
 
 @pytest.fixture
 def conf(tmp_path: Path) -> Path:
-    """What the compiler leaves in its output folder, with the paths it was called with."""
+    """The output folder of the compiler, with the paths that it was called with."""
     return compiler_output(tmp_path, str(tmp_path))
 
 
@@ -93,7 +93,7 @@ def test_the_compilers_folder_may_have_been_moved(tmp_path: Path) -> None:
         (("p4_pipelines", 0, "pipe_scope"), ["all"], "pipe_scope of pipe"),
     ],
 )
-def test_a_conf_that_says_something_else_is_refused(
+def test_a_conf_with_a_wrong_value_is_refused(
     conf: Path, where: tuple[str | int, ...], value: object, words: str
 ) -> None:
     text = json.loads(conf.read_text())
@@ -106,7 +106,7 @@ def test_a_conf_that_says_something_else_is_refused(
         read_conf(conf)
 
 
-def test_a_file_of_another_kind_is_refused_in_a_few_words(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused_with_a_short_message(tmp_path: Path) -> None:
     path = tmp_path / "tofino.bin"
     path.write_bytes(BINARY * 8)
     with pytest.raises(TofinoError, match=r"tofino\.bin is not a NAME\.conf") as refused:
@@ -121,7 +121,7 @@ profiles = st.builds(
 
 
 @given(st.builds(DeviceConfig, names, st.binary(), st.lists(profiles, min_size=1, max_size=3).map(tuple)))
-def test_what_is_packed_is_what_is_unpacked(config: DeviceConfig) -> None:
+def test_unpacking_a_packed_config_returns_it(config: DeviceConfig) -> None:
     assert from_stratum(to_stratum(config)) == config
 
 
@@ -142,7 +142,7 @@ def test_a_missing_file_is_named(conf: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"p4_devices": []}', '{"p4_program_list": [{"instance": 0}]}'])
-def test_what_is_no_conf_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_conf_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mfs.conf"
     path.write_text(text)
     with pytest.raises(TofinoError, match=r"is not a NAME\.conf of one program"):
@@ -152,7 +152,7 @@ def test_what_is_no_conf_is_refused(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b'{"meta": 1}', field(1, b"mfs")])
-def test_what_is_no_device_config_is_refused(data: bytes) -> None:
+def test_bytes_that_are_not_a_device_config_are_refused(data: bytes) -> None:
     with pytest.raises(TofinoError, match="mfs tofino pack"):
         from_stratum(data)
 

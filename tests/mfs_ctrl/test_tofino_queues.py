@@ -33,7 +33,7 @@ def of(kind: str, rows: tuple[Setting, ...]) -> list[Setting]:
     return [row for row in rows if row.table.endswith(kind)]
 
 
-# The numbers.
+# The settings.
 
 
 def test_every_level_has_its_priority_and_its_share() -> None:
@@ -48,7 +48,7 @@ def test_every_level_has_its_priority_and_its_share() -> None:
 
 
 @pytest.mark.parametrize(("chip", "cell_bytes"), [(TOFINO, 80), (TOFINO_2, 176)])
-def test_a_queue_holds_no_more_than_the_controller_reckons_with(chip: Any, cell_bytes: int) -> None:
+def test_a_queue_holds_no_more_than_the_controller_assumes(chip: Any, cell_bytes: int) -> None:
     parameters = SwitchParameters()
     for row in of("queue.buffer", settings({PORT: 10**11}, parameters, chip)):
         cells = int(row.data["guaranteed_cells"]) + int(row.data["pool_max_cells"])
@@ -70,7 +70,7 @@ def test_without_a_share_nothing_is_guaranteed() -> None:
     assert {row.data["min_rate_enable"] for row in of("queue.sched_cfg", rows)} == {False}
 
 
-def test_ports_are_slowed_down_only_if_asked() -> None:
+def test_ports_are_shaped_only_on_request() -> None:
     assert of("port.sched_shaping", settings({PORT: 10**11}, SwitchParameters(), TOFINO)) == []
     rows = settings({PORT: 25 * 10**9}, SwitchParameters(), TOFINO, shape=True)
     assert [row.data["max_rate"] for row in of("port.sched_shaping", rows)] == [25_000_000]
@@ -85,7 +85,9 @@ def test_ports_are_slowed_down_only_if_asked() -> None:
         ({1: 10**11}, SwitchParameters(guaranteed_share=0.2), "cannot each have a guaranteed share of 0.2"),
     ],
 )
-def test_what_the_chip_cannot_do_is_refused(rates: dict[int, int], parameters: SwitchParameters, words: str) -> None:
+def test_settings_that_the_chip_does_not_support_are_refused(
+    rates: dict[int, int], parameters: SwitchParameters, words: str
+) -> None:
     with pytest.raises(TofinoError, match=words):
         settings(rates, parameters, TOFINO)
 
@@ -97,7 +99,7 @@ def test_a_port_with_too_few_queues_is_refused(queues: tuple[int, ...]) -> None:
         row.key(Placement(GROUP, queues))
 
 
-# The service. It speaks bytes, and records them.
+# The service, which records the bytes that it receives.
 
 
 def described(name: str, number: int, kind: str, repeated: bool = False) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def table(name: str, number: int, key: tuple[Any, ...], data: tuple[Any, ...], *
 
 
 def manager(prefix: str) -> bytes:
-    """The tables of the traffic manager that are used here, as the drivers number them."""
+    """The tables of the traffic manager that are used here, with the numbers of the drivers."""
     port = (described("dev_port", 1, "uint32"),)
     queue = (described("pg_id", 1, "uint8"), described("pg_queue", 2, "uint8"))
     shared = (
@@ -170,7 +172,7 @@ def manager(prefix: str) -> bytes:
 
 @dataclass
 class Service:
-    """The other end of the protocol: answers like a switch with one program, and keeps what it is sent."""
+    """A server of the protocol that answers like a switch with one program and records the writes."""
 
     programs: tuple[str, ...] = ("mfs",)
     info: bytes = manager("tf1")
@@ -235,7 +237,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def decoded(data: bytes) -> dict[int, dict[str, Any]]:
-    """Field values of one written row by field number, with the key under -1 and -2."""
+    """A written row: table, key, action, and the values of its fields by field number."""
     (update,) = BF_RUNTIME["WriteRequest"].FromString(data).updates
     assert update.type == 2
     entry = update.entity.table_entry
@@ -265,7 +267,9 @@ def test_a_written_row_byte_for_byte(service: Service, address: str) -> None:
     (row,) = [row for row in of("sched_cfg", settings(rates, SwitchParameters(), TOFINO)) if row.level == 0]
     with BfRuntime(address) as switch:
         switch.write([(row, switch.placement(PORT))])
-    pipe = b"\x10\x01" + b"\x18\xff\x01" + b"\x20\xff\x01"  # pipe_id 1, direction and parser 255; device 0 is not sent
+    pipe = (
+        b"\x10\x01" + b"\x18\xff\x01" + b"\x20\xff\x01"
+    )  # pipe_id 1, direction and parser 255; device 0, the default, is omitted
     key = b"".join(
         length_delimited(1, b"\x08" + bytes([number]) + length_delimited(2, length_delimited(1, bytes([value]))))
         for number, value in ((1, GROUP), (2, 0))
@@ -316,7 +320,7 @@ def test_a_refused_row_is_named_with_the_reason(service: Service, address: str) 
     assert len(service.written) == 1
 
 
-def test_a_switch_that_is_not_ready_is_told_apart(service: Service, address: str) -> None:
+def test_each_reason_why_a_switch_is_not_ready_is_reported(service: Service, address: str) -> None:
     service.info = b'{"tables": []}'
     with pytest.raises(TofinoError, match="has no traffic manager of tofino or tofino2"):
         BfRuntime(address)
@@ -336,7 +340,7 @@ def test_a_description_larger_than_grpc_accepts_by_default_is_received(service: 
         assert switch.chip == TOFINO
 
 
-def test_the_chip_is_the_one_that_the_switch_has(service: Service, address: str) -> None:
+def test_the_chip_is_detected_from_the_switch(service: Service, address: str) -> None:
     service.info = manager("tf2")
     status, out = run("--address", address, "--chip", "tofino")
     assert status == 0

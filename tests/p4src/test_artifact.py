@@ -1,4 +1,4 @@
-"""The committed artifacts belong to the sources beside them."""
+"""The committed artifacts match the sources, and the command that compiles them."""
 
 from __future__ import annotations
 

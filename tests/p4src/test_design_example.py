@@ -1,8 +1,8 @@
-"""Three flows on one link, of which only one order meets all objectives, as packets through the compiled program.
+"""Three flows on one link whose objectives are met in only one order, as packets through the compiled program.
 
-One link, unit rate, all ready at 0. Flow: size, remaining compute after it, deadline. A: 2, 9, 18. B: 4, 6, 12.
-C: 3, 0, 7, of the last stage. Only the order B, C, A is in time (they end at 4, 7, 9): fair sharing misses B and C,
-shortest first misses B, earliest deadline first misses B.
+The link has unit rate and all flows are ready at 0. Flow: size, remaining compute after it, deadline. A: 2, 9, 18.
+B: 4, 6, 12. C: 3, 0, 7, of the last stage. Only the order B, C, A meets all deadlines (the flows end at 4, 7, 9): fair
+sharing misses B and C, shortest job first (SJF) misses B, earliest deadline first (EDF) misses B.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from topologies.topology import tor
 
 RATE_BPS = 25_000_000
 UNIT_NS = 90_000_000
-# The only order that is in time has none to spare. Packets are stored and forwarded once, and lower levels keep their
-# guaranteed share: a unit of data takes 0.9 units of time here. The misses of the other orders stay misses.
+# In the only feasible order C ends exactly at its deadline. The switch is store-and-forward and lower levels keep their
+# guaranteed share, so a unit of data takes 0.9 units of time here. The other orders still miss their deadlines.
 PACKETS_PER_UNIT = round(0.9 * UNIT_NS * RATE_BPS / (wire_bytes(FRAME_BYTES) * 8 * 10**9))
 UNIT_BYTES = PACKETS_PER_UNIT * SEGMENT_BYTES
 LAYERS = 32
@@ -45,7 +45,7 @@ def slack(count: float) -> int:
 
 
 def missed(chosen: Policy) -> tuple[set[str], list[str]]:
-    """The flows that miss, and all of them in the order in which they end."""
+    """The flows that miss their deadline, and all flows in the order in which they end."""
     topology = tor(servers=4, nics=1, rate_bps=RATE_BPS)
     program = Program(topology)
     program.trust(program.untrusted)
@@ -74,7 +74,7 @@ def missed(chosen: Policy) -> tuple[set[str], list[str]]:
     return late, sorted(ends, key=lambda name: ends[name])
 
 
-def test_mfs_meets_all_three_in_the_only_order_that_does() -> None:
+def test_mfs_finds_the_only_order_that_meets_all_objectives() -> None:
     assert missed(policy.mfs()) == (set(), ["B", "C", "A"])
 
 
@@ -87,5 +87,5 @@ def test_mfs_meets_all_three_in_the_only_order_that_does() -> None:
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_the_other_orders_miss_what_they_must(chosen: Policy, expected: set[str]) -> None:
+def test_the_other_policies_miss_the_expected_objectives(chosen: Policy, expected: set[str]) -> None:
     assert missed(chosen)[0] == expected
