@@ -18,14 +18,14 @@ class TlsFiles:
     """PEM files of a TLS connection.
 
     Attributes:
-        root_certificates: certificates that the switch's certificate is verified with; by default gRPC's own.
-        certificate_chain: the client's certificate, where the switch asks for one.
-        private_key: the key of ``certificate_chain``.
+        ca: certificates of the authorities that sign certificates of switches; by default those of gRPC.
+        certificate: the certificate chain of the client, if the switch requires one.
+        key: the private key of ``certificate``.
     """
 
-    root_certificates: Path | None = None
-    certificate_chain: Path | None = None
-    private_key: Path | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 def open_channel(address: str, tls: TlsFiles | None = None) -> grpc.Channel:
@@ -38,10 +38,9 @@ def open_channel(address: str, tls: TlsFiles | None = None) -> grpc.Channel:
     if tls is None:
         return grpc.insecure_channel(address, options)
     try:
-        root, chain, key = (
-            None if path is None else path.read_bytes()
-            for path in (tls.root_certificates, tls.certificate_chain, tls.private_key)
+        ca, certificate, key = (
+            None if path is None else path.read_bytes() for path in (tls.ca, tls.certificate, tls.key)
         )
     except OSError as error:
         raise SessionError(f"cannot read the TLS file {error.filename}: {error.strerror}") from None
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(root, key, chain), options)
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), options)

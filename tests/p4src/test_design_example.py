@@ -25,8 +25,8 @@ from topologies.topology import tor
 
 RATE_BPS = 25_000_000
 UNIT_NS = 90_000_000
-# In the only feasible order C ends exactly at its deadline. The switch is store-and-forward and lower levels keep their
-# guaranteed share, so a unit of data takes 0.9 units of time here. The other orders still miss their deadlines.
+# The only feasible order has no margin, but the switch is store-and-forward and guarantees lower levels a share of the
+# link. So a unit of data takes only 0.9 units of time here, with which the other orders still miss their deadlines.
 PACKETS_PER_UNIT = round(0.9 * UNIT_NS * RATE_BPS / (wire_bytes(FRAME_BYTES) * 8 * 10**9))
 UNIT_BYTES = PACKETS_PER_UNIT * SEGMENT_BYTES
 LAYERS = 32
