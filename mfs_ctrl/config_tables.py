@@ -8,12 +8,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from host_agent.protocol.stamp import LEVELS
-from host_agent.protocol.units import parse_bit_rate
+from host_agent.protocol.units import HIGHEST_PORT, parse_bit_rate
 from mfs_ctrl.desired import SwitchParameters
 from topologies.topology import SWITCH_MAC
 
-HIGHEST_PORT = 510
-"""v1model's programs drop packets to port 511; device ports of Tofino are below it as well."""
 QUEUE_BYTES_MAX = 1 << 40
 POLICE_BURST_US_MAX = 60_000_000
 ECN_FRAMES_MAX = 1_000_000

@@ -6,6 +6,8 @@ import re
 
 DEFAULT_P4RUNTIME_ADDRESS = "127.0.0.1:9559"
 """The port that IANA assigned to P4Runtime."""
+HIGHEST_PORT = 510
+"""Highest number of a switch port: v1model's programs drop packets to port 511; device ports of Tofino are lower."""
 NS_PER_S = 1_000_000_000
 WIRE_OVERHEAD_BYTES = 24
 """Link time of a frame beyond its own bytes: FCS (4), preamble (8) and interframe gap (12), IEEE 802.3."""
