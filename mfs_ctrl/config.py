@@ -153,7 +153,7 @@ class _Reader:
     ) -> None:
         links: list[tuple[Location, int]] = [(("host", number), host.port) for number, host in hosts.items()]
         links += [(("uplink", number), uplink.port) for number, uplink in uplinks.items()]
-        self._check_unique("port", links, str, "each link needs a port of its own")
+        self._check_unique("port", links, str, "each link needs its own port")
         if parameters is None or self._invalid_links or len({port for _, port in links}) < len(links):
             return
         known = sorted(port for _, port in links)
@@ -169,13 +169,13 @@ class _Reader:
     ) -> None:
         macs: list[tuple[Location, bytes]] = [] if switch is None else [(("switch",), switch.mac)]
         macs += [(("host", number), host.mac) for number, host in hosts.items()]
-        self._check_unique("mac", macs, lambda mac: mac.hex(":"), "each interface needs a MAC address of its own")
+        self._check_unique("mac", macs, lambda mac: mac.hex(":"), "each interface needs its own MAC address")
         ends: list[tuple[Location, HostTable | RemoteTable]] = []
         ends += [(("host", number), host) for number, host in hosts.items()]
         ends += [(("remote", number), remote) for number, remote in remotes.items()]
         for key in ("ipv4", "ipv6"):
             addresses = [(location, getattr(end, key)) for location, end in ends if getattr(end, key) is not None]
-            self._check_unique(key, addresses, str, "each host needs an address of its own")
+            self._check_unique(key, addresses, str, "each host needs its own address")
 
     def _check_unique(
         self, key: str, values: Sequence[tuple[Location, Any]], text: Callable[[Any], str], rule: str

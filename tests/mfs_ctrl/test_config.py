@@ -81,7 +81,7 @@ def test_a_file_becomes_a_topology_and_parameters() -> None:
     [
         ("port = 5", "port = 511", "line 13: [[host]] 2, port: must be less than or equal to 510, not 511"),
         ("port = 5", "port = true", "[[host]] 2, port: must be a whole number, not True"),
-        ("port = 5", "port = 1", "[[host]] 2, port: 1 is also that of [[host]] 1; each link needs a port of its own"),
+        ("port = 5", "port = 1", "[[host]] 2, port: 1 is also that of [[host]] 1; each link needs its own port"),
         ("port = 33", "port = 1", "[[uplink]] 1, port: 1 is also that of [[host]] 1"),
         ('server = 1\nmac = "94:', 'server = 0\nmac = "94:', "line 7: [[host]] 1, server: must be greater than or"),
         ('mac = "94-6d-ae-00-00-02"\n', "", "line 12: [[host]] 2, mac: is missing"),
@@ -93,7 +93,7 @@ def test_a_file_becomes_a_topology_and_parameters() -> None:
         ("94-6d-ae-00-00-02", "00:00:00:00:00:00", "[[host]] 2, mac: '00:00:00:00:00:00' is the zero address"),
         ("10.1.0.2", "10.1.0.256", '[[host]] 2, ipv4: must be an IPv4 address in quotes, such as "10.1.0.1", not'),
         ('"10.1.0.2"', "5", "[[host]] 2, ipv4: must be an IPv4 address in quotes, such as "),
-        ("10.1.0.2", "10.1.0.1", "[[host]] 2, ipv4: 10.1.0.1 is also that of [[host]] 1; each host needs an address"),
+        ("10.1.0.2", "10.1.0.1", "[[host]] 2, ipv4: 10.1.0.1 is also that of [[host]] 1; each host needs its own"),
         ("10.2.0.1", "10.1.0.1", "[[remote]] 1, ipv4: 10.1.0.1 is also that of [[host]] 1"),
         ("10.1.0.2", "224.0.0.1", "[[host]] 2, ipv4: '224.0.0.1' is a multicast address; use the host's own address"),
         ("10.1.0.2", "255.255.255.255", "[[host]] 2, ipv4: '255.255.255.255' is a broadcast or reserved address"),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 
 from click.testing import CliRunner
 
 from mfs_eval.bench.tuned_tick import measure, tuned_tick
 
 
-def test_every_environment_and_size_gets_a_line() -> None:
-    options = ["--ports", "2", "--ports", "3", "--ticks", "2", "--rounds", "1", "--python", sys.executable]
+def test_every_size_gets_a_line() -> None:
+    options = ["--ports", "2", "--ports", "3", "--ticks", "2", "--rounds", "1"]
     done = CliRunner().invoke(tuned_tick, options, catch_exceptions=False)
     assert done.exit_code == 0
     lines = done.output.splitlines()
