@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from host_agent import log
-from host_agent.protocol.units import HIGHEST_PORT, parse_bit_rate
+from host_agent.protocol.units import parse_bit_rate
 
 R = TypeVar("R")
 
@@ -82,10 +82,8 @@ class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
             return value
         number, _, rest = value.partition("@")
         interface, _, rate = rest.partition("@")
-        if not (number.isdecimal() and int(number) <= HIGHEST_PORT and interface):
-            self.fail(
-                f"{value!r} does not say PORT@INTERFACE with a port of 0 to {HIGHEST_PORT}, e.g. 1@veth1.", param, ctx
-            )
+        if not (number.isdecimal() and int(number) <= 510 and interface):
+            self.fail(f"{value!r} does not say PORT@INTERFACE with a port of 0 to 510, e.g. 1@veth1.", param, ctx)
         return int(number), interface, BitRate().convert(rate, param, ctx) if "@" in rest else None
 
 

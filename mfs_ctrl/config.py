@@ -24,14 +24,15 @@
     [parameters]                   # optional: fields of SwitchParameters
     untrusted_ports = [7]
 
-``[tuner]`` and ``[policy]`` are passed on as they are.
+    [tuner.mlu]                    # optional: settings of the policy's tuning, by threshold
+    late_target = 0.1
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,16 @@ LINK_NS = 1_000
 _NO_MAC = bytes(6)
 _PORT_KEYS = ("untrusted_ports", "stamp_unaware_ports", "dscp_ports", "police_shares")
 
-_TABLES = ("switch", "host", "uplink", "remote", "parameters", "tuner", "policy")
+_TABLES = ("switch", "host", "uplink", "remote", "parameters", "tuner")
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchConfig:
-    """The content of a file. ``tuner`` and ``policy`` are the tables of these names, not yet validated."""
+    """The content of a file. The values in ``tuner`` depend on the policy and are not validated here."""
 
     topology: Topology
     parameters: SwitchParameters
-    tuner: Mapping[str, Any] | None = None
-    policy: Mapping[str, Any] | None = None
+    tuner: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read(path: Path) -> SwitchConfig:
@@ -104,7 +104,7 @@ class _Reader:
         hosts = self._array("host", HostTable)
         uplinks = self._array("uplink", UplinkTable)
         remotes = self._array("remote", RemoteTable)
-        tuner, policy = self._untyped("tuner"), self._untyped("policy")
+        tuner = self._tuner()
         self._check_ports(hosts, uplinks, parameters)
         self._check_addresses(switch, hosts, remotes)
         if not self._document.get("host") and not self._document.get("uplink"):
@@ -122,7 +122,7 @@ class _Reader:
             uplinks=tuple(Uplink(table.port, table.rate, table.mac) for table in uplinks.values()),
             remote_hosts=tuple(_remote(len(hosts) + number, table) for number, table in remotes.items()),
         )
-        config = SwitchConfig(topology, parameters.parameters(), tuner, policy)
+        config = SwitchConfig(topology, parameters.parameters(), tuner)
         try:
             base_entities(topology, config.parameters, initial_biases(topology))
         except DesiredStateError as error:
@@ -141,12 +141,15 @@ class _Reader:
         self._invalid_links |= len(valid) < len(items)
         return valid
 
-    def _untyped(self, name: str) -> Mapping[str, Any] | None:
-        value = self._document.get(name)
-        if value is not None and not isinstance(value, dict):
-            self._report.add((name,), "must be a table")
-            return None
-        return value
+    def _tuner(self) -> Mapping[str, Mapping[str, Any]]:
+        tables = self._document.get("tuner", {})
+        if not isinstance(tables, dict):
+            self._report.add(("tuner",), "must be a table")
+            return {}
+        for name, table in tables.items():
+            if not isinstance(table, dict):
+                self._report.add(("tuner", name), f"must be a table: write [tuner.{name}]")
+        return tables
 
     def _check_ports(
         self, hosts: Mapping[int, HostTable], uplinks: Mapping[int, UplinkTable], parameters: ParametersTable | None

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import re
 
-DEFAULT_P4RUNTIME_ADDRESS = "127.0.0.1:9559"
-"""The port that IANA assigned to P4Runtime."""
+P4RUNTIME_PORT = 9559
+"""TCP port that IANA assigned to P4Runtime."""
+DEFAULT_P4RUNTIME_ADDRESS = f"127.0.0.1:{P4RUNTIME_PORT}"
 HIGHEST_PORT = 510
-"""Highest number of a switch port: v1model's programs drop packets to port 511; device ports of Tofino are lower."""
+"""Highest number of a switch port in v1model; packets for port 511 are dropped."""
+ETHERTYPE_IPV4 = 0x0800
+ETHERTYPE_IPV6 = 0x86DD
 NS_PER_S = 1_000_000_000
 WIRE_OVERHEAD_BYTES = 24
 """Link time of a frame beyond its own bytes: FCS (4), preamble (8) and interframe gap (12), IEEE 802.3."""
 LOAD_LIMIT = 0.9
-"""Greatest load that is taken into account: what goes first never keeps the rest waiting for good."""
+"""Upper bound of the load that calculations use: higher-priority traffic never starves the rest for good."""
 _FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 HIGHEST_BPS = 10**12
 
 
 def parse_bit_rate(text: str) -> int | None:
-    """Bits per second of a rate as people write it (500k, 20M, 100G); None where it is none of 1 b/s to 1000G."""
+    """Parse a rate such as 500k, 20M or 100G.
+
+    Returns:
+        Bits per second, or None if ``text`` is not a rate from 1 b/s to 1000G.
+    """
     matched = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMG]?)", text)
     rate = 0 if matched is None else round(float(matched[1]) * _FACTORS[matched[2]])
     return rate if 1 <= rate <= HIGHEST_BPS else None

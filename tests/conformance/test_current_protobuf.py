@@ -29,7 +29,7 @@ CHOSEN = (
     "tests/mfs_ctrl/test_tofino_queues.py",
 )
 INSTALL_TIMEOUT_S = 600
-TESTS_TIMEOUT_S = 600
+TESTS_TIMEOUT_S = 1200
 
 
 def requirements() -> list[str]:

@@ -129,6 +129,7 @@ def test_a_file_becomes_a_topology_and_parameters() -> None:
         ("[-1, -1, 64,", "[64,", "[parameters], ecn_frames: must have at least 8 items, not 6"),
         ("guaranteed_share = 0", "guaranteed_share = 2", "guaranteed_share: must be less than or equal to 1, not 2"),
         ("[parameters]", "[[tuner]]\n[parameters]", "[tuner]: must be a table"),
+        ("[parameters]", "[tuner]\nmlu = 1\n[parameters]", "[tuner], mlu: must be a table: write [tuner.mlu]"),
     ],
 )
 def test_a_mistake_is_reported_with_its_place(before: str, after: str, message: str) -> None:
@@ -174,10 +175,9 @@ def test_a_file_without_ports_or_without_a_way_to_remote_hosts_is_refused() -> N
         parse(GOOD.replace(uplink, "").replace("dscp_ports = [33]", ""))
 
 
-def test_tables_of_the_tuner_and_of_a_policy_are_passed_on() -> None:
-    assert (parse(GOOD).tuner, parse(GOOD).policy) == (None, None)
-    made = parse(GOOD + "[tuner]\nlate_target = 0.01\n[policy]\nname = 'own'\n")
-    assert (made.tuner, made.policy) == ({"late_target": 0.01}, {"name": "own"})
+def test_settings_of_the_tuner_are_passed_on() -> None:
+    assert parse(GOOD).tuner == {}
+    assert parse(GOOD + "[tuner.mlu]\nlate_target = 0.01\n").tuner == {"mlu": {"late_target": 0.01}}
 
 
 def test_every_parameter_can_be_set_in_the_file_and_has_the_same_default() -> None:
