@@ -87,10 +87,10 @@ class _Traffic:
     def __init__(self, address: str, ports: Sequence[int], rnd: random.Random) -> None:
         from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
 
-        from mfs_ctrl.counters import PORT_LEVEL, cells_of_ports
+        from host_agent.protocol.stamp import LEVELS, Stage
+        from mfs_ctrl import counters
         from mfs_ctrl.p4rt.channel import open_channel
         from mfs_ctrl.p4rt.p4info import P4InfoIndex
-        from mfs_ctrl.policy.tuner import EVIDENCE_CELLS
         from p4src import artifact
 
         index = P4InfoIndex.from_text(artifact.load().p4info)
@@ -99,7 +99,21 @@ class _Traffic:
         self._stub: Any = p4runtime_pb2_grpc.P4RuntimeStub(self._channel)
         self._request = p4runtime_pb2.WriteRequest(device_id=1)
         self._request.election_id.low = 1
-        for name, cells in {PORT_LEVEL: cells_of_ports(tuple(ports)), **EVIDENCE_CELLS}.items():
+        grown = {
+            counters.PORT_LEVEL: counters.cells_of_ports(tuple(ports)),
+            counters.LAXITY: [
+                counters.LaxityCell(Stage.COLLECTIVE, level, bucket).index
+                for level in range(LEVELS)
+                for bucket in range(counters.LAXITY_BUCKETS)
+            ],
+            counters.COMPLETION: [
+                counters.CompletionCell(Stage.P2D, level, late, octave).index
+                for level in range(LEVELS)
+                for late in (False, True)
+                for octave in range(counters.OCTAVES)
+            ],
+        }
+        for name, cells in grown.items():
             for cell in cells:
                 update = self._request.updates.add(type=p4runtime_pb2.Update.MODIFY)
                 update.entity.counter_entry.counter_id = index.counters.named(name).id
