@@ -28,6 +28,7 @@ COMMANDS = {
     "topology": "topologies.cli:topology",
     "clean": "topologies.cli:clean",
     "tofino": "mfs_ctrl.tofino.command:tofino",
+    "p4": "p4src.cli:p4",
 }
 EXTRAS = {
     "agent": "net",

@@ -1,9 +1,9 @@
-"""A switch of one's own, described in a TOML file: ports, the hosts behind them, and what an operator chooses.
+"""Reads a TOML file that describes a switch: ports, the hosts behind them, and an operator's choices.
 
 ::
 
     [switch]
-    mac = "02:00:00:00:00:fe"      # hosts send to it
+    mac = "02:00:00:00:00:fe"      # hosts send to it; this is the default
     rate = "100G"                  # of hosts' ports
 
     [[host]]
@@ -11,213 +11,189 @@
     server = 1                     # interfaces of one server have the same number
     mac = "94:6d:ae:00:00:01"
     ipv4 = "10.1.0.1"
-    ipv6 = "2001:db8::1"           # may be left out
+    ipv6 = "2001:db8::1"           # optional
 
-    [[uplink]]                     # if any: a link to another switch
+    [[uplink]]                     # optional: a link to another switch
     port = 33
     rate = "400G"
     mac = "02:00:00:00:00:fd"      # of that switch
 
-    [[remote]]                     # a host of another rack, over the uplinks
+    [[remote]]                     # optional: a host of another rack, reached over the uplinks
     ipv4 = "10.2.0.1"
 
-    [parameters]                   # fields of SwitchParameters
+    [parameters]                   # optional: fields of SwitchParameters
     untrusted_ports = [7]
+
+    [tuner.mlu]                    # optional: settings of the policy's tuning, by threshold
+    late_target = 0.1
 """
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from host_agent.protocol.units import parse_bit_rate
+from mfs_ctrl.config_tables import HostTable, ParametersTable, RemoteTable, SwitchTable, UplinkTable
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.errors import ConfigError, DesiredStateError
-from topologies.topology import SWITCH_MAC, Addresses, Host, Topology, Uplink
+from mfs_ctrl.toml_report import Location, Report, Table, place
+from topologies.topology import Addresses, Host, Topology, Uplink
 
 LINK_NS = 1_000
-HIGHEST_PORT = 510
-"""Port 511 is where v1model's programs drop; Tofino's device ports stay below as well."""
 _NO_MAC = bytes(6)
-_PARAMETERS = {field.name: field for field in dataclasses.fields(SwitchParameters)}
+_PORT_KEYS = ("untrusted_ports", "stamp_unaware_ports", "dscp_ports", "police_shares")
+
+_TABLES = ("switch", "host", "uplink", "remote", "parameters", "tuner")
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchConfig:
-    """What a file says."""
+    """The content of a file. The values in ``tuner`` depend on the policy and are not validated here."""
 
     topology: Topology
     parameters: SwitchParameters
+    tuner: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read(path: Path) -> SwitchConfig:
     """The switch that the file at ``path`` describes.
 
     Raises:
-        ConfigError: it cannot be read, is no TOML, or says what cannot be; the message names the place.
+        ConfigError: the file cannot be read or has mistakes; the message lists all of them with their places.
     """
     try:
-        text = path.read_text("utf-8")
-        return parse(tomllib.loads(text))
+        return parse(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def parse(document: Mapping[str, Any]) -> SwitchConfig:
-    """The switch that ``document`` describes, as :mod:`tomllib` gives it.
+def parse(text: str) -> SwitchConfig:
+    """The switch that ``text`` describes.
 
     Raises:
-        ConfigError: it says what cannot be.
+        ConfigError: ``text`` is not TOML or has mistakes; the message lists all of them with their places.
     """
-    _only(document, {"switch", "host", "uplink", "remote", "parameters"}, "the file")
-    switch = _table(document, "switch")
-    _only(switch, {"mac", "rate"}, "[switch]")
-    hosts = [_Entry("host", number, item) for number, item in enumerate(_list(document, "host"), 1)]
-    uplinks = [_Entry("uplink", number, item) for number, item in enumerate(_list(document, "uplink"), 1)]
-    remote = [_Entry("remote", number, item) for number, item in enumerate(_list(document, "remote"), 1)]
-    if not hosts and not uplinks:
-        raise ConfigError("there is no [[host]]: a switch needs ports")
-    whole = _Entry("switch", 0, switch)
-    topology = Topology(
-        hosts=tuple(entry.host(number) for number, entry in enumerate(hosts)),
-        rate_bps=whole.rate("rate"),
-        propagation_ns=LINK_NS,
-        switch_mac=whole.mac("mac", SWITCH_MAC),
-        uplinks=tuple(entry.uplink() for entry in uplinks),
-        remote_hosts=tuple(entry.remote(len(hosts) + number) for number, entry in enumerate(remote)),
-    )
-    parameters = _parameters(_table(document, "parameters"))
     try:
-        base_entities(topology, parameters, initial_biases(topology))
-    except DesiredStateError as error:
-        raise ConfigError(str(error)) from None
-    return SwitchConfig(topology, parameters)
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not valid TOML: {error}") from None
+    return _Reader(document, Report(text)).config()
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One table of the file, and how to name it."""
+class _Reader:
+    """Validates the tables of a document, first each for itself and then against one another."""
 
-    kind: str
-    number: int
-    fields: Mapping[str, Any]
+    def __init__(self, document: Mapping[str, Any], report: Report) -> None:
+        self._document = document
+        self._report = report
+        self._invalid_links = False
+        """Whether the ports of some hosts or uplinks are unknown because their tables have mistakes."""
 
-    def host(self, number: int) -> Host:
-        _only(self.fields, {"port", "server", "mac", "ipv4", "ipv6"}, self.place)
-        addresses = Addresses(self.mac("mac"), self.ipv4(), self.ipv6())
-        server = self.fields.get("server", self.number)
-        if type(server) is not int or server < 1:
-            raise ConfigError(f"{self.place}: server is a number from 1, not {server!r}")
-        return Host(number, server - 1, 0, self.port(), addresses)
-
-    def remote(self, number: int) -> Host:
-        _only(self.fields, {"ipv4", "ipv6"}, self.place)
-        return Host(number, number, 0, 0, Addresses(_NO_MAC, self.ipv4(), self.ipv6()))
-
-    def uplink(self) -> Uplink:
-        _only(self.fields, {"port", "rate", "mac"}, self.place)
-        return Uplink(self.port(), self.rate("rate"), self.mac("mac"))
-
-    @property
-    def place(self) -> str:
-        return f"[[{self.kind}]] {self.number}" if self.number else f"[{self.kind}]"
-
-    def port(self) -> int:
-        port = self._needed("port")
-        if type(port) is not int or not 0 <= port <= HIGHEST_PORT:
-            raise ConfigError(f"{self.place}: port is a number of 0..{HIGHEST_PORT}, not {port!r}")
-        return port
-
-    def rate(self, name: str) -> int:
-        value = self._needed(name)
-        rate = parse_bit_rate(value) if isinstance(value, str) else None
-        if rate is None:
-            raise ConfigError(f'{self.place}: {name} is bits per second as "100G" or "20M", not {value!r}')
-        return rate
-
-    def mac(self, name: str, default: bytes | None = None) -> bytes:
-        if default is not None and name not in self.fields:
-            return default
-        value = self._needed(name)
+    def config(self) -> SwitchConfig:
+        for name in sorted(self._document.keys() - set(_TABLES)):
+            self._report.add((name,), f"unknown table; the tables are {', '.join(_TABLES)}")
+        switch = self._report.validated(("switch",), self._document.get("switch", {}), SwitchTable)
+        parameters = self._report.validated(("parameters",), self._document.get("parameters", {}), ParametersTable)
+        hosts = self._array("host", HostTable)
+        uplinks = self._array("uplink", UplinkTable)
+        remotes = self._array("remote", RemoteTable)
+        tuner = self._tuner()
+        self._check_ports(hosts, uplinks, parameters)
+        self._check_addresses(switch, hosts, remotes)
+        if not self._document.get("host") and not self._document.get("uplink"):
+            self._report.add((), "there is no [[host]]; a switch needs ports")
+        if remotes and not self._document.get("uplink"):
+            self._report.add(("remote", 0), "there is no [[uplink]] that leads to hosts of other racks; add one")
+        self._report.raise_mistakes()
+        assert switch is not None
+        assert parameters is not None
+        topology = Topology(
+            hosts=tuple(_host(number, table) for number, table in hosts.items()),
+            rate_bps=switch.rate,
+            propagation_ns=LINK_NS,
+            switch_mac=switch.mac,
+            uplinks=tuple(Uplink(table.port, table.rate, table.mac) for table in uplinks.values()),
+            remote_hosts=tuple(_remote(len(hosts) + number, table) for number, table in remotes.items()),
+        )
+        config = SwitchConfig(topology, parameters.parameters(), tuner)
         try:
-            mac = bytes.fromhex(str(value).replace(":", "").replace("-", ""))
-        except ValueError:
-            mac = b""
-        if len(mac) != 6:
-            raise ConfigError(f'{self.place}: {name} is a MAC address as "02:00:00:00:00:01", not {value!r}')
-        return mac
+            base_entities(topology, config.parameters, initial_biases(topology))
+        except DesiredStateError as error:
+            raise ConfigError(str(error)) from None
+        return config
 
-    def ipv4(self) -> IPv4Address:
-        value = self._needed("ipv4")
-        try:
-            return IPv4Address(value)
-        except ValueError as error:
-            raise ConfigError(f"{self.place}: ipv4: {error}") from None
+    def _array(self, name: str, model: type[Table]) -> dict[int, Table]:
+        """The valid elements of an array of tables, by index."""
+        items = self._document.get(name, [])
+        if not isinstance(items, list):
+            self._report.add((name,), f"must be an array of tables: write [[{name}]]")
+            self._invalid_links = True
+            return {}
+        validated = {number: self._report.validated((name, number), item, model) for number, item in enumerate(items)}
+        valid = {number: table for number, table in validated.items() if table is not None}
+        self._invalid_links |= len(valid) < len(items)
+        return valid
 
-    def ipv6(self) -> IPv6Address | None:
-        value = self.fields.get("ipv6")
-        try:
-            return None if value is None else IPv6Address(value)
-        except ValueError as error:
-            raise ConfigError(f"{self.place}: ipv6: {error}") from None
+    def _tuner(self) -> Mapping[str, Mapping[str, Any]]:
+        tables = self._document.get("tuner", {})
+        if not isinstance(tables, dict):
+            self._report.add(("tuner",), "must be a table")
+            return {}
+        for name, table in tables.items():
+            if not isinstance(table, dict):
+                self._report.add(("tuner", name), f"must be a table: write [tuner.{name}]")
+        return tables
 
-    def _needed(self, name: str) -> Any:
-        if name not in self.fields:
-            raise ConfigError(f"{self.place} does not say {name}")
-        return self.fields[name]
+    def _check_ports(
+        self, hosts: Mapping[int, HostTable], uplinks: Mapping[int, UplinkTable], parameters: ParametersTable | None
+    ) -> None:
+        links: list[tuple[Location, int]] = [(("host", number), host.port) for number, host in hosts.items()]
+        links += [(("uplink", number), uplink.port) for number, uplink in uplinks.items()]
+        self._check_unique("port", links, str, "each link needs its own port")
+        if parameters is None or self._invalid_links or len({port for _, port in links}) < len(links):
+            return
+        known = sorted(port for _, port in links)
+        for key in _PORT_KEYS:
+            for number, port in enumerate(getattr(parameters, key)):
+                if port not in known:
+                    element = str(port) if key == "police_shares" else number
+                    reason = f"no host or uplink is on port {port}; ports in use are {', '.join(map(str, known))}"
+                    self._report.add(("parameters", key, element), reason)
 
+    def _check_addresses(
+        self, switch: SwitchTable | None, hosts: Mapping[int, HostTable], remotes: Mapping[int, RemoteTable]
+    ) -> None:
+        macs: list[tuple[Location, bytes]] = [] if switch is None else [(("switch",), switch.mac)]
+        macs += [(("host", number), host.mac) for number, host in hosts.items()]
+        self._check_unique("mac", macs, lambda mac: mac.hex(":"), "each interface needs its own MAC address")
+        ends: list[tuple[Location, HostTable | RemoteTable]] = []
+        ends += [(("host", number), host) for number, host in hosts.items()]
+        ends += [(("remote", number), remote) for number, remote in remotes.items()]
+        for key in ("ipv4", "ipv6"):
+            addresses = [(location, getattr(end, key)) for location, end in ends if getattr(end, key) is not None]
+            self._check_unique(key, addresses, str, "each host needs its own address")
 
-def _parameters(fields: Mapping[str, Any]) -> SwitchParameters:
-    _only(fields, set(_PARAMETERS), "[parameters]")
-    try:
-        return SwitchParameters(**{name: _parameter(name, value) for name, value in fields.items()})
-    except DesiredStateError as error:
-        raise ConfigError(f"[parameters]: {error}") from None
-
-
-def _parameter(name: str, value: Any) -> Any:
-    kind = str(_PARAMETERS[name].type)
-    if kind.startswith("frozenset") and _numbers(value):
-        return frozenset(value)
-    if kind.startswith("Mapping") and isinstance(value, Mapping) and all(port.isdecimal() for port in value):
-        return {int(port): share for port, share in value.items()}
-    # TOML has no null: a negative number of frames is never.
-    if kind.startswith("tuple") and _numbers(value):
-        return tuple(None if frames < 0 else frames for frames in value)
-    if kind == "float" and type(value) in (int, float):
-        return float(value)
-    if kind == "int" and type(value) is int:
-        return value
-    raise ConfigError(f"[parameters]: {name} cannot be {value!r}")
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(type(number) is int for number in value)
-
-
-def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = document.get(name, {})
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} is a table: [{name}]")
-    return value
-
-
-def _list(document: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
-    value = document.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise ConfigError(f"{name} is a list of tables: [[{name}]]")
-    return value
+    def _check_unique(
+        self, key: str, values: Sequence[tuple[Location, Any]], text: Callable[[Any], str], rule: str
+    ) -> None:
+        first: dict[Hashable, Location] = {}
+        for location, value in values:
+            other = first.setdefault(value, location)
+            if other != location:
+                self._report.add((*location, key), f"{text(value)} is also that of {place(other)}; {rule}")
 
 
-def _only(fields: Mapping[str, Any], known: set[str], place: str) -> None:
-    if unknown := sorted(fields.keys() - known):
-        raise ConfigError(f"{place} has {', '.join(unknown)}; it may have {', '.join(sorted(known))}")
+def _host(number: int, table: HostTable) -> Host:
+    server = number if table.server is None else table.server - 1
+    return Host(number, server, 0, table.port, Addresses(table.mac, table.ipv4, table.ipv6))
+
+
+def _remote(number: int, table: RemoteTable) -> Host:
+    return Host(number, number, 0, 0, Addresses(_NO_MAC, table.ipv4, table.ipv6))

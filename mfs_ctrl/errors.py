@@ -1,4 +1,4 @@
-"""Errors of the controller, each a subclass of :class:`ControlError` with a message fit for a user."""
+"""Errors of the controller. Their messages are meant for users."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from host_agent.protocol.errors import MfsError
 
 
 class ControlError(MfsError):
-    """Base of every error that the controller raises on purpose."""
+    """Base of all errors of the controller."""
 
 
 class EntryError(ControlError):
-    """An entry does not fit the program's P4Info: the message names both and what the P4Info has."""
+    """An entry does not match the program's P4Info; the message names the entry and what the P4Info has."""
 
 
 class DesiredStateError(ControlError):
-    """Topology, policy and parameters do not go together, or do not fit the switch's tables."""
+    """Topology, policy and parameters contradict one another or do not fit the switch's tables."""
 
 
 class ConfigError(ControlError):
-    """A file that describes a switch cannot be used; the message names the place in it."""
+    """The file that describes a switch is invalid; the message lists each mistake with its place."""
 
 
 class TofinoError(ControlError):
-    """A Tofino program's files, or its switch's BF Runtime service, are not what they must be."""
+    """The files of a Tofino program are invalid, or the switch's BF Runtime service refuses a request."""
 
 
 class SessionError(ControlError):
-    """Base of what goes wrong between controller and switch; the message names the switch's address."""
+    """Base of errors between controller and switch; the message names the switch's address."""
 
 
 class SwitchUnreachableError(SessionError):
-    """Nobody answers at the address, or the connection was lost. Connecting again may help."""
+    """Nothing answers at the address, or the connection was lost. Connecting again may help."""
 
 
 class NotPrimaryError(SessionError):
-    """Another controller with a higher election id is primary: this one may read, not write."""
+    """Another controller with a higher election id is primary: this one can read but not write."""
 
 
 class PipelineError(SessionError):
-    """The switch has no pipeline, or refused the one that it was given."""
+    """The switch has no program, or refused to load one."""
 
 
 class RequestRefusedError(SessionError):
-    """The switch answered a request with an error that no other class stands for."""
+    """The switch refused a request for a reason that no other class covers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One update of a batch that the switch refused: the entity in words, the canonical code's name, the reason."""
+    """A refused update of a batch: a description of the update, the name of the canonical code, the switch's reason."""
 
     entity: str
     code: str
@@ -61,7 +61,7 @@ class Refusal:
 
 
 class WriteFailedError(SessionError):
-    """The switch refused some updates of a batch; those not among ``refusals`` have been applied."""
+    """The switch refused some updates of a batch; those that are not in ``refusals`` have been applied."""
 
     def __init__(self, address: str, refusals: Sequence[Refusal], total: int) -> None:
         self._arguments = (address, tuple(refusals), total)
@@ -71,5 +71,5 @@ class WriteFailedError(SessionError):
         self.refusals = tuple(refusals)
 
     def __reduce__(self) -> tuple[type[WriteFailedError], tuple[object, ...]]:
-        """Pickle by the arguments, not by the message, so that the error survives the way out of a worker process."""
+        """Pickle the arguments instead of the message, so that a worker process can pass the error to its parent."""
         return WriteFailedError, self._arguments

@@ -1,11 +1,11 @@
-"""Brings the switch to the desired state by writing differences, in an order in which traffic never meets a gap."""
+"""Brings a switch to the desired state by writing differences, in an order that never interrupts traffic."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mfs_ctrl.desired import PolicyRows
 from mfs_ctrl.errors import ControlError, DesiredStateError
@@ -19,28 +19,30 @@ from mfs_ctrl.p4rt.entries import (
     ProfileMember,
     TableEntry,
 )
-from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.p4rt.session import DELETE, INSERT, MODIFY, Update
+from mfs_ctrl.p4rt.updates import DELETE, INSERT, MODIFY, Update
+
+if TYPE_CHECKING:
+    from mfs_ctrl.p4rt.p4info import P4InfoIndex
 
 RMLQ = "rmlq"
 EPOCH = "epoch"
 EPOCHS = (0, 1)
-"""The two numbers under which sets of rows take turns."""
+"""The numbers that tag the set of policy rows in force and the set that replaces it."""
 
 
 class Switch(Protocol):
-    """What the writer needs of a session."""
+    """The part of a session that the writer uses."""
 
     def read_state(self, index: P4InfoIndex) -> Iterable[Entity]:
-        """All that is set."""
+        """Entities that are set."""
 
     def write(self, updates: Sequence[Update], index: P4InfoIndex) -> int:
-        """Apply independent updates."""
+        """Apply independent updates; returns the number of requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """How much was written: updates by kind, and the requests they took."""
+    """Numbers of updates written, by kind, and of the requests that carried them."""
 
     inserts: int = 0
     modifies: int = 0
@@ -49,14 +51,14 @@ class WriteReport:
 
     @property
     def updates(self) -> int:
-        """Entities written, of whatever kind."""
+        """Updates of all kinds."""
         return self.inserts + self.modifies + self.deletes
 
 
 class Writer:
-    """Tracks what the switch holds, reading it once, and writes only what differs.
+    """Reads the state of the switch once, tracks it, and writes only differences.
 
-    Whoever else writes to the switch is noticed at the next :meth:`resync` only. After an error all is read again.
+    Changes by other clients are noticed only after :meth:`resync`. After an error the state is read again.
     """
 
     def __init__(self, switch: Switch, index: P4InfoIndex) -> None:
@@ -65,22 +67,22 @@ class Writer:
         self._held: dict[Key, Entity] | None = None
 
     def resync(self) -> None:
-        """Forget what is known of the switch: it is read again before the next write."""
+        """Forget the tracked state; it is read again before the next write."""
         self._held = None
 
     def apply(self, base: Iterable[Entity], policy: PolicyRows) -> WriteReport:
-        """Bring the switch to ``base`` and ``policy``; anything else that is written there is removed.
+        """Bring the switch to ``base`` and ``policy``, and remove all other entities.
 
         Raises:
-            DesiredStateError: the policy has too many rows for two sets of them to fit, or two entities collide.
-            SessionError: the switch could not be reached or refused an update.
+            DesiredStateError: two sets of the policy's rows do not fit in the table, or two entities have one key.
+            SessionError: the switch cannot be reached or refuses an update.
         """
         desired = by_key(base)
         rmlq_size = self._index.tables.named(RMLQ).size
         if 2 * len(policy.rules) > rmlq_size:
             raise DesiredStateError(
-                f"a policy of {len(policy.rules)} rules is too large: table {RMLQ} has {rmlq_size} rows, and a change "
-                f"of policy keeps two sets of them for a moment"
+                f"a policy of {len(policy.rules)} rules is too large: table {RMLQ} has {rmlq_size} rows and must hold "
+                f"the old and the new rows during a change; use at most {rmlq_size // 2} rules"
             )
         if self._held is None:
             self._held = by_key(self._switch.read_state(self._index))
@@ -102,7 +104,7 @@ class Writer:
         return WriteReport(tally.inserts, tally.modifies, tally.deletes, tally.requests)
 
     def _is_initial(self, entity: Entity) -> bool:
-        # A default action that the program has by itself is nobody's to remove.
+        # The program's own default action cannot be removed.
         return isinstance(entity, DefaultAction) and (
             self._index.tables.named(entity.table).initial_default == entity.call
         )
@@ -130,26 +132,26 @@ class _Tally:
 
 
 def by_key(entities: Iterable[Entity]) -> dict[Key, Entity]:
-    """Entities by what they are.
+    """Entities by key.
 
     Raises:
-        DesiredStateError: two of them are one object with two values.
+        DesiredStateError: two different entities have the same key.
     """
     found: dict[Key, Entity] = {}
     for entity in entities:
         other = found.setdefault(entity.key, entity)
         if other != entity:
-            raise DesiredStateError(f"one object is wanted twice: {other}; {entity}")
+            raise DesiredStateError(f"two entities for the same object: {other}; {entity}")
     return found
 
 
 def base_phases(held: dict[Key, Entity], desired: dict[Key, Entity]) -> list[list[Update]]:
-    """Updates from ``held`` to ``desired``, in phases: what is referred to comes first and goes last."""
+    """Updates from ``held`` to ``desired``, in phases: referenced objects are inserted first and deleted last."""
     changes = []
     for key, entity in desired.items():
         present = held.get(key)
         if present is None:
-            # Default actions and meter cells always exist; what was not read is at the program's own value.
+            # Default actions and meter cells always exist; those that were not read have their initial value.
             operation = MODIFY if isinstance(entity, DefaultAction | MeterConfig) else INSERT
             changes.append(Update(operation, entity))
         elif not _same(present, entity):
@@ -162,10 +164,10 @@ def base_phases(held: dict[Key, Entity], desired: dict[Key, Entity]) -> list[lis
 
 
 def policy_phases(held: Sequence[Entity], policy: PolicyRows) -> list[list[Update]]:
-    """Updates that bring ``policy`` into force. ``held`` are the rows of ``rmlq`` and the default action of ``epoch``.
+    """Updates that put ``policy`` into force. ``held`` are the rows of ``rmlq`` and the default action of ``epoch``.
 
-    The set in force is left alone until a whole other one is in its place: then one write switches over, and only then
-    the old rows go. So every packet meets a whole set.
+    The new rows are inserted beside those in force, one write switches to them, and then the old rows are deleted, so
+    that every packet sees a complete set.
     """
     rows = [entity for entity in held if isinstance(entity, TableEntry)]
     active = active_epoch(held)
@@ -190,7 +192,7 @@ def policy_phases(held: Sequence[Entity], policy: PolicyRows) -> list[list[Updat
 
 
 def active_epoch(entities: Iterable[Entity]) -> int:
-    """The epoch in force: what the default action of ``epoch`` says, or 0, the program's own."""
+    """The epoch in force: the argument of the default action of ``epoch``, initially 0."""
     for entity in entities:
         if isinstance(entity, DefaultAction) and entity.table == EPOCH and entity.call.args:
             return entity.call.args[0]
@@ -198,7 +200,7 @@ def active_epoch(entities: Iterable[Entity]) -> int:
 
 
 def epoch_of(row: TableEntry) -> int:
-    """The epoch that a row of ``rmlq`` belongs to."""
+    """The epoch of a row of ``rmlq``; -1 if the row does not match on one."""
     value = dict(row.match).get(EPOCH)
     return value.value if isinstance(value, Exact) else -1
 
@@ -210,7 +212,7 @@ def _of_policy(entity: Entity) -> bool:
 
 
 def _same(present: Entity, wanted: Entity) -> bool:
-    # The size that a group was made with cannot be changed, and matters only as a bound.
+    # The maximum size of an existing group cannot be changed, and only bounds it.
     return present == wanted or _as_modified(present, wanted) == present
 
 

@@ -28,6 +28,7 @@ BENCHMARKS = {
     "interfaces": "mfs_eval.bench.interfaces:interfaces",
     "agent": "mfs_eval.bench.agent:agent",
     "table-writes": "mfs_eval.bench.table_writes:table_writes",
+    "tuned-tick": "mfs_eval.bench.tuned_tick:tuned_tick",
 }
 
 

@@ -1,7 +1,6 @@
-"""Compile the P4 program: ``python -m p4src.build``, or ``make p4``.
+"""Compiles the P4 program with the compilers on the PATH: p4c's bmv2 backend for v1model, its Tofino backend.
 
-What can be compiled here is: for v1model with p4c's bmv2 backend, for Tofino with its Tofino backend, each if it is on
-the PATH. The rest keeps what the manifest says of it, and is stale if its sources have changed.
+The manifest keeps its entries for artifacts whose compiler is missing; they become stale if their sources change.
 """
 
 from __future__ import annotations
@@ -9,35 +8,39 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
+from host_agent.protocol.errors import MfsError
 from host_agent.protocol.level import log2_code
 from p4src.artifact import BUILD, MANIFEST, ROOT, TOFINO, TOFINO_2, V1MODEL, source_hashes
 
 V1MODEL_COMPILER = "p4c-bm2-ss"
 TOFINO_COMPILER = "p4c-barefoot"
 TOFINO_DRIVER = "p4c"
-"""Runs the Tofino compiler, the assembler and what else makes a loadable program; needs the compiler beside it."""
+"""Runs the Tofino compiler, the assembler and the other steps that make a loadable program."""
 CONF_WRITER = "p4c-gen-conf"
-NOT_MEANT = {
-    "uninitialized-use": "metadata starts as zero (on Tofino by pa_auto_init_metadata) and headers as invalid; what "
-    "registers' actions use is set before they run, and what they give is not looked at where they did not",
-    "uninitialized-out-param": "as before, of what a parser gives",
-    "invalid-header": "on Tofino codes are computed of packets without a stamp too, and not looked at",
+DISABLED_WARNINGS = {
+    "uninitialized-use": "metadata is initially zero (on Tofino by pa_auto_init_metadata) and headers are invalid; the "
+    "inputs of register actions are set before they run, and their outputs are used only where they ran",
+    "uninitialized-out-param": "as uninitialized-use, for the results of a parser",
+    "invalid-header": "on Tofino, codes are computed for packets without a stamp as well, but not used",
 }
-"""Warnings that are not given, and why each does not apply; docs/reference/tofino.md has those that cannot be
-silenced.
-"""
+"""Disabled warnings, and why each does not apply; docs/reference/tofino.md lists those that cannot be disabled."""
 VALUE_BITS = 32
 MANTISSA_BITS = 3
 
 
+class CompilerError(MfsError):
+    """There is no compiler for the P4 program, or it failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
-    """An artifact to make: what compiles it (which must be on the PATH), and how."""
+    """An artifact, the compiler that makes it, and the function that runs the compiler."""
 
     name: str
     compiler: str
@@ -45,7 +48,7 @@ class Program:
 
 
 def log2_entries() -> str:
-    """The rows of the table ``log2``: a leading one, the three bits below it, and the code they stand for."""
+    """The const entries of the table ``log2``: a leading one and the three bits below it, mapped to a code."""
     rows = []
     for exponent in range(VALUE_BITS - 1, 0, -1):
         kept = min(MANTISSA_BITS, exponent)
@@ -58,18 +61,18 @@ def log2_entries() -> str:
 
 
 def make_v1model(name: str, build: Path) -> None:
-    """Compile the sources beside the folder ``build`` to ``NAME.json`` and ``NAME.p4info.txtpb`` in it.
+    """Compile the sources next to the folder ``build`` to ``NAME.json`` and ``NAME.p4info.txtpb`` in it.
 
-    The compiler records the name its source was given by, nothing else of this machine.
+    The source is given by a relative path because the compiler records it; the output is the same on every machine.
     """
     output = ["--p4runtime-files", f"{name}.p4info.txtpb", "-o", f"{name}.json"]
     subprocess.run([V1MODEL_COMPILER, "--p4v", "16", *_quiet(), *output, "../v1model/mfs.p4"], check=True, cwd=build)
 
 
 def make_tofino(name: str, build: Path) -> None:
-    """Compile the sources beside the folder ``build`` for the chip that ``name`` ends with.
+    """Compile the sources next to the folder ``build`` for the chip that ``name`` ends with.
 
-    To ``NAME.p4info.txtpb`` in it, and to its folder ``NAME`` all that is loaded, and the compiler's reports.
+    The output is ``NAME.p4info.txtpb`` in ``build``, and the loadable files and reports in its folder ``NAME``.
     """
     chip = name.partition("_")[2]
     output = [
@@ -79,14 +82,14 @@ def make_tofino(name: str, build: Path) -> None:
     ]
     target = ["--target", chip, "--arch", "t2na" if chip == "tofino2" else "tna"]
     subprocess.run([TOFINO_DRIVER, *target, *_quiet(), *output, "../tna/mfs.p4"], check=True, cwd=build)
-    # The driver of an installed p4c leaves out its last step, the file that names all others.
+    # The driver of an installed p4c omits its last step, which writes the file that names all others.
     conf = ["--conf-type", "BF-RT", "--bfrt-name", f"{name}/bf-rt.json", "--name", "mfs", "--device", chip]
     conf += ["--p4-version", "p4-16", "--outputdir", name, "--pipe", "pipe"]
     subprocess.run([CONF_WRITER, *conf], check=True, cwd=build)
 
 
 def _quiet() -> list[str]:
-    return [f"--Wdisable={warning}" for warning in NOT_MEANT]
+    return [f"--Wdisable={warning}" for warning in DISABLED_WARNINGS]
 
 
 PROGRAMS = (
@@ -97,22 +100,24 @@ PROGRAMS = (
 
 
 def compile_programs() -> list[str]:
-    """Make every program whose compiler is here, and record what it was made from; returns their names.
+    """Compile each program whose compiler is on the PATH, and record its sources; returns the programs' names.
 
     Raises:
-        FileNotFoundError: no compiler is on the PATH.
-        subprocess.CalledProcessError: a program does not compile.
+        CompilerError: no compiler is on the PATH, or a program does not compile.
     """
     here = [program for program in PROGRAMS if shutil.which(program.compiler)]
     if not here:
         names = " nor ".join(dict.fromkeys(program.compiler for program in PROGRAMS))
-        raise FileNotFoundError(f"neither {names} is on the PATH; see docs/guide/deploy.md for where to get p4c")
+        raise CompilerError(f"neither {names} is on the PATH; docs/guide/deploy.md says how to get p4c")
     (ROOT / "shared" / "log2_entries.p4").write_text(log2_entries(), "utf-8")
     BUILD.mkdir(exist_ok=True)
     recorded = json.loads(MANIFEST.read_text("utf-8")) if MANIFEST.is_file() else {}
     manifest = {program.name: recorded[program.name] for program in PROGRAMS if program.name in recorded}
     for program in here:
-        program.make(program.name, BUILD)
+        try:
+            program.make(program.name, BUILD)
+        except subprocess.CalledProcessError as error:
+            raise CompilerError(f"{error.cmd[0]} failed with exit status {error.returncode}; see its output") from None
         manifest[program.name] = {
             "compiler": {program.compiler: version(program.compiler)},
             "sources": source_hashes(program.name),
@@ -122,25 +127,25 @@ def compile_programs() -> list[str]:
 
 
 def version(compiler: str) -> str:
-    """The version that ``compiler`` prints, without its build's identity."""
+    """The version that ``compiler`` prints, without the build id."""
     printed = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True)
     return (printed.stdout + printed.stderr).partition("Version ")[2].split()[0]
 
 
-def main() -> int:
-    """Compile, or say why not."""
+@click.command("build")
+def build_command() -> None:
+    """Compile the P4 program.
+
+    Uses the compilers on the PATH: p4c-bm2-ss for v1model, p4c-barefoot for Tofino. The results replace those in
+    p4src/build; commit them together with the sources.
+    """
     try:
         made = compile_programs()
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except subprocess.CalledProcessError as error:
-        print(f"error: {error.cmd[0]} ended with {error.returncode}; its messages are above", file=sys.stderr)
-        return 1
+    except CompilerError as error:
+        raise click.ClickException(str(error)) from None
     left = [program.name for program in PROGRAMS if program.name not in made]
-    print(f"compiled: {', '.join(made)}" + (f"; no compiler here for: {', '.join(left)}" if left else ""))
-    return 0
+    click.echo(f"compiled: {', '.join(made)}" + (f"; no compiler for: {', '.join(left)}" if left else ""))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    build_command()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+import soft_switch.p4runtime  # noqa: F401  (makes `p4.v1` importable)
 from soft_switch.backend import ENVIRONMENT_VARIABLE
 from tests.support.native import no_machine_code
 

@@ -84,6 +84,12 @@ def test_the_errors_that_the_command_line_foresees_cost_nothing_either() -> None
     assert forbidden(modules) == set()
 
 
+def test_computing_what_to_write_needs_neither_protobuf_nor_grpc() -> None:
+    modules = loaded_by("mfs_ctrl.desired", "mfs_ctrl.writer")
+    assert forbidden(modules) == set()
+    assert beyond({"mfs_ctrl", "topologies", "soft_switch", "host_agent"}, modules) == set()
+
+
 def test_the_switch_and_the_hosts_agree_on_what_each_has_a_constant_for() -> None:
     # The embedded switch is independent of the host agent, so each has its own.
     assert units.WIRE_OVERHEAD_BYTES == traffic_manager.WIRE_OVERHEAD_BYTES
@@ -94,6 +100,12 @@ def test_the_base_installs_neither_protobuf_nor_grpc() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert [requirement.partition(">")[0] for requirement in project["dependencies"]] == ["click"]
     assert {"ctrl", "eval", "net", "scapy"} <= project["optional-dependencies"].keys()
+
+
+def test_the_controller_does_not_install_the_shell_which_pins_protobuf() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert not [requirement for requirement in extras["ctrl"] if "shell" in requirement or "<" in requirement]
+    assert any(requirement.startswith("p4runtime-shell") for requirement in extras["shell"])
 
 
 def test_every_package_is_installed_with_its_data() -> None:

@@ -1,4 +1,4 @@
-"""Entries to P4Runtime messages and back (specification v1.4, sections on match, action and bytestring formats)."""
+"""Converts entities to P4Runtime messages and back (specification v1.4, "Match Format", "Action Specification")."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from p4.v1 import p4runtime_pb2
 
 from mfs_ctrl.errors import EntryError
+from mfs_ctrl.p4rt.bytestrings import to_bytes, to_int
 from mfs_ctrl.p4rt.entries import (
     ActionCall,
     DefaultAction,
@@ -30,27 +31,11 @@ from mfs_ctrl.p4rt.p4info import EXACT, LPM, RANGE, TERNARY, Action, Field, P4In
 _KIND_OF: Mapping[type[MatchValue], str] = {Exact: EXACT, Lpm: LPM, Ternary: TERNARY, Range: RANGE}
 
 
-def to_bytes(value: int, width: int, what: str) -> bytes:
-    """``value`` as the canonical byte string of the specification: the shortest, and one zero byte for 0.
-
-    Raises:
-        EntryError: it does not fit ``width`` bits.
-    """
-    if not 0 <= value < 1 << width:
-        raise EntryError(f"{what}: {value} does not fit {width} bits (0..{(1 << width) - 1})")
-    return value.to_bytes(max(1, (value.bit_length() + 7) // 8), "big")
-
-
-def to_int(data: bytes) -> int:
-    """The number that a byte string stands for, canonical or not."""
-    return int.from_bytes(data, "big")
-
-
 def encode(entity: Entity, index: P4InfoIndex) -> p4runtime_pb2.Entity:
     """``entity`` as a P4Runtime message.
 
     Raises:
-        EntryError: the program does not have what it names, or a value does not fit.
+        EntryError: the program lacks an object that ``entity`` names, or a value does not fit its field.
     """
     message = p4runtime_pb2.Entity()
     match entity:
@@ -79,7 +64,7 @@ def encode(entity: Entity, index: P4InfoIndex) -> p4runtime_pb2.Entity:
 
 
 def encode_reset(entity: DefaultAction | MeterConfig, index: P4InfoIndex) -> p4runtime_pb2.Entity:
-    """The message that, written as MODIFY, puts back what the program has by itself: no action, or no rates."""
+    """The message that, written as MODIFY, restores the program's initial state: no action, or no rates."""
     message = encode(entity, index)
     if isinstance(entity, DefaultAction):
         message.table_entry.ClearField("action")
@@ -89,10 +74,10 @@ def encode_reset(entity: DefaultAction | MeterConfig, index: P4InfoIndex) -> p4r
 
 
 def decode(message: p4runtime_pb2.Entity, index: P4InfoIndex) -> Entity | None:
-    """The entity of a read response; None where it says that nothing is set (a meter without rates).
+    """The entity of a read response, or None for an object that is not set, such as a meter without rates.
 
     Raises:
-        EntryError: the message does not fit the P4Info.
+        EntryError: the message does not match the P4Info.
     """
     match message.WhichOneof("entity"):
         case "table_entry":
@@ -114,13 +99,17 @@ def decode(message: p4runtime_pb2.Entity, index: P4InfoIndex) -> Entity | None:
             config = entry.config
             return MeterConfig(name, entry.index.index, config.cir, config.cburst, config.pir, config.pburst)
         case other:
-            raise EntryError(f"the switch answered with a {other or 'empty entity'}, which was not asked for")
+            raise EntryError(
+                f"the switch answered a read with an entity of kind {other or 'none'}, which was not requested"
+            )
 
 
 def _encode_row(entry: TableEntry, index: P4InfoIndex, message: p4runtime_pb2.TableEntry) -> None:
     table = index.tables.named(entry.table)
     if table.needs_priority != (entry.priority > 0):
-        raise EntryError(f"{entry}: table {table.name} {'needs' if table.needs_priority else 'takes no'} priority")
+        raise EntryError(
+            f"{entry}: table {table.name} {'requires a' if table.needs_priority else 'allows no'} priority"
+        )
     message.table_id = table.id
     message.priority = entry.priority
     known = {field.name: field for field in table.fields}
@@ -128,7 +117,7 @@ def _encode_row(entry: TableEntry, index: P4InfoIndex, message: p4runtime_pb2.Ta
         if name not in known:
             raise EntryError(f"{entry}: table {table.name} has no field {name}; it has {', '.join(known)}")
         if _KIND_OF[type(value)] != known[name].kind:
-            raise EntryError(f"{entry}: field {name} is matched by {known[name].kind}, not {_KIND_OF[type(value)]}")
+            raise EntryError(f"{entry}: field {name} has match kind {known[name].kind}, not {_KIND_OF[type(value)]}")
         _encode_match(value, known[name], message.match.add(), str(entry))
     match entry.target:
         case ActionCall():
@@ -177,7 +166,7 @@ def _decode_row(message: p4runtime_pb2.TableEntry, index: P4InfoIndex) -> Entity
 
 def _decode_matches(message: p4runtime_pb2.TableEntry, table: Table) -> tuple[FieldMatch, ...]:
     by_id = {item.field_id: _decode_match(item) for item in message.match}
-    # bmv2 answers with a range of the whole width where none was written.
+    # bmv2 returns a range of the full width for a field that was left out.
     return tuple(
         (field.name, by_id[field.id])
         for field in table.fields
@@ -208,7 +197,7 @@ def _decode_match(message: p4runtime_pb2.FieldMatch) -> MatchValue:
         case "range":
             return Range(to_int(message.range.low), to_int(message.range.high))
         case other:
-            raise EntryError(f"the switch answered with a match of kind {other}, which this controller never writes")
+            raise EntryError(f"the switch answered with a match of kind {other}, which is not supported")
 
 
 def _decode_target(message: p4runtime_pb2.TableEntry, index: P4InfoIndex) -> Target:
@@ -220,7 +209,7 @@ def _decode_target(message: p4runtime_pb2.TableEntry, index: P4InfoIndex) -> Tar
         case "action_profile_member_id":
             return MemberRef(message.action.action_profile_member_id)
         case other:
-            raise EntryError(f"the switch answered with a target of kind {other}, which this controller never writes")
+            raise EntryError(f"the switch answered with an action of kind {other}, which is not supported")
 
 
 def _decode_call(message: p4runtime_pb2.Action, index: P4InfoIndex) -> ActionCall:

@@ -1,7 +1,10 @@
-"""What a switch can hold, as immutable values: entries by P4Info names, numbers as ints.
+"""Entities of a switch as immutable values, with names from the P4Info and numbers as ints.
 
-Every kind has a ``key`` (which object it is: equal keys cannot be held twice) and compares by value, so that a
-difference between two states is a comparison of dictionaries.
+Entities compare by value. The ``key`` of an entity identifies the object in the switch: two entities of one state have
+different keys, so that the difference of two states is a comparison of dictionaries.
+
+The embedded switch has its own match types (``soft_switch/tables/matches.py``), because it is independent of the
+controller.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ class Exact:
 
 @dataclass(frozen=True, slots=True)
 class Lpm:
-    """A longest prefix match; bits of ``value`` below the prefix are zero. A prefix of no bits is left out instead."""
+    """A longest prefix match; bits of ``value`` below the prefix are zero. An empty prefix is left out instead."""
 
     value: int
     prefix_len: int
@@ -26,7 +29,7 @@ class Lpm:
 
 @dataclass(frozen=True, slots=True)
 class Ternary:
-    """A match on the bits of ``mask``; ``value`` is zero elsewhere. A mask of no bits is left out instead."""
+    """A match on the bits of ``mask``; ``value`` is zero elsewhere. An empty mask is left out instead."""
 
     value: int
     mask: int
@@ -34,7 +37,7 @@ class Ternary:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A match on low <= field <= high. A range of the whole width is left out instead."""
+    """A match on low <= field <= high. A range of the full width is left out instead."""
 
     low: int
     high: int
@@ -42,12 +45,12 @@ class Range:
 
 MatchValue = Exact | Lpm | Ternary | Range
 FieldMatch = tuple[str, MatchValue]
-"""Name of a match field and what it must be; fields that do not matter are left out, as P4Runtime demands."""
+"""Name of a match field and its match; P4Runtime requires that fields which match anything are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActionCall:
-    """An action by name, with its arguments in the order of the P4Info."""
+    """An action by name, with its arguments in P4Info order."""
 
     name: str
     args: tuple[int, ...] = ()
@@ -58,7 +61,7 @@ class ActionCall:
 
 @dataclass(frozen=True, slots=True)
 class GroupRef:
-    """A table entry's target: a group of the table's action profile."""
+    """Target of a table entry: a group of the table's action profile."""
 
     group_id: int
 
@@ -68,7 +71,7 @@ class GroupRef:
 
 @dataclass(frozen=True, slots=True)
 class MemberRef:
-    """A table entry's target: a member of the table's action profile."""
+    """Target of a table entry: a member of the table's action profile."""
 
     member_id: int
 
@@ -82,7 +85,7 @@ Key = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class TableEntry:
-    """One row of a table. ``match`` is in the order of the P4Info's fields; ``priority`` is 0 where none is allowed."""
+    """A row of a table. ``match`` is in P4Info order; ``priority`` is 0 in tables without priorities."""
 
     table: str
     match: tuple[FieldMatch, ...]
@@ -95,14 +98,14 @@ class TableEntry:
         return ("entry", self.table, self.match, self.priority)
 
     def __str__(self) -> str:
-        match = ", ".join(f"{name}={_in_words(value)}" for name, value in self.match)
+        match = ", ".join(f"{name}={_match_text(value)}" for name, value in self.match)
         priority = f" priority {self.priority}" if self.priority else ""
         return f"{self.table}[{match}]{priority} -> {self.target}"
 
 
 @dataclass(frozen=True, slots=True)
 class DefaultAction:
-    """What a table does on a miss."""
+    """The action of a table on a miss."""
 
     table: str
     call: ActionCall
@@ -118,7 +121,7 @@ class DefaultAction:
 
 @dataclass(frozen=True, slots=True)
 class ProfileMember:
-    """One member of an action profile."""
+    """A member of an action profile."""
 
     profile: str
     member_id: int
@@ -135,7 +138,7 @@ class ProfileMember:
 
 @dataclass(frozen=True, slots=True)
 class ProfileGroup:
-    """One group of an action profile: (member, weight) pairs by rising member. ``max_size`` is a sum of weights."""
+    """A group of an action profile: (member, weight) pairs by member. ``max_size`` bounds the sum of weights."""
 
     profile: str
     group_id: int
@@ -155,7 +158,7 @@ class ProfileGroup:
 
 @dataclass(frozen=True, slots=True)
 class MeterConfig:
-    """The rates of one meter cell: units per second and units, of what the meter counts (RFC 2698)."""
+    """The rates of a meter cell (RFC 2698): units per second, and units of burst, of what the meter counts."""
 
     meter: str
     index: int
@@ -177,7 +180,7 @@ class MeterConfig:
 Entity = TableEntry | DefaultAction | ProfileMember | ProfileGroup | MeterConfig
 
 
-def _in_words(value: MatchValue) -> str:
+def _match_text(value: MatchValue) -> str:
     match value:
         case Exact(number):
             return str(number)

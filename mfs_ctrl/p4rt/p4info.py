@@ -1,4 +1,7 @@
-"""The P4Info as an index by name and by id: what the controller needs to speak of tables, actions and counters."""
+"""An index of a P4Info: tables, actions, counters and so on by name and by id.
+
+The embedded switch has its own, because it is independent of the controller.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from google.protobuf import text_format
 from p4.config.v1 import p4info_pb2
 
 from mfs_ctrl.errors import EntryError
+from mfs_ctrl.p4rt.bytestrings import to_int
 from mfs_ctrl.p4rt.entries import ActionCall
 
 EXACT, LPM, TERNARY, RANGE = "exact", "lpm", "ternary", "range"
@@ -33,7 +37,7 @@ Item = TypeVar("Item", bound=_Named)
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A match field or an action parameter; ``width`` in bits, ``kind`` of match or empty."""
+    """A match field or an action parameter; ``width`` in bits, match ``kind`` or empty."""
 
     id: int
     name: str
@@ -43,7 +47,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An action and its parameters in order."""
+    """An action and its parameters in P4Info order."""
 
     id: int
     name: str
@@ -52,7 +56,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table. ``initial_default`` is None where the P4Info does not say what the program does on a miss."""
+    """A table. ``initial_default`` is None if the P4Info does not give the program's default action."""
 
     id: int
     name: str
@@ -64,13 +68,13 @@ class Table:
 
     @property
     def needs_priority(self) -> bool:
-        """Whether its entries carry a priority."""
+        """Whether entries of the table have a priority."""
         return any(field.kind in (TERNARY, RANGE) for field in self.fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A counter, meter or action profile: an id, a name and a number of cells or members."""
+    """A counter, meter or action profile; ``size`` in cells or members."""
 
     id: int
     name: str
@@ -78,7 +82,7 @@ class Array:
 
 
 class Directory(Generic[Item]):
-    """The objects of one kind by name and by id; ``kind`` is the word for messages."""
+    """The objects of one kind, by name and by id; ``kind`` is their name in error messages."""
 
     def __init__(self, kind: str, items: Iterable[Item]) -> None:
         self.kind = kind
@@ -86,10 +90,10 @@ class Directory(Generic[Item]):
         self.by_id = {item.id: item for item in self.by_name.values()}
 
     def named(self, name: str) -> Item:
-        """The object called ``name``.
+        """The object with this name.
 
         Raises:
-            EntryError: there is none.
+            EntryError: there is no such object.
         """
         try:
             return self.by_name[name]
@@ -100,7 +104,7 @@ class Directory(Generic[Item]):
         """The object with this id.
 
         Raises:
-            EntryError: there is none.
+            EntryError: there is no such object.
         """
         try:
             return self.by_id[object_id]
@@ -112,7 +116,7 @@ class Directory(Generic[Item]):
 
 
 class P4InfoIndex:
-    """Everything of one P4Info that can be written or read by name."""
+    """The objects of a P4Info that the controller writes and reads."""
 
     def __init__(self, message: p4info_pb2.P4Info) -> None:
         self.message = message
@@ -127,13 +131,13 @@ class P4InfoIndex:
         """Read a P4Info in protobuf text format, as p4c writes it.
 
         Raises:
-            EntryError: the text is none.
+            EntryError: the text is not a P4Info.
         """
         message = p4info_pb2.P4Info()
         try:
             text_format.Merge(text, message, allow_unknown_field=True)
         except text_format.ParseError as error:
-            raise EntryError(f"the P4Info is not readable: {error}; compile the program again") from None
+            raise EntryError(f"cannot parse the P4Info: {error}; compile the program again") from None
         return cls(message)
 
     def _table(self, table: p4info_pb2.Table) -> Table:
@@ -141,8 +145,8 @@ class P4InfoIndex:
         if table.HasField("initial_default_action"):
             by_param = {item.param_id: item.value for item in table.initial_default_action.arguments}
             action = self.actions.numbered(table.initial_default_action.action_id)
-            # A parameter that is not mentioned is zero.
-            args = tuple(int.from_bytes(by_param.get(param.id, b""), "big") for param in action.params)
+            # Parameters that are left out are zero.
+            args = tuple(to_int(by_param.get(param.id, b"")) for param in action.params)
             default = ActionCall(action.name, args)
         return Table(
             table.preamble.id,
@@ -158,7 +162,9 @@ class P4InfoIndex:
 def _match_field(field: p4info_pb2.MatchField, table: str) -> Field:
     kind = KINDS.get(field.match_type)
     if kind is None:
-        raise EntryError(f"table {table}: field {field.name} is not matched by {', '.join(KINDS.values())}")
+        raise EntryError(
+            f"table {table}: the match kind of field {field.name} is not supported; use {', '.join(KINDS.values())}"
+        )
     return Field(field.id, field.name, field.bitwidth, kind)
 
 

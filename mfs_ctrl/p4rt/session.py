@@ -1,16 +1,14 @@
-"""One P4Runtime session with one switch, on top of p4runtime-shell's client, with errors that say what to do."""
+"""A P4Runtime session with one switch; every gRPC error becomes an error of :mod:`mfs_ctrl.errors`."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
-from google.rpc import code_pb2, status_pb2
+from google.rpc import code_pb2
 from p4.v1 import p4runtime_pb2
-from p4runtime_sh.p4runtime import SSLOptions
 
 from mfs_ctrl.counters import Count
 from mfs_ctrl.errors import (
@@ -23,37 +21,29 @@ from mfs_ctrl.errors import (
     WriteFailedError,
 )
 from mfs_ctrl.p4rt import convert
+from mfs_ctrl.p4rt.channel import TlsFiles
 from mfs_ctrl.p4rt.entries import DefaultAction, Entity, MeterConfig
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.p4rt.stream import StreamClient
+from mfs_ctrl.p4rt.status import code_name, is_ok, update_errors
+from mfs_ctrl.p4rt.stream import StreamClient, uint128
+from mfs_ctrl.p4rt.updates import DELETE, MODIFY, Update
 from p4src.artifact import Artifact
 
 UPDATES_PER_WRITE = 100
 """The refusals of a batch travel in gRPC metadata, of which a client accepts 8 KiB."""
 HIGHEST_ELECTION_ID = (1 << 128) - 1
-INSERT: int = p4runtime_pb2.Update.INSERT
-MODIFY: int = p4runtime_pb2.Update.MODIFY
-DELETE: int = p4runtime_pb2.Update.DELETE
-_DETAILS_KEY = "grpc-status-details-bin"
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """One change: INSERT, MODIFY or DELETE of an entity. Deleting a default action or a meter's rates resets it."""
-
-    operation: int
-    entity: Entity
-
-
 class Session:
-    """A connection to the switch at ``address`` (host:port); of several, the one of the highest election id is primary.
+    """A connection to the switch at ``address`` (host:port); of several, that of the highest election id is primary.
 
-    Not connected until :meth:`connect`; may connect again after :meth:`close` or a loss. ``ssl`` as for the shell.
+    The session is not connected until :meth:`connect`; it can connect again after :meth:`close` or a loss. It is in
+    plain text without ``tls``.
 
     Attributes:
-        election_id: in use now: the one given, or a higher one after :meth:`claim`.
+        election_id: the id in use: the one given, or a higher one after :meth:`claim`.
     """
 
     def __init__(
@@ -62,15 +52,15 @@ class Session:
         device_id: int = 1,
         election_id: int = 1,
         timeout_s: float = 5.0,
-        ssl: SSLOptions | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         if not 0 < election_id < 1 << 128:
-            raise SessionError(f"an election id is a number of 1..2^128-1, not {election_id}")
+            raise SessionError(f"election id {election_id} is outside 1..2^128-1")
         self.address = address
         self.device_id = device_id
         self.election_id = self._own_id = election_id
         self.timeout_s = timeout_s
-        self._ssl = ssl
+        self._tls = tls
         self._client: StreamClient | None = None
 
     @property
@@ -80,27 +70,27 @@ class Session:
 
     @property
     def primary(self) -> bool:
-        """Whether this controller may write, by what the switch said last."""
+        """Whether this controller may write, according to the switch's latest arbitration message."""
         return self.connected and self._live().arbitration.status.code == code_pb2.OK
 
     def connect(self) -> bool:
-        """Open the session anew; returns whether this controller is primary.
+        """Open the session, or reopen it; returns whether this controller is primary.
 
         Raises:
-            SwitchUnreachableError: nobody answers at the address.
+            SwitchUnreachableError: nothing answers at the address.
             SessionError: the switch refuses the election id or the device id.
         """
         self.close()
         self.election_id = self._own_id
-        self._client = StreamClient(self.address, self.device_id, self.election_id, self.timeout_s, self._ssl)
+        self._client = StreamClient(self.address, self.device_id, self.election_id, self.timeout_s, self._tls)
         return self.primary
 
     def claim(self) -> bool:
-        """Become primary if there is none, which the switch tells when it has gone; returns whether we are primary.
+        """Become primary if the switch says that there is none; returns whether this controller is primary.
 
-        A switch remembers the highest election id that it has seen, and takes no lower one for primary (P4Runtime
-        specification, "Client Arbitration"). So the bid is that one plus our own: several bids differ, and the highest
-        wins.
+        A switch remembers the highest election id that it has seen and makes no client with a lower one primary
+        (P4Runtime specification, "Client Arbitration"). The bid is therefore that id plus our own: the bids of several
+        backups differ, and the highest wins.
 
         Raises:
             SessionError: the switch does not answer, or refuses.
@@ -115,15 +105,15 @@ class Session:
         return self.primary
 
     def close(self) -> None:
-        """End the session; calling it twice does no harm."""
+        """End the session, if there is one."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
     def ensure_pipeline(self, artifact: Artifact) -> tuple[P4InfoIndex, bool]:
-        """Give the switch the program unless it runs it already; returns the program's index and whether it was given.
+        """Load the program unless the switch already runs it; returns the program's index and whether it was loaded.
 
-        A program that is given replaces whatever entries the switch held.
+        Loading a program removes all entries of the switch.
 
         Raises:
             PipelineError: the switch refuses the program.
@@ -140,16 +130,16 @@ class Session:
         request.config.p4info.CopyFrom(index.message)
         request.config.p4_device_config = artifact.config
         request.config.cookie.cookie = cookie
-        # Loading a program takes longer than answering a question.
-        patience_s = 10 * self.timeout_s
+        # Loading a program takes longer than a read.
+        load_timeout_s = 10 * self.timeout_s
         try:
-            self._call(lambda stub: stub.SetForwardingPipelineConfig(request, timeout=patience_s), "the program")
+            self._call(lambda stub: stub.SetForwardingPipelineConfig(request, timeout=load_timeout_s), "the program")
         except RequestRefusedError as error:
             raise PipelineError(str(error)) from None
         return index, True
 
     def read_state(self, index: P4InfoIndex) -> Iterator[Entity]:
-        """All entries, members, groups, and default actions and meters that are set; const entries are left out."""
+        """Entries, members, groups, and the default actions and meters that are set, except those of const tables."""
         request = p4runtime_pb2.ReadRequest(device_id=self.device_id)
         for table in index.tables.by_name.values():
             if table.is_const:
@@ -170,13 +160,13 @@ class Session:
     def read_counters(
         self, index: P4InfoIndex, wanted: Mapping[str, Iterable[int] | None]
     ) -> dict[str, dict[int, Count]]:
-        """Cells of counters by counter name and index: the cells that are named, or all of them where that is None."""
+        """Cells of counters, by counter name and index: those that ``wanted`` names, or all where it has None."""
         request = p4runtime_pb2.ReadRequest(device_id=self.device_id)
         counts: dict[str, dict[int, Count]] = {name: {} for name in wanted}
         for name, cells in wanted.items():
             counter_id = index.counters.named(name).id
             for cell in (None,) if cells is None else cells:
-                # Built in place: with protobuf in pure Python a copy costs as much again.
+                # Built in place: a copy costs as much again where protobuf is pure Python.
                 entry = request.entities.add().counter_entry
                 entry.counter_id = counter_id
                 if cell is not None:
@@ -188,10 +178,10 @@ class Session:
         return counts
 
     def write(self, updates: Sequence[Update], index: P4InfoIndex) -> int:
-        """Apply ``updates``, which must not depend on one another; returns in how many requests.
+        """Apply ``updates``, which must not depend on one another; returns the number of requests.
 
         Raises:
-            WriteFailedError: some were refused; it names each, and the others of their batch are applied.
+            WriteFailedError: the switch refused some, which the error names; the others of their batch are applied.
             NotPrimaryError: another controller is primary.
         """
         requests = 0
@@ -201,13 +191,17 @@ class Session:
         return requests
 
     def stream_errors(self) -> list[str]:
-        """What the switch complained of on the stream since the last call."""
+        """Errors that the switch has reported on the stream since the last call.
+
+        Raises:
+            SessionError: the session has ended.
+        """
         complaints = self._live().complaints
-        words = []
+        reported = []
         while not complaints.empty():
             error = complaints.get()
-            words.append(f"{code_pb2.Code.Name(error.canonical_code)}: {error.message or 'no reason given'}")
-        return words
+            reported.append(f"{code_name(error.canonical_code)}: {error.message or 'no reason given'}")
+        return reported
 
     def _read(self, request: p4runtime_pb2.ReadRequest) -> Iterator[p4runtime_pb2.Entity]:
         responses = self._call(lambda stub: list(stub.Read(request, timeout=self.timeout_s)), "a read")
@@ -217,7 +211,6 @@ class Session:
     def _write_batch(self, batch: Sequence[Update], index: P4InfoIndex) -> None:
         request = p4runtime_pb2.WriteRequest(device_id=self.device_id, election_id=self._election())
         request.updates.extend(_encode_update(update, index) for update in batch)
-        # Not the client's own write(): the iterator in its error path never ends when the first update went well.
         self._call(lambda stub: stub.Write(request, timeout=self.timeout_s), "a write", batch)
 
     def _holds(self, index: P4InfoIndex, cookie: int) -> bool:
@@ -227,24 +220,25 @@ class Session:
         )
         try:
             held = self._call(
-                lambda stub: stub.GetForwardingPipelineConfig(request, timeout=self.timeout_s), "a question"
+                lambda stub: stub.GetForwardingPipelineConfig(request, timeout=self.timeout_s),
+                "the query for its program",
             )
         except PipelineError:
             return False
         return bool(held.config.cookie.cookie == cookie and held.config.p4info == index.message)
 
     def _election(self) -> p4runtime_pb2.Uint128:
-        return p4runtime_pb2.Uint128(high=self.election_id >> 64, low=self.election_id & (1 << 64) - 1)
+        return uint128(self.election_id)
 
     def _live(self) -> StreamClient:
         if self._client is None:
-            raise SwitchUnreachableError(f"there is no session with the switch at {self.address}; connect first")
+            raise SwitchUnreachableError(f"there is no session with the switch at {self.address}; call connect() first")
         if self._client.error is not None:
             raise self._client.error
         return self._client
 
     def _call(self, request: Callable[[Any], Result], what: str, batch: Sequence[Update] = ()) -> Result:
-        """Run ``request`` on the stub; every error of gRPC becomes one of ours."""
+        """Run ``request`` on the stub, and translate errors of gRPC."""
         client = self._live()
         try:
             return request(client.stub)
@@ -260,44 +254,35 @@ class Session:
             return SwitchUnreachableError(f"{here} did not answer {what} within {self.timeout_s:g} s")
         if code == grpc.StatusCode.PERMISSION_DENIED:
             return NotPrimaryError(
-                f"{here} refused {what}: another controller is primary than the one with election id "
+                f"{here} refused {what}: another controller is primary, not the one with election id "
                 f"{self.election_id} ({details})"
             )
         if code == grpc.StatusCode.FAILED_PRECONDITION:
-            return PipelineError(f"{here} runs no program yet: {details}")
+            return PipelineError(f"{here} has no program loaded: {details}")
         if code == grpc.StatusCode.UNKNOWN and (refusals := _refusals(error, batch)):
             return WriteFailedError(self.address, refusals, len(batch))
         return RequestRefusedError(f"{here} refused {what}: {code.name}, {details}")
 
 
 def pipeline_cookie(artifact: Artifact) -> int:
-    """A number of 64 bits that stands for one compiled program."""
+    """The number of 64 bits that identifies a compiled program."""
     digest = hashlib.sha256(artifact.config + b"\0" + artifact.p4info.encode())
     return int.from_bytes(digest.digest()[:8], "big")
 
 
 def _encode_update(update: Update, index: P4InfoIndex) -> p4runtime_pb2.Update:
-    if update.operation == DELETE and isinstance(update.entity, DefaultAction | MeterConfig):
-        return p4runtime_pb2.Update(type=MODIFY, entity=convert.encode_reset(update.entity, index))
-    operation = update.operation
-    if isinstance(update.entity, DefaultAction | MeterConfig):
-        # These always exist, so they are only ever modified.
-        operation = MODIFY
-    return p4runtime_pb2.Update(type=operation, entity=convert.encode(update.entity, index))
+    operation, entity = update.operation, update.entity
+    if not isinstance(entity, DefaultAction | MeterConfig):
+        return p4runtime_pb2.Update(type=operation, entity=convert.encode(entity, index))
+    # Default actions and meter cells always exist: they can only be modified.
+    encode = convert.encode_reset if operation is DELETE else convert.encode
+    return p4runtime_pb2.Update(type=MODIFY, entity=encode(entity, index))
 
 
 def _refusals(error: Any, batch: Sequence[Update]) -> list[Refusal]:
-    """What became of each update of a failed batch: one p4.v1.Error each, in order, in the status's details."""
-    status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS_KEY:
-            status.ParseFromString(value)
-    refusals = []
-    for update, detail in zip(batch, status.details, strict=False):
-        reason = p4runtime_pb2.Error()
-        if detail.Unpack(reason) and reason.canonical_code != code_pb2.OK:
-            verb = p4runtime_pb2.Update.Type.Name(update.operation).lower()
-            refusals.append(
-                Refusal(f"{verb} {update.entity}", code_pb2.Code.Name(reason.canonical_code), reason.message)
-            )
-    return refusals
+    """The refused updates of a failed batch: the status has one ``p4.v1.Error`` for each update, in order."""
+    return [
+        Refusal(str(update), code_name(reason.canonical_code), reason.message)
+        for update, reason in zip(batch, update_errors(error, p4runtime_pb2.Error), strict=False)
+        if reason is not None and not is_ok(reason.canonical_code)
+    ]

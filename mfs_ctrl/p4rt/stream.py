@@ -1,4 +1,4 @@
-"""The stream of a P4Runtime session: p4runtime-shell's client, made to raise where it would end the process."""
+"""The gRPC channel of a P4Runtime session and its stream, which carries the arbitration."""
 
 from __future__ import annotations
 
@@ -9,70 +9,78 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
-from p4.v1 import p4runtime_pb2
-from p4runtime_sh.p4runtime import P4RuntimeClient, SSLOptions
+from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
 
 from mfs_ctrl.errors import SessionError, SwitchUnreachableError
+from mfs_ctrl.p4rt.channel import TlsFiles, open_channel
 
 
-class StreamClient(P4RuntimeClient):  # type: ignore[misc]
-    """Channel and stubs are the shell's; the stream is kept here, so that its end is an error with a reason.
+class StreamClient:
+    """A channel to a switch, its stub, and the open stream.
 
-    ``arbitration`` is the switch's last word on who is primary, ``error`` why the stream ended, if it has. Both are set
-    by the receiving thread.
+    Attributes:
+        stub: the P4Runtime service.
+        arbitration: the switch's latest ``MasterArbitrationUpdate``; set by the receiving thread.
+        error: why the stream ended, or None; set by the receiving thread.
+        complaints: ``StreamError`` messages that the switch has sent.
 
     Raises:
-        SwitchUnreachableError: nobody answers at the address within ``timeout_s``.
+        SwitchUnreachableError: nothing answers at the address within ``timeout_s``.
         SessionError: the switch refuses the stream (device id, election id), or a TLS file cannot be read.
     """
 
     def __init__(
-        self, address: str, device_id: int, election_id: int, timeout_s: float, ssl: SSLOptions | None
+        self, address: str, device_id: int, election_id: int, timeout_s: float, tls: TlsFiles | None = None
     ) -> None:
         self.address = address
+        self.device_id = device_id
+        self.election_id = election_id
         self.timeout_s = timeout_s
         self.arbitration: Any = None
         self.error: SessionError | None = None
         self.complaints: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._answered = threading.Event()
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._channel = open_channel(address, tls)
         try:
-            super().__init__(device_id, address, (election_id >> 64, election_id & (1 << 64) - 1), None, ssl)
-        except SystemExit:
-            raise SessionError(f"the TLS files {ssl} cannot be read; check their paths") from None
-
-    def set_up_stream(self) -> None:
-        """Wait for the switch, open the stream, and take part in the arbitration."""
-        try:
-            grpc.channel_ready_future(self.channel).result(timeout=self.timeout_s)
+            grpc.channel_ready_future(self._channel).result(timeout=timeout_s)
         except grpc.FutureTimeoutError:
-            self.channel.close()
+            self._channel.close()
             raise SwitchUnreachableError(
-                f"no P4Runtime server answers at {self.address} within {self.timeout_s:g} s; "
-                f"is the switch running, and the address right?"
+                f"no P4Runtime server answers at {address} within {timeout_s:g} s; "
+                f"check that the switch is running and that the address is right"
             ) from None
-        self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.stream = self.stub.StreamChannel(self._outgoing())
-        self.receiver = threading.Thread(target=self._receive, name="p4runtime-stream", daemon=True)
-        self.receiver.start()
-        self.handshake()
+        self.stub: Any = p4runtime_pb2_grpc.P4RuntimeStub(self._channel)
+        self._stream = self.stub.StreamChannel(self._outgoing())
+        self._receiver = threading.Thread(target=self._receive, name="p4runtime-stream", daemon=True)
+        self._receiver.start()
+        self._arbitrate()
 
     def bid(self, election_id: int) -> None:
         """Take part in the arbitration with another election id from now on.
 
         Raises:
             SwitchUnreachableError: the switch does not answer.
-            SessionError: it refuses the id, and has ended the session.
+            SessionError: it refuses the id and has ended the session.
         """
-        self.election_id = (election_id >> 64, election_id & (1 << 64) - 1)
+        self.election_id = election_id
         self._answered.clear()
-        self.handshake()
+        self._arbitrate()
 
-    def handshake(self) -> None:
-        """Say our election id and wait for the answer."""
+    def close(self) -> None:
+        """End the stream in good order; a switch that does not answer delays this by 2 s at most."""
+        self._requests.put(None)
+        self._receiver.join(1.0)
+        self._stream.cancel()
+        self._receiver.join(1.0)
+        self._channel.close()
+
+    def _arbitrate(self) -> None:
+        """Send the election id and wait for the answer."""
         request = p4runtime_pb2.StreamMessageRequest()
         request.arbitration.device_id = self.device_id
-        request.arbitration.election_id.high, request.arbitration.election_id.low = self.election_id
-        self.requests.put(request)
+        request.arbitration.election_id.CopyFrom(uint128(self.election_id))
+        self._requests.put(request)
         answered = self._answered.wait(self.timeout_s)
         if self.error is not None or not answered:
             error = self.error or SwitchUnreachableError(
@@ -81,21 +89,13 @@ class StreamClient(P4RuntimeClient):  # type: ignore[misc]
             self.close()
             raise error
 
-    def close(self) -> None:
-        """End the stream in good order; a switch that does not answer does not hold us up."""
-        self.requests.put(None)
-        self.receiver.join(1.0)
-        self.stream.cancel()
-        self.receiver.join(1.0)
-        self.channel.close()
-
     def _outgoing(self) -> Iterator[Any]:
-        while (request := self.requests.get()) is not None:
+        while (request := self._requests.get()) is not None:
             yield request
 
     def _receive(self) -> None:
         try:
-            for message in self.stream:
+            for message in self._stream:
                 if message.HasField("arbitration"):
                     self.arbitration = message.arbitration
                     self._answered.set()
@@ -105,12 +105,17 @@ class StreamClient(P4RuntimeClient):  # type: ignore[misc]
         except grpc.RpcError as error:
             self.error = stream_error(error, self.address)
         finally:
-            # Whoever waits for an answer learns that none will come.
+            # Wake up a waiting caller: no answer will come.
             self._answered.set()
 
 
+def uint128(number: int) -> p4runtime_pb2.Uint128:
+    """An election id as P4Runtime carries it."""
+    return p4runtime_pb2.Uint128(high=number >> 64, low=number & (1 << 64) - 1)
+
+
 def stream_error(error: Any, address: str) -> SessionError:
-    """Why the switch ended the stream, in words."""
+    """The error that stands for the end of a stream."""
     with contextlib.suppress(AttributeError):
         if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             return SessionError(f"the switch at {address} refuses the session: {error.code().name}, {error.details()}")

@@ -1,1 +1,1 @@
-"""What a Tofino switch needs beside P4Runtime entries: its device config, and its queues over BF Runtime."""
+"""Tofino switches: the device config of a program, and the queues, which P4Runtime does not cover."""

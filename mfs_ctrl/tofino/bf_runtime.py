@@ -1,37 +1,36 @@
 """A client of BF Runtime's gRPC service, for the tables of a Tofino switch that P4Runtime does not cover.
 
-The switch itself says what tables, fields and numbers it has (JSON, in the answer to GetForwardingPipelineConfig), so
-none of them is written down here.
+Tables, fields and their numbers come from the switch itself (JSON in the answer to GetForwardingPipelineConfig).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
-from google.rpc import code_pb2, status_pb2
 
 from mfs_ctrl.errors import TofinoError
+from mfs_ctrl.p4rt.channel import open_channel
+from mfs_ctrl.p4rt.status import code_name, is_ok, update_errors
 from mfs_ctrl.tofino.messages import BF_RUNTIME, MODIFY
 from mfs_ctrl.tofino.queues import CHIPS, PORTS_PER_PIPE, Chip, Placement, Setting, Value
 
 SERVICE = "bfrt_proto.BfRuntime"
 ALL_DIRECTIONS = 0xFF
 ALL_PARSERS = 0xFF
-_DETAILS_KEY = "grpc-status-details-bin"
 _CLIENT_ID = 0x4D46
-"""Names this client to the service. It binds to no program, so that it gets in nobody's way."""
+"""Identifies this client to the service. It binds to no program and thus excludes no other client."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A field of a table: its number, type as BF Runtime spells it, whether it is a list, and the words it may hold."""
+    """A field of a table: its number, its type as BF Runtime spells it, whether it is a list, and its valid values."""
 
     id: int
     type: str
@@ -40,13 +39,13 @@ class Column:
 
     @property
     def size(self) -> int:
-        """Bytes of a number."""
+        """Bytes of a number of this type."""
         return int(self.type.removeprefix("uint")) // 8
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, by the names of its key's fields, its data's (those of actions included) and its actions."""
+    """A table: fields of its key, fields of its data (those of actions included) and action ids, by name."""
 
     id: int
     key: Mapping[str, Column]
@@ -55,16 +54,16 @@ class Table:
 
 
 def parse_tables(info: bytes) -> dict[str, Table]:
-    """The tables that BF Runtime's JSON describes.
+    """The tables of the traffic manager in BF Runtime's JSON description, by name.
 
     Raises:
-        TofinoError: it describes none.
+        TofinoError: the JSON does not describe tables.
     """
     try:
         described = json.loads(info)["tables"]
         return {table["name"]: _table(table) for table in described if table["name"].partition(".")[2][:3] == "tm."}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TofinoError(f"the switch's description of its tables is not readable: {error!r}") from None
+        raise TofinoError(f"cannot read the switch's description of its tables: {error!r}") from None
 
 
 def _table(table: Any) -> Table:
@@ -86,14 +85,14 @@ class BfRuntime:
     """A connection to the BF Runtime service at ``address`` (host:port). Use it as a context manager.
 
     Raises:
-        TofinoError: nobody answers, or the switch has no program or no traffic manager that is known here.
+        TofinoError: nothing answers, or the switch has no program or an unknown traffic manager.
     """
 
     def __init__(self, address: str, device_id: int = 0, timeout_s: float = 5.0) -> None:
         self.address = address
         self.device_id = device_id
         self.timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(address)
+        self._channel = open_channel(address)
         try:
             self._p4_name, info = self._description()
             self._tables = parse_tables(info)
@@ -115,10 +114,10 @@ class BfRuntime:
         self._channel.close()
 
     def placement(self, dev_port: int) -> Placement:
-        """Where the queues of ``dev_port`` are.
+        """The placement of the queues of ``dev_port``.
 
         Raises:
-            TofinoError: the switch refuses, or knows no such port.
+            TofinoError: the switch refuses, or has no such port.
         """
         table_name = self.chip.table("port.cfg")
         table = self._table(table_name)
@@ -133,10 +132,10 @@ class BfRuntime:
         raise TofinoError(f"the switch at {self.address} has no row for port {dev_port} in {table_name}")
 
     def write(self, changes: Iterable[tuple[Setting, Placement]]) -> int:
-        """Change rows in order, one request each so that a refusal tells which; returns how many.
+        """Change rows in order, one request each, so that an error names the row; returns the number of rows.
 
         Raises:
-            TofinoError: the switch refuses a row; those before it are written.
+            TofinoError: the switch refuses a row; the rows before it have been written.
         """
         written = 0
         for setting, placement in changes:
@@ -150,24 +149,24 @@ class BfRuntime:
                 entry.data.action_id = _named(table.actions, setting.action, f"action of {setting.table}")
             for name, value in setting.data.items():
                 _add_value(entry.data, _named(table.data, name, f"field of {setting.table}"), value, name)
-            self._call("Write", request, "WriteResponse", setting.in_words(placement))
+            self._call("Write", request, "WriteResponse", setting.describe(placement))
             written += 1
         return written
 
     def _description(self) -> tuple[str, bytes]:
         request = BF_RUNTIME["GetForwardingPipelineConfigRequest"](device_id=self.device_id, client_id=_CLIENT_ID)
         answer = self._call(
-            "GetForwardingPipelineConfig", request, "GetForwardingPipelineConfigResponse", "a question for its program"
+            "GetForwardingPipelineConfig", request, "GetForwardingPipelineConfigResponse", "the query for its program"
         )
         if not answer.config:
-            raise TofinoError(f"the switch at {self.address} runs no program; load one first (`mfs ctrl`)")
+            raise TofinoError(f"the switch at {self.address} has no program loaded; load one first with `mfs ctrl`")
         return answer.config[0].p4_name, answer.non_p4_config.bfruntime_info
 
     def _chip(self) -> Chip:
         for chip in CHIPS.values():
             if chip.table("queue.sched_cfg") in self._tables:
                 return chip
-        raise TofinoError(f"the switch at {self.address} shows no traffic manager of {', '.join(CHIPS)}")
+        raise TofinoError(f"the switch at {self.address} has no traffic manager of {' or '.join(CHIPS)}")
 
     def _table(self, name: str) -> Table:
         return _named(self._tables, name, f"table of the switch at {self.address}")
@@ -189,11 +188,11 @@ class BfRuntime:
         by_id = {field.field_id: field for field in fields}
         group, queues = table.data["pg_id"].id, table.data["egress_qid_queues"].id
         if group not in by_id or queues not in by_id:
-            raise TofinoError(f"the switch at {self.address} does not say where its queues are")
+            raise TofinoError(f"the switch at {self.address} does not report the placement of its queues")
         return Placement(int.from_bytes(by_id[group].stream, "big"), tuple(by_id[queues].int_arr_val.val))
 
     def _call(self, method: str, request: Any, answer: str, what: str, stream: bool = False) -> Any:
-        """One call; ``answer`` is the name of the message that comes back, a list of them if ``stream``."""
+        """Call ``method``; ``answer`` is the name of the message returned, or of those in a list with ``stream``."""
         path, parse = f"/{SERVICE}/{method}", BF_RUNTIME[answer].FromString
         serialize: Callable[[Any], bytes] = type(request).SerializeToString
         try:
@@ -206,9 +205,9 @@ class BfRuntime:
     def _translated(self, error: Any, what: str) -> TofinoError:
         here = f"the switch at {self.address}"
         if error.code() == grpc.StatusCode.UNAVAILABLE:
-            return TofinoError(f"nobody serves BF Runtime at {self.address}: {error.details()}")
+            return TofinoError(f"nothing serves BF Runtime at {self.address}: {error.details()}")
         if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TofinoError(f"{here} did not answer within {self.timeout_s:g} s: {what}")
+            return TofinoError(f"{here} did not answer {what} within {self.timeout_s:g} s")
         reasons = "; ".join(_reasons(error)) or error.details() or "no reason given"
         return TofinoError(f"{here} refused {what}: {error.code().name}, {reasons}")
 
@@ -219,7 +218,7 @@ def _add_value(data: Any, column: Column, value: Value, name: str) -> None:
         field.bool_val = value
     elif isinstance(value, str):
         if column.choices and value not in column.choices:
-            raise TofinoError(f"{name} cannot be {value!r} on this switch, but {', '.join(column.choices)}")
+            raise TofinoError(f"{name} cannot be {value!r} on this switch; it can be {', '.join(column.choices)}")
         field.str_val = value
     else:
         field.stream = value.to_bytes(column.size, "big")
@@ -232,13 +231,8 @@ def _named(known: Mapping[str, Result], name: str, what: str) -> Result:
         raise TofinoError(f"there is no {what} called {name!r}; known: {', '.join(known) or 'none'}") from None
 
 
-def _reasons(error: Any) -> Iterable[str]:
-    """What the service says of each update, in the details of the status."""
-    status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS_KEY:
-            status.ParseFromString(value)
-    for detail in status.details:
-        reason = BF_RUNTIME["Error"]()
-        if detail.Unpack(reason) and reason.canonical_code != code_pb2.OK:
-            yield f"{code_pb2.Code.Name(reason.canonical_code)}: {reason.message or 'no reason given'}"
+def _reasons(error: Any) -> Iterator[str]:
+    """The service's reason for each update that it refused."""
+    for reason in update_errors(error, BF_RUNTIME["Error"]):
+        if reason is not None and not is_ok(reason.canonical_code):
+            yield f"{code_name(reason.canonical_code)}: {reason.message or 'no reason given'}"

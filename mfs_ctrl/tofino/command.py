@@ -6,17 +6,19 @@ from pathlib import Path
 
 import click
 
+from host_agent.command_line import BitRate
+
 DEFAULT_BF_RUNTIME = "127.0.0.1:50052"
-"""The port that BF Runtime's service has by default."""
+"""The default port of BF Runtime's service."""
 BUFFER_BYTES_MAX = 64 << 20
-"""No chip of the family has a larger buffer."""
+"""Buffer of the largest chip of the family."""
 
 
 @click.group()
 def tofino() -> None:
-    """Tofino switches: the program's device config, and the queues.
+    """Make device configs for Tofino switches, and set up their queues.
 
-    Entries, counters and tuning need none of this: they go over P4Runtime, with `mfs ctrl`.
+    Entries, counters and tuning use P4Runtime on Tofino as well: see `mfs ctrl`.
     """
 
 
@@ -32,9 +34,9 @@ def tofino() -> None:
     help="Stratum's protobuf message, or the older format of the PI library.",
 )
 def pack(conf: Path, out: Path, kind: str) -> None:
-    """Make a P4Runtime device config of the compiler's output.
+    """Make a P4Runtime device config from the compiler's output.
 
-    CONF is the file NAME.conf in the compiler's output folder. Give the result to `mfs ctrl --device-config`.
+    CONF is the file NAME.conf in the compiler's output folder. Pass the result to `mfs ctrl --device-config`.
     """
     from mfs_ctrl.tofino.device_config import read_conf, to_pi, to_stratum
 
@@ -46,11 +48,9 @@ def pack(conf: Path, out: Path, kind: str) -> None:
 
 @tofino.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder for what is in it."
-)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to write to.")
 def unpack(file: Path, out: Path) -> None:
-    """Write the files within Stratum's device config FILE to a folder."""
+    """Extract the files in FILE, a device config for Stratum, to a folder."""
     from mfs_ctrl.errors import TofinoError
     from mfs_ctrl.tofino import device_config
 
@@ -64,34 +64,42 @@ def unpack(file: Path, out: Path) -> None:
 
 
 @tofino.command()
-@click.option("--dev-port", "dev_ports", type=click.IntRange(0, 511), multiple=True, help="A port; may be repeated.")
-@click.option("--rate", type=click.FloatRange(0.001, 4000), default=100.0, show_default=True, help="Gb/s of a port.")
+@click.option(
+    "--dev-port",
+    "dev_ports",
+    type=click.IntRange(0, 511),
+    multiple=True,
+    help="Number of a port on the chip; may be repeated.",
+)
+@click.option("--rate", type=BitRate(), default="100G", show_default=True, help="Bits per second of a port.")
 @click.option(
     "--chip",
     "chip_name",
     type=click.Choice(["tofino", "tofino2"]),
     default="tofino",
     show_default=True,
-    help="Which chip, where no switch is asked.",
+    help="The chip, where --address is not given.",
 )
 @click.option(
     "--queue-bytes",
     type=click.IntRange(1, BUFFER_BYTES_MAX),
-    help="Byte limit of a queue; by default the controller's number.",
+    help="Limit of a queue in bytes; by default that of the controller.",
 )
 @click.option(
     "--guaranteed-share",
     type=click.FloatRange(0, 0.125),
-    help="Share of the port's rate that each level always gets; by default the controller's number.",
+    help="Share of the port's rate that is guaranteed to each level; by default that of the controller.",
 )
-@click.option("--shape", is_flag=True, help="Slow the ports down to their rate.")
-@click.option("--stratum", is_flag=True, help="Show it as text for Stratum's chassis config, and do no more.")
-@click.option("--address", help=f"BF Runtime service to ask where queues are, such as {DEFAULT_BF_RUNTIME}.")
+@click.option("--shape", is_flag=True, help="Limit the ports to their rate.")
+@click.option("--stratum", is_flag=True, help="Print text for Stratum's chassis config instead.")
+@click.option(
+    "--address", help=f"The switch's BF Runtime service, such as {DEFAULT_BF_RUNTIME}: look up the queues there."
+)
 @click.option("--device-id", type=click.IntRange(0, 255), default=0, show_default=True)
-@click.option("--apply", is_flag=True, help="Write, after showing. Without it nothing is changed.")
+@click.option("--apply", is_flag=True, help="Write the settings to the switch. Without this nothing is changed.")
 def queues(
     dev_ports: tuple[int, ...],
-    rate: float,
+    rate: int,
     chip_name: str,
     queue_bytes: int | None,
     guaranteed_share: float | None,
@@ -101,22 +109,28 @@ def queues(
     device_id: int,
     apply: bool,
 ) -> None:
-    """Show, or write, what the queues of a Tofino switch must be set to.
+    """Show the queue settings of a Tofino switch, and write them with --apply.
 
-    Eight queues a port: strict priority, a guaranteed share for each, a limit of the buffer for each. P4Runtime does
-    not cover them, BF Runtime does, and so does Stratum's chassis config (--stratum). The numbers are those with which
-    the controller reckons.
+    Each port has eight queues in strict priority, each with a guaranteed share and a limit of the buffer. They are set
+    up over BF Runtime, or by Stratum's chassis config (--stratum), because P4Runtime does not cover queues. The
+    settings match the controller's defaults.
     """
-    from mfs_ctrl.tofino.set_up import parameters_with, set_up_queues, show_for_stratum
+    from mfs_ctrl.tofino.set_up import parameters_with, planned_rows, set_up_queues, stratum_text
 
-    rates_bps = dict.fromkeys(dev_ports, round(rate * 1e9))
+    if stratum and (address or apply or shape):
+        raise click.UsageError("--stratum excludes --address, --apply and --shape.")
+    if apply and address is None:
+        raise click.UsageError("--apply needs --address, the switch's BF Runtime service.")
+    rates_bps = dict.fromkeys(dev_ports, rate)
     parameters = parameters_with(queue_bytes, guaranteed_share)
     if stratum:
-        if address or apply or shape:
-            raise click.UsageError("--stratum goes with none of --address, --apply and --shape.")
-        show_for_stratum(rates_bps, parameters, chip_name, click.echo)
+        lines = stratum_text(rates_bps, parameters, chip_name)
+    elif address is None:
+        lines = planned_rows(rates_bps, parameters, chip_name, shape)
     else:
-        set_up_queues(rates_bps, parameters, chip_name, shape, address, device_id, apply, click.echo)
+        lines = set_up_queues(rates_bps, parameters, shape, address, device_id, apply)
+    for line in lines:
+        click.echo(line)
 
 
 def _write(path: Path, data: bytes) -> None:

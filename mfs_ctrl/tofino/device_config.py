@@ -1,7 +1,7 @@
-"""The device config of a program for Tofino: what P4Runtime hands to Stratum, made of the compiler's output.
+"""The device config of a program for Tofino, which P4Runtime passes to Stratum, made from the compiler's output.
 
-The compiler leaves a file NAME.conf that names its other files: one description of the program's tables (bf-rt.json)
-and, for each pipeline, a context (JSON) and a binary.
+The compiler writes a file NAME.conf that names its other files: a description of the program's tables (bf-rt.json) and,
+for each pipeline, a context (JSON) and a binary.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mfs_ctrl.errors import TofinoError
 from mfs_ctrl.tofino.messages import BfPipelineConfig
 
 PIPES_MAX = 4
-"""Of the larger chips of either generation."""
+"""Pipes of the largest chips of both generations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One pipeline: its context (JSON), its binary, and the chip's pipes that run it."""
+    """A pipeline: its context (JSON), its binary, and the numbers of the pipes that run it."""
 
     name: str
     context: bytes
@@ -43,10 +43,10 @@ class DeviceConfig:
 def read_conf(path: Path) -> DeviceConfig:
     """The program that the compiler's NAME.conf describes.
 
-    Its files are looked for where it says and, where the folder was moved since, beside it.
+    Its files are looked up under the recorded paths and, in case the folder was moved, relative to NAME.conf.
 
     Raises:
-        TofinoError: it is no such file, describes more than one program, or a file that it names is missing.
+        TofinoError: the file is not a NAME.conf, describes several programs, or names a file that is missing.
     """
     try:
         conf = json.loads(path.read_text("utf-8"))
@@ -61,11 +61,11 @@ def read_conf(path: Path) -> DeviceConfig:
             tuple(_profile(path, pipeline) for pipeline in pipelines),
         )
     except OSError as error:
-        raise TofinoError(f"{path}: {error.strerror}; give the NAME.conf in the compiler's output folder") from None
+        raise TofinoError(f"{path}: {error.strerror}; pass the NAME.conf in the compiler's output folder") from None
     except (ValueError, KeyError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise TofinoError(
-            f"{path} is not the NAME.conf of one program that the Tofino compiler writes: {what}"
+            f"{path} is not a NAME.conf of one program, as the Tofino compiler writes it: {what}"
         ) from None
 
 
@@ -74,28 +74,28 @@ def _profile(conf: Path, pipeline: Any) -> Profile:
     context, binary = (_named(conf, _text(pipeline, kind), name) for kind in ("context", "config"))
     scope = tuple(pipeline["pipe_scope"])
     if not all(isinstance(pipe, int) and 0 <= pipe < PIPES_MAX for pipe in scope):
-        raise ValueError(f"pipe_scope of {name} is {list(scope)}, where pipes are numbered 0..{PIPES_MAX - 1}")
+        raise ValueError(f"pipe_scope of {name} is {list(scope)}; pipes are numbered 0..{PIPES_MAX - 1}")
     return Profile(name, context, binary, scope)
 
 
 def _text(described: Any, key: str) -> str:
     value = described[key]
     if not isinstance(value, str):
-        raise TypeError(f"{key} is {value!r}, not a text")
+        raise TypeError(f"{key} is {value!r}, not a string")
     return value
 
 
 def _named(conf: Path, name: str, folder: str = "") -> bytes:
-    """A file that ``conf`` names."""
+    """The content of a file that ``conf`` names."""
     candidates = Path(name), conf.parent / name, conf.parent / folder / Path(name).name
     for candidate in candidates:
         if candidate.is_file():
             return candidate.read_bytes()
-    raise TofinoError(f"{conf} names {name}, which is not there, nor {candidates[-1]}; compile the program again")
+    raise TofinoError(f"{conf} names {name}, but neither it nor {candidates[-1]} exists; compile the program again")
 
 
 def to_stratum(config: DeviceConfig) -> bytes:
-    """Stratum's present format: the protobuf message ``BfPipelineConfig``."""
+    """``config`` in Stratum's current format, the protobuf message ``BfPipelineConfig``."""
     message = BfPipelineConfig(p4_name=config.p4_name, bfruntime_info=config.bfruntime_info)
     for profile in config.profiles:
         message.profiles.add(
@@ -108,18 +108,18 @@ def to_stratum(config: DeviceConfig) -> bytes:
 
 
 def from_stratum(data: bytes) -> DeviceConfig:
-    """What :func:`to_stratum` made.
+    """The program in a device config that :func:`to_stratum` made.
 
     Raises:
-        TofinoError: the bytes are no such message.
+        TofinoError: ``data`` is not such a message.
     """
     message = BfPipelineConfig()
     try:
         message.ParseFromString(data)
     except DecodeError:
-        raise TofinoError("this is no device config for Stratum on Tofino; `mfs tofino pack` makes one") from None
+        raise TofinoError("not a device config for Stratum on Tofino; make one with `mfs tofino pack`") from None
     if not message.profiles:
-        raise TofinoError("this device config holds no pipeline; `mfs tofino pack` makes one that does")
+        raise TofinoError("this device config contains no pipeline; make one that does with `mfs tofino pack`")
     profiles = (
         Profile(item.profile_name, item.context, item.binary, tuple(item.pipe_scope)) for item in message.profiles
     )
@@ -127,29 +127,31 @@ def from_stratum(data: bytes) -> DeviceConfig:
 
 
 def to_pi(config: DeviceConfig) -> bytes:
-    """The format of the PI library: name, binary and context, each after its length (32 bits, little endian).
+    """``config`` in the format of the PI library: name, binary, context, each preceded by its length (32 bits, LE).
 
     Raises:
-        TofinoError: the program has several pipelines, which that format has no room for.
+        TofinoError: the program has several pipelines, which that format cannot hold.
     """
     if len(config.profiles) != 1:
-        raise TofinoError(f"the PI format holds one pipeline, and {config.p4_name} has {len(config.profiles)}")
+        raise TofinoError(
+            f"the PI format holds one pipeline, but {config.p4_name} has {len(config.profiles)}; use --format stratum"
+        )
     (profile,) = config.profiles
     parts = config.p4_name.encode(), profile.binary, profile.context
     return b"".join(struct.pack("<I", len(part)) + part for part in parts)
 
 
 def unpack(config: DeviceConfig, folder: Path) -> list[Path]:
-    """Write the files that ``config`` holds to ``folder``; returns them.
+    """Write the files in ``config`` to ``folder``; returns their paths.
 
     Raises:
-        TofinoError: a pipeline has a name that no folder can have.
+        TofinoError: the name of a pipeline is not a valid name of a folder.
         OSError: the folder cannot be written to.
     """
     files = {folder / "bf-rt.json": config.bfruntime_info}
     for profile in config.profiles:
         if profile.name in ("", ".", "..") or "/" in profile.name:
-            raise TofinoError(f"a pipeline called {profile.name!r} has no folder of its own to go to")
+            raise TofinoError(f"the pipeline name {profile.name!r} is not a valid name of a folder")
         files[folder / profile.name / "context.json"] = profile.context
         files[folder / profile.name / "tofino.bin"] = profile.binary
     for path, data in files.items():

@@ -1,8 +1,8 @@
-"""The protobuf messages spoken to a Tofino switch, described here by their wire format.
+"""The protobuf messages of a Tofino switch, built from descriptions of their fields.
 
-No package has them. Field numbers and types are those of Stratum's ``bf.proto`` (package ``stratum.hal.barefoot``) and
-of the BF Runtime service (package ``bfrt_proto``), as far as they are used here. Enumerations are plain numbers, which
-on the wire is the same.
+No Python package contains them. Field numbers and types are those of Stratum's ``bf.proto`` (package
+``stratum.hal.barefoot``) and of the BF Runtime service (package ``bfrt_proto``); fields that are not used here are left
+out. Enumerations are integers, which have the same wire format.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TYPES = {
 
 
 class _Field(NamedTuple):
-    """One field: ``type`` is a scalar's or another message's name; fields of one ``choice`` exclude each other."""
+    """A field: ``type`` names a scalar type or another message; ``choice`` names the ``oneof`` that it belongs to."""
 
     name: str
     number: int
@@ -95,11 +95,11 @@ _BF_RUNTIME: Mapping[str, tuple[_Field, ...]] = {
 }
 
 MODIFY = 2
-"""``Update.Type`` of a change to an entry that exists, as all those of the traffic manager do."""
+"""``Update.Type`` of a change to an existing entry; the entries of the traffic manager always exist."""
 
 
 def _classes(package: str, messages: Mapping[str, tuple[_Field, ...]]) -> dict[str, Any]:
-    """A message class for each of ``messages``, by name."""
+    """Message classes for ``messages``, by name."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
     for name, fields in messages.items():
         message = file.message_type.add(name=name)
@@ -117,15 +117,16 @@ def _classes(package: str, messages: Mapping[str, tuple[_Field, ...]]) -> dict[s
                 described.oneof_index = choices.index(field.choice)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    # Typed for a later protobuf than the one in use, which has no GetPrototype.
-    factory: Any = message_factory.MessageFactory(pool)
-    return {name: factory.GetPrototype(pool.FindMessageTypeByName(f"{package}.{name}")) for name in messages}
+    # GetMessageClass replaced MessageFactory in protobuf 4.22.
+    runtime: Any = message_factory
+    message_class = getattr(runtime, "GetMessageClass", None) or runtime.MessageFactory(pool).GetPrototype
+    return {name: message_class(pool.FindMessageTypeByName(f"{package}.{name}")) for name in messages}
 
 
 BF_RUNTIME = _classes("bfrt_proto", _BF_RUNTIME)
 """The messages of BF Runtime, by name."""
 
-# In Stratum's file Profile stands within BfPipelineConfig; the wire does not know.
+# Stratum nests Profile in BfPipelineConfig; the wire format is the same.
 BfPipelineConfig: Any = _classes("stratum.hal.barefoot", {"Profile": _PROFILE, "BfPipelineConfig": _PIPELINE_CONFIG})[
     "BfPipelineConfig"
 ]

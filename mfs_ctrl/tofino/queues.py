@@ -1,12 +1,12 @@
-"""What the queues of a Tofino switch must be set to for MFS, computed from the same parameters as its entries.
+"""Queue settings of a Tofino switch for MFS, computed from the same parameters as its entries.
 
-The settings are rows of the traffic manager's tables in BF Runtime, where a queue of a port is known by the port's
-group and its number there: :class:`Placement`, which only the switch can tell. Rates there are in kbit/s, bursts in
-bytes, and buffer in cells.
+A setting is a row of a table of the traffic manager in BF Runtime. These tables identify a queue by the group of its
+port and a number in that group (:class:`Placement`), which the switch reports. Rates are in kbit/s, bursts in bytes,
+buffer in cells.
 
-*Strict priority* is ``max_priority``: the order in which queues get what is left of the port's rate. *The guaranteed
-share* is ``min_rate``, served before that once ``min_rate_enable`` is set; ``min_priority`` orders only these.
-ECN thresholds are not here: the program marks by the time queued (table ``ecn``).
+Strict priority is ``max_priority``, the order in which queues get the remaining rate of the port. The guaranteed share
+is ``min_rate``, which is served first if ``min_rate_enable`` is set, in the order of ``min_priority``. There are no
+thresholds for explicit congestion notification (ECN): the program marks by queueing time (table ``ecn``).
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from mfs_ctrl.errors import TofinoError
 Value = int | bool | str
 
 SHARED_POOL = "EG_APP_POOL_0"
-"""The buffer that all queues share; the others of four are for traffic that must not lose."""
+"""The buffer pool that all queues share; the other three pools are for lossless traffic."""
 OWN_FRAMES = 2
-"""Full frames that each queue may hold whatever the others hold, so that none is shut out of the buffer."""
+"""Full frames of buffer that are reserved for each queue, so that no queue is starved of buffer."""
 GUARANTEED_BURST_BYTES = 16_384
-"""How far a queue that waited may catch up at once: about ten full frames, the chip's own default."""
+"""Burst at the guaranteed rate: about ten full frames, the chip's default."""
 PORT_BURST_BYTES = 9_216
-"""Burst of a port that is slowed down: one jumbo frame, the chip's own default."""
+"""Burst of a shaped port: one jumbo frame, the chip's default."""
 PORTS_PER_PIPE = 128
 KBPS_MAX = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A generation of the chip: the prefix of its tables' names, and the bytes of one buffer cell."""
+    """A generation of the chip: the prefix of its table names and the bytes of a buffer cell."""
 
     name: str
     prefix: str
@@ -51,28 +51,28 @@ CHIPS = {chip.name: chip for chip in (Chip("tofino", "tf1", 80), Chip("tofino2",
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a port's queues are: its group, and the number there of the queue of each queue id, 0 first."""
+    """The group of a port, and the numbers of its queues in that group, by queue id from 0."""
 
     pg_id: int
     pg_queues: tuple[int, ...]
 
     def queue(self, dev_port: int, level: int) -> int:
-        """The number in the group of the queue of ``level``, whose queue id is the same.
+        """The number in the group of the queue of ``level``; the queue id equals the level.
 
         Raises:
-            TofinoError: the port has too few queues for all levels.
+            TofinoError: the port has fewer queues than there are levels.
         """
         if len(self.pg_queues) < LEVELS or len(set(self.pg_queues[:LEVELS])) < LEVELS:
             raise TofinoError(
-                f"port {dev_port} does not have {LEVELS} queues of its own for queue ids 0..{LEVELS - 1}, but "
-                f"{list(self.pg_queues)}; give it {LEVELS} with tm.port.group, or use fewer ports of its group"
+                f"port {dev_port} needs {LEVELS} different queues for queue ids 0..{LEVELS - 1} but has "
+                f"{list(self.pg_queues)}; assign {LEVELS} with tm.port.group, or use fewer ports of its group"
             )
         return self.pg_queues[level]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row to change: fields of ``data``, under ``action`` if the table has any; ``level`` None is the port's."""
+    """A row to change: its ``data``, with ``action`` if the table has actions; ``level`` is None for a port's row."""
 
     table: str
     dev_port: int
@@ -82,7 +82,7 @@ class Setting:
 
     @property
     def pipe(self) -> int:
-        """The pipe that the port belongs to: the traffic manager's tables are one for each."""
+        """The pipe of the port; the traffic manager has its tables once per pipe."""
         return self.dev_port // PORTS_PER_PIPE
 
     def key(self, placement: Placement) -> dict[str, int]:
@@ -95,11 +95,11 @@ class Setting:
             return {"dev_port": self.dev_port}
         return {"pg_id": placement.pg_id, "pg_queue": placement.queue(self.dev_port, self.level)}
 
-    def in_words(self, placement: Placement | None = None) -> str:
-        """One line for people; the row's key where the placement is known."""
+    def describe(self, placement: Placement | None = None) -> str:
+        """One line for people, with the row's key if ``placement`` is given."""
         where = f"port {self.dev_port}" + ("" if self.level is None else f" level {self.level}")
         key = "" if placement is None else "".join(f" {name}={number}" for name, number in self.key(placement).items())
-        fields = ", ".join(f"{name}={_word(value)}" for name, value in self.data.items())
+        fields = ", ".join(f"{name}={_text(value)}" for name, value in self.data.items())
         return f"{where}: {self.table} pipe={self.pipe}{key}{f' {self.action}' if self.action else ''}: {fields}"
 
 
@@ -108,15 +108,18 @@ def settings(
 ) -> tuple[Setting, ...]:
     """All rows for the ports ``rates_bps`` (bits per second by port), in the order in which they must be written.
 
-    ``shape`` slows each port down to its rate, for links that are faster than what lies behind them.
+    ``shape`` limits each port to its rate, for links that are faster than the network behind them.
 
     Raises:
-        TofinoError: no port, a queue limit below what each queue has of its own, or a rate or share beyond the chip's.
+        TofinoError: there is no port, a queue limit is below the reserved buffer, or a rate or share is too high.
     """
     if not rates_bps:
         raise TofinoError("no port to set up; name them with --dev-port")
     if LEVELS * parameters.guaranteed_share > 1:
-        raise TofinoError(f"{LEVELS} levels cannot each be sure of {parameters.guaranteed_share:g} of a port's rate")
+        raise TofinoError(
+            f"{LEVELS} levels cannot each have a guaranteed share of {parameters.guaranteed_share:g} of a port's rate; "
+            f"the most is {1 / LEVELS:g}"
+        )
     return tuple(
         setting
         for dev_port, rate_bps in sorted(rates_bps.items())
@@ -125,7 +128,7 @@ def settings(
 
 
 def buffer_cells(rates_bps: Iterable[int], parameters: SwitchParameters, chip: Chip) -> tuple[int, int]:
-    """The cells that the queues of all ports have of their own, and the sum of their limits."""
+    """The cells reserved for the queues of all ports, and the sum of the queues' limits."""
     queues = LEVELS * len(list(rates_bps))
     return queues * _own_cells(chip), queues * _limit_cells(parameters, chip)
 
@@ -152,8 +155,8 @@ def _queue_settings(
     own, limit = _own_cells(chip), _limit_cells(parameters, chip)
     if limit <= own:
         raise TofinoError(
-            f"a queue of {parameters.queue_bytes} bytes has {limit} cells of {chip.cell_bytes}; each needs more than "
-            f"{own} for {OWN_FRAMES} frames of its own"
+            f"a queue limit of {parameters.queue_bytes} bytes is {limit} cells of {chip.cell_bytes} bytes; it must be "
+            f"more than the {own} cells that are reserved for {OWN_FRAMES} full frames"
         )
     buffer: dict[str, Value] = {
         "guaranteed_cells": own,
@@ -165,7 +168,7 @@ def _queue_settings(
     yield Setting(chip.table("queue.buffer"), dev_port, level, buffer, "shared_pool")
     guaranteed = _kbps(rate_bps * parameters.guaranteed_share, dev_port)
     if guaranteed:
-        # Never less than promised.
+        # Rounded up: never less than the guaranteed rate.
         share: dict[str, Value] = {
             "unit": "BPS",
             "provisioning": "UPPER",
@@ -194,9 +197,9 @@ def _limit_cells(parameters: SwitchParameters, chip: Chip) -> int:
 def _kbps(rate_bps: float, dev_port: int) -> int:
     kbps = math.ceil(rate_bps / 1000)
     if kbps > KBPS_MAX:
-        raise TofinoError(f"port {dev_port}: a rate of {kbps} kbit/s does not fit the chip's 32 bits")
+        raise TofinoError(f"port {dev_port}: a rate of {kbps} kbit/s does not fit in the chip's 32 bits")
     return kbps
 
 
-def _word(value: Value) -> str:
+def _text(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

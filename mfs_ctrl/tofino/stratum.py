@@ -1,7 +1,7 @@
-"""The same queue settings as text for Stratum's chassis config, whose process serves no BF Runtime of its own.
+"""The queue settings as text for Stratum's chassis config; Stratum's process does not serve BF Runtime.
 
-The message is ``VendorConfig`` of Stratum's ``common.proto``; the text goes into the file given as chassis config. Port
-shaping is not in it, since Stratum knows the ports of that by other numbers.
+The message is ``VendorConfig`` of Stratum's ``common.proto``; the text belongs in the chassis config file. It does not
+include the shaping of ports, for which Stratum uses other port numbers.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from itertools import groupby
 from mfs_ctrl.tofino.queues import SHARED_POOL, Setting, Value
 
 NODE_ID = 1
-"""Stratum numbers the chips of a chassis from 1; a ToR has one."""
+"""Stratum numbers the chips of a chassis from 1; a top-of-rack switch has one."""
 SAME_WEIGHT = 1
-"""No two queues have one priority, so weights decide nothing."""
+"""All queues of a port differ in priority, so that weights have no effect."""
 
 _POOLS = {SHARED_POOL: "EGRESS_APP_POOL_0"}
 
 
 def chassis_text(rows: Iterable[Setting]) -> Iterator[str]:
-    """The lines of ``vendor_config { ... }`` for the queue rows among ``rows`` (of ``queues.settings``)."""
+    """The lines of ``vendor_config { ... }`` for the queues among ``rows``, which :func:`queues.settings` returns."""
     yield "vendor_config {"
     yield "  tofino_config {"
     yield "    node_id_to_qos_config {"
@@ -43,7 +43,7 @@ def chassis_text(rows: Iterable[Setting]) -> Iterator[str]:
 def _queue(level: int, data: Mapping[str, Value]) -> Iterator[str]:
     yield "          queue_mapping {"
     yield f"            queue_id: {level}"
-    # One number for both passes, guaranteed and remaining.
+    # Stratum has one priority for both the guaranteed and the remaining rate.
     yield f"            priority: PRIO_{data['max_priority']}"
     yield f"            weight: {SAME_WEIGHT}"
     yield f"            minimum_guaranteed_cells: {data['guaranteed_cells']}"

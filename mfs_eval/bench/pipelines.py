@@ -26,7 +26,8 @@ from host_agent.command_line import Positive
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Flags, Stage, Stamp
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.p4rt.entries import ActionCall, Lpm, TableEntry
-from mfs_ctrl.p4rt.session import INSERT, Session, Update
+from mfs_ctrl.p4rt.session import Session
+from mfs_ctrl.p4rt.updates import INSERT, Update
 from mfs_ctrl.policy import policy
 from mfs_eval.bench.interfaces import cpu_seconds, packet
 from mfs_eval.packet_level.hosts.frames import ip_udp_header

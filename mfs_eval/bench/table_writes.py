@@ -15,7 +15,8 @@ from host_agent.protocol.stamp import SCAVENGER, Stage
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import rmlq_row
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.p4rt.session import DELETE, INSERT, Session, Update
+from mfs_ctrl.p4rt.session import Session
+from mfs_ctrl.p4rt.updates import DELETE, INSERT, Update
 from mfs_ctrl.policy import policy
 from mfs_eval.bench.packets import TOPOLOGY
 from p4src import artifact

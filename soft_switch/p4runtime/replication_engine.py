@@ -10,6 +10,7 @@ from p4.v1 import p4runtime_pb2
 from soft_switch.model.replication import CloneSession, Replica
 from soft_switch.p4runtime import bytestrings
 from soft_switch.p4runtime.loaded_program import LoadedProgram
+from soft_switch.p4runtime.protobuf_versions import unknown_field_numbers
 from soft_switch.p4runtime.read_responses import ReadResponses
 from soft_switch.p4runtime.status import (
     ALREADY_EXISTS,
@@ -31,6 +32,7 @@ HIGHEST_INSTANCE = (1 << 16) - 1
 HIGHEST_SESSION = (1 << 15) - 1
 """bmv2 has 15 bits for the session of a clone."""
 MOST_REPLICAS = 4096
+BACKUP_REPLICAS_FIELD = 4
 
 Entry = TypeVar("Entry", p4runtime_pb2.MulticastGroupEntry, p4runtime_pb2.CloneSessionEntry)
 
@@ -101,8 +103,7 @@ def _check_existence(update_type: int, exists: bool, what: str) -> None:
 def _decode_replicas(messages: Iterable[p4runtime_pb2.Replica], what: str) -> tuple[Replica, ...]:
     replicas: dict[Replica, None] = {}
     for message in messages:
-        # Field 4 of P4Runtime 1.5, which code generated for 1.4 has no name for.
-        if any(unknown.field_number == 4 for unknown in message.UnknownFields()) or _has_backups(message):
+        if _has_backups(message):
             raise unimplemented(f"{what}: backup replicas are not supported; the ports of this switch are always up")
         replica = Replica(_decode_port(message, what), int(message.instance))
         if replica.rid > HIGHEST_INSTANCE:
@@ -116,7 +117,8 @@ def _decode_replicas(messages: Iterable[p4runtime_pb2.Replica], what: str) -> tu
 
 
 def _has_backups(message: p4runtime_pb2.Replica) -> bool:
-    return bool(getattr(message, "backup_replicas", ()))
+    # The field came with P4Runtime 1.5; the generated code of 1.4 has no name for it.
+    return bool(getattr(message, "backup_replicas", ())) or BACKUP_REPLICAS_FIELD in unknown_field_numbers(message)
 
 
 def _decode_port(message: p4runtime_pb2.Replica, what: str) -> int:

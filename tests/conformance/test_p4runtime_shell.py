@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 
 import grpc
-import p4runtime_sh.shell as sh
 import pytest
-from p4runtime_sh.p4runtime import P4RuntimeWriteException
 
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from tests.support.p4runtime import CPU_PORT, DEVICE_ID, JSON, P4INFO, ethernet, running_server
+
+sh = pytest.importorskip("p4runtime_sh.shell", reason="p4runtime-shell (extra `shell`) is not installed")
+P4RuntimeWriteException = sys.modules["p4runtime_sh.p4runtime"].P4RuntimeWriteException
 
 
 @pytest.fixture

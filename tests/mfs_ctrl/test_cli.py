@@ -91,7 +91,7 @@ def test_half_a_program_is_refused(mfs: Callable[..., int], capsys: pytest.Captu
     assert mfs("ctrl", "--device-config", "mfs.pb") == 2
     assert "go together" in capsys.readouterr().err
     assert mfs("ctrl", "--device-config", str(tmp_path / "none"), "--p4info", str(tmp_path / "none")) == 1
-    assert "the program cannot be read" in capsys.readouterr().err
+    assert "cannot read the program" in capsys.readouterr().err
 
 
 def test_a_switch_with_a_port_for_the_controller(address: str) -> None:

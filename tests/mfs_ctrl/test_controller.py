@@ -26,7 +26,8 @@ from mfs_ctrl.p4rt.entries import (
     TableEntry,
 )
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.p4rt.session import DELETE, INSERT, Session, Update
+from mfs_ctrl.p4rt.session import Session
+from mfs_ctrl.p4rt.updates import DELETE, INSERT, Update
 from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.policy.policy import Policy
 from mfs_ctrl.policy.tuner import TunerSettings

@@ -15,7 +15,8 @@ import pytest
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.errors import NotPrimaryError, SessionError, SwitchUnreachableError, WriteFailedError
 from mfs_ctrl.p4rt.entries import ActionCall, Exact, TableEntry
-from mfs_ctrl.p4rt.session import INSERT, Session, Update
+from mfs_ctrl.p4rt.session import Session
+from mfs_ctrl.p4rt.updates import INSERT, Update
 from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.service import run_controller
 from soft_switch.p4runtime.server import P4RuntimeServer
@@ -61,7 +62,7 @@ class TestFailures:
         assert second.tick(MILLISECOND_NS) is None
         assert second.set_policy(policies.static()) is None
         row = TableEntry("edge", (("ingress_port", Exact(99)),), ActionCall("distrust", (3,)))
-        with pytest.raises(NotPrimaryError, match=r"another controller is primary .* election id 9"):
+        with pytest.raises(NotPrimaryError, match=r"another controller is primary, not the one with election id 9"):
             second.session.write([Update(INSERT, row)], INDEX)
         assert state(server) == held
         first.stop()

@@ -12,7 +12,8 @@ from host_agent.protocol.level import CODE_STEPS, LevelRule, bias_code
 from host_agent.protocol.stamp import LEVELS, Stage
 from mfs_ctrl.desired import PolicyRows, SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.errors import DesiredStateError, EntryError
-from mfs_ctrl.p4rt.convert import decode, encode, encode_reset, to_bytes, to_int
+from mfs_ctrl.p4rt.bytestrings import to_bytes, to_int
+from mfs_ctrl.p4rt.convert import decode, encode, encode_reset
 from mfs_ctrl.p4rt.entries import (
     ActionCall,
     DefaultAction,
@@ -234,16 +235,19 @@ class TestConversion:
             ),
             (
                 TableEntry("edge", (("ingress_port", Exact(512)),), ActionCall("distrust", (1,))),
-                "512 does not fit 9 bits",
+                "512 does not fit in 9 bits",
             ),
-            (TableEntry("edge", (("ingress_port", Range(0, 1)),), ActionCall("distrust", (1,))), "by exact, not range"),
+            (
+                TableEntry("edge", (("ingress_port", Range(0, 1)),), ActionCall("distrust", (1,))),
+                "match kind exact, not range",
+            ),
             (
                 TableEntry("edge", (("ingress_port", Exact(1)),), ActionCall("distrust")),
                 "parameters are untagged_level",
             ),
             (TableEntry("edge", (("ingress_port", Exact(1)),), ActionCall("trusted")), "no action 'trusted'"),
-            (TableEntry("edge", (), ActionCall("distrust", (1,)), 3), "takes no priority"),
-            (TableEntry("rmlq", (("epoch", Exact(0)),), ActionCall("set_level", (1,))), "needs priority"),
+            (TableEntry("edge", (), ActionCall("distrust", (1,)), 3), "allows no priority"),
+            (TableEntry("rmlq", (("epoch", Exact(0)),), ActionCall("set_level", (1,))), "requires a priority"),
             (MeterConfig("polize", 1, 1, 1, 1, 1), "no meter 'polize'; it has police"),
         ],
     )
@@ -261,5 +265,5 @@ class TestConversion:
         assert decode(encode(padded, index), index) == bare
 
     def test_unreadable_p4info(self) -> None:
-        with pytest.raises(EntryError, match="P4Info is not readable"):
+        with pytest.raises(EntryError, match="cannot parse the P4Info"):
             P4InfoIndex.from_text("tables {")

@@ -1,4 +1,4 @@
-"""The device config for Tofino, byte for byte against its formats."""
+"""The device config for Tofino: its formats byte for byte, and the commands that pack and unpack it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def field(number: int, data: bytes) -> bytes:
 
 @pytest.fixture
 def conf(tmp_path: Path) -> Path:
-    """What the compiler leaves in its output folder, with the paths it was called with."""
+    """The output folder of the compiler, with the paths that it was called with."""
     return compiler_output(tmp_path, str(tmp_path))
 
 
@@ -81,19 +81,19 @@ def test_the_compilers_folder_may_have_been_moved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "value", "words"),
     [
-        (("program-name",), 5, "program-name is 5, not a text"),
-        (("bfrt-config",), None, "bfrt-config is None, not a text"),
+        (("program-name",), 5, "program-name is 5, not a string"),
+        (("bfrt-config",), None, "bfrt-config is None, not a string"),
         (("p4_pipelines",), [], "mfs has no pipeline"),
-        (("p4_pipelines", 0, "config"), 1, "config is 1, not a text"),
+        (("p4_pipelines", 0, "config"), 1, "config is 1, not a string"),
         (
             ("p4_pipelines", 0, "pipe_scope"),
             [0, -1],
-            r"pipe_scope of pipe is \[0, -1\], where pipes are numbered 0\.\.3",
+            r"pipe_scope of pipe is \[0, -1\]; pipes are numbered 0\.\.3",
         ),
         (("p4_pipelines", 0, "pipe_scope"), ["all"], "pipe_scope of pipe"),
     ],
 )
-def test_a_conf_that_says_something_else_is_refused(
+def test_a_conf_with_a_wrong_value_is_refused(
     conf: Path, where: tuple[str | int, ...], value: object, words: str
 ) -> None:
     text = json.loads(conf.read_text())
@@ -102,14 +102,14 @@ def test_a_conf_that_says_something_else_is_refused(
         holder = holder[key]
     holder[where[-1]] = value
     conf.write_text(json.dumps(text))
-    with pytest.raises(TofinoError, match=rf"is not the NAME\.conf of one program .*{words}"):
+    with pytest.raises(TofinoError, match=rf"is not a NAME\.conf of one program.*{words}"):
         read_conf(conf)
 
 
-def test_a_file_of_another_kind_is_refused_in_a_few_words(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused_with_a_short_message(tmp_path: Path) -> None:
     path = tmp_path / "tofino.bin"
     path.write_bytes(BINARY * 8)
-    with pytest.raises(TofinoError, match=r"tofino\.bin is not the NAME\.conf") as refused:
+    with pytest.raises(TofinoError, match=r"tofino\.bin is not a NAME\.conf") as refused:
         read_conf(path)
     assert len(str(refused.value)) < 300
 
@@ -121,7 +121,7 @@ profiles = st.builds(
 
 
 @given(st.builds(DeviceConfig, names, st.binary(), st.lists(profiles, min_size=1, max_size=3).map(tuple)))
-def test_what_is_packed_is_what_is_unpacked(config: DeviceConfig) -> None:
+def test_unpacking_a_packed_config_returns_it(config: DeviceConfig) -> None:
     assert from_stratum(to_stratum(config)) == config
 
 
@@ -137,29 +137,29 @@ def test_pack_and_unpack_from_the_command_line(conf: Path, tmp_path: Path) -> No
 
 def test_a_missing_file_is_named(conf: Path) -> None:
     (conf.parent / "pipe/tofino.bin").unlink()
-    with pytest.raises(TofinoError, match=r"mfs\.conf names .*/pipe/tofino\.bin, which is not there"):
+    with pytest.raises(TofinoError, match=r"mfs\.conf names .*/pipe/tofino\.bin, but neither it nor"):
         read_conf(conf)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"p4_devices": []}', '{"p4_program_list": [{"instance": 0}]}'])
-def test_what_is_no_conf_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_conf_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mfs.conf"
     path.write_text(text)
-    with pytest.raises(TofinoError, match=r"is not the NAME\.conf of one program"):
+    with pytest.raises(TofinoError, match=r"is not a NAME\.conf of one program"):
         read_conf(path)
     with pytest.raises(TofinoError, match=r"none\.conf: No such file"):
         read_conf(tmp_path / "none.conf")
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b'{"meta": 1}', field(1, b"mfs")])
-def test_what_is_no_device_config_is_refused(data: bytes) -> None:
+def test_bytes_that_are_not_a_device_config_are_refused(data: bytes) -> None:
     with pytest.raises(TofinoError, match="mfs tofino pack"):
         from_stratum(data)
 
 
 def test_several_pipelines_do_not_fit_the_pi_format(conf: Path) -> None:
     config = read_conf(conf)
-    with pytest.raises(TofinoError, match="one pipeline, and mfs has 2"):
+    with pytest.raises(TofinoError, match="one pipeline, but mfs has 2"):
         to_pi(DeviceConfig(config.p4_name, b"", config.profiles * 2))
 
 
@@ -167,6 +167,6 @@ def test_several_pipelines_do_not_fit_the_pi_format(conf: Path) -> None:
 def test_a_pipeline_cannot_write_outside_the_folder(tmp_path: Path, name: str) -> None:
     from mfs_ctrl.tofino.device_config import unpack
 
-    with pytest.raises(TofinoError, match="no folder of its own"):
+    with pytest.raises(TofinoError, match="not a valid name of a folder"):
         unpack(DeviceConfig("mfs", b"", (Profile(name, b"", b"", ()),)), tmp_path / "out")
     assert not (tmp_path / "out").exists()

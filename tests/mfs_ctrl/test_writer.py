@@ -1,6 +1,6 @@
-"""Covers the order of writes of mfs_ctrl/writer.py: no dangling references, and never half a policy in force.
+"""The order of writes: no dangling references, and never a part of a policy in force.
 
-The writer against a switch is in test_controller.py.
+test_controller.py runs the writer against a switch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from host_agent.protocol.stamp import Stage
 from mfs_ctrl.desired import PolicyRows, SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.errors import DesiredStateError
 from mfs_ctrl.p4rt.entries import ActionCall, Entity, Exact, GroupRef, Key, ProfileGroup, ProfileMember, TableEntry
-from mfs_ctrl.p4rt.session import DELETE, INSERT, MODIFY, Update
+from mfs_ctrl.p4rt.updates import DELETE, INSERT, MODIFY, Update
 from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.writer import active_epoch, base_phases, by_key, epoch_of, policy_phases
 from topologies.topology import tor
@@ -35,7 +35,7 @@ rule_sets = st.lists(rules, max_size=6).map(lambda found: PolicyRows(tuple(found
 
 
 def play(state: State, phases: Iterable[list[Update]], seed: int = 0) -> Iterable[State]:
-    """Apply updates one by one, shuffled within a phase as a switch may; yields the state after each."""
+    """Apply updates one by one, in random order within a phase, as a switch may; yields the state after each."""
     order = random.Random(seed)
     for phase in phases:
         for update in order.sample(phase, len(phase)):
@@ -51,7 +51,7 @@ def play(state: State, phases: Iterable[list[Update]], seed: int = 0) -> Iterabl
 
 
 def in_force(state: State) -> set[Entity]:
-    """Rows of the active epoch, as those of epoch 0."""
+    """The rows of the active epoch, rewritten to epoch 0."""
     active = active_epoch(state.values())
     return {
         TableEntry(row.table, (("epoch", Exact(0)), *row.match[1:]), row.target, row.priority)
@@ -62,7 +62,7 @@ def in_force(state: State) -> set[Entity]:
 
 class TestPolicyChange:
     @given(st.lists(rule_sets, min_size=2, max_size=4), st.integers(0, 5))
-    def test_every_packet_meets_a_whole_policy(self, sequence: list[PolicyRows], seed: int) -> None:
+    def test_every_packet_sees_a_complete_policy(self, sequence: list[PolicyRows], seed: int) -> None:
         state: State = {}
         for before, after in itertools.pairwise(sequence):
             for _ in play(state, policy_phases(list(state.values()), before), seed):
@@ -73,11 +73,11 @@ class TestPolicyChange:
                 assert in_force(now) in whole
             assert in_force(state) == whole[1]
             assert policy_phases(list(state.values()), after) == []
-            # Nothing of the old set is left.
+            # No row of the old set is left.
             assert len([row for row in state.values() if isinstance(row, TableEntry)]) == len(after.rules)
 
     @given(rule_sets, rule_sets, st.integers(0, 100))
-    def test_change_may_be_taken_up_where_it_was_cut_off(self, old: PolicyRows, new: PolicyRows, cut: int) -> None:
+    def test_an_interrupted_change_can_be_resumed(self, old: PolicyRows, new: PolicyRows, cut: int) -> None:
         state: State = {}
         for _ in play(state, policy_phases([], old)):
             pass
@@ -89,7 +89,7 @@ class TestPolicyChange:
         assert in_force(state) == set(new.entries(0))
         assert policy_phases(list(state.values()), new) == []
 
-    def test_foreign_row_leads_to_a_fresh_set(self) -> None:
+    def test_a_foreign_row_leads_to_a_new_set_of_rows(self) -> None:
         wanted = PolicyRows(policies.mfs().rules, 10)
         state: State = by_key([*wanted.entries(1), wanted.activation(1)])
         foreign = TableEntry("rmlq", (("epoch", Exact(1)), ("stage", Exact(2))), ActionCall("set_level", (0,)), 99)
@@ -99,7 +99,7 @@ class TestPolicyChange:
         assert foreign.key not in state
         assert in_force(state) == set(wanted.entries(0))
 
-    def test_only_the_idle_gap_is_one_write(self) -> None:
+    def test_a_change_of_the_idle_gap_alone_is_one_write(self) -> None:
         old = PolicyRows(policies.fifo().rules, 10)
         new = PolicyRows(policies.fifo().rules, 20)
         held = [*old.entries(1), old.activation(1)]
@@ -124,7 +124,7 @@ class TestBase:
                     assert all(("member", "next_hop_selector", member) in now for member, _ in entity.members)
         assert state == wanted
 
-    def test_same_state_writes_nothing(self) -> None:
+    def test_an_unchanged_state_writes_nothing(self) -> None:
         assert base_phases(self.entities(4), self.entities(4)) == []
 
     def test_only_what_differs_is_written(self) -> None:
@@ -143,7 +143,7 @@ class TestBase:
         ]
         assert base_phases(by_key([held]), by_key([ProfileGroup("next_hop_selector", 1, held.members, 64)])) == []
 
-    def test_two_values_for_one_object_are_refused(self) -> None:
+    def test_two_entities_for_one_object_are_refused(self) -> None:
         match = (("level", Exact(1)),)
-        with pytest.raises(DesiredStateError, match="wanted twice"):
+        with pytest.raises(DesiredStateError, match="two entities for the same object"):
             by_key([TableEntry("ecn", match, ActionCall("mark_above", (value,))) for value in (1, 2)])

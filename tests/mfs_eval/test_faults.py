@@ -14,7 +14,8 @@ import pytest
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from mfs_ctrl.p4rt.entries import TableEntry
-from mfs_ctrl.p4rt.session import DELETE, Session, Update
+from mfs_ctrl.p4rt.session import Session
+from mfs_ctrl.p4rt.updates import DELETE, Update
 from mfs_eval.live.live_network import LiveNetwork, Place
 from tests.support.cli import finished, free_address, started
 from tests.support.controller import INDEX, eventually

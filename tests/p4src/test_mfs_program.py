@@ -1,4 +1,4 @@
-"""The MFS program, by packets through the compiled artifact."""
+"""The MFS program: packets through the compiled artifact."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_untagged_traffic_is_forwarded_at_the_configured_level(program: Program,
     assert bytes.fromhex(out.packet.dst.replace(":", "")) == program.topology.hosts[2].mac
 
 
-def test_forwarding_takes_one_hop_from_ttl_and_keeps_the_checksum_right(program: Program) -> None:
+def test_forwarding_decrements_the_ttl_and_updates_the_checksum(program: Program) -> None:
     out = program.send(ipv4_to(program.topology, 2, ttl=9))
     assert out is not None
     header = out.packet[IP]
@@ -58,7 +58,7 @@ def test_forwarding_takes_one_hop_from_ttl_and_keeps_the_checksum_right(program:
     assert six.packet[IPv6].hlim == 8
 
 
-def test_what_has_no_route_goes_nowhere_and_is_counted(program: Program) -> None:
+def test_a_packet_without_a_route_is_discarded_and_counted(program: Program) -> None:
     assert program.send(ether() / IP(src="10.9.9.9", dst="192.0.2.1") / UDP()) is None
     assert program.send(ether(type=0x0806) / (b"x" * 46)) is None
     assert program.counter("discarded", NO_ROUTE) == 2
@@ -84,7 +84,7 @@ def test_ecmp_spreads_flows_over_a_group_and_keeps_each_on_one_path(program: Pro
     assert {used.count(port) > 10 for port in (1, 2, 3)} == {True}
 
 
-def test_an_untrusted_port_loses_its_stamp_and_is_best_effort(program: Program) -> None:
+def test_a_packet_from_an_untrusted_port_loses_its_stamp_and_is_best_effort(program: Program) -> None:
     program.set_rules([anything(Stage.COLLECTIVE, 7)])
     packet = ipv4_to(program.topology, 0, MFS(stage=2, batch=5, current_layer=30))
     out = program.send(packet, port=program.untrusted)
@@ -92,13 +92,13 @@ def test_an_untrusted_port_loses_its_stamp_and_is_best_effort(program: Program) 
     assert out.level == UNTRUSTED_LEVEL
     assert MFS not in out.packet
     assert IP in out.packet
-    # Nor does it move anybody's progress.
+    # Its progress is ignored as well.
     trusted = program.send(ipv4_to(program.topology, 0, MFS(stage=2, batch=5, current_layer=1)))
     assert trusted is not None
     assert trusted.stamp.current_layer == 1
 
 
-def test_the_last_hop_removes_the_shim_where_its_port_says_so(program: Program) -> None:
+def test_the_last_hop_removes_the_shim_if_its_port_is_configured_so(program: Program) -> None:
     program.pipeline.tables["last_hop"].insert((Exact(2),), 0, ActionCall("remove_stamp", ()))
     stamped = MFS(stage=3, batch=1, slack=10)
     bare, kept = (program.send(ipv4_to(program.topology, host, stamped)) for host in (1, 2))
@@ -129,10 +129,10 @@ def test_the_level_goes_into_the_dscp_and_nothing_else_changes(  # type: ignore[
     assert bytes(before) == bytes(after)
 
 
-# Malformed and absurd stamps.
+# Malformed packets and invalid stamps.
 
 
-def test_a_packet_cut_within_its_headers_is_discarded_and_counted(program: Program) -> None:
+def test_a_packet_truncated_in_its_headers_is_discarded_and_counted(program: Program) -> None:
     whole = bytes(ipv4_to(program.topology, 1, MFS(stage=1)))
     headers = 14 + STAMP_BYTES + 20
     for cut in range(headers):
@@ -141,12 +141,12 @@ def test_a_packet_cut_within_its_headers_is_discarded_and_counted(program: Progr
 
 
 @pytest.mark.parametrize("stamp", [{"version": 0}, {"version": 2}, {"stage": 4}, {"stage": 15}])
-def test_an_absurd_stamp_is_discarded_and_counted(program: Program, stamp: dict[str, int]) -> None:
+def test_an_invalid_stamp_is_discarded_and_counted(program: Program, stamp: dict[str, int]) -> None:
     assert program.send(ipv4_to(program.topology, 1, MFS(**stamp))) is None
     assert program.counter("discarded", MALFORMED) == 1
 
 
-def test_an_absurd_stamp_from_an_untrusted_port_is_only_stripped(program: Program) -> None:
+def test_an_invalid_stamp_from_an_untrusted_port_is_only_stripped(program: Program) -> None:
     out = program.send(ipv4_to(program.topology, 0, MFS(version=7, stage=15)), port=program.untrusted)
     assert out is not None
     assert MFS not in out.packet
@@ -154,12 +154,12 @@ def test_an_absurd_stamp_from_an_untrusted_port_is_only_stripped(program: Progra
 
 
 @pytest.mark.parametrize("make", [ipv4_to, ipv6_to])
-def test_an_ethertype_that_belies_the_ip_version_is_discarded(program: Program, make) -> None:  # type: ignore[no-untyped-def]
+def test_an_ethertype_that_contradicts_the_ip_version_is_discarded(program: Program, make) -> None:  # type: ignore[no-untyped-def]
     assert program.send(make(program.topology, 1, version=5)) is None
     assert program.counter("discarded", MALFORMED) == 1
 
 
-def test_a_shim_within_a_shim_goes_nowhere(program: Program) -> None:
+def test_a_shim_inside_a_shim_is_discarded(program: Program) -> None:
     inner = bytes(ipv4_to(program.topology, 1, MFS(stage=1)))[14:]
     assert program.send(ether(type=ETHERTYPE_MFS) / MFS(next_type=ETHERTYPE_MFS) / inner) is None
 
@@ -173,7 +173,7 @@ def test_a_wrong_ipv4_checksum_is_discarded(program: Program) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.binary(max_size=120), stamped=st.booleans())
-def test_no_bytes_whatever_break_the_program(data: bytes, stamped: bool) -> None:
+def test_arbitrary_bytes_do_not_break_the_program(data: bytes, stamped: bool) -> None:
     program = _shared_program()
     program.send(bytes(12) + (b"\x88\xb5" if stamped else b"\x08\x00") + data)
 
@@ -205,7 +205,7 @@ POLICIES = [policy.mfs(), policy.static(), policy.fifo(), policy.sjf([40, 80, 12
     remaining=st.one_of(st.integers(0, 2**32 - 1), st.integers(0, 1 << 22)),
     bias=st.integers(0, 511),
 )
-def test_the_hosts_level_function_decides_as_the_compiled_program_does(
+def test_the_level_function_of_hosts_agrees_with_the_compiled_program(
     chosen: policy.Policy, stage: Stage, target: int, current: int, slack: int, remaining: int, bias: int
 ) -> None:
     program = _policy_program(chosen, bias)
@@ -256,13 +256,13 @@ def test_every_region_of_the_mfs_policy_has_its_level(program: Program) -> None:
     # At 100 Gb/s, 1 MiB takes 84 us.
     mebibyte = 4096
     cases = {
-        (3, 0, 50): SCAVENGER,  # would not make it with the port to itself
+        (3, 0, 50): SCAVENGER,  # would be late even with the port to itself
         (3, 0, 90): 7,  # cannot wait any longer
         (3, 0, 200): 3,
         (3, 0, 4000): 3,  # little slack, though MLU is low
         (3, 0, 10_000): 2,
         (3, 0, 20_000): 1,
-        (3, 4, 90): 3,  # computing is not over: not above the collectives that feed it
+        (3, 4, 90): 3,  # not above the collectives that its computation waits for
         (3, 4, 20_000): 1,
         (3, 0, 0): SCAVENGER,
         (3, 4, -7): SCAVENGER,
@@ -284,11 +284,11 @@ def test_every_region_of_the_mfs_policy_has_its_level(program: Program) -> None:
         assert found == level, (stage, rli, slack)
 
 
-def test_bias_moves_the_urgency_by_the_load_of_the_port(program: Program) -> None:
+def test_the_bias_shifts_the_urgency_by_the_load_of_the_port(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
     stamp = {"stage": 3, "flags": 0x80, "remaining": 4096, "slack": 160}
     assert level_of(program, **stamp) == policy.LAST_TIGHT
-    # Half of the port is taken by traffic that goes first.
+    # Traffic of higher levels takes half of the port.
     program.pipeline.tables["port_bias"].modify((Exact(2),), 0, ActionCall("set_bias", (bias_code(50e9),)))
     assert level_of(program, **stamp) == 7
 
@@ -308,12 +308,12 @@ def test_another_flows_progress_promotes_a_reuse_flow_whose_stamp_does_not_chang
     program.set_rules(policy.mfs().rules)
     reuse = {"stage": 1, "batch": 77, "flow": 1, "target_layer": 12, "current_layer": 2, "slack": 2**30}
     assert level_of(program, flags=Flags.FIRST.value, **reuse) == policy.REUSE_LATER
-    # The requester's own collective passes the switch and shows layer 12.
+    # A collective of the requester passes the switch and carries layer 12.
     level_of(program, port=2, stage=2, batch=77, flow=9, target_layer=12, current_layer=12, slack=2**30)
     out = program.send(ipv4_to(program.topology, 1, MFS(flags=Flags.BOUNDARY.value, **reuse)))
     assert out is not None
     assert out.level == policy.REUSE_SOON
-    assert out.stamp.current_layer == 12  # and its receiver learns it
+    assert out.stamp.current_layer == 12  # and the receiver learns it
 
 
 def test_acknowledgements_carry_progress_back_to_the_sender(program: Program) -> None:
@@ -323,7 +323,7 @@ def test_acknowledgements_carry_progress_back_to_the_sender(program: Program) ->
     assert out.stamp.current_layer == 9
 
 
-def test_two_batches_in_one_register_cell_never_see_each_others_layer(program: Program) -> None:
+def test_two_batches_in_one_register_cell_do_not_see_each_others_layer(program: Program) -> None:
     batch, other = _batches_in_one_cell(program)
     shown = []
     for sent, layer in [(batch, 20), (other, 3), (other, 1), (batch, 5), (batch, 4)]:
@@ -334,7 +334,7 @@ def test_two_batches_in_one_register_cell_never_see_each_others_layer(program: P
 
 
 def _batches_in_one_cell(program: Program) -> tuple[int, int]:
-    """Batch identities that collide: sending one overwrites the tag of the other."""
+    """Two batches with one register cell: a packet of one overwrites the tag of the other."""
     register = program.pipeline.registers["progress_batch"]
     cells: dict[int, int] = {}
     for batch in range(7919, 7919 * 2000, 7919):
@@ -349,7 +349,7 @@ def _batches_in_one_cell(program: Program) -> tuple[int, int]:
 # Ratchet.
 
 
-def test_a_promotion_takes_effect_at_a_boundary_only(program: Program) -> None:
+def test_a_promotion_takes_effect_only_at_a_boundary(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
     flow = {"stage": 1, "batch": 5, "flow": 1, "target_layer": 10, "slack": 2**30}
     assert level_of(program, flags=0x80, current_layer=0, **flow) == policy.REUSE_LATER
@@ -365,14 +365,14 @@ def test_a_flow_never_falls_except_to_the_scavenger(program: Program) -> None:
     assert level_of(program, flags=0x00, slack=-1, **flow) == SCAVENGER
 
 
-def test_a_new_flow_in_the_place_of_an_old_one_starts_afresh(program: Program) -> None:
+def test_a_new_flow_in_the_cell_of_an_old_one_starts_without_a_level(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
     flow = {"stage": 3, "batch": 5, "flow": 2, "remaining": 4096}
     assert level_of(program, flags=0x80, slack=90, **flow) == 7
     assert level_of(program, flags=0x80, slack=50_000, **flow) == policy.LAST_TIGHT
 
 
-def test_two_hosts_that_number_their_flows_alike_do_not_share_a_level(program: Program) -> None:
+def test_flows_of_two_hosts_with_the_same_number_do_not_share_a_level(program: Program) -> None:
     program.set_rules(policy.mfs().rules)
     urgent = ipv4_to(program.topology, 1, MFS(stage=3, batch=5, flow=0, flags=0x80, slack=90, remaining=4096))
     relaxed = ipv4_to(program.topology, 1, MFS(stage=3, batch=5, flow=0, flags=0x40, slack=50_000, remaining=4096))
@@ -392,14 +392,14 @@ def test_an_idle_gap_lets_a_flow_rise_within_a_message(program: Program) -> None
 # Policing.
 
 
-def test_an_excess_of_top_level_traffic_is_lowered_not_dropped(program: Program) -> None:
+def test_excess_top_level_traffic_is_demoted_and_not_dropped(program: Program) -> None:
     program.set_rules([anything(Stage.P2D, 7), anything(Stage.COLLECTIVE, 5)])
     program.trust(1, police_floor=7, police_level=1)
     size = len(ipv4_to(program.topology, 1, MFS()))
     program.pipeline.meters["police"].configs[1] = MeterConfig(cir=1000, cburst=3 * size, pir=1000, pburst=3 * size)
     levels = [level_of(program, stage=3, flags=0x80) for _ in range(10)]
     assert levels == [7] * 3 + [1] * 7
-    # Below the floor nothing is metered, and another port has a meter of its own.
+    # Levels below the floor are not metered, and other ports have their own meters.
     assert level_of(program, stage=2, flags=0x80) == 5
     assert level_of(program, port=2, stage=3, flags=0x80) == 7
 
@@ -418,7 +418,7 @@ def test_untagged_traffic_is_policed_like_any_other(program: Program) -> None:
 @pytest.mark.parametrize(
     ("slack", "queued", "left"), [(1000, 250, 750), (100, 250, -150), (SLACK_MIN_US, 9, SLACK_MIN_US)]
 )
-def test_slack_loses_the_time_queued(program: Program, slack: int, queued: int, left: int) -> None:
+def test_the_queueing_time_is_subtracted_from_the_slack(program: Program, slack: int, queued: int, left: int) -> None:
     out = program.send(ipv4_to(program.topology, 1, MFS(stage=3, slack=slack)), queued_us=queued)
     assert out is not None
     assert out.stamp.slack == left
@@ -448,7 +448,7 @@ def test_laxity_and_port_counters_see_every_stamped_packet(program: Program) -> 
 
 @pytest.mark.parametrize(("ecn", "queued", "marked"), [(1, 500, 3), (1, 50, 1), (0, 500, 0), (2, 101, 3), (2, 100, 2)])
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_long_queue_marks_packets_that_can_be_marked(
+def test_a_long_queue_marks_ecn_capable_packets(
     program: Program, version: int, ecn: int, queued: int, marked: int
 ) -> None:
     program.set_rules([anything(Stage.P2D, 3)])

@@ -1,4 +1,4 @@
-"""The program for Tofino shows the controller what the program for v1model shows it."""
+"""The programs for Tofino and for v1model look the same to the controller."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def index(name: str) -> P4InfoIndex:
 
 
 def written(objects: Iterable[Any]) -> set[Any]:
-    """What a controller may write: no constant tables, nor their actions, whose names have dots.
+    """Objects that a controller writes: neither const tables nor their actions, whose names contain dots.
 
-    Without ids: they are hashes of names that differ within the compilers. The controller takes them, by name, from
-    the P4Info of the program that it gives to the switch.
+    Ids are left out. They are hashes of names that differ between the compilers; the controller looks them up by name
+    in the P4Info of the program that it loads.
     """
     named = (one for one in objects if "." not in one.name and not getattr(one, "is_const", False))
     return {replace(one, id=0) for one in named}
@@ -35,14 +35,14 @@ def written(objects: Iterable[Any]) -> set[Any]:
 
 @BOTH
 @pytest.mark.parametrize("kind", ["tables", "actions", "counters", "meters", "profiles"])
-def test_all_that_is_written_is_the_same_in_both(name: str, kind: str) -> None:
-    """Names, match fields with their numbers, kinds and widths, parameters, sizes, and what happens on a miss."""
+def test_the_objects_that_a_controller_writes_are_the_same_in_both(name: str, kind: str) -> None:
+    """Names, match fields with their numbers, kinds and widths, parameters, sizes, and default actions."""
     wanted, found = (written(getattr(one, kind).by_name.values()) for one in (V1MODEL_INDEX, index(name)))
     assert wanted == found
 
 
 @BOTH
-def test_groups_may_be_as_large(name: str) -> None:
+def test_the_largest_group_size_is_the_same_in_both(name: str) -> None:
     sizes = [[item.max_group_size for item in one.message.action_profiles] for one in (V1MODEL_INDEX, index(name))]
     assert sizes[0] == sizes[1]
 
@@ -60,7 +60,7 @@ CLOCK_BITS = 48
 
 
 def charged_us(enqueued_ns: int, dequeued_ns: int) -> int:
-    """What ``tna/mfs.p4`` takes for the time queued: 32 bits of a tick of 256 ns, four to the microsecond."""
+    """The queueing time that ``tna/mfs.p4`` computes: 32 bits of ticks of 256 ns, four of which count as 1 us."""
     return ((dequeued_ns >> 8) - (enqueued_ns >> 8) & 0xFFFFFFFF) >> 2
 
 
@@ -70,8 +70,10 @@ def charged_us(enqueued_ns: int, dequeued_ns: int) -> int:
     share=st.fractions(0, Fraction(1, 2), max_denominator=1000),
     enqueued_ns=st.integers(0, (1 << CLOCK_BITS) - 1),
 )
-def test_the_tick_moves_a_slack_code_by_one_step_at_most(slack: int, share: Fraction, enqueued_ns: int) -> None:
-    """Of a packet that spent half of its slack in the queue at most, and whenever that was: the clock wraps."""
+def test_the_resolution_of_the_clock_changes_a_slack_code_by_one_step_at_most(
+    slack: int, share: Fraction, enqueued_ns: int
+) -> None:
+    """For a packet that spends at most half of its slack in the queue, at any time: the clock wraps around."""
     queued_ns = int(slack * share * 1000)
     dequeued_ns = (enqueued_ns + queued_ns) % (1 << CLOCK_BITS)
     v1model, tofino = slack - queued_ns // 1000, slack - charged_us(enqueued_ns, dequeued_ns)
@@ -79,7 +81,7 @@ def test_the_tick_moves_a_slack_code_by_one_step_at_most(slack: int, share: Frac
 
 
 @given(queued_ns=st.integers(0, 10**12), enqueued_ns=st.integers(0, (1 << CLOCK_BITS) - 1))
-def test_the_tick_charges_a_fortieth_too_little(queued_ns: int, enqueued_ns: int) -> None:
-    """1,000 in 1,024, but for a unit, up to the 18 minutes after which ticks begin anew."""
+def test_the_clock_measures_a_fortieth_too_little(queued_ns: int, enqueued_ns: int) -> None:
+    """1,000 of 1,024 ns within one unit, for up to 18 minutes, after which the ticks wrap around."""
     error_us = charged_us(enqueued_ns, (enqueued_ns + queued_ns) % (1 << CLOCK_BITS)) - queued_ns / 1000
     assert -queued_ns / 1000 * 24 / 1024 - 1 <= error_us <= 0.256

@@ -290,7 +290,7 @@ class Generator:
         field = rnd.choice(fields)
         if rnd.random() < 0.2:
             message.ClearField(field.name)
-        elif field.label == FieldDescriptor.LABEL_REPEATED:
+        elif _is_repeated(field):
             self._mutate_repeated(message, field)
         elif field.message_type is not None:
             getattr(message, field.name).SetInParent()
@@ -335,10 +335,15 @@ def _bytes(number: int) -> bytes:
     return number.to_bytes((max(number.bit_length(), 1) + 7) // 8, "big")
 
 
+def _is_repeated(field: Any) -> bool:
+    # Newer versions of protobuf have no `label`, older ones no `is_repeated`.
+    return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == FieldDescriptor.LABEL_REPEATED)
+
+
 def _messages(field: FieldDescriptor, value: Any) -> Iterator[Message]:
     if field.message_type is None or field.message_type.GetOptions().map_entry:
         return
-    if field.label == FieldDescriptor.LABEL_REPEATED:
+    if _is_repeated(field):
         yield from value
     else:
         yield value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from p4.v1 import p4runtime_pb2
 from soft_switch.p4runtime.server import TLS, P4RuntimeServer, ServerError, serve
 from soft_switch.p4runtime.sessions import MAX_STREAMS
 from soft_switch.switch import Switch
+from tests.support.certificates import self_signed
 from tests.support.p4runtime import DEVICE_ID, JSON, P4INFO, Client, action, entry, ethernet, exact, running_server
 
 ROUTE = entry("ingress.known_sources", exact("ingress.known_sources", "source", b"\x01"), call=action("NoAction"))
@@ -198,16 +198,7 @@ def test_serve_names_the_file_that_it_cannot_read(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for localhost, and one for a client."""
-    folder = tmp_path_factory.mktemp("tls")
-    for name in ("server", "client"):
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        command += ["-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem", "-days", "2"]
-        command += ["-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except FileNotFoundError:
-            pytest.skip("openssl is not installed")
-    return folder
+    return self_signed(tmp_path_factory.mktemp("tls"), "server", "client")
 
 
 @pytest.mark.parametrize("mutual", [False, True])

@@ -1,0 +1,153 @@
+"""The tables of a file that describes a switch, and the values that each key accepts."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from host_agent.protocol.stamp import LEVELS
+from host_agent.protocol.units import HIGHEST_PORT, parse_bit_rate
+from mfs_ctrl.desired import SwitchParameters
+from topologies.topology import SWITCH_MAC
+
+QUEUE_BYTES_MAX = 1 << 40
+POLICE_BURST_US_MAX = 60_000_000
+ECN_FRAMES_MAX = 1_000_000
+_MAC_BYTES = 6
+_DEFAULTS = SwitchParameters()
+
+
+def _rate(value: object) -> int:
+    rate = parse_bit_rate(value) if isinstance(value, str) else None
+    if rate is None:
+        raise ValueError('must be bits per second such as "100G" or "20M", up to "1000G"')
+    return rate
+
+
+def _mac(value: object) -> bytes:
+    try:
+        mac = bytes.fromhex(value.replace(":", "").replace("-", "")) if isinstance(value, str) else b""
+    except ValueError:
+        mac = b""
+    if len(mac) != _MAC_BYTES:
+        raise ValueError('must be a MAC address such as "02:00:00:00:00:01"')
+    if mac == b"\xff" * _MAC_BYTES:
+        raise ValueError("is the broadcast address; use the interface's own MAC address")
+    if mac[0] & 1:
+        raise ValueError("is a multicast address; use the interface's own MAC address")
+    if not any(mac):
+        raise ValueError("is the zero address; use the interface's own MAC address")
+    return mac
+
+
+def _ipv4(value: object) -> IPv4Address:
+    try:
+        address = IPv4Address(value) if isinstance(value, str) else None
+    except ValueError:
+        address = None
+    if address is None:
+        raise ValueError('must be an IPv4 address in quotes, such as "10.1.0.1"')
+    if address.is_reserved:
+        raise ValueError("is a broadcast or reserved address; use the host's own address")
+    _check_unicast(address)
+    return address
+
+
+def _ipv6(value: object) -> IPv6Address:
+    try:
+        address = IPv6Address(value) if isinstance(value, str) else None
+    except ValueError:
+        address = None
+    if address is None:
+        raise ValueError('must be an IPv6 address in quotes, such as "2001:db8::1"')
+    _check_unicast(address)
+    return address
+
+
+def _check_unicast(address: IPv4Address | IPv6Address) -> None:
+    kinds = {"a multicast": address.is_multicast, "the unspecified": address.is_unspecified}
+    kinds["a loopback"] = address.is_loopback
+    for kind, applies in kinds.items():
+        if applies:
+            raise ValueError(f"is {kind} address; use the host's own address")
+
+
+def _port_key(value: object) -> object:
+    # Keys of a TOML table are strings.
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+Rate = Annotated[int, BeforeValidator(_rate)]
+Mac = Annotated[bytes, BeforeValidator(_mac)]
+IPv4 = Annotated[IPv4Address, BeforeValidator(_ipv4)]
+IPv6 = Annotated[IPv6Address, BeforeValidator(_ipv6)]
+Port = Annotated[int, Field(ge=0, le=HIGHEST_PORT)]
+Level = Annotated[int, Field(ge=0, lt=LEVELS)]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SwitchTable(_Table):
+    """``[switch]``: the switch's MAC address, which hosts send to, and the rate of hosts' ports."""
+
+    rate: Rate
+    mac: Mac = SWITCH_MAC
+
+
+class HostTable(_Table):
+    """``[[host]]``: an interface of a server. Interfaces of one server have the same ``server`` number."""
+
+    port: Port
+    mac: Mac
+    ipv4: IPv4
+    ipv6: IPv6 | None = None
+    server: Annotated[int, Field(ge=1)] | None = None
+
+
+class UplinkTable(_Table):
+    """``[[uplink]]``: a link to another switch, with that switch's MAC address."""
+
+    port: Port
+    rate: Rate
+    mac: Mac
+
+
+class RemoteTable(_Table):
+    """``[[remote]]``: a host of another rack, which is reached over the uplinks."""
+
+    ipv4: IPv4
+    ipv6: IPv6 | None = None
+
+
+class ParametersTable(_Table):
+    """``[parameters]``: see :class:`mfs_ctrl.desired.SwitchParameters`."""
+
+    untrusted_ports: list[Port] = []
+    untagged_level: Level = _DEFAULTS.untagged_level
+    untrusted_level: Level = _DEFAULTS.untrusted_level
+    police_floor: Annotated[int, Field(ge=0, le=LEVELS)] = _DEFAULTS.police_floor
+    police_level: Level = _DEFAULTS.police_level
+    police_share: Share = _DEFAULTS.police_share
+    police_shares: dict[Annotated[Port, BeforeValidator(_port_key)], Share] = {}
+    police_burst_us: Annotated[int, Field(ge=0, le=POLICE_BURST_US_MAX)] = _DEFAULTS.police_burst_us
+    # TOML has no null: a negative number of frames means that the level is never marked.
+    ecn_frames: Annotated[
+        list[Annotated[int, Field(le=ECN_FRAMES_MAX)]], Field(min_length=LEVELS, max_length=LEVELS)
+    ] = [-1] * LEVELS
+    stamp_unaware_ports: list[Port] = []
+    dscp_ports: list[Port] = []
+    queue_bytes: Annotated[int, Field(ge=1, le=QUEUE_BYTES_MAX)] = _DEFAULTS.queue_bytes
+    guaranteed_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = _DEFAULTS.guaranteed_share
+
+    def parameters(self) -> SwitchParameters:
+        """The parameters that the table describes."""
+        values: dict[str, Any] = dict(self)
+        for name in ("untrusted_ports", "stamp_unaware_ports", "dscp_ports"):
+            values[name] = frozenset(values[name])
+        values["ecn_frames"] = tuple(None if frames < 0 else frames for frames in self.ecn_frames)
+        return SwitchParameters(**values)

@@ -1,0 +1,46 @@
+"""gRPC channels to a switch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from mfs_ctrl.errors import SessionError
+
+MESSAGE_BYTES_MAX = 256 << 20
+"""Largest answer that is accepted. gRPC's default of 4 MiB is too small for BF Runtime's description of its tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of a TLS connection.
+
+    Attributes:
+        ca: certificates of the authorities that sign certificates of switches; by default those of gRPC.
+        certificate: the certificate chain of the client, if the switch requires one.
+        key: the private key of ``certificate``.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+def open_channel(address: str, tls: TlsFiles | None = None) -> grpc.Channel:
+    """A channel to ``address`` (host:port), in plain text without ``tls``. It connects when it is first used.
+
+    Raises:
+        SessionError: a TLS file cannot be read.
+    """
+    options = (("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),)
+    if tls is None:
+        return grpc.insecure_channel(address, options)
+    try:
+        ca, certificate, key = (
+            None if path is None else path.read_bytes() for path in (tls.ca, tls.certificate, tls.key)
+        )
+    except OSError as error:
+        raise SessionError(f"cannot read the TLS file {error.filename}: {error.strerror}") from None
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), options)

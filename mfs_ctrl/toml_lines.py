@@ -1,0 +1,43 @@
+"""Finds the line of a table or a key in a TOML file, which :mod:`tomllib` does not report."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+Path = tuple[str | int, ...]
+"""Keys from the top of the document; an element of an array of tables is an index from 0."""
+_HEADER = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.\"'-]+)\s*\]")
+_KEY = re.compile(r"\s*([A-Za-z0-9_.\"'-]+)\s*=")
+
+
+class LineIndex:
+    """Lines of the tables and keys of ``text``, which must be valid TOML."""
+
+    def __init__(self, text: str) -> None:
+        self._lines: dict[Path, int] = {}
+        arrays: Counter[str] = Counter()
+        table: Path = ()
+        for number, line in enumerate(text.splitlines(), 1):
+            if header := _HEADER.match(line):
+                name = header[2]
+                table = _names(name)
+                if header[1] == "[[":
+                    self._lines.setdefault(table, number)
+                    table = (*table, arrays[name])
+                    arrays[name] += 1
+                self._lines.setdefault(table, number)
+            elif key := _KEY.match(line):
+                self._lines.setdefault((*table, *_names(key[1])), number)
+
+    def line(self, path: Sequence[str | int]) -> int | None:
+        """The line of ``path`` or, failing that, of the nearest enclosing key or table."""
+        for length in range(len(path), 0, -1):
+            if (number := self._lines.get(tuple(path[:length]))) is not None:
+                return number
+        return None
+
+
+def _names(text: str) -> Path:
+    return tuple(part.strip("\"'") for part in text.split("."))

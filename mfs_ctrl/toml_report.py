@@ -1,0 +1,100 @@
+"""Validates tables of a TOML file by pydantic models and reports all mistakes at once, each with its place."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from mfs_ctrl.errors import ConfigError
+from mfs_ctrl.toml_lines import LineIndex
+
+Table = TypeVar("Table", bound=BaseModel)
+Location = tuple[str | int, ...]
+"""Keys from the top of the document; an element of an array is an index from 0."""
+
+
+class Report:
+    """The mistakes in ``text``, a TOML document."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = LineIndex(text)
+        self._mistakes: list[tuple[int, str]] = []
+
+    def add(self, location: Location, message: str) -> None:
+        """Record a mistake; ``message`` is a predicate of the key or table at ``location``."""
+        number = self._lines.line(location)
+        line = "" if number is None else f"line {number}: "
+        self._mistakes.append((number or 0, f"{line}{place(location)}: {message}"))
+
+    def validated(self, location: Location, value: object, model: type[Table]) -> Table | None:
+        """``value`` as ``model``, or None after its mistakes have been recorded."""
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            for detail in error.errors():
+                path = tuple(part for part in detail["loc"] if part != "[key]")
+                self.add((*location, *path), _message(detail, model))
+            return None
+
+    def raise_mistakes(self) -> None:
+        """Do nothing if there are no mistakes.
+
+        Raises:
+            ConfigError: there are; the message has a line for each, in the order of the file.
+        """
+        messages = [message for _, message in sorted(self._mistakes, key=lambda mistake: mistake[0])]
+        if len(messages) > 1:
+            raise ConfigError("\n  ".join([f"{len(messages)} mistakes", *messages]))
+        if messages:
+            raise ConfigError(messages[0])
+
+
+def place(location: Location) -> str:
+    """``[[host]] 2, mac`` or ``[parameters], untrusted_ports[1]``; elements of an array of tables count from 1."""
+    if not location:
+        return "the file"
+    name, *path = location
+    table = f"[{name}]"
+    if path and isinstance(path[0], int):
+        table = f"[[{name}]] {path[0] + 1}"
+        del path[0]
+    return ", ".join([table, _key(path)] if path else [table])
+
+
+def _key(path: Sequence[str | int]) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(parts).removeprefix(".")
+
+
+def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    value = reprlib.repr(detail["input"])
+    match detail["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return f"unknown key; the keys are {', '.join(sorted(model.model_fields))}"
+        case "value_error":
+            reason = str(detail["ctx"]["error"])
+            return f"{reason}, not {value}" if reason.startswith("must ") else f"{value} {reason}"
+        case "model_type":
+            return "must be a table"
+    message = detail["msg"]
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    # Messages about lengths say what was found.
+    return message if detail["type"] in ("too_short", "too_long") else f"{message}, not {value}"
+
+
+_WORDS = {
+    "Input should be": "must be",
+    "List should have": "must have",
+    " after validation": "",
+    "a valid list": "an array",
+    "a valid dictionary": "a table",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+}
