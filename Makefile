@@ -36,7 +36,7 @@ bench: $(STAMP) ## packets and flows per second; writes bench.json and bench-flo
 	$(BIN)/mfs bench flows --out bench-flows.json
 
 p4: $(STAMP) ## recompile the P4 program; needs p4c-bm2-ss (and p4c-barefoot for Tofino) on the PATH
-	$(BIN)/python -m p4src.build
+	$(BIN)/mfs p4 build
 
 api: $(STAMP) ## API pages of the packages: out/api/index.html
 	$(BIN)/pdoc --docformat google -o out/api $(PACKAGES)
