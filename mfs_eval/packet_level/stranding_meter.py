@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mfs_eval.packet_level.hosts.segment_header import RETRANSMISSION
-from mfs_eval.packet_level.hosts.transport import Sender
+from mfs_eval.packet_level.hosts.sender import Sender
 
 
 @dataclass(slots=True)

@@ -88,12 +88,17 @@ def load_trace(path: Path | str, limit: int | None = None) -> list[Request]:
 def write_trace(path: Path | str, requests: Iterable[Request]) -> None:
     """Write ``requests`` so that :func:`load_trace` reads them back the same, renumbered from 0.
 
-    The file is written under a temporary name and renamed when it is complete, so ``path`` never holds half a trace.
+    The file is written under a temporary name and renamed when it is complete, so ``path`` never holds half a trace. A
+    device or pipe is written directly.
 
     Raises:
-        OSError: the file cannot be written; ``path`` is as it was.
+        OSError: the file cannot be written; a regular file is as it was.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with target.open("w", encoding="utf-8") as stream:
+            stream.writelines(_line(request) + "\n" for request in requests)
+        return
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}-", delete=False
     ) as out:

@@ -15,7 +15,7 @@ from mfs_ctrl.policy.policy import GIVE_UP, giving_up
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.hosts.agent import Agent
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
-from mfs_eval.packet_level.hosts.transport import Segment
+from mfs_eval.packet_level.hosts.sender import Segment
 from mfs_eval.serving.cluster import Cluster
 from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.coordination import Coordination, ports

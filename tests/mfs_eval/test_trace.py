@@ -108,6 +108,17 @@ def test_a_trace_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_trace_written_to_a_link_or_a_device_leaves_both_in_place(tmp_path: Path) -> None:
+    target, link = tmp_path / "trace.jsonl", tmp_path / "link"
+    link.symlink_to(target)
+    write_trace(link, generate(3, seed=1))
+    assert link.is_symlink()
+    assert load_trace(target) == generate(3, seed=1)
+    with pytest.raises(OSError, match="No space left"):
+        write_trace("/dev/full", generate(3, seed=1))
+    assert Path("/dev/full").is_char_device()
+
+
 def test_trace_commands_generate_a_trace_and_show_its_statistics(tmp_path: Path) -> None:
     path = tmp_path / "generated.jsonl"
     made = CliRunner().invoke(trace, ["generate", "--requests", "300", "--seed", "5", "--out", str(path)])

@@ -13,14 +13,9 @@ from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import Stage
 from mfs_eval.packet_level.hosts import segment_header
 from mfs_eval.packet_level.hosts.agent import Agent, Flow
-from mfs_eval.packet_level.hosts.transport import (
-    STRANDED_SHARE,
-    Receiver,
-    Segment,
-    Sender,
-    TransportCounters,
-    TransportError,
-)
+from mfs_eval.packet_level.hosts.receiver import Receiver
+from mfs_eval.packet_level.hosts.sender import Segment, Sender
+from mfs_eval.packet_level.hosts.transport import STRANDED_SHARE, TransportCounters, TransportError
 
 RTO_NS = 1_000_000
 

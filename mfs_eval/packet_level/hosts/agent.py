@@ -12,14 +12,9 @@ from host_agent.protocol.level import LevelRule, decide, level_key, log2_code
 from host_agent.protocol.stamp import SCAVENGER, Flags, Stage, clamp_slack_us, units_of
 from mfs_eval.packet_level.hosts.segment_header import FIN
 from mfs_eval.packet_level.hosts.send_order import NOT_WAITING
+from mfs_eval.packet_level.hosts.sender import Segment, Sender
 from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
-from mfs_eval.packet_level.hosts.transport import (
-    DEFAULT_RTO_NS,
-    DEFAULT_WINDOW,
-    Segment,
-    Sender,
-    TransportCounters,
-)
+from mfs_eval.packet_level.hosts.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW, TransportCounters
 
 _FIRST = int(Flags.FIRST)
 _BOUNDARY = int(Flags.BOUNDARY)
@@ -117,7 +112,7 @@ class Agent:
         first_connection: int = 0,
         shows_progress: bool = True,
     ) -> None:
-        """Create an agent. For the first three arguments see :class:`~mfs_eval.packet_level.hosts.transport.Sender`."""
+        """Create an agent. For the first three arguments see :class:`~mfs_eval.packet_level.hosts.sender.Sender`."""
         self.flows: dict[int, Flow] = {}
         self.on_ready: Callable[[Flow], None] | None = None
         self.on_progress: Callable[[int], None] | None = None

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from host_agent.protocol.stamp import Stage
 from mfs_eval.packet_level.hosts.frames import ETHERTYPE_SHIM_BYTES, Addresses, ip_udp_header
+from mfs_eval.packet_level.hosts.receiver import Receiver
 from mfs_eval.packet_level.hosts.segment_header import ACK_BYTES
 from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
-from mfs_eval.packet_level.hosts.transport import Receiver, TransportCounters
+from mfs_eval.packet_level.hosts.transport import TransportCounters
 
 FINISHED_KEPT = 65_536
 """Completed connections that a receiver remembers, so that it can acknowledge segments that are sent twice."""
