@@ -23,6 +23,9 @@
 
     [parameters]                   # fields of SwitchParameters
     untrusted_ports = [7]
+
+    [tuner.mlu]                    # settings of the policy's tuning, by threshold; [tuner.load] for biases
+    late_target = 0.1
 """
 
 from __future__ import annotations
@@ -49,10 +52,11 @@ _PARAMETERS = {field.name: field for field in dataclasses.fields(SwitchParameter
 
 @dataclass(frozen=True, slots=True)
 class SwitchConfig:
-    """What a file says."""
+    """What a file says; ``tuner`` is for :meth:`mfs_ctrl.policy.policy.Policy.tuned_by`."""
 
     topology: Topology
     parameters: SwitchParameters
+    tuner: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def read(path: Path) -> SwitchConfig:
@@ -78,7 +82,7 @@ def parse(document: Mapping[str, Any]) -> SwitchConfig:
     Raises:
         ConfigError: it says what cannot be.
     """
-    _only(document, {"switch", "host", "uplink", "remote", "parameters"}, "the file")
+    _only(document, {"switch", "host", "uplink", "remote", "parameters", "tuner"}, "the file")
     switch = _table(document, "switch")
     _only(switch, {"mac", "rate"}, "[switch]")
     hosts = [_Entry("host", number, item) for number, item in enumerate(_list(document, "host"), 1)]
@@ -100,7 +104,8 @@ def parse(document: Mapping[str, Any]) -> SwitchConfig:
         base_entities(topology, parameters, initial_biases(topology))
     except DesiredStateError as error:
         raise ConfigError(str(error)) from None
-    return SwitchConfig(topology, parameters)
+    tuner = _table(document, "tuner")
+    return SwitchConfig(topology, parameters, {name: _table(tuner, name) for name in tuner})
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,10 @@ class ConfigError(ControlError):
     """A file that describes a switch cannot be used; the message names the place in it."""
 
 
+class PolicyError(ControlError, ValueError):
+    """A policy, or the file that describes it, cannot be used; the message names the place in it."""
+
+
 class TofinoError(ControlError):
     """A Tofino program's files, or its switch's BF Runtime service, are not what they must be."""
 

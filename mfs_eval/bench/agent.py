@@ -42,7 +42,7 @@ from host_agent.ebpf.flows import FlowTable, HostFlow, Match, monotonic_after
 from host_agent.ebpf.layout import Tuple
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.stamp import STAMP_BYTES, Stage
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 
 T = TypeVar("T")
 INTERFACE = "v0"
@@ -192,7 +192,7 @@ def attached(options: hooks.Options, folder: Path) -> Iterator[list[hooks.Attach
     try:
         for name in NAMES:
             held.append((name, *inside(name, attach)))
-            held[-1][2].table.set_policy(policy.mfs().rules, bias_code(RATE_BPS))
+            held[-1][2].table.set_policy(policies.mfs().rules, bias_code(RATE_BPS))
         yield [each for _, _, each in held]
     finally:
         for name, state, _ in held:

@@ -29,6 +29,8 @@ from soft_switch.switch import Switch
 
 WARM_UP_SHARE = 0.2
 """The first to arrive find an empty rack: this part of the requests is served, and not counted."""
+MLU, TIGHT_SLACK = "mlu", "tight_slack"
+"""The thresholds of the MFS policy that results record; policies without them record none."""
 STALLED_TICKS = 60
 """A run in which no request ends for so many ticks after the last arrival will not end by itself."""
 
@@ -84,7 +86,7 @@ def run(
     counted = _counted(serving.records)
     if settings.bystanders_of is not None:
         counted = bystanders(counted, work.placements, scenario.cluster, settings.bystanders_of)
-    return _result(scenario, policy_name, request_rate, seed, serving, counted, network, occupancy, history, pruned)
+    return _result(scenario, chosen.name, request_rate, seed, serving, counted, network, occupancy, history, pruned)
 
 
 def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], request_rate: float, seed: int) -> Run:
@@ -160,7 +162,7 @@ def _result(
         reordered_within_message=stranding.reordered_within_message,
         ttft_s=[record.ttft_ns / NS_PER_S for record in counted],
         occupancy=occupancy,
-        tuner=[_tuner_point(record) for record in history if record.thresholds is not None],
+        tuner=[_tuner_point(record) for record in history if {MLU, TIGHT_SLACK} <= (record.thresholds or {}).keys()],
     )
 
 
@@ -168,8 +170,8 @@ def _tuner_point(record: TickRecord) -> TunerPoint:
     assert record.thresholds is not None
     return TunerPoint(
         time_s=record.time_ns / NS_PER_S,
-        mlu_threshold=2 ** ((record.thresholds.mlu - URGENCY_ONE) / CODE_STEPS),
-        tight_slack_s=2 ** (record.thresholds.tight_slack / CODE_STEPS) / 1e6,
-        late_share=record.late_share,
+        mlu_threshold=2 ** ((record.thresholds[MLU] - URGENCY_ONE) / CODE_STEPS),
+        tight_slack_s=2 ** (record.thresholds[TIGHT_SLACK] / CODE_STEPS) / 1e6,
+        late_share=record.shares.get(MLU),
         rho_max=max(record.loads.values(), default=0.0),
     )

@@ -12,12 +12,11 @@ from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import GUARANTEED_SHARE
 from host_agent.protocol.stamp import LEVELS
 from host_agent.protocol.units import NS_PER_S
+from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.p4rt.session import Session
-from mfs_ctrl.policy import policy
 from mfs_ctrl.policy.policy import Policy
-from mfs_ctrl.policy.tuner import TunerSettings
 from mfs_eval.packet_level import policing
 from mfs_eval.packet_level.adversary import CheatingAgent, Flooder
 from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES, VirtualHost
@@ -170,7 +169,6 @@ def rack_of(
     tors: Sequence[Topology],
     chosen: Policy,
     settings: RunSettings,
-    tuner: TunerSettings | None = None,
     cluster: Cluster | None = None,
 ) -> Iterator[Rack]:
     """The hosts of ``tors`` around their switches, each of which a controller writes over P4Runtime.
@@ -185,7 +183,7 @@ def rack_of(
     network = _network(tors, cluster, settings, VirtualClock())
     with ExitStack() as stack:
         controllers = tuple(
-            stack.enter_context(_controlled(cluster, switch, tor, network, program, chosen, settings, tuner, device_id))
+            stack.enter_context(_controlled(cluster, switch, tor, network, program, chosen, settings, device_id))
             for device_id, (switch, tor) in enumerate(zip(network.switches, tors, strict=True), 1)
         )
         yield Rack(network, RackNetwork(network, settings), controllers)
@@ -200,14 +198,13 @@ def _controlled(
     program: Artifact,
     chosen: Policy,
     settings: RunSettings,
-    tuner: TunerSettings | None,
     device_id: int,
 ) -> Iterator[Controller]:
     """A controller of ``switch``, which also tells its policy to the hosts of that rack."""
     hosts = [host.id for host in tor.hosts]
 
     def tell_hosts(in_force: Policy, _biases: Mapping[int, int]) -> None:
-        followed = {"both": in_force, "hosts": chosen, "switch": policy.fifo()}[settings.order]
+        followed = {"both": in_force, "hosts": chosen, "switch": policies.fifo()}[settings.order]
         network.set_policy(followed.rules, hosts)
 
     server = P4RuntimeServer(switch, device_id=device_id)
@@ -215,9 +212,8 @@ def _controlled(
         Session(f"127.0.0.1:{server.port}", device_id, timeout_s=PATIENCE_S),
         program,
         tor,
-        policy.fifo() if settings.order == "hosts" else chosen,
+        policies.fifo() if settings.order == "hosts" else chosen,
         _parameters(cluster, tor, settings),
-        tuner,
         on_policy=tell_hosts,
         tune_thresholds=settings.tune_thresholds,
         tune_bias=settings.tune_bias,

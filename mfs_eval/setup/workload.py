@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level.testbed import RunSettings, rack
 from mfs_eval.serving.objectives import SLO_FACTOR, low_load_records, objectives
@@ -40,7 +40,7 @@ def workload(scenario: Scenario, trace: Sequence[Request], count: int, slo_facto
     requests = select(scenario, trace, count)
     before = trace[: scenario.warm_requests]
     placements = place(requests, len(scenario.cluster.units), before, scenario.cache_blocks, scenario.hot_prefixes)
-    with rack(scenario, policy.fifo(), RunSettings(tune_thresholds=False, tune_bias=False)) as idle:
+    with rack(scenario, policies.fifo(), RunSettings(tune_thresholds=False, tune_bias=False)) as idle:
         records = low_load_records(scenario.serving, requests, placements, idle.serving_network)
     return Workload(tuple(requests), placements, objectives(records, slo_factor))
 

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
+from mfs_ctrl import Policy, policies
 from mfs_ctrl.controller import TickRecord
-from mfs_ctrl.policy.policy import Thresholds, mfs
-from mfs_ctrl.policy.tuner import EARLY_STAGES, TunerSettings
 from mfs_eval.packet_level.hosts.virtual_host import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.testbed import Rack, RunSettings, rack_of
 from topologies.topology import tor
@@ -62,7 +61,10 @@ IDLE = Load(early_share=0, last_share=0)
 BEST_FIRST = 108
 """Q_1 at which the last stage misses a twentieth more than the early stages under :data:`FULL` as the switch counts,
 or a tenth as the receivers do; see ``docs/studies/tuner.md`` for what holding it at 106, 109, 112 and 115 gave."""
-LOOP_SETTINGS = TunerSettings(min_completions=24)
+THRESHOLD = "mlu"
+"""Q_1, the tuned threshold of the MFS policy."""
+EARLY_STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE)
+LOOP_POLICY = policies.mfs().tuned_by({THRESHOLD: {"min_completions": 24}})
 """A tick sees about 40 last-stage flows under :data:`FULL`: nearly each has enough to decide."""
 
 
@@ -91,7 +93,7 @@ class LoopPoint:
     def first(self) -> int:
         """Q_1 in force after the tick, an urgency code."""
         assert self.record.thresholds is not None
-        return self.record.thresholds.mlu
+        return self.record.thresholds[THRESHOLD]
 
 
 class TunerLoop:
@@ -160,9 +162,9 @@ class TunerLoop:
 
 
 @contextmanager
-def tuner_loop(first: int, settings: TunerSettings = LOOP_SETTINGS, seed: int = 1) -> Iterator[TunerLoop]:
+def tuner_loop(first: int, policy: Policy = LOOP_POLICY, seed: int = 1) -> Iterator[TunerLoop]:
     """The loop with Q_1 set to ``first``, an urgency code. Raises as :func:`~mfs_eval.packet_level.testbed.rack_of`."""
-    chosen = mfs(Thresholds(mlu=first))
+    chosen = policy.at({THRESHOLD: first})
     topology = tor(servers=1 + len(SENDERS), nics=1, rate_bps=RATE_BPS)
-    with rack_of((topology,), chosen, RUN_SETTINGS, settings) as built:
+    with rack_of((topology,), chosen, RUN_SETTINGS) as built:
         yield TunerLoop(built, seed)

@@ -19,10 +19,11 @@ from host_agent.ebpf.layout import CLASS_MAJOR, Config, Tuple
 from host_agent.ebpf.object import load
 from host_agent.protocol.level import bias_code, decide, level_key
 from host_agent.protocol.stamp import SCAVENGER, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp, units_of
-from mfs_ctrl.policy import policy
+from mfs_ctrl import Policy, policies
+from tests.support.mfs_levels import LAST_LATER, LAST_TIGHT
 
 BIAS = bias_code(100e9)
-RULES = policy.mfs().rules
+RULES = policies.mfs().rules
 SECOND = 1_000_000
 CONTEXT_BYTES = 192
 REDIRECT, NEXT_FILTER = 7, 0xFFFFFFFF
@@ -115,9 +116,9 @@ def test_packets_without_payload_are_of_no_stage(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "chosen", [policy.mfs(), policy.static(), policy.edf([60, 100, 140]), policy.sjf([30, 60, 90])]
+    "chosen", [policies.mfs(), policies.static(), policies.edf([60, 100, 140]), policies.sjf([30, 60, 90])]
 )
-def test_the_level_is_the_one_that_hosts_and_switch_decide(host: Host, chosen: policy.Policy) -> None:
+def test_the_level_is_the_one_that_hosts_and_switch_decide(host: Host, chosen: Policy) -> None:
     host.table.set_policy(chosen.rules, BIAS)
     seen = set()
     for stage in (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D):
@@ -137,13 +138,13 @@ def test_a_flow_rises_only_where_a_message_starts_and_falls_only_to_the_scavenge
     flow = host.open(slack_us=50 * 1000, total_bytes=4000, message_bytes=2000)
     later, tight = [monotonic_after(us) for us in (60 * SECOND, 50 * 1000)]
     host.table.change(flow, deadline_ns=later)
-    assert host.send(frame())[1] == policy.LAST_LATER
+    assert host.send(frame())[1] == LAST_LATER
     host.table.change(flow, deadline_ns=tight)
-    assert host.send(frame())[1] == policy.LAST_LATER
+    assert host.send(frame())[1] == LAST_LATER
     stamp, level = host.send(frame())
-    assert (stamp.flags, level) == (Flags.BOUNDARY, policy.LAST_TIGHT)
+    assert (stamp.flags, level) == (Flags.BOUNDARY, LAST_TIGHT)
     host.table.change(flow, deadline_ns=later)
-    assert host.send(frame())[1] == policy.LAST_TIGHT
+    assert host.send(frame())[1] == LAST_TIGHT
     host.table.change(flow, pruned=True)
     stamp, level = host.send(frame())
     assert stamp.slack_us <= 0

@@ -12,14 +12,13 @@ import pytest
 from p4.v1 import p4runtime_pb2
 
 from host_agent.ebpf.policy import PolicySource
-from mfs_ctrl import cli
+from mfs_ctrl import cli, policies
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.p4rt.entries import TableEntry
 from mfs_ctrl.p4rt.session import Session
-from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.writer import EPOCHS
 from p4src import artifact
-from tests.support.cli import finished, free_address, one_error, started
+from tests.support.cli import finished, free_address, messages, one_error, started
 from tests.support.controller import INDEX
 from tests.support.p4runtime import CPU_PORT, Client, SetConfig, ethernet, features_config
 from topologies.topology import tor
@@ -28,6 +27,23 @@ from topologies.topology import tor
 @pytest.fixture
 def address() -> str:
     return free_address()
+
+
+Mfs = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def mfs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mfs:
+    """The command, in this process; returns its exit status and what it wrote to stderr."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["mfs", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, " ".join(capsys.readouterr().err.split())
+
+    return call
 
 
 def test_help_names_the_commands() -> None:
@@ -45,8 +61,8 @@ def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: 
         assert address in switch.line()
         options = ("--servers", "2", "--nics", "2", "--rate", "10G", "--interval", "0.05")
         with started("ctrl", "--address", address, *options, "--policy-listen", "127.0.0.1:0") as controller:
-            policy_url = controller.line().split()[-1].removesuffix("/policy")
-            assert "policy mfs in force" in controller.line()
+            policy_url = controller.log_line().split()[-1].removesuffix("/policy")
+            assert "policy mfs in force" in controller.log_line()
             # Host agents get the same rules.
             document = PolicySource(policy_url).fetch()
             assert document is not None
@@ -56,9 +72,9 @@ def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: 
             session.connect()
             state = set(session.read_state(INDEX))
             session.close()
-            status, out, errors = controller.end()
-            assert (status, errors) == (0, "")
-            assert out.endswith("stopped; the switch keeps its entries\n")
+            status, out, log = controller.end()
+            assert (status, out) == (0, "")
+            assert messages(log)[-1] == "stopped; the switch keeps its entries"
         topology = tor(2, 2, 10_000_000_000)
         wanted = policy_rows(policies.mfs().rules, topology, SwitchParameters())
         assert set(base_entities(topology, SwitchParameters(), initial_biases(topology))) <= state
@@ -68,7 +84,7 @@ def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: 
         assert switch.end() == (0, "stopped\n", "")
 
 
-def test_a_program_of_ones_own_is_given_to_the_switch(address: str, tmp_path: Path) -> None:
+def test_another_program_is_loaded_onto_the_switch(address: str, tmp_path: Path) -> None:
     config, p4info = tmp_path / "own.json", tmp_path / "own.p4info.txtpb"
     config.write_bytes(artifact.load().config)
     p4info.write_text(artifact.load().p4info)
@@ -77,7 +93,7 @@ def test_a_program_of_ones_own_is_given_to_the_switch(address: str, tmp_path: Pa
         options = ("--servers", "2", "--nics", "1")
         program = ("--device-config", str(config), "--p4info", str(p4info))
         with started("ctrl", "--address", address, *options, *program) as controller:
-            assert "policy mfs in force" in controller.line()
+            assert "policy mfs in force" in controller.log_line()
             session = Session(address, election_id=1 << 64)
             session.connect()
             state = set(session.read_state(INDEX))
@@ -86,11 +102,13 @@ def test_a_program_of_ones_own_is_given_to_the_switch(address: str, tmp_path: Pa
     assert set(base_entities(topology, SwitchParameters(), initial_biases(topology))) <= state
 
 
-def test_half_a_program_is_refused(mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert mfs("ctrl", "--device-config", "mfs.pb") == 2
-    assert "go together" in capsys.readouterr().err
-    assert mfs("ctrl", "--device-config", str(tmp_path / "none"), "--p4info", str(tmp_path / "none")) == 1
-    assert "the program cannot be read" in capsys.readouterr().err
+def test_half_a_program_is_refused(mfs: Mfs, tmp_path: Path) -> None:
+    status, message = mfs("ctrl", "--device-config", "mfs.pb")
+    assert status == 2
+    assert "go together" in message
+    status, message = mfs("ctrl", "--device-config", str(tmp_path / "none"), "--p4info", str(tmp_path / "none"))
+    assert status == 1
+    assert "the program cannot be read" in message
 
 
 def test_a_switch_with_a_port_for_the_controller(address: str) -> None:
@@ -126,18 +144,82 @@ def test_a_controller_without_a_switch(address: str) -> None:
     assert f"no P4Runtime server answers at {address}" in one_error(finished("ctrl", "--address", address))
 
 
-@pytest.fixture
-def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The command, in this process; gives its exit status."""
+OWN_POLICY = """
+name = "reuse-last"
+description = "collectives and P2D before reuse"
+rules = [
+    { stage = ["NONE", "COLLECTIVE", "P2D"], level = 6 },
+    { stage = "KV_REUSE", level = 2 },
+]
+"""
 
-    def call(*arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["mfs", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
 
-    return call
+def test_a_policy_from_a_file_is_put_into_force(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(OWN_POLICY, "utf-8")
+    with started("switch", "--address", address) as switch:
+        assert address in switch.line()
+        options = ("--servers", "2", "--nics", "1", "--policy", str(path))
+        with started("ctrl", "--address", address, *options, "--policy-listen", "127.0.0.1:0") as controller:
+            policy_url = controller.log_line().split()[-1].removesuffix("/policy")
+            assert "policy reuse-last in force" in controller.log_line()
+            document = PolicySource(policy_url).fetch()
+            assert document is not None
+            assert {rule.stage: rule.level for rule in document.rules} == {0: 6, 1: 2, 2: 6, 3: 6}
+
+
+def test_a_wrong_policy_file_is_refused_with_file_and_key(mfs: Mfs, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(OWN_POLICY.replace("KV_REUSE", "KV_RUESE"), "utf-8")
+    status, message = mfs("ctrl", "--policy", str(path))
+    assert status == 2
+    assert f"{path}: rules.2.stage.1: there is no stage 'KV_RUESE'" in message
+
+
+def test_an_unknown_policy_is_refused_with_those_that_there_are(mfs: Mfs) -> None:
+    status, message = mfs("ctrl", "--policy", "lifo")
+    assert status == 2
+    assert "there is no policy 'lifo'; built-in are edf, edf-explicit, fifo" in message
+    assert "static-reuse; a file must end in .toml" in message
+
+
+@pytest.mark.parametrize("options", [("--servers", "2"), ("--nics", "2", "--rate", "20M"), ("--topology", "tor")])
+def test_a_config_and_a_topology_at_once_are_refused(mfs: Mfs, options: tuple[str, ...]) -> None:
+    status, message = mfs("ctrl", "--config", "switch.toml", *options)
+    assert status == 2
+    assert f"--config describes the whole switch: leave out {', '.join(options[::2])}, or --config" in message
+
+
+def test_a_slack_factor_that_does_nothing_is_refused(mfs: Mfs) -> None:
+    status, message = mfs("ctrl", "--policy", "fifo", "--slack-factor", "5")
+    assert status == 2
+    assert "--slack-factor: policy fifo has no threshold of slack" in message
+
+
+SWITCH = """
+[switch]
+rate = "10G"
+
+[[host]]
+port = 1
+mac = "02:00:00:00:00:01"
+ipv4 = "10.0.0.1"
+"""
+
+
+def test_a_config_sets_how_the_policy_is_tuned(mfs: Mfs, tmp_path: Path, address: str) -> None:
+    path = tmp_path / "switch.toml"
+
+    def refused(tuner: str) -> str:
+        path.write_text(SWITCH + tuner, "utf-8")
+        status, message = mfs("ctrl", "--config", str(path), "--address", address)
+        assert status == 1
+        return message
+
+    assert "no P4Runtime server answers" in refused("[tuner.mlu]\nlate_target = 0.1\n")
+    assert f"{path}: [tuner]: policy mfs: mlu.late_target" in refused("[tuner.mlu]\nlate_target = 2.0\n")
+    assert "policy mfs does not tune slo; it has mlu, tight_slack, load" in refused("[tuner.slo]\nstep = 1\n")
+    assert "[step]" in refused("[tuner]\nstep = 1\n")
 
 
 @pytest.mark.parametrize(
@@ -164,23 +246,21 @@ def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         ("sweep", "--rate-per-gpu", "0"),
     ],
 )
-def test_absurd_options_are_named(
-    mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], command: str, option: str, value: str
-) -> None:
-    assert mfs(*command.split(), option, value) == 2
-    message = capsys.readouterr().err
+def test_absurd_options_are_named(mfs: Mfs, command: str, option: str, value: str) -> None:
+    status, message = mfs(*command.split(), option, value)
+    assert status == 2
     assert f"Invalid value for '{option}'" in message
     assert "Traceback" not in message
 
 
-def test_an_extra_that_is_not_installed_is_named(
-    mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_extra_that_is_not_installed_is_named(mfs: Mfs, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mfs_eval.demo", "host_agent.daemon.hooks", "mfs_ctrl.service"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert mfs("demo") == 1
-    assert "pip install 'mfs-switch[eval]'" in capsys.readouterr().err
-    assert mfs("agent", "detach", "--interface", "lo") == 1
-    assert "pip install 'mfs-switch[net]'" in capsys.readouterr().err
-    assert mfs("ctrl") == 1
-    assert "pip install 'mfs-switch[ctrl]'" in capsys.readouterr().err
+    for arguments, extra in (
+        (("demo",), "eval"),
+        (("agent", "detach", "--interface", "lo"), "net"),
+        (("ctrl",), "ctrl"),
+    ):
+        status, message = mfs(*arguments)
+        assert status == 1
+        assert f"pip install 'mfs-switch[{extra}]'" in message

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from host_agent.protocol.level import CODE_STEPS, LevelRule, bias_code
 from host_agent.protocol.stamp import LEVELS, Stage
+from mfs_ctrl import policies
 from mfs_ctrl.desired import PolicyRows, SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.errors import DesiredStateError, EntryError
 from mfs_ctrl.p4rt.convert import decode, encode, encode_reset, to_bytes, to_int
@@ -28,7 +29,6 @@ from mfs_ctrl.p4rt.entries import (
     TableEntry,
 )
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.policy import policy as policies
 from p4src.artifact import load
 from topologies.topology import Host, tor, two_tors
 

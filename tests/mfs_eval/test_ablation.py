@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from host_agent.protocol.stamp import Stage
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_eval.errors import EvaluationError, ServingError
 from mfs_eval.packet_level.experiment import alone_on_the_rack, run
 from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
@@ -275,7 +275,7 @@ def test_a_wrong_estimate_of_computing_moves_laxity_deadlines_and_nothing_else()
 @pytest.mark.parametrize("count", [1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 30 * SEGMENT_BYTES])
 def test_the_ceiling_is_what_a_flow_takes_alone_on_the_rack(count: int) -> None:
     ended: list[int] = []
-    with rack(TINY, policy.fifo(), RunSettings()) as idle:
+    with rack(TINY, policies.fifo(), RunSettings()) as idle:
         idle.serving_network.start_flow(0, FlowSpec(2, 1, Stage.P2D, 10**12, count), ended.append)
         idle.serving_network.run()
     assert ended == [pytest.approx(alone_on_the_rack(TINY).flow_ns(count), rel=0.01)]

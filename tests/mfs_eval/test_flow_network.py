@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import bias_code, decide, level_key, log2_code
 from host_agent.protocol.stamp import SCAVENGER, TOP_LEVEL, Stage, units_of
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_eval.errors import ServingError
 from mfs_eval.flow_level import ranking
 from mfs_eval.flow_level.fabric import FatTree, Racks
 from mfs_eval.flow_level.network import WIRE_PACKET_BYTES, FlowNetwork, FlowSettings
 from mfs_eval.packet_level.hosts.agent import Agent
 from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
+from tests.support.mfs_levels import COLLECTIVE_LOOSE, LAST_TIGHT, REUSE_LATER, REUSE_TIGHT
 
 RATE = 100_000_000_000
 RACK = Racks(hosts=8, rate_bps=RATE, propagation_ns=0)
@@ -68,20 +69,20 @@ def test_a_flow_starts_at_the_level_that_its_host_gives_it(
     stage: Stage, deadline_ms: float, size_ms: float, beyond: int, layer: int, progress: int
 ) -> None:
     one = replace(spec(1, size_ms, stage, deadline_ms, layer), beyond_bytes=beyond)
-    network = FlowNetwork(RACK, policy.mfs().rules)
+    network = FlowNetwork(RACK, policies.mfs().rules)
     network.advance([0, 1], BATCH, progress)
     network.start_flow(0, one, lambda _: None)
     network.run(0)
     # As an agent ranks it, but for the wire bytes of a broken packet.
     agent = Agent(SEGMENT_BYTES)
-    agent.set_policy(policy.mfs().rules)
+    agent.set_policy(policies.mfs().rules)
     agent.set_bias(bias_code(RATE))
     agent.advance(BATCH, progress)
     flow = agent.open(one)
     flow.write(one.total_bytes)
     ranked = agent.level(flow, 0)
     by_rule = decide(
-        policy.mfs().rules,
+        policies.mfs().rules,
         level_key(
             stage,
             max(0, layer - progress),
@@ -94,7 +95,7 @@ def test_a_flow_starts_at_the_level_that_its_host_gives_it(
 
 
 def test_flows_share_alike_and_end_when_they_should() -> None:
-    network = FlowNetwork(RACK, policy.fifo().rules)
+    network = FlowNetwork(RACK, policies.fifo().rules)
     ends = Ends(network)
     ends.start("long", 0, spec(2, 3))
     ends.start("short", 1, spec(2, 1))
@@ -107,7 +108,7 @@ def test_flows_share_alike_and_end_when_they_should() -> None:
 
 
 def test_classes_go_one_after_the_other() -> None:
-    network = FlowNetwork(RACK, policy.static().rules)
+    network = FlowNetwork(RACK, policies.static().rules)
     ends = Ends(network)
     ends.start("last", 0, spec(1, 1, Stage.P2D))
     ends.start("reuse", 0, spec(1, 1, Stage.KV_REUSE))
@@ -117,16 +118,16 @@ def test_classes_go_one_after_the_other() -> None:
 
 
 def test_a_port_that_knows_its_load_promotes_a_last_stage_flow_in_time() -> None:
-    network = FlowNetwork(RACK, policy.mfs().rules)
+    network = FlowNetwork(RACK, policies.mfs().rules)
     ends = Ends(network)
     network.advance([0, 1], BATCH, LAYERS)
     # The port to host 2 is busy with what goes first; the sender's own link is not.
     ends.start("first", 1, spec(2, 500, Stage.COLLECTIVE, 10_000))
     ends.start("last", 0, spec(2, 50, Stage.P2D, 200, LAYERS))
     network.run(1 * MS)
-    assert network.level(1, 1) < policy.COLLECTIVE_LOOSE
+    assert network.level(1, 1) < COLLECTIVE_LOOSE
     network.run(100 * MS)
-    assert (network.level(1, 0), network.level(1, 1)) == (policy.LAST_TIGHT, TOP_LEVEL)
+    assert (network.level(1, 0), network.level(1, 1)) == (LAST_TIGHT, TOP_LEVEL)
     network.run()
     assert 100 < ends.at["last"] < 200
     # Strict priority: what was before it ends later by as much as it took.
@@ -135,7 +136,7 @@ def test_a_port_that_knows_its_load_promotes_a_last_stage_flow_in_time() -> None
 
 def test_a_port_that_takes_its_load_for_less_promotes_later() -> None:
     def promoted_ms(load_error: float) -> int:
-        network = FlowNetwork(RACK, policy.mfs().rules, FlowSettings(load_error=load_error))
+        network = FlowNetwork(RACK, policies.mfs().rules, FlowSettings(load_error=load_error))
         network.advance([0, 1], BATCH, LAYERS)
         network.start_flow(1, spec(2, 500, Stage.COLLECTIVE, 10_000), lambda _: None)
         network.start_flow(0, spec(2, 50, Stage.P2D, 200, LAYERS), lambda _: None)
@@ -152,7 +153,7 @@ def test_a_port_that_takes_its_load_for_less_promotes_later() -> None:
 
 
 def test_a_last_stage_flow_that_is_late_lets_others_go_first() -> None:
-    network = FlowNetwork(RACK, policy.static().rules)
+    network = FlowNetwork(RACK, policies.static().rules)
     ends = Ends(network)
     ends.start("late", 0, spec(1, 5, Stage.P2D, 2))
     ends.start("other", 0, spec(1, 5, Stage.P2D, 1000))
@@ -164,7 +165,7 @@ def test_a_last_stage_flow_that_is_late_lets_others_go_first() -> None:
 
 def test_where_hosts_alone_rank_switches_share_alike() -> None:
     for rank, first_ms in ((FlowSettings(), 1.0), (FlowSettings(switches="share"), 2.0)):
-        network = FlowNetwork(RACK, policy.static().rules, rank)
+        network = FlowNetwork(RACK, policies.static().rules, rank)
         ends = Ends(network)
         ends.start("collective", 0, spec(2, 1, Stage.COLLECTIVE))
         ends.start("last", 1, spec(2, 1, Stage.P2D))
@@ -173,7 +174,7 @@ def test_where_hosts_alone_rank_switches_share_alike() -> None:
 
 
 def test_remote_senders_hear_of_progress_late_and_switches_when_settings_say() -> None:
-    rules = policy.mfs().rules
+    rules = policies.mfs().rules
     now = FlowNetwork(RACK, rules)
     late = FlowNetwork(RACK, rules, FlowSettings(progress_delay_ns=20 * MS))
     stale = FlowNetwork(RACK, rules, FlowSettings(progress_delay_ns=20 * MS, switch_delay_ns=None))
@@ -188,16 +189,16 @@ def test_remote_senders_hear_of_progress_late_and_switches_when_settings_say() -
         network.run(2 * MS)
         levels.append((network.level(1, 0), network.level(1, 1)))
         network.run(30 * MS)
-        assert network.level(1, 0) == network.level(1, 1) == policy.REUSE_TIGHT
+        assert network.level(1, 0) == network.level(1, 1) == REUSE_TIGHT
     assert levels == [
-        (policy.REUSE_TIGHT, policy.REUSE_TIGHT),
-        (policy.REUSE_LATER, policy.REUSE_TIGHT),
-        (policy.REUSE_LATER, policy.REUSE_LATER),
+        (REUSE_TIGHT, REUSE_TIGHT),
+        (REUSE_LATER, REUSE_TIGHT),
+        (REUSE_LATER, REUSE_LATER),
     ]
 
 
 def test_a_paced_flow_gets_the_least_rate_that_is_in_time() -> None:
-    network = FlowNetwork(RACK, policy.karuna_paced([100]).rules, FlowSettings(paced_share=0.9))
+    network = FlowNetwork(RACK, policies.load("karuna-paced").with_bands([100]).rules, FlowSettings(paced_share=0.9))
     ends = Ends(network)
     ends.start("last", 0, spec(1, 10, Stage.P2D, 100))
     ends.start("other", 0, spec(1, 10, Stage.COLLECTIVE, 100))
@@ -207,7 +208,7 @@ def test_a_paced_flow_gets_the_least_rate_that_is_in_time() -> None:
 
 
 def test_given_up_requests_count_as_late_until_they_are_taken_back() -> None:
-    network = FlowNetwork(RACK, policy.static().rules)
+    network = FlowNetwork(RACK, policies.static().rules)
     network.start_flow(0, replace(spec(1, 50), request=3), lambda _: None)
     network.run(1 * MS)
     before = network.level(0, 0)
@@ -220,7 +221,7 @@ def test_given_up_requests_count_as_late_until_they_are_taken_back() -> None:
 
 
 def test_data_for_the_same_host_are_there_at_once() -> None:
-    network = FlowNetwork(RACK, policy.fifo().rules)
+    network = FlowNetwork(RACK, policies.fifo().rules)
     ends = Ends(network)
     ends.start("here", 0, spec(0, 100))
     network.run()
@@ -228,7 +229,7 @@ def test_data_for_the_same_host_are_there_at_once() -> None:
 
 
 def test_many_flows_need_more_room() -> None:
-    network = FlowNetwork(FatTree(64, 8), policy.mfs().rules)
+    network = FlowNetwork(FatTree(64, 8), policies.mfs().rules)
     ends = Ends(network)
     for number in range(3000):
         ends.start(str(number), number % 512, spec((number * 7 + 1) % 512, 0.1, deadline_ms=100 + number))
@@ -242,7 +243,7 @@ def test_settings_that_cannot_be() -> None:
         FlowSettings(switches="none")
     with pytest.raises(ServingError, match="above 0"):
         FlowSettings(rerank_ns=0)
-    network = FlowNetwork(RACK, policy.fifo().rules)
+    network = FlowNetwork(RACK, policies.fifo().rules)
     network.run(5)
     with pytest.raises(ServingError, match="5 ns already"):
         network.call_at(4, lambda: None)

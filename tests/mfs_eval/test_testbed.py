@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from host_agent.protocol.flow_spec import FlowSpec
-from host_agent.protocol.stamp import Stage, Stamp
-from mfs_ctrl.policy import policy
+from host_agent.protocol.stamp import TOP_LEVEL, Stage, Stamp
+from mfs_ctrl import policies
 from mfs_eval.packet_level.hosts.virtual_host import SEGMENT_BYTES
 from mfs_eval.packet_level.testbed import Rack, RunSettings, rack
 from mfs_eval.setup.scenario import SCENARIOS
+from tests.support.mfs_levels import LAST_LATER, REUSE_LATER, REUSE_SOON
 
 SECOND_NS = 1_000_000_000
 MS_NS = 1_000_000
@@ -36,14 +37,14 @@ def promoted_at_ns(settings: RunSettings) -> tuple[int, set[int]]:
     """
     risen: list[int] = []
     batches: set[int] = set()
-    with rack(SMALL, policy.mfs(), settings) as built:
+    with rack(SMALL, policies.mfs(), settings) as built:
         network = built.network
         port = network.switches[0].ports[OWN + 1]
 
         def watch(now_ns: int, place: str, data: bytes) -> None:
             if place == f"host {REMOTE + 1} out":
                 batches.add(Stamp.unpack(data[SHIM]).batch)
-            if port.counters[policy.REUSE_SOON].dequeued_packets and not risen:
+            if port.counters[REUSE_SOON].dequeued_packets and not risen:
                 risen.append(now_ns)
 
         network.network.trace = watch
@@ -68,7 +69,7 @@ def test_without_progress_in_the_switch_a_remote_sender_promotes_after_the_delay
 
 def test_a_sender_whose_next_layer_waits_hears_that_it_is_its_turn() -> None:
     """No packet of the waiting flow leaves, so no acknowledgement of one could tell."""
-    with rack(SMALL, policy.mfs(), RunSettings(rerank_ns=SECOND_NS)) as built:
+    with rack(SMALL, policies.mfs(), RunSettings(rerank_ns=SECOND_NS)) as built:
         network, left = built.serving_network, []
 
         def watch(now_ns: int, place: str, data: bytes) -> None:
@@ -98,14 +99,14 @@ def levels_in(built: Rack, host: int) -> list[int]:
 
 def test_flows_that_show_no_batch_are_told_apart_by_their_number() -> None:
     """Two flows of one source and of different batches: the urgent one does not lift the other."""
-    with rack(SMALL, policy.mfs(), RunSettings(progress_delay_ns=0)) as built:
+    with rack(SMALL, policies.mfs(), RunSettings(progress_delay_ns=0)) as built:
         urgent = spec(OWN, 40 * SEGMENT_BYTES, Stage.P2D, batch=1, deadline_ns=4 * MS_NS)
         relaxed = spec(OWN + 1, 20 * SEGMENT_BYTES, Stage.P2D, batch=2)
         for flow in (urgent, relaxed):
             built.serving_network.start_flow(REMOTE, flow, lambda _: None)
         built.network.clock.run(100 * MS_NS)
-        assert policy.TOP_LEVEL in levels_in(built, OWN)
-        assert levels_in(built, OWN + 1) == [policy.LAST_LATER]
+        assert TOP_LEVEL in levels_in(built, OWN)
+        assert levels_in(built, OWN + 1) == [LAST_LATER]
 
 
 CHEAT, DECODE = 14, 12
@@ -116,7 +117,7 @@ INCAST = replace(SCENARIOS["incast"], scale=1000)
 def honest_end_ns(**settings: Any) -> int:
     """When an honest last-stage flow of about 2.5 ms of a free link has arrived at the decode server."""
     ends: list[int] = []
-    with rack(INCAST, policy.mfs(), RunSettings(**settings)) as built:
+    with rack(INCAST, policies.mfs(), RunSettings(**settings)) as built:
         flow = spec(DECODE, 20 * SEGMENT_BYTES, Stage.P2D, deadline_ns=60 * MS_NS)
         built.network.clock.run(10 * MS_NS)  # after a burst that the meter may let pass
         built.serving_network.start_flow(OWN, flow, ends.append)
@@ -136,14 +137,14 @@ def test_policing_takes_away_what_a_cheat_gains() -> None:
 
 def test_a_cheating_host_claims_the_top_level_for_all_it_sends() -> None:
     def levels(cheats: bool) -> list[int]:
-        with rack(SMALL, policy.mfs(), RunSettings(cheating_hosts=(REMOTE,) if cheats else ())) as built:
+        with rack(SMALL, policies.mfs(), RunSettings(cheating_hosts=(REMOTE,) if cheats else ())) as built:
             reuse = spec(OWN, 20 * SEGMENT_BYTES, Stage.KV_REUSE, target_layer=LAYER)
             built.serving_network.start_flow(REMOTE, reuse, lambda _: None)
             built.network.clock.run(100 * MS_NS)
             return levels_in(built, OWN)
 
-    assert levels(cheats=False) == [policy.REUSE_LATER]
-    assert levels(cheats=True) == [policy.TOP_LEVEL]
+    assert levels(cheats=False) == [REUSE_LATER]
+    assert levels(cheats=True) == [TOP_LEVEL]
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_agent.protocol.level import bias_code
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from p4src import artifact
 from soft_switch.model.externs import MeterConfig
 from soft_switch.model.replication import CloneSession, Reentry, Replica
@@ -129,7 +129,7 @@ def mfs_pair() -> tuple[Program, Program]:
     for run_as in ("python", "c"):
         os.environ[VARIABLE] = run_as
         program = Program()
-        program.set_rules(policy.mfs().rules)
+        program.set_rules(policies.mfs().rules)
         program.set_bias(bias_code(100e9))
         program.trust(1, police_floor=5, police_level=3)
         program.pipeline.meters["police"].configs[1] = MeterConfig(10_000, 3000, 20_000, 5000)

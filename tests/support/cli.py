@@ -15,7 +15,7 @@ SECONDS = 60
 
 
 class Process:
-    """A running ``mfs``; its output is read line by line, and never waited for longer than ``SECONDS``."""
+    """A running ``mfs``. Output and log are read line by line, for no longer than ``SECONDS`` in all."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -28,16 +28,27 @@ class Process:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
+    def log_line(self) -> str:
+        """The message of the next line of the log, which is on stderr."""
+        assert self.process.stderr is not None
+        return message(self.process.stderr.readline())
+
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         """Send a signal; exit status, and what was left on stdout and stderr."""
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
         self.process.send_signal(number)
-        out, errors = self.process.communicate()
-        return self.process.returncode, out, errors
+        # Not by communicate(), which would lose what readline() has read ahead.
+        out, errors = self.process.stdout.read(), self.process.stderr.read()
+        return self.process.wait(), out, errors
 
     def close(self) -> None:
         self._watchdog.cancel()
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
 
 
 @contextlib.contextmanager
@@ -51,6 +62,16 @@ def started(*arguments: str) -> Iterator[Process]:
 
 def finished(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def message(line: str) -> str:
+    """What a line of the log says, after time, level and logger."""
+    return line.rstrip("\n").partition(": ")[2]
+
+
+def messages(log: str) -> list[str]:
+    """What each line of a log says."""
+    return [message(line) for line in log.splitlines()]
 
 
 def one_error(done: subprocess.CompletedProcess[str]) -> str:
