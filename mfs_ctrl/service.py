@@ -99,10 +99,8 @@ def _one_tick(controller: Controller, in_touch: bool, discarding: set[str]) -> b
             _LOG.info("%s", describe(record))
         for reason, packets in record.discards.items():
             # Once is enough to look for the cause; the counter `discarded` has the totals.
-            first = reason not in discarding
-            _LOG.log(
-                logging.WARNING if first else logging.DEBUG, "the switch discards packets: %s (%d since the last tick)", reason, packets
-            )
+            level = logging.DEBUG if reason in discarding else logging.WARNING
+            _LOG.log(level, "the switch discards packets: %s (%d since the last tick)", reason, packets)
             discarding.add(reason)
     return True
 

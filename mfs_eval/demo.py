@@ -16,7 +16,7 @@ from mfs_eval.results import report
 from mfs_eval.results.output import check_writable, writing
 from mfs_eval.results.schema import Results, Run
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
-from mfs_eval.setup.policies import POLICIES
+from mfs_eval.setup.policies import POLICIES, policy_for
 from mfs_eval.setup.scenario import DEMO_SCENARIOS, Scenario, scenario_named
 from mfs_eval.setup.workload import Workload, select, workload
 from mfs_eval.workers import workers
@@ -60,8 +60,7 @@ def run_demo(
     console = console or Console()
     chosen = {name: scenario_named(name) for name in scenarios or DEMO_SCENARIOS}
     for name in policies:
-        if name not in POLICIES:
-            raise EvaluationError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
+        _check_policy(name, next(iter(chosen.values())))
     artifact.load()
     path, count = trace or SAMPLE_PATH, requests or REQUESTS
     requested = load_trace(path)
@@ -103,6 +102,14 @@ def play(point: Point) -> Run:
     """One run of the grid."""
     settings = RunSettings(order=point.order)
     return run(scenario_named(point.scenario), point.work, point.policy, point.request_rate, point.seed, settings)
+
+
+def _check_policy(name: str, scenario: Scenario) -> None:
+    """Raise the error of an unknown policy before the runs rather than in the first of them."""
+    try:
+        policy_for(name, scenario, Workload((), {}, {}), ())
+    except ValueError as error:
+        raise EvaluationError(str(error)) from None
 
 
 def _description(scenario: Scenario) -> str:

@@ -188,8 +188,8 @@ def _resolved(span: _Span, dimension: Dimension, thresholds: Mapping[str, Dimens
             of: Dimension | None = thresholds[value]
             found: int | str = value
         elif isinstance(value, str) and value.isidentifier():
-            have = f"there are {', '.join(thresholds)}" if thresholds else "there are none"
-            raise PolicyError(f"{where}: there is no threshold {value!r}; {have}")
+            have = f", which has {', '.join(thresholds)}" if thresholds else ""
+            raise PolicyError(f"{where}: there is no threshold {value!r}; add it to [thresholds]{have}")
         else:
             found, of = _code(value, where)
         if of not in (None, dimension):

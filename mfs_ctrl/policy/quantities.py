@@ -34,7 +34,7 @@ def code_of(text: str) -> tuple[int, Dimension] | None:
     """The code of a quantity with a unit, and its dimension; None if ``text`` is no quantity.
 
     ``"900 us"``, ``"100 ms"`` and ``"1.1 s"`` are slack, ``"MLU 0.84"`` is urgency, ``"64 kB"`` and ``"1 MiB"`` are
-    remaining bytes. Codes have eight steps an octave, so a value stands for all values within about 9 %.
+    remaining bytes. Codes have eight steps an octave, so a value stands for a range of at most 13 %.
 
     Raises:
         ValueError: the quantity is too large for a stamp, or an MLU of 0.
