@@ -1,4 +1,4 @@
-"""``mfs switch`` and ``mfs ctrl`` as processes of their own, and what they say when they cannot start."""
+"""``mfs switch`` and ``mfs ctrl`` as processes, and their messages when they cannot start."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_switch_with_a_port_for_the_controller(address: str) -> None:
         packet.metadata.add(metadata_id=1, value=CPU_PORT.to_bytes(2, "big"))
         packet.metadata.add(metadata_id=2, value=b"\0")
         client.send(packet=packet)
-        # The program puts no packet_in header in front, so the first four bytes are taken for one.
+        # The program adds no packet_in header, so the first four bytes are taken for one.
         assert client.receive(timeout=60).packet.payload == ethernet()[4:]
         client.close()
 
@@ -176,7 +176,7 @@ def test_a_wrong_policy_file_is_refused_with_file_and_key(mfs: Mfs, tmp_path: Pa
     assert f"{path}: rules.2.stage.1: there is no stage 'KV_RUESE'" in message
 
 
-def test_an_unknown_policy_is_refused_with_those_that_there_are(mfs: Mfs) -> None:
+def test_an_unknown_policy_is_refused_with_a_list_of_policies(mfs: Mfs) -> None:
     status, message = mfs("ctrl", "--policy", "lifo")
     assert status == 2
     assert "there is no policy 'lifo'; built-in are edf, edf-explicit, fifo" in message
@@ -246,7 +246,7 @@ def test_a_config_sets_how_the_policy_is_tuned(mfs: Mfs, tmp_path: Path, address
         ("sweep", "--rate-per-gpu", "0"),
     ],
 )
-def test_absurd_options_are_named(mfs: Mfs, command: str, option: str, value: str) -> None:
+def test_invalid_options_are_named(mfs: Mfs, command: str, option: str, value: str) -> None:
     status, message = mfs(*command.split(), option, value)
     assert status == 2
     assert f"Invalid value for '{option}'" in message

@@ -85,7 +85,11 @@ def test_a_file_becomes_a_topology_and_parameters() -> None:
         ('"2001:db8::1"', '"2001:db8"', "[[host]] 1: ipv6: "),
         ('rate = "400G"', "rate = 400", "[[uplink]] 1: rate is bits per second"),
         ("[[remote]]", "[[remotes]]", "the file has remotes"),
-        ("guaranteed_share = 0", "guaranteed_share = 2", "[parameters]: police shares must be positive, and"),
+        (
+            "guaranteed_share = 0",
+            "guaranteed_share = 2",
+            "[parameters]: police_share and police_shares must be above 0",
+        ),
         ("untrusted_ports = [5]", "untrusted_ports = 5", "[parameters]: untrusted_ports cannot be 5"),
         ("untrusted_ports", "untrusted", "[parameters] has untrusted; it may have"),
         ("[switch]", "[[switch]]", "switch is a table"),
@@ -110,4 +114,4 @@ def test_the_command_takes_it_and_says_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "rack.toml"
     path.write_text(GOOD.replace("port = 5", "port = 1"))
     done = finished("ctrl", "--address", free_address(), "--config", str(path))
-    assert "each needs a port of its own" in one_error(done)
+    assert "share a switch port; give each its own" in one_error(done)

@@ -1,6 +1,6 @@
-"""Covers mfs_ctrl/{session,writer,controller}.py against the embedded switch, over gRPC.
+"""mfs_ctrl/controller.py with session and writer, against the embedded switch over gRPC.
 
-The switch runs the compiled MFS program; what is asserted is what it holds and what packets meet.
+The switch runs the compiled MFS program. Tests look at its entries and at what happens to packets.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class TestStart:
             assert bool(report.updates) == expected
             assert bool(report.requests) == expected
 
-    def test_what_others_left_is_removed(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_entries_that_others_left_are_removed(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         _, server = running
         one = controller(server)
         one.start()
@@ -123,7 +123,7 @@ class TestStart:
         assert without_epochs(after) == without_epochs(before)
         assert len(after) == len(before)
 
-    def test_a_program_that_runs_is_not_given_again(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_a_running_program_is_not_loaded_again(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
         one = controller(server)
         one.start()
@@ -133,7 +133,7 @@ class TestStart:
         one.stop()
         assert switch.pipeline is pipeline
 
-    def test_untagged_traffic_has_the_level_that_was_asked_for(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_untagged_traffic_gets_the_configured_level(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
         one = controller(server, parameters=SwitchParameters(untagged_level=3))
         one.start()
@@ -146,7 +146,7 @@ def _of_policy(entity: TableEntry | DefaultAction) -> bool:
 
 
 class OneByOne(Session):
-    """Sends every update by itself, and has packets pass the switch after each."""
+    """Sends updates one by one, and passes packets through the switch after each."""
 
     def watch(self, switch: Switch, allowed: Mapping[Stamp, set[int]]) -> None:
         self.switch = switch
@@ -298,7 +298,7 @@ class TestTick:
             (Exact(port), ActionCall("set_bias", (bias,))) for port, bias in record.biases.items()
         }
 
-    def test_policy_without_thresholds_is_not_tuned(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_a_policy_without_tuning_is_not_tuned(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
         one = controller(server, policies.static(), tune=True)
         one.start(0)

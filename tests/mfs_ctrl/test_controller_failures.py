@@ -157,11 +157,11 @@ class TestService:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("by_another_thread", [False, True])
-    def test_signals_end_it_in_good_order(
+    def test_signals_end_it_in_an_orderly_way(
         self, number: int, by_another_thread: bool, running: tuple[Switch, P4RuntimeServer]
     ) -> None:
         _, server = running
-        # What another thread takes does not interrupt what the main thread waits for.
+        # A signal that another thread takes does not interrupt the wait of the main thread.
         program = f"""
 import logging, signal, sys, threading
 from mfs_ctrl import policies

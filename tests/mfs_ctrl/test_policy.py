@@ -1,6 +1,4 @@
-"""What every policy must be (mfs_ctrl/policy/policy.py): complete, monotone where its name says so, refused when
-absurd.
-"""
+"""Properties of every policy: complete, monotone where its name says so, refused if nonsensical."""
 
 from __future__ import annotations
 
@@ -50,7 +48,7 @@ all_policies = st.one_of(
 
 
 def cells(rules: Sequence[LevelRule]) -> Iterator[LevelKey]:
-    """One key of each region between the rules' bounds: what holds for all of them holds for every key."""
+    """One key of each region between the rules' bounds; what holds for these holds for all keys."""
     starts = [
         sorted({0, *(bound for rule in rules for bound in _starts(getattr(rule, name)) if bound <= CODE_MAX)})
         for name in ("rli", "urgency", "slack_code", "remaining_code")
@@ -64,7 +62,7 @@ def _starts(interval: tuple[int, int]) -> tuple[int, int]:
 
 
 @given(all_policies)
-def test_every_key_has_a_level_of_its_own(chosen: Policy) -> None:
+def test_every_key_has_a_level(chosen: Policy) -> None:
     levels = {decide(chosen.rules, key, NO_RULE) for key in cells(chosen.rules)}
     assert levels <= set(range(LEVELS))
 
@@ -79,7 +77,7 @@ def test_every_rule_fits_the_table(chosen: Policy) -> None:
 
 
 @given(boundaries, st.sampled_from((*EARLY, Stage.P2D)), st.integers(0, 1), codes, codes, codes, codes)
-def test_sjf_never_puts_the_longer_first(
+def test_sjf_never_puts_a_longer_flow_first(
     bounds: list[int], stage: Stage, late: int, rli: int, urgency: int, slack_code: int, remaining_code: int
 ) -> None:
     rules = policies.sjf(bounds).rules
@@ -96,7 +94,7 @@ def test_sjf_never_puts_the_longer_first(
 
 
 @given(boundaries, st.sampled_from((*EARLY, Stage.P2D)), codes, codes, codes)
-def test_edf_never_puts_the_later_deadline_first(
+def test_edf_never_puts_a_later_deadline_first(
     bounds: list[int], stage: Stage, rli: int, urgency: int, remaining_code: int
 ) -> None:
     rules = policies.edf(bounds).rules
@@ -126,7 +124,7 @@ class TestMfs:
             assert levels.index(TOP_LEVEL) == at["mlu"]
 
     @given(thresholds, codes, st.integers(0, HOPELESS - 1), codes)
-    def test_of_last_stage_flows_that_wait_the_tighter_goes_first(
+    def test_among_waiting_last_stage_flows_the_tighter_goes_first(
         self, at: Thresholds, rli: int, urgency: int, remaining_code: int
     ) -> None:
         rules = policies.mfs(at).rules
@@ -142,7 +140,7 @@ class TestMfs:
             )  # fmt: skip
 
     @given(thresholds, codes, codes, codes, codes)
-    def test_a_late_last_stage_flow_is_the_scavenger(
+    def test_a_late_last_stage_flow_becomes_the_scavenger(
         self, at: Thresholds, rli: int, urgency: int, slack_code: int, remaining_code: int
     ) -> None:
         key = LevelKey(Stage.P2D, 1, rli, urgency, slack_code, remaining_code)
@@ -163,7 +161,7 @@ class TestMfs:
         assert levels[0] < TOP_LEVEL
 
     @given(thresholds, st.sampled_from(EARLY))
-    def test_of_equal_layers_the_tighter_batch_goes_first(self, at: Thresholds, stage: Stage) -> None:
+    def test_at_equal_layers_the_tighter_batch_goes_first(self, at: Thresholds, stage: Stage) -> None:
         rules = policies.mfs(at).rules
         levels = [decide(rules, LevelKey(stage, 0, 0, 128, code, 100)) for code in range(CODE_MAX + 1)]
         assert levels == sorted(levels, reverse=True)
@@ -175,7 +173,7 @@ class TestMfs:
 
 
 def level(chosen: Policy, stage: Stage, **values: int) -> int:
-    """The level of a flow in time, of RLI 0, and of middling codes except for ``values``."""
+    """The level of a flow in time with RLI (relative layer index) 0 and medium codes, except for ``values``."""
     known = {"late": 0, "rli": 0, "urgency": 100, "slack_code": 100, "remaining_code": 100} | values
     return decide(chosen.rules, LevelKey(stage, **known), NO_RULE)
 
@@ -194,11 +192,11 @@ class TestKaruna:
     @pytest.mark.parametrize(
         ("remaining_code", "expected"), [(0, 6), (49, 6), (50, 5), (80, 4), (119, 4), (120, 3), (150, 2), (255, 2)]
     )
-    def test_the_others_go_by_size_between(self, stage: Stage, remaining_code: int, expected: int) -> None:
+    def test_other_flows_are_ordered_by_size_in_between(self, stage: Stage, remaining_code: int, expected: int) -> None:
         for late in (0, 1):
             assert level(self.CHOSEN, stage, late=late, urgency=CODE_MAX, remaining_code=remaining_code) == expected
 
-    def test_more_bands_than_levels_between_are_refused(self) -> None:
+    def test_more_bands_than_levels_are_refused(self) -> None:
         with pytest.raises(ValueError, match="at most 4 of them"):
             policies.load("karuna").with_bands([1, 2, 3, 4, 5])
 
@@ -216,7 +214,7 @@ class TestFolded:
         assert before * after > 0 or after == 0
 
     @given(all_policies, st.integers(1, LEVELS))
-    def test_no_more_levels_than_asked_for(self, chosen: Policy, levels: int) -> None:
+    def test_no_more_levels_than_requested(self, chosen: Policy, levels: int) -> None:
         folded = policies.folded(chosen, levels)
         assert len({rule.level for rule in folded.rules}) <= levels
         # What is given up is not carried along with what went first.
@@ -226,10 +224,10 @@ class TestFolded:
             if was.level == SCAVENGER
         )
 
-    def test_all_levels_of_the_switch_are_the_policy_itself(self) -> None:
+    def test_folding_onto_all_levels_changes_nothing(self) -> None:
         assert policies.folded(policies.mfs(), LEVELS).rules == policies.mfs().rules
 
-    def test_two_levels_part_what_a_gpu_waits_for_from_what_can_wait(self) -> None:
+    def test_two_levels_separate_what_a_gpu_waits_for_from_what_can_wait(self) -> None:
         chosen = policies.folded(policies.mfs(), 2)
         urgent = level(chosen, Stage.P2D, urgency=policies.mfs().thresholds["mlu"])
         assert urgent == level(chosen, Stage.COLLECTIVE) == level(chosen, Stage.NONE) == TOP_LEVEL
@@ -237,14 +235,14 @@ class TestFolded:
         assert level(chosen, Stage.P2D) == SCAVENGER
 
     @pytest.mark.parametrize("levels", [0, LEVELS + 1])
-    def test_absurd_numbers_of_levels_are_refused(self, levels: int) -> None:
+    def test_invalid_numbers_of_levels_are_refused(self, levels: int) -> None:
         with pytest.raises(ValueError, match=f"1 to {LEVELS} levels, not {levels}"):
             policies.folded(policies.mfs(), levels)
 
 
 @settings(deadline=None)
 @given(thresholds)
-def test_without_red_only_the_tightness_of_a_batch_does_not_count(at: Thresholds) -> None:
+def test_without_effective_deadlines_only_the_tightness_of_a_batch_is_ignored(at: Thresholds) -> None:
     full = policies.mfs(at)
     chosen = policies.load("mfs-without-red").at({name: code for name, code in at.items() if name != "tight_slack"})
     for key in cells(full.rules):
@@ -252,7 +250,7 @@ def test_without_red_only_the_tightness_of_a_batch_does_not_count(at: Thresholds
         assert decide(chosen.rules, key) == decide(full.rules, key) - tight
 
 
-def test_fifo_knows_no_difference_and_static_only_the_stage() -> None:
+def test_fifo_treats_all_alike_and_static_looks_at_the_stage_only() -> None:
     assert {decide(policies.fifo().rules, key) for key in cells(policies.mfs().rules)} == {1}
     levels = {
         stage: {
@@ -277,7 +275,7 @@ def test_fifo_knows_no_difference_and_static_only_the_stage() -> None:
         ({"tihgt_slack": 1}, "no threshold tihgt_slack; there are hopeless, mlu, near_rli"),
     ],
 )
-def test_absurd_thresholds_are_refused(changed: Mapping[str, int], message: str) -> None:
+def test_invalid_thresholds_are_refused(changed: Mapping[str, int], message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         policies.mfs(**changed)
 
@@ -292,7 +290,7 @@ def test_a_threshold_beyond_all_codes_is_never_reached() -> None:
 @pytest.mark.parametrize(
     "bounds", [[5, 5], [9, 5], [1, 2, 3, 4, 5, 6, 7], [-5], [0, 5], [256]], ids=lambda bounds: str(bounds)
 )
-def test_absurd_boundaries_are_refused(make: Callable[[list[int]], Policy], bounds: list[int]) -> None:
+def test_invalid_boundaries_are_refused(make: Callable[[list[int]], Policy], bounds: list[int]) -> None:
     with pytest.raises(PolicyError, match=r"boundaries \[.*\] must rise within 1\.\.255, at most 6"):
         make(bounds)
 
@@ -347,13 +345,13 @@ def test_tuning_is_changed_by_threshold() -> None:
         ({"load": {"levels": (8,)}}, "load.levels.1"),
     ],
 )
-def test_absurd_tuning_is_refused(changes: Mapping[str, Mapping[str, object]], message: str) -> None:
+def test_invalid_tuning_is_refused(changes: Mapping[str, Mapping[str, object]], message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         policies.mfs().tuned_by(changes)
 
 
 @pytest.mark.parametrize("stage", [Stage.KV_REUSE, Stage.COLLECTIVE])
-def test_explicit_edf_knows_no_difference_between_flows_without_deadlines(stage: Stage) -> None:
+def test_explicit_edf_treats_flows_without_deadlines_alike(stage: Stage) -> None:
     rules = policies.load("edf-explicit").with_bands([100, 150]).rules
     levels = {decide(rules, key) for key in cells(rules) if key.stage == stage}
     last = {decide(rules, key) for key in cells(rules) if key.stage == Stage.P2D and not key.late}

@@ -1,6 +1,4 @@
-"""Covers mfs_ctrl/policy/tuner.py: each step is bounded, goes the right way, and rests where there is nothing to
-mend.
-"""
+"""mfs_ctrl/policy/tuner.py: each step is bounded, goes the right way, and rests if nothing is wrong."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ def flows(
     early_late: int = 0,
     level: int = TOP_LEVEL,
 ) -> Observation:
-    """Flows that ended: of the last stage in time and late, and one hundred of the early stages; packets by level."""
+    """Finished flows: of the last stage in time and late, and one hundred of the early stages; packets by level."""
     return Observation(
         completion={
             CompletionCell(Stage.P2D, level, False, octave): in_time,
@@ -123,7 +121,7 @@ class TestStep:
             now = now.at(decision.thresholds)
 
     @pytest.mark.parametrize(("first", "late"), [(200, 0), (200, 50), (60, 0), (60, 50)])
-    def test_a_start_outside_the_bounds_is_led_back_whatever_flows_do(self, first: int, late: int) -> None:
+    def test_a_start_outside_the_bounds_is_led_back_whatever_happens_to_flows(self, first: int, late: int) -> None:
         now, motions, steps = at(first), {}, 0
         while not LATE.bounds[0] <= now.thresholds["mlu"] <= LATE.bounds[1]:
             decision = step(now, flows(100 - late, late), NOTHING, {}, RATES, motions)
@@ -132,14 +130,14 @@ class TestStep:
         assert steps <= 1 + 2 * 11
         assert now.thresholds["mlu"] in LATE.bounds
 
-    def test_tight_slack_outside_its_bounds_is_not_left_by_a_leap(self) -> None:
+    def test_a_tight_slack_outside_its_bounds_returns_in_single_steps(self) -> None:
         seen = flows(50, 50, tight=0, loose=2000)
         after = step(at(URGENCY_ONE, 20), seen, NOTHING, {}, RATES).thresholds
         assert after["tight_slack"] == 20 + MEDIAN.step
 
 
 class TestTuning:
-    """What the policy declares decides, not its name."""
+    """The declaration of the policy decides, not its name."""
 
     def test_a_policy_without_tuning_stays_as_it_is(self) -> None:
         decision = step(policies.static(), flows(50, 50, tight=2000), NOTHING, {}, RATES)
@@ -193,7 +191,7 @@ class TestLateShare:
         assert self.strides([flows(50, 50)] * 6) == [-1, -2, -4, -8, -8, -8]
         assert self.strides([flows(100, 0, octave=18)] * 5) == [1, 2, 4, 4, 4]
 
-    def test_a_turn_begins_with_one_code(self) -> None:
+    def test_a_turn_restarts_with_one_code(self) -> None:
         late, spare = flows(50, 50), flows(100, 0, octave=18)
         assert self.strides([late, late, late, spare, spare, late]) == [-1, -2, -4, 1, 2, -1]
 
@@ -205,7 +203,7 @@ class TestLateShare:
     def test_a_little_over_target_is_a_small_step(self) -> None:
         assert self.strides([flows(50, 50), flows(50, 50), flows(94, 6)]) == [-1, -2, -1]
 
-    def test_flows_of_old_thresholds_are_no_evidence_for_new_ones(self) -> None:
+    def test_flows_under_old_thresholds_are_no_evidence_for_new_ones(self) -> None:
         seen = flows(50, 50)
         moved = step(at(URGENCY_ONE), seen, NOTHING, {}, RATES)
         settles = step(at(moved.thresholds["mlu"]), seen, NOTHING, {}, RATES, moved.motions)
@@ -246,7 +244,7 @@ class TestMedianSlack:
         assert tuned_tight_slack(160, flows(50, 0, tight=1900, loose=100)) == 152
         assert tuned_tight_slack(100, flows(50, 0, tight=100, loose=1900)) == 108
 
-    def test_does_not_leap_past_the_median(self) -> None:
+    def test_does_not_overshoot_the_median(self) -> None:
         assert tuned_tight_slack(150, flows(50, 0, tight=1900, loose=100)) == 148
 
     def test_past_the_median_it_creeps(self) -> None:
@@ -287,10 +285,10 @@ class TestPorts:
         assert abs(settled.bias - bias_code(RATE_BPS) - 8) <= LOAD.hysteresis
 
     @pytest.mark.parametrize("level", [0, 1, 2, 3, 7])
-    def test_last_stage_traffic_is_no_load(self, level: int) -> None:
+    def test_last_stage_traffic_does_not_count_as_load(self, level: int) -> None:
         assert self.settle(level) == PortState(0.0, bias_code(RATE_BPS))
 
-    def test_without_levels_nothing_is_load(self) -> None:
+    def test_without_levels_nothing_counts_as_load(self) -> None:
         ports = {1: PortState(0.0, bias_code(RATE_BPS))}
         assert tuned_ports(ports, self.load(0.5, 5), RATES, LoadBias()) == ports
 
@@ -312,6 +310,6 @@ class TestPorts:
         after = tuned_ports(ports, seen, {1: RATE_BPS, 2: 4 * RATE_BPS}, LOAD)
         assert after[1].load == pytest.approx(4 * after[2].load, rel=0.01)
 
-    def test_no_time_no_change(self) -> None:
+    def test_without_elapsed_time_nothing_changes(self) -> None:
         ports = {1: PortState(0.3, 33)}
         assert tuned_ports(ports, Observation(0, {PortLevel(1, 4): Count(9, 9000)}), RATES, LOAD) == ports
