@@ -30,7 +30,9 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
     show_default=True,
     help="The controller with the highest is primary.",
 )
-@click.option("--policy", type=PolicyOrFile(), default="mfs", show_default=True, help=policy_help())
+@click.option(
+    "--policy", type=PolicyOrFile(), metavar="NAME|FILE.toml", default="mfs", show_default=True, help=policy_help()
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),

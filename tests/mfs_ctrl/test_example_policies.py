@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -131,6 +132,12 @@ class TestPage:
                 for model in models[kind]:
                     default = type(model).model_fields[name].default
                     assert value == "none" or float(value) == default, name
+
+    def test_its_tuner_table_is_one_that_mfs_accepts(self) -> None:
+        (block,) = (block for block in blocks("toml") if block.startswith("[tuner"))
+        chosen = policies.mfs().tuned_by(tomllib.loads(block)["tuner"])
+        assert chosen.tuning["mlu"].late_target == 0.02
+        assert chosen.load.weight == 0.5
 
     def test_the_message_on_it_is_the_one_that_is_printed(self, tmp_path: Path) -> None:
         path = tmp_path / "wrong.toml"
