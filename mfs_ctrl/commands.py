@@ -14,6 +14,7 @@ from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
 from mfs_ctrl.options import PolicyOrFile, policy_help
 
 if TYPE_CHECKING:
+    from mfs_ctrl.config import SwitchConfig
     from mfs_ctrl.policy.policy import Policy
 
 _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
@@ -89,26 +90,23 @@ def ctrl(
         _refuse_with_config(ctx)
     from mfs_ctrl import config as configuration
     from mfs_ctrl.desired import SwitchParameters
-    from mfs_ctrl.errors import ConfigError, PolicyError
+    from mfs_ctrl.errors import PolicyError
     from mfs_ctrl.policy_server import serving
     from mfs_ctrl.service import run_controller
     from p4src.artifact import from_files
     from topologies import catalogue
 
-    try:
-        policy = policy.with_slack_times(slack_factor)
-    except PolicyError as error:
-        raise click.UsageError(f"--slack-factor: {error}.") from None
     if config is None:
         topology = catalogue.switch(topology_name, node, servers, nics, rate)
         parameters = SwitchParameters()
     else:
         described = configuration.read(config)
         topology, parameters = described.topology, described.parameters
-        try:
-            policy = policy.tuned_by(described.tuner)
-        except PolicyError as error:
-            raise ConfigError(f"{config}: [tuner]: {error}") from None
+        policy = _policy_of(ctx, config, policy, described)
+    try:
+        policy = policy.with_slack_times(slack_factor)
+    except PolicyError as error:
+        raise click.UsageError(f"--slack-factor: {error}.") from None
     if dscp:
         parameters = replace(parameters, dscp_ports=frozenset(topology.ports))
     with serving(policy_listen) as on_policy:
@@ -123,6 +121,23 @@ def ctrl(
             on_policy=on_policy,
             artifact=from_files(device_config, p4info) if device_config and p4info else None,
         )
+
+
+def _policy_of(ctx: click.Context, path: Path, policy: Policy, described: SwitchConfig) -> Policy:
+    """The policy with what the file of the switch says of it: [policy], and [tuner] for how it is tuned."""
+    from mfs_ctrl.errors import ConfigError, PolicyError
+    from mfs_ctrl.policy.policy_file import from_table
+
+    table = "policy"
+    try:
+        if described.policy is not None:
+            if ctx.get_parameter_source("policy") is not ParameterSource.DEFAULT:
+                raise click.UsageError(f"{path} has a [policy]: leave out --policy, or that table.")
+            policy = from_table(described.policy, path.parent)
+        table = "tuner"
+        return policy.tuned_by(described.tuner)
+    except PolicyError as error:
+        raise ConfigError(f"{path}: [{table}]: {error}") from None
 
 
 def _refuse_with_config(ctx: click.Context) -> None:

@@ -26,6 +26,10 @@
 
     [tuner.mlu]                    # settings of the policy's tuning, by threshold; [tuner.load] for biases
     late_target = 0.1
+
+    [policy]                       # instead of mfs ctrl --policy: what a policy file says
+    extends = "mfs"
+    name = "mine"
 """
 
 from __future__ import annotations
@@ -52,11 +56,12 @@ _PARAMETERS = {field.name: field for field in dataclasses.fields(SwitchParameter
 
 @dataclass(frozen=True, slots=True)
 class SwitchConfig:
-    """What a file says; ``tuner`` is for :meth:`mfs_ctrl.policy.policy.Policy.tuned_by`."""
+    """What a file says; ``tuner`` and ``policy`` are the tables of these names, not yet checked."""
 
     topology: Topology
     parameters: SwitchParameters
-    tuner: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    tuner: Mapping[str, Any] | None = None
+    policy: Mapping[str, Any] | None = None
 
 
 def read(path: Path) -> SwitchConfig:
@@ -82,7 +87,7 @@ def parse(document: Mapping[str, Any]) -> SwitchConfig:
     Raises:
         ConfigError: it says what cannot be.
     """
-    _only(document, {"switch", "host", "uplink", "remote", "parameters", "tuner"}, "the file")
+    _only(document, {"switch", "host", "uplink", "remote", "parameters", "tuner", "policy"}, "the file")
     switch = _table(document, "switch")
     _only(switch, {"mac", "rate"}, "[switch]")
     hosts = [_Entry("host", number, item) for number, item in enumerate(_list(document, "host"), 1)]
@@ -104,8 +109,7 @@ def parse(document: Mapping[str, Any]) -> SwitchConfig:
         base_entities(topology, parameters, initial_biases(topology))
     except DesiredStateError as error:
         raise ConfigError(str(error)) from None
-    tuner = _table(document, "tuner")
-    return SwitchConfig(topology, parameters, {name: _table(tuner, name) for name in tuner})
+    return SwitchConfig(topology, parameters, _table(document, "tuner") or None, _table(document, "policy") or None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,8 @@ class Policy:
         for name, settings in chosen.items():
             if name != "load" and name not in tuning:
                 raise PolicyError(f"policy {self.name} does not tune {name}; it has {', '.join([*tuning, 'load'])}")
+            if not isinstance(settings, Mapping):
+                raise PolicyError(f"{name}: a table of settings, not {settings!r}")
             before = load if name == "load" else tuning[name]
             try:
                 after = type(before).model_validate({**dict(before), **settings})

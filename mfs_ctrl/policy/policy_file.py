@@ -32,7 +32,8 @@ def load(name_or_path: str | Path) -> Policy:
     path = Path(name_or_path)
     if path.suffix != SUFFIX:
         raise PolicyError(
-            f"there is no policy {text!r}; built-in are {', '.join(builtin_names())}; a file must end in {SUFFIX}"
+            f"there is no policy {text!r}; the built-in ones are {', '.join(builtin_names())}; "
+            f"a policy file ends in {SUFFIX}"
         )
     return _load(path)
 
@@ -44,7 +45,7 @@ def _builtin(name: str) -> Policy:
 
 def _load(path: Path) -> Policy:
     try:
-        return parse(_merged(path, ()))
+        return _parsed(_merged(path, ()))
     except PolicyError as error:
         message = str(error)
         raise PolicyError(message if message.startswith(str(path)) else f"{path}: {message}") from None
@@ -58,15 +59,21 @@ def _merged(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
         raise PolicyError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path}: this is not TOML: {error}") from None
-    base = document.pop("extends", None)
+    return _extended(document, path.parent, (*extending, path))
+
+
+def _extended(document: Mapping[str, Any], folder: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
+    """``document`` on top of the policy that it extends; files are looked for in ``folder``."""
+    own = {key: value for key, value in document.items() if key != "extends"}
+    base = document.get("extends")
     if base is None:
-        return document
+        return own
     if not isinstance(base, str):
         raise PolicyError(f"extends: the name of a policy or of a file, not {base!r}")
-    below = BUILTIN / f"{base}{SUFFIX}" if base in builtin_names() else path.parent / base
+    below = BUILTIN / f"{base}{SUFFIX}" if base in builtin_names() else folder / base
     if below in extending:
         raise PolicyError(f"extends: {base} extends itself")
-    return _over(_merged(below, (*extending, path)), document)
+    return _over(_merged(below, extending), own)
 
 
 def _over(base: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,11 +127,24 @@ class _Document(_Table):
     load: LoadBias = LoadBias()
 
 
-def parse(document: Mapping[str, Any]) -> Policy:
-    """The policy that a TOML document describes, as :mod:`tomllib` gives it.
+def from_table(document: Mapping[str, Any], folder: Path) -> Policy:
+    """The policy that a table of another TOML file describes, as :mod:`tomllib` gives it.
+
+    Args:
+        document: the table, with the keys of a policy file.
+        folder: where the files are that it may extend.
 
     Raises:
-        PolicyError: it is incomplete or contradicts itself; the message names the key. Rules are counted from 1.
+        PolicyError: as for :func:`load`; without the name of the file.
+    """
+    return _parsed(_extended(document, folder, ()))
+
+
+def _parsed(document: Mapping[str, Any]) -> Policy:
+    """The policy that a complete document describes. Rules are counted from 1.
+
+    Raises:
+        PolicyError: it is incomplete or contradicts itself; the message names the key.
     """
     try:
         checked = _Document.model_validate(document)

@@ -180,7 +180,8 @@ class TestMistakes:
 
     def test_an_unknown_name(self) -> None:
         with pytest.raises(
-            PolicyError, match=r"no policy 'lifo'; built-in are edf, .*static-reuse; a file must end in \.toml"
+            PolicyError,
+            match=r"no policy 'lifo'; the built-in ones are edf, .*static-reuse; a policy file ends in \.toml",
         ):
             policies.load("lifo")
 

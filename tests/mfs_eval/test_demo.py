@@ -72,7 +72,7 @@ def test_unknown_scenario_and_policy(mfs: Mfs, capsys: pytest.CaptureFixture[str
     assert mfs("demo", "--scenario", "moon", "--out", tmp_path) == 1
     assert "no scenario 'moon'; there are testbed, incast" in one_error(capsys)
     assert mfs("demo", "--policy", "lifo", "--out", tmp_path) == 1
-    assert "no policy 'lifo'; built-in are edf" in one_error(capsys)
+    assert "no policy 'lifo'; the built-in ones are edf" in one_error(capsys)
 
 
 def test_a_trace_that_is_too_short(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
