@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from mfs_ctrl.options import PolicyOrFile, policy_help
 if TYPE_CHECKING:
     from mfs_ctrl.config import SwitchConfig
     from mfs_ctrl.policy.policy import Policy
+
+_LOG = logging.getLogger(__name__)
 
 _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
 """Parameters that ``--config`` replaces."""
@@ -90,7 +93,6 @@ def ctrl(
         _refuse_with_config(ctx)
     from mfs_ctrl import config as configuration
     from mfs_ctrl.desired import SwitchParameters
-    from mfs_ctrl.errors import PolicyError
     from mfs_ctrl.policy_server import serving
     from mfs_ctrl.service import run_controller
     from p4src.artifact import from_files
@@ -103,10 +105,8 @@ def ctrl(
         described = configuration.read(config)
         topology, parameters = described.topology, described.parameters
         policy = _policy_of(ctx, config, policy, described)
-    try:
-        policy = policy.with_slack_times(slack_factor)
-    except PolicyError as error:
-        raise click.UsageError(f"--slack-factor: {error}.") from None
+    if slack_factor != 1:
+        policy = _with_slack_times(policy, slack_factor)
     if dscp:
         parameters = replace(parameters, dscp_ports=frozenset(topology.ports))
     with serving(policy_listen) as on_policy:
@@ -121,6 +121,19 @@ def ctrl(
             on_policy=on_policy,
             artifact=from_files(device_config, p4info) if device_config and p4info else None,
         )
+
+
+def _with_slack_times(policy: Policy, factor: float) -> Policy:
+    from mfs_ctrl.errors import PolicyError
+
+    if not policy.has_slack_thresholds:
+        # Not refused: a script that compares policies may pass the same factor to all of them.
+        _LOG.warning("--slack-factor has no effect: policy %s has no threshold of slack", policy.name)
+        return policy
+    try:
+        return policy.with_slack_times(factor)
+    except PolicyError as error:
+        raise click.UsageError(f"--slack-factor {factor:g}: {error}.") from None
 
 
 def _policy_of(ctx: click.Context, path: Path, policy: Policy, described: SwitchConfig) -> Policy:

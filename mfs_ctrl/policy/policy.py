@@ -243,6 +243,11 @@ class Policy:
         padded = [*boundaries, *[NEVER] * (len(self.bands) - len(boundaries))]
         return self.at(dict(zip(self.bands, padded, strict=True)))
 
+    @property
+    def has_slack_thresholds(self) -> bool:
+        """Whether :meth:`with_slack_times` has anything to change."""
+        return bool(self.thresholds_of(Dimension.SLACK))
+
     def thresholds_of(self, compared: Dimension) -> frozenset[str]:
         """The names of the thresholds that rules compare with this field."""
         return frozenset(

@@ -190,10 +190,10 @@ def test_a_config_and_a_topology_at_once_are_refused(mfs: Mfs, options: tuple[st
     assert f"--config describes the whole switch: leave out {', '.join(options[::2])}, or --config" in message
 
 
-def test_a_slack_factor_that_does_nothing_is_refused(mfs: Mfs) -> None:
-    status, message = mfs("ctrl", "--policy", "fifo", "--slack-factor", "5")
-    assert status == 2
-    assert "--slack-factor: policy fifo has no threshold of slack" in message
+@pytest.mark.parametrize(("policy", "useless"), [("fifo", True), ("mfs", False)])
+def test_a_slack_factor_without_effect_is_mentioned(mfs: Mfs, address: str, policy: str, useless: bool) -> None:
+    _, message = mfs("ctrl", "--policy", policy, "--slack-factor", "5", "--address", address)
+    assert ("--slack-factor has no effect: policy fifo has no threshold of slack" in message) == useless
 
 
 SWITCH = """
