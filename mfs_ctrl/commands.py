@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -15,7 +16,6 @@ from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
 from mfs_ctrl.options import PolicyOrFile, policy_help
 
 if TYPE_CHECKING:
-    from mfs_ctrl.config import SwitchConfig
     from mfs_ctrl.policy.policy import Policy
 
 _LOG = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def ctrl(
     else:
         described = configuration.read(config)
         topology, parameters = described.topology, described.parameters
-        policy = _policy_of(ctx, config, policy, described)
+        policy = _tuned(config, policy, described.tuner)
     if slack_factor != 1:
         policy = _with_slack_times(policy, slack_factor)
     if dscp:
@@ -136,21 +136,13 @@ def _with_slack_times(policy: Policy, factor: float) -> Policy:
         raise click.UsageError(f"--slack-factor {factor:g}: {error}.") from None
 
 
-def _policy_of(ctx: click.Context, path: Path, policy: Policy, described: SwitchConfig) -> Policy:
-    """The policy with what the file of the switch says of it: [policy], and [tuner] for how it is tuned."""
+def _tuned(path: Path, policy: Policy, tuner: Mapping[str, Mapping[str, Any]]) -> Policy:
     from mfs_ctrl.errors import ConfigError, PolicyError
-    from mfs_ctrl.policy.policy_file import from_table
 
-    table = "policy"
     try:
-        if described.policy is not None:
-            if ctx.get_parameter_source("policy") is not ParameterSource.DEFAULT:
-                raise click.UsageError(f"{path} has a [policy]: leave out --policy, or that table.")
-            policy = from_table(described.policy, path.parent)
-        table = "tuner"
-        return policy.tuned_by(described.tuner)
+        return policy.tuned_by(tuner)
     except PolicyError as error:
-        raise ConfigError(f"{path}: [{table}]: {error}") from None
+        raise ConfigError(f"{path}: [tuner]: {error}") from None
 
 
 def _refuse_with_config(ctx: click.Context) -> None:

@@ -24,12 +24,8 @@
     [parameters]                   # fields of SwitchParameters
     untrusted_ports = [7]
 
-    [tuner.mlu]                    # settings of the policy's tuning, by threshold; [tuner.load] for biases
+    [tuner.mlu]                    # optional: settings of the policy's tuning, by threshold
     late_target = 0.1
-
-    [policy]                       # instead of mfs ctrl --policy: what a policy file says
-    extends = "mfs"
-    name = "mine"
 """
 
 from __future__ import annotations
@@ -56,12 +52,11 @@ _PARAMETERS = {field.name: field for field in dataclasses.fields(SwitchParameter
 
 @dataclass(frozen=True, slots=True)
 class SwitchConfig:
-    """What a file says; ``tuner`` and ``policy`` are the tables of these names, not yet checked."""
+    """What a file says. The values in ``tuner`` depend on the policy and are not checked here."""
 
     topology: Topology
     parameters: SwitchParameters
-    tuner: Mapping[str, Any] | None = None
-    policy: Mapping[str, Any] | None = None
+    tuner: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def read(path: Path) -> SwitchConfig:
@@ -87,7 +82,7 @@ def parse(document: Mapping[str, Any]) -> SwitchConfig:
     Raises:
         ConfigError: it says what cannot be.
     """
-    _only(document, {"switch", "host", "uplink", "remote", "parameters", "tuner", "policy"}, "the file")
+    _only(document, {"switch", "host", "uplink", "remote", "parameters", "tuner"}, "the file")
     switch = _table(document, "switch")
     _only(switch, {"mac", "rate"}, "[switch]")
     hosts = [_Entry("host", number, item) for number, item in enumerate(_list(document, "host"), 1)]
@@ -109,7 +104,8 @@ def parse(document: Mapping[str, Any]) -> SwitchConfig:
         base_entities(topology, parameters, initial_biases(topology))
     except DesiredStateError as error:
         raise ConfigError(str(error)) from None
-    return SwitchConfig(topology, parameters, _table(document, "tuner") or None, _table(document, "policy") or None)
+    tuner = _table(document, "tuner")
+    return SwitchConfig(topology, parameters, {name: _table(tuner, name) for name in tuner})
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,21 +59,16 @@ def _merged(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
         raise PolicyError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path}: this is not TOML: {error}") from None
-    return _extended(document, path.parent, (*extending, path))
-
-
-def _extended(document: Mapping[str, Any], folder: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
-    """``document`` on top of the policy that it extends; files are looked for in ``folder``."""
-    own = {key: value for key, value in document.items() if key != "extends"}
-    base = document.get("extends")
+    base = document.pop("extends", None)
     if base is None:
-        return own
+        return document
     if not isinstance(base, str):
         raise PolicyError(f"extends: the name of a policy or of a file, not {base!r}")
-    below = BUILTIN / f"{base}{SUFFIX}" if base in builtin_names() else folder / base
-    if below in extending:
+    below = BUILTIN / f"{base}{SUFFIX}" if base in builtin_names() else path.parent / base
+    chain = (*extending, path.resolve())
+    if below.resolve() in chain:
         raise PolicyError(f"extends: {base} extends itself")
-    return _over(_merged(below, extending), own)
+    return _over(_merged(below, chain), document)
 
 
 def _over(base: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,19 +120,6 @@ class _Document(_Table):
     thresholds: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Bound] = Field(default_factory=dict)
     tuning: dict[str, LoopByRule] = Field(default_factory=dict)
     load: LoadBias = LoadBias()
-
-
-def from_table(document: Mapping[str, Any], folder: Path) -> Policy:
-    """The policy that a table of another TOML file describes, as :mod:`tomllib` gives it.
-
-    Args:
-        document: the table, with the keys of a policy file.
-        folder: where the files are that it may extend.
-
-    Raises:
-        PolicyError: as for :func:`load`; without the name of the file.
-    """
-    return _parsed(_extended(document, folder, ()))
 
 
 def _parsed(document: Mapping[str, Any]) -> Policy:
