@@ -173,7 +173,7 @@ def run_live(
         results = []
         for policy in policies:
             with rack.controlled(policy) as controller, rack.stamping() as stamper:
-                say(f"{policy}: {controller.output().strip().splitlines()[-1]}")
+                say(f"{policy}: {controller.output().strip().splitlines()[-1].partition(': ')[2]}")
                 results.append(serve(policy, work, requests, rack, stamper, say))
         said = rack.switch.finish().splitlines()
         for line in () if settings.bmv2 else said[2:-1]:
