@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from host_agent.command_line import BitRate, Positive
+from host_agent.command_line import BitRate, Positive, logging_options
 from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
+from mfs_ctrl.options import PolicyOrFile, policy_help
+
+if TYPE_CHECKING:
+    from mfs_ctrl.policy.policy import Policy
+
+_LOG = logging.getLogger(__name__)
+
+_OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
+"""Parameters that ``--config`` replaces."""
 
 
 @click.command()
@@ -19,40 +32,47 @@ from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
     type=click.IntRange(1, 2**128 - 1),
     default=1,
     show_default=True,
-    help="The highest is primary.",
+    help="The controller with the highest is primary.",
 )
-@click.option("--policy", "policy_name", type=click.Choice(["mfs", "static", "fifo"]), default="mfs", show_default=True)
+@click.option(
+    "--policy", type=PolicyOrFile(), metavar="NAME|FILE.toml", default="mfs", show_default=True, help=policy_help()
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A TOML file with the switch's ports and hosts, instead of topology, node, servers, nics and rate.",
+    help="A TOML file with the switch's ports and hosts, instead of --topology, --node, --servers, --nics and --rate.",
 )
-@click.option("--topology", "topology_name", default="tor", show_default=True, help="See: mfs topology list.")
+@click.option("--topology", "topology_name", default="tor", show_default=True, help="See `mfs topology list`.")
 @click.option("--node", help="Which switch of the topology this is, where it has several.")
-@click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Servers in all.")
+@click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Number of servers.")
 @click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces of each server.")
-@click.option("--rate", type=BitRate(), default="100G", show_default=True, help="Bits per second of a port.")
-@click.option("--dscp", is_flag=True, help="Write levels into the DSCP of what leaves, for links that order by it.")
-@click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between steps.")
+@click.option("--rate", type=BitRate(), default="100G", show_default=True, help="Of each port, bits per second.")
+@click.option(
+    "--dscp", is_flag=True, help="Write levels into the DSCP of outgoing packets, for links that order by it."
+)
+@click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between ticks.")
 @click.option(
     "--slack-factor",
     type=Positive(0.001, 1000),
     default=1.0,
     show_default=True,
-    help="Multiply the mfs policy's thresholds of slack: for objectives so many times longer than tenths of seconds.",
+    help="Multiply the policy's thresholds of slack, for latency objectives that are this many times longer.",
 )
 @click.option("--policy-listen", metavar="HOST:PORT", help="Serve the policy in force to host agents here, over HTTP.")
 @click.option(
     "--device-config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Give the switch this program, with --p4info; by default the one for v1model that comes along.",
+    help="Program for the switch, with --p4info; by default the bundled one for v1model.",
 )
 @click.option("--p4info", type=click.Path(path_type=Path, dir_okay=False), help="P4Info (text) of --device-config.")
+@logging_options
+@click.pass_context
 def ctrl(
+    ctx: click.Context,
     address: str,
     device_id: int,
     election_id: int,
-    policy_name: str,
+    policy: Policy,
     config: Path | None,
     topology_name: str,
     node: str | None,
@@ -69,37 +89,67 @@ def ctrl(
     """Run the controller of one switch: write its entries, then tune them."""
     if (device_config is None) != (p4info is None):
         raise click.UsageError("--device-config and --p4info go together.")
+    if config is not None:
+        _refuse_with_config(ctx)
     from mfs_ctrl import config as configuration
     from mfs_ctrl.desired import SwitchParameters
-    from mfs_ctrl.policy import policy
     from mfs_ctrl.policy_server import serving
     from mfs_ctrl.service import run_controller
     from p4src.artifact import from_files
     from topologies import catalogue
 
-    policies = {
-        "mfs": lambda: policy.mfs(policy.slower(policy.Thresholds(), slack_factor)),
-        "static": policy.static,
-        "fifo": policy.fifo,
-    }
     if config is None:
         topology = catalogue.switch(topology_name, node, servers, nics, rate)
         parameters = SwitchParameters()
     else:
         described = configuration.read(config)
         topology, parameters = described.topology, described.parameters
+        policy = _tuned(config, policy, described.tuner)
+    if slack_factor != 1:
+        policy = _with_slack_times(policy, slack_factor)
     if dscp:
         parameters = replace(parameters, dscp_ports=frozenset(topology.ports))
-    with serving(policy_listen, click.echo) as on_policy:
+    with serving(policy_listen) as on_policy:
         run_controller(
             address,
             device_id,
             topology=topology,
             parameters=parameters,
-            policy=policies[policy_name](),
+            policy=policy,
             election_id=election_id,
             interval_s=interval,
             on_policy=on_policy,
-            say=click.echo,
             artifact=from_files(device_config, p4info) if device_config and p4info else None,
         )
+
+
+def _with_slack_times(policy: Policy, factor: float) -> Policy:
+    from mfs_ctrl.errors import PolicyError
+
+    if not policy.has_slack_thresholds:
+        # Not refused: a script that compares policies may pass the same factor to all of them.
+        _LOG.warning("--slack-factor has no effect: policy %s has no threshold of slack", policy.name)
+        return policy
+    try:
+        return policy.with_slack_times(factor)
+    except PolicyError as error:
+        raise click.UsageError(f"--slack-factor {factor:g}: {error}.") from None
+
+
+def _tuned(path: Path, policy: Policy, tuner: Mapping[str, Mapping[str, Any]]) -> Policy:
+    from mfs_ctrl.errors import ConfigError, PolicyError
+
+    try:
+        return policy.tuned_by(tuner)
+    except PolicyError as error:
+        raise ConfigError(f"{path}: [tuner]: {error}") from None
+
+
+def _refuse_with_config(ctx: click.Context) -> None:
+    given = [
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.name in _OF_CONFIG and ctx.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"--config describes the whole switch: leave out {', '.join(given)}, or --config.")

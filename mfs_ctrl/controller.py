@@ -1,4 +1,7 @@
-"""The controller of one switch: start, tick, change of policy, stop. Time is passed in; ``service.py`` has a timer."""
+"""The controller of one switch: start, tick, change of policy, stop.
+
+Time is passed in; :mod:`mfs_ctrl.service` runs it in real time.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +10,66 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from host_agent.protocol.stamp import LEVELS
-from mfs_ctrl.counters import PORT_LEVEL, Cells, Observation, cells_of_ports, observe
+from mfs_ctrl.counters import DISCARD_REASONS, DISCARDED, PORT_LEVEL, Cells, Observation, cells_of_ports, observe
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.errors import NotPrimaryError
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.p4rt.session import Session
-from mfs_ctrl.policy.policy import Policy, Thresholds, mfs
-from mfs_ctrl.policy.tuner import AT_REST, EVIDENCE_CELLS, Decision, PortState, TunerSettings, step, tuned_ports
+from mfs_ctrl.policy.policy import Policy, Thresholds
+from mfs_ctrl.policy.tuner import NO_MOTION, Decision, PortState, evidence_cells, step, tuned_ports
 from mfs_ctrl.writer import Writer, WriteReport
 from p4src.artifact import Artifact
 from topologies.topology import Topology
 
 OnPolicy = Callable[[Policy, Mapping[int, int]], None]
-"""Told the policy in force and the bias of each port, after each change of either."""
+"""Called with the policy in force and the bias of each port, after each change of either."""
 
 
 @dataclass(frozen=True, slots=True)
 class TickRecord:
-    """What one tick saw and did. Shares are None where there was too little evidence, thresholds where none are."""
+    """What one tick saw and did.
+
+    Attributes:
+        time_ns: as passed to :meth:`Controller.tick`.
+        policy: the policy's name.
+        thresholds: those in force after the tick; None if the policy tunes none.
+        biases: the bias code of each port.
+        loads: the smoothed load of each port, 0 to 1.
+        shares: what each tuning loop measured, by threshold; None without enough evidence.
+        level_bytes: bytes that left at each level since the last tick, over all ports.
+        writes: what was written.
+        reason: what was tuned, in words.
+        discards: packets that the program discarded since the last tick, by reason; reasons without any are left out.
+    """
 
     time_ns: int
     policy: str
     thresholds: Thresholds | None
     biases: Mapping[int, int]
     loads: Mapping[int, float]
-    late_share: float | None
-    tight_share: float | None
+    shares: Mapping[str, float | None]
     level_bytes: tuple[int, ...]
     writes: WriteReport
     reason: str
+    discards: Mapping[str, int]
 
 
 class Controller:
-    """Keeps one switch at the state that topology, policy and parameters ask for, and tunes it.
+    """Keeps one switch in the state that topology, policy and parameters define, and tunes the policy.
 
-    A policy without thresholds is not tuned; the biases of ports are kept at the measured load under every policy.
-    As long as another controller is primary, ticks do nothing; the first after it has gone, or we have become primary,
-    takes over: what the switch holds is read, and what differs is written. ``taken_over`` says how much that was.
+    The policy says which of its thresholds are tuned, and what counts as load of a port.
+    While another controller is primary, ticks do nothing. The first tick after this controller has become primary reads
+    what the switch holds and writes what differs; ``taken_over`` says how much that was.
 
-    ``tune_thresholds=False`` keeps thresholds as they are, ``tune_bias=False`` biases.
+    Args:
+        session: to the switch; not yet connected.
+        artifact: the program that the switch is to run.
+        topology: ports, hosts and routes.
+        policy: the policy to start with.
+        parameters: what an operator chooses besides.
+        on_policy: told of each change of policy or bias.
+        tune_thresholds: False keeps thresholds as they are.
+        tune_bias: False keeps biases as they are.
     """
 
     def __init__(
@@ -55,7 +79,6 @@ class Controller:
         topology: Topology,
         policy: Policy,
         parameters: SwitchParameters | None = None,
-        settings: TunerSettings | None = None,
         on_policy: OnPolicy | None = None,
         tune_thresholds: bool = True,
         tune_bias: bool = True,
@@ -65,7 +88,6 @@ class Controller:
         self._artifact = artifact
         self._topology = topology
         self._parameters = parameters or SwitchParameters()
-        self._settings = settings or TunerSettings()
         self._on_policy = on_policy
         self._tune_thresholds = tune_thresholds
         self._tune_bias = tune_bias
@@ -76,7 +98,7 @@ class Controller:
         self._load_before: Cells = {}
         self._load_before_ns = 0
         self._evidence_before: Cells = {}
-        self._motion = AT_REST
+        self._motions = NO_MOTION
         self.taken_over = WriteReport()
 
     @property
@@ -90,9 +112,9 @@ class Controller:
         return self._writer is not None
 
     def start(self, now_ns: int = 0) -> WriteReport | None:
-        """Connect, give the switch its program if it lacks it, and write what differs; None while not primary.
+        """Connect, load the program if the switch lacks it, and write what differs; None while not primary.
 
-        May be called again after a loss of the connection: the switch's state is then read afresh.
+        May be called again after the connection was lost: the switch's state is then read again.
 
         Raises:
             SessionError: the switch cannot be reached or refuses something; the message says which and why.
@@ -109,7 +131,7 @@ class Controller:
         """
         if not self.session.claim():
             self._writer = None
-            # Of a session that is lost, this raises the reason.
+            # Raises the reason if the session is lost.
             self.session.stream_errors()
             return None
         if self._writer is None:
@@ -127,7 +149,7 @@ class Controller:
         return self._act(decision, load, now_ns)
 
     def set_policy(self, policy: Policy) -> WriteReport | None:
-        """Put another policy into force, by a switch of epochs; None while another controller is primary.
+        """Put another policy into force by switching epochs; None while another controller is primary.
 
         Raises:
             SessionError: as for :meth:`tick`.
@@ -136,9 +158,9 @@ class Controller:
         if self._writer is None or not self.session.primary:
             return None
         report = self._reconcile()
-        # What flows did under the old policy says nothing of the new one.
+        # What flows did under the old policy says nothing about the new one.
         self._evidence_before = self._read_evidence()
-        self._motion = AT_REST
+        self._motions = NO_MOTION
         self._tell()
         return report
 
@@ -158,24 +180,22 @@ class Controller:
 
     @property
     def _tuned(self) -> bool:
-        return self._tune_thresholds and self.policy.thresholds is not None
+        return self._tune_thresholds and bool(self.policy.tuning)
 
     def _decide(self, flows: Observation, load: Observation) -> Decision:
         rates = self._topology.rates
-        thresholds = self.policy.thresholds
-        if thresholds is not None and self._tuned:
-            decision = step(thresholds, flows, load, self._ports, rates, self._settings, self._motion)
+        if self._tuned:
+            decision = step(self.policy, flows, load, self._ports, rates, self._motions)
             return decision if self._tune_bias else dataclasses.replace(decision, ports=self._ports)
-        ports = tuned_ports(self._ports, load, rates, self._settings) if self._tune_bias else self._ports
-        held = thresholds or Thresholds()
-        return Decision(held, ports, None, None, False, "not tuned")
+        ports = tuned_ports(self._ports, load, rates, self.policy.load) if self._tune_bias else self._ports
+        return Decision(self.policy.thresholds, ports, {}, False, "not tuned")
 
     def _act(self, decision: Decision, load: Observation, now_ns: int) -> TickRecord:
         before = self.policy, self.biases
         self._ports = dict(decision.ports)
-        self._motion = decision.motion
-        if self.policy.thresholds is not None and decision.thresholds != self.policy.thresholds:
-            self.policy = retuned(self.policy, decision.thresholds)
+        self._motions = decision.motions
+        if decision.thresholds != self.policy.thresholds:
+            self.policy = self.policy.at(decision.thresholds)
         # While nothing wanted has changed, nothing differs.
         changed = self._behind or before != (self.policy, self.biases)
         report = self._reconcile() if changed else None
@@ -187,14 +207,14 @@ class Controller:
         return TickRecord(
             now_ns,
             self.policy.name,
-            self.policy.thresholds,
+            self.policy.thresholds if self.policy.tuning else None,
             self.biases,
             {port: state.load for port, state in self._ports.items()},
-            decision.late_share,
-            decision.tight_share,
+            decision.shares,
             tuple(level_bytes),
             report or WriteReport(),
             decision.reason,
+            load.discarded,
         )
 
     def _reconcile(self) -> WriteReport:
@@ -204,7 +224,7 @@ class Controller:
         try:
             report = self._writer.apply(base, policy_rows(self.policy.rules, self._topology, self._parameters))
         except NotPrimaryError:
-            # Whoever is primary now may write anything; a later turn of ours begins by reading.
+            # Whoever is primary now may write anything, so a later turn of ours begins by reading.
             self._writer = None
             raise
         self._behind = False
@@ -212,17 +232,13 @@ class Controller:
 
     def _read_load(self) -> Cells:
         assert self._index is not None
-        return self.session.read_counters(self._index, {PORT_LEVEL: cells_of_ports(self._topology.ports)})
+        wanted = {PORT_LEVEL: cells_of_ports(self._topology.ports), DISCARDED: range(len(DISCARD_REASONS))}
+        return self.session.read_counters(self._index, wanted)
 
     def _read_evidence(self) -> Cells:
         assert self._index is not None
-        return self.session.read_counters(self._index, EVIDENCE_CELLS) if self._tuned else {}
+        return self.session.read_counters(self._index, evidence_cells(self.policy)) if self._tuned else {}
 
     def _tell(self) -> None:
         if self._on_policy is not None:
             self._on_policy(self.policy, self.biases)
-
-
-def retuned(policy: Policy, thresholds: Thresholds) -> Policy:
-    """``policy`` with other thresholds: only policies of the MFS kind have any."""
-    return dataclasses.replace(mfs(thresholds), name=policy.name)

@@ -1,6 +1,6 @@
-"""The counters of the MFS program decoded: what each index means, and what was counted between two reads.
+"""The counters of the MFS program: what each index means, and what was counted between two reads.
 
-The layouts are those of ``p4src/v1model/observe.p4``; they are written down here for all of Python.
+The layouts are those of ``p4src/v1model/observe.p4``; this is their only copy in Python.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ PORT_LEVEL = "port_level"
 LAXITY = "laxity"
 COMPLETION = "completion"
 DISCARDED = "discarded"
-DISCARD_REASONS = ("no route", "malformed", "time to live over")
+DISCARD_REASONS = ("no route", "malformed", "time to live expired")
+"""By index of ``discarded``; as in ``p4src/shared/constants.p4``."""
 
 LAXITY_BUCKETS = 16
 LATE_BUCKET = LAXITY_BUCKETS - 1
-"""The bucket of packets that are late, whose urgency has no bound."""
+"""The bucket of late packets, whose urgency has no bound."""
 OCTAVES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What one cell counted; bytes are 0 where the counter counts packets only."""
+    """Count of one cell; bytes are 0 if the counter counts packets only."""
 
     packets: int
     bytes: int
@@ -33,25 +34,28 @@ class Count:
 
 @dataclass(frozen=True, slots=True, order=True)
 class PortLevel:
-    """Index of ``port_level``: what left by egress port ``port`` at ``level``."""
+    """Index of ``port_level``: what left through egress port ``port`` at ``level``."""
 
     port: int
     level: int
 
     @property
     def index(self) -> int:
-        """The cell."""
+        """Number of the cell."""
         return self.port << 3 | self.level
 
     @classmethod
     def of(cls, index: int) -> PortLevel:
-        """What the cell ``index`` counts."""
+        """Meaning of cell ``index``."""
         return cls(index >> 3, index & 7)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class LaxityCell:
-    """Index of ``laxity``: stamped packets that left, by stage, level and urgency / 16 (a factor 4 of MLU a bucket)."""
+    """Index of ``laxity``: stamped packets that left, by stage, level and urgency / 16.
+
+    A bucket is a factor of 4 of MLU (minimal link utilisation).
+    """
 
     stage: Stage
     level: int
@@ -59,20 +63,20 @@ class LaxityCell:
 
     @property
     def index(self) -> int:
-        """The cell."""
+        """Number of the cell."""
         return self.stage << 7 | self.level << 4 | self.bucket
 
     @classmethod
     def of(cls, index: int) -> LaxityCell:
-        """What the cell ``index`` counts."""
+        """Meaning of cell ``index``."""
         return cls(Stage(index >> 7), index >> 4 & 7, index & 15)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class CompletionCell:
-    """Index of ``completion``: final packets of flows, by stage, level, lateness, and octave of the slack's magnitude.
+    """Index of ``completion``: final packets of flows, by stage, level, lateness and octave of the slack.
 
-    Octave o is 2^o to 2^(o+1) microseconds of slack left, or of delay past the deadline when ``late``.
+    Octave o is 2^o to 2^(o+1) microseconds of slack left, or past the deadline if ``late``.
     """
 
     stage: Stage
@@ -82,12 +86,12 @@ class CompletionCell:
 
     @property
     def index(self) -> int:
-        """The cell."""
+        """Number of the cell."""
         return self.stage << 9 | self.level << 6 | self.late << 5 | self.octave
 
     @classmethod
     def of(cls, index: int) -> CompletionCell:
-        """What the cell ``index`` counts."""
+        """Meaning of cell ``index``."""
         return cls(Stage(index >> 9), index >> 6 & 7, bool(index >> 5 & 1), index & 31)
 
     @property
@@ -107,15 +111,16 @@ Cells = Mapping[str, Mapping[int, Count]]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was counted over ``interval_ns`` (0: unknown); cells that did not move are left out."""
+    """What was counted over ``interval_ns`` (0: unknown); cells that did not change are left out."""
 
     interval_ns: int = 0
     port_level: Mapping[PortLevel, Count] = field(default_factory=dict)
     laxity: Mapping[LaxityCell, Count] = field(default_factory=dict)
     completion: Mapping[CompletionCell, int] = field(default_factory=dict)
+    discarded: Mapping[str, int] = field(default_factory=dict)
 
     def late_share(self, *stages: Stage) -> float | None:
-        """Share of the completed flows of ``stages`` that were late; None if none completed."""
+        """Share of the finished flows of ``stages`` that were late; None if none finished."""
         completed = self.completed(*stages)
         if not completed:
             return None
@@ -123,11 +128,11 @@ class Observation:
         return late / completed
 
     def completed(self, *stages: Stage) -> int:
-        """Number of flows of ``stages`` that ended."""
+        """Number of flows of ``stages`` that finished."""
         return sum(flows for cell, flows in self.completion.items() if cell.stage in stages)
 
     def slack_code_at(self, share: float, *stages: Stage) -> int | None:
-        """The slack code that ``share`` of the flows of ``stages`` that ended in time do not exceed, to an octave."""
+        """The slack code, to an octave, that ``share`` of the flows of ``stages`` in time do not exceed."""
         in_time = sorted(
             (cell.slack_code, flows)
             for cell, flows in self.completion.items()
@@ -143,15 +148,17 @@ class Observation:
 
 
 def observe(before: Cells, after: Cells, interval_ns: int = 0) -> Observation:
-    """What was counted between two reads. A cell below its old count was reset meanwhile, and counts from 0.
+    """What was counted between two reads.
 
-    Counters that are missing in ``after`` were not read and count nothing.
+    A cell below its old count was reset in between and counts from 0. A counter that is missing in ``after`` was not
+    read and counts nothing.
     """
     return Observation(
         interval_ns,
         {PortLevel.of(index): count for index, count in _moved(before, after, PORT_LEVEL)},
         {LaxityCell.of(index): count for index, count in _moved(before, after, LAXITY)},
         {CompletionCell.of(index): count.packets for index, count in _moved(before, after, COMPLETION)},
+        {DISCARD_REASONS[index]: count.packets for index, count in _moved(before, after, DISCARDED)},
     )
 
 

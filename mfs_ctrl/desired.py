@@ -1,4 +1,4 @@
-"""What the switch should hold: computed from topology, policy and parameters, and from nothing else."""
+"""The desired state of the switch, computed from topology, policy and parameters only."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from mfs_ctrl.p4rt.entries import (
 from topologies.topology import Host, Topology
 
 NEXT_HOP_GROUP_SIZE = 64
-"""Paths that a group may come to have; P4Runtime does not let this number change while the group exists."""
+"""Largest number of paths in a group; P4Runtime does not allow a change while the group exists."""
 IDLE_GAP_NEVER_US = 0x1FFFFFFF
-"""As in ``p4src/shared/constants.p4``."""
+"""Same as in ``p4src/shared/constants.p4``."""
 LATE_ANY = (0, 1)
 FULL_FRAME_WIRE_BYTES = 1500 + 14 + STAMP_BYTES + WIRE_OVERHEAD_BYTES
-"""Link time of a stamped packet of 1,500 bytes: Ethernet header, shim, FCS, preamble and gap included."""
+"""Bytes on the wire of a stamped 1,500-byte packet: with Ethernet header, shim, FCS, preamble and gap."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchParameters:
-    """What an operator chooses, beside topology and policy. The defaults bound nothing and mark nothing.
+    """What an operator chooses besides topology and policy. The defaults police nothing and mark nothing.
 
     Attributes:
-        untrusted_ports: ports from which stamps are not honoured.
-        untagged_level: level of packets without a stamp from trusted ports, and of stamps that no rule covers.
+        untrusted_ports: ports whose stamps are ignored.
+        untagged_level: level of unstamped packets from trusted ports, and of stamps that no rule covers.
         untrusted_level: level of everything from untrusted ports.
-        police_floor: levels from here up are metered per ingress port; 8 meters nothing.
-        police_level: level of what exceeds the meter.
-        police_share: share of the port's rate that may come in at metered levels before it is lowered.
-        police_shares: the same, for ports that have another.
-        police_burst_us: burst that the meter lets pass, as a time at the metered rate, microseconds.
-        ecn_frames: for each level, how many full frames' time at the rate of hosts' links a packet may queue before it
-            is marked; None never marks.
-        stamp_unaware_ports: ports behind which nobody knows the shim, where it is removed.
-        dscp_ports: ports behind which others order by DSCP: packets leave with the class selector of their level.
-        queue_bytes: byte limit of each level's queue, and ``guaranteed_share`` of the port's rate that the level always
-            gets: together they say after which idle gap a lower queue has drained, so that a flow may rise; with a
-            share of 0 after none.
+        police_floor: this level and those above are metered per ingress port; 8 meters nothing.
+        police_level: level of packets that exceed the meter.
+        police_share: share of the port's rate that may arrive at metered levels before packets are lowered.
+        police_shares: exceptions to ``police_share``, by port.
+        police_burst_us: burst that the meter passes, as microseconds at the metered rate.
+        ecn_frames: for each level, how long a packet may queue before it is marked, in full frames at the rate of the
+            hosts' links; None never marks.
+        stamp_unaware_ports: ports whose hosts do not know the shim; it is removed there.
+        dscp_ports: ports to links that schedule by DSCP: packets leave with the class selector of their level.
+        queue_bytes: byte limit of each level's queue.
+        guaranteed_share: share of the port's rate that every level always gets. With ``queue_bytes`` it gives the idle
+            gap after which a lower queue has drained, so that a flow may rise; with 0 there is no such gap.
     """
 
     untrusted_ports: frozenset[int] = frozenset()
@@ -82,12 +82,12 @@ class SwitchParameters:
                 f"ecn_frames needs one number for each of {LEVELS} levels, not {len(self.ecn_frames)}"
             )
         if min((self.police_share, *self.police_shares.values())) <= 0 or not 0 <= self.guaranteed_share <= 1:
-            raise DesiredStateError("police shares must be positive, and guaranteed_share in 0..1")
+            raise DesiredStateError("police_share and police_shares must be above 0, and guaranteed_share in 0..1")
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRows:
-    """The rows of ``rmlq`` for one policy, and the idle gap that goes with them, in a form free of epochs."""
+    """Rows of ``rmlq`` for one policy and their idle gap, independent of the epoch."""
 
     rules: tuple[LevelRule, ...]
     idle_gap_us: int
@@ -98,14 +98,14 @@ class PolicyRows:
         return tuple(rmlq_row(rule, epoch, count - order) for order, rule in enumerate(self.rules))
 
     def activation(self, epoch: int) -> DefaultAction:
-        """What makes ``epoch`` the one in force."""
+        """The default action that puts ``epoch`` into force."""
         return DefaultAction("epoch", ActionCall("activate", (epoch, self.idle_gap_us)))
 
 
 def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapping[int, int]) -> tuple[Entity, ...]:
-    """Everything but the policy: edge, routes, next hops, biases, marking, last hops and meters.
+    """All entities except the policy: edge, routes, next hops, biases, marking, last hops and meters.
 
-    ``biases`` gives the bias code of each port of the topology.
+    ``biases`` has the bias code of each port of the topology.
 
     Raises:
         DesiredStateError: a parameter names a port that the topology does not have, or a bias is missing.
@@ -116,7 +116,7 @@ def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapp
         entities += _path(host.port, (_forward(host.port, topology, host.mac),))
         entities += _routes(host, host.port)
     if topology.uplinks:
-        # Known by its first port, which no other path can have.
+        # Identified by its first port, which belongs to no other path.
         group = topology.uplinks[0].port
         entities += _path(group, [_forward(uplink.port, topology, uplink.peer_mac) for uplink in topology.uplinks])
         for host in topology.remote_hosts:
@@ -143,19 +143,19 @@ def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapp
 
 
 def policy_rows(rules: Iterable[LevelRule], topology: Topology, parameters: SwitchParameters) -> PolicyRows:
-    """The rows for ``rules``, with the time after which a queue has drained, of any port, as idle gap."""
+    """The rows for ``rules``; the idle gap is the time after which the queue of any port has drained."""
     guaranteed_bps = parameters.guaranteed_share * min(topology.rates.values())
     drain_us = parameters.queue_bytes * 8 * 1_000_000 / guaranteed_bps if guaranteed_bps else math.inf
     return PolicyRows(tuple(rules), math.ceil(min(drain_us, IDLE_GAP_NEVER_US)))
 
 
 def initial_biases(topology: Topology) -> dict[int, int]:
-    """The bias code of each port at no load."""
+    """The bias code of each port without load."""
     return {port: bias_code(rate_bps) for port, rate_bps in topology.rates.items()}
 
 
 def rmlq_row(rule: LevelRule, epoch: int, priority: int) -> TableEntry:
-    """One rule as a row of ``rmlq``. Intervals that hold every value are left out."""
+    """One rule as a row of ``rmlq``. Intervals that match everything are left out."""
     match: list[FieldMatch] = [("epoch", Exact(epoch)), ("stage", Exact(int(rule.stage)))]
     intervals = (
         ("late", rule.late, LATE_ANY),
@@ -169,7 +169,7 @@ def rmlq_row(rule: LevelRule, epoch: int, priority: int) -> TableEntry:
 
 
 def _path(group: int, hops: Iterable[ActionCall]) -> tuple[Entity, ...]:
-    # One path goes through the same group mechanism as many: a second path is then one more member.
+    # A single path uses a group as well, so that a second path is just another member.
     members = tuple(ProfileMember("next_hop_selector", hop.args[0], hop) for hop in hops)
     weights = tuple((member.member_id, 1) for member in members)
     return (
@@ -180,7 +180,7 @@ def _path(group: int, hops: Iterable[ActionCall]) -> tuple[Entity, ...]:
 
 
 def _forward(port: int, topology: Topology, neighbour_mac: bytes) -> ActionCall:
-    """The hop over ``port``; a member of the selector is known by its port."""
+    """The hop through ``port``, which identifies the selector's member."""
     macs = int.from_bytes(topology.switch_mac, "big"), int.from_bytes(neighbour_mac, "big")
     return ActionCall("forward", (port, *macs))
 
@@ -201,7 +201,7 @@ def _edge_row(port: int, parameters: SwitchParameters) -> TableEntry:
 
 
 def _dscp_rows(port: int) -> list[TableEntry]:
-    """Class selectors, the higher the more urgent: CS0 to CS7 (RFC 2474, 4.2.2)."""
+    """Class selectors CS0 to CS7; higher is more urgent (RFC 2474, 4.2.2)."""
     return [
         TableEntry(
             "dscp", (("egress_port", Exact(port)), ("level", Exact(level))), ActionCall("write_dscp", (level << 3,))
@@ -224,11 +224,11 @@ def _keyed(table: str, field: str, value: int, call: ActionCall) -> TableEntry:
 def _check_ports(topology: Topology, parameters: SwitchParameters, biases: Mapping[int, int]) -> None:
     ports = set(topology.ports)
     if len(ports) != len(topology.ports):
-        raise DesiredStateError("two links of the topology are on one switch port; each needs a port of its own")
+        raise DesiredStateError("two links of the topology share a switch port; give each its own")
     if topology.remote_hosts and not topology.uplinks:
-        raise DesiredStateError("the topology has hosts of other racks, but no uplink that leads there")
+        raise DesiredStateError("the topology has hosts in other racks, but no uplink to them; add one")
     for name in ("untrusted_ports", "stamp_unaware_ports", "dscp_ports", "police_shares"):
         if stray := set(getattr(parameters, name)) - ports:
             raise DesiredStateError(f"{name} names ports {sorted(stray)}; the topology has {sorted(ports)}")
     if missing := ports - biases.keys():
-        raise DesiredStateError(f"no bias is given for ports {sorted(missing)}")
+        raise DesiredStateError(f"ports {sorted(missing)} have no bias")

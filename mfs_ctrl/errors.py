@@ -24,6 +24,10 @@ class ConfigError(ControlError):
     """The file that describes a switch is invalid; the message lists each mistake with its place."""
 
 
+class PolicyError(ControlError, ValueError):
+    """A policy, or the file that describes it, cannot be used; the message names the place in it."""
+
+
 class TofinoError(ControlError):
     """The files of a Tofino program are invalid, or the switch's BF Runtime service refuses a request."""
 

@@ -1,40 +1,43 @@
 """The policy in force over plain HTTP and JSON, for host agents: ``GET /policy``, with an entity tag.
 
-``PolicyServer.publish`` is an ``on_policy`` callback of the controller. Nothing here is secret and nothing can be
-changed; bind it to an address of the management network.
+``PolicyServer.publish`` is an ``on_policy`` callback of the controller. Nothing served is secret, and clients can
+change nothing. Bind the server to an address of the management network.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
 from host_agent.protocol.policy_document import PolicyDocument, etag
+from mfs_ctrl.controller import OnPolicy
 from mfs_ctrl.errors import ControlError
 from mfs_ctrl.policy.policy import Policy
 
+_LOG = logging.getLogger(__name__)
+
 PATH = "/policy"
-Publish = Callable[[Policy, Mapping[int, int]], None]
 IDLE_S = 10
-"""Seconds after which a silent client is let go."""
+"""Seconds after which a silent client is disconnected."""
 
 
 class PolicyServerError(ControlError):
-    """The address cannot be served."""
+    """The policy cannot be served at the address."""
 
 
 class PolicyServer:
-    """Serves the policy published last; 503 before the first."""
+    """Serves the last published policy; answers 503 before the first."""
 
     def __init__(self, address: str) -> None:
-        """Listen at ``address``, HOST:PORT; port 0 takes any that is free.
+        """Listen at ``address``, HOST:PORT; port 0 takes any free port.
 
         Raises:
-            PolicyServerError: no such address, or it is taken.
+            PolicyServerError: there is no such address, or it is in use.
         """
         host, _, port = address.rpartition(":")
         self._document: tuple[str, str] | None = None
@@ -48,17 +51,17 @@ class PolicyServer:
 
     @property
     def url(self) -> str:
-        """Where it serves."""
+        """Base URL of the server."""
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}"
 
     def publish(self, policy: Policy, biases: Mapping[int, int]) -> None:
-        """Serve ``policy`` and the bias code of each port from now on."""
+        """Serve ``policy`` and the bias code of each port until the next call."""
         text = PolicyDocument(policy.name, policy.rules, dict(biases)).to_json()
         self._document = (text, etag(text))
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -80,7 +83,7 @@ class PolicyServer:
             def do_GET(self) -> None:
                 document = server._document
                 if self.path != PATH:
-                    self.send_error(HTTPStatus.NOT_FOUND, f"only {PATH} is here")
+                    self.send_error(HTTPStatus.NOT_FOUND, f"only {PATH} exists")
                 elif document is None:
                     self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "no policy is in force yet")
                 elif self.headers.get("If-None-Match") == document[1]:
@@ -100,16 +103,14 @@ class PolicyServer:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing: agents ask every second."""
+                """Log nothing: agents ask every second."""
 
         return Handler
 
 
 @contextlib.contextmanager
-def serving(
-    address: str | None, say: Callable[[str], None]
-) -> Iterator[Callable[[Policy, Mapping[int, int]], None] | None]:
-    """Within, what is published by the function that this gives is served at ``address``; without one, it gives None.
+def serving(address: str | None) -> Iterator[OnPolicy | None]:
+    """Serve at ``address`` within the block; yield the function that publishes, or None without an address.
 
     Raises:
         PolicyServerError: as for :class:`PolicyServer`.
@@ -118,5 +119,5 @@ def serving(
         yield None
         return
     with PolicyServer(address) as server:
-        say(f"serving the policy at {server.url}{PATH}")
+        _LOG.info("serving the policy at %s%s", server.url, PATH)
         yield server.publish

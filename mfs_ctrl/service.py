@@ -1,8 +1,9 @@
-"""The controller as a long-running process: a timer, reconnection, and an orderly end on SIGTERM and SIGINT."""
+"""The controller as a long-running process: a timer, reconnection, a log, and an orderly end on SIGTERM and SIGINT."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import signal
 import socket
@@ -16,13 +17,13 @@ from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.errors import SessionError
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy.policy import Policy
-from mfs_ctrl.policy.tuner import TunerSettings
 from p4src.artifact import Artifact, load
 from topologies.topology import Topology
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
+
 Ended = Callable[[float], bool]
-"""Waits for so many seconds at most; True once the end is asked for."""
+"""Waits for at most so many seconds; True once the end is requested."""
 
 
 def run_controller(
@@ -33,17 +34,15 @@ def run_controller(
     interval_s: float = 1.0,
     election_id: int = 1,
     parameters: SwitchParameters | None = None,
-    settings: TunerSettings | None = None,
     on_policy: OnPolicy | None = None,
-    say: Say = print,
     stop: threading.Event | None = None,
     artifact: Artifact | None = None,
 ) -> None:
-    """Control the switch at ``address`` until SIGTERM or SIGINT arrives; a tick each ``interval_s``.
+    """Control the switch at ``address`` until SIGTERM or SIGINT arrives; one tick every ``interval_s``.
 
-    The switch is given ``artifact``, by default the committed program for v1model. With ``stop``, it ends when that is
-    set, and signals are left alone: for callers outside the main thread. The first connection must succeed. After that
-    a lost switch is tried again on every tick.
+    The switch is given ``artifact``, by default the committed program for v1model. The first connection must succeed.
+    Later, a lost switch is retried on every tick. Callers outside the main thread pass ``stop``: the controller then
+    ends when it is set, and leaves signals alone.
 
     Raises:
         SessionError: the switch cannot be reached at the start, or refuses the session or the program.
@@ -53,57 +52,72 @@ def run_controller(
     if interval_s <= 0:
         raise ValueError(f"the interval between ticks must be above 0 s, not {interval_s:g}")
     session = Session(address, device_id, election_id)
-    controller = Controller(session, artifact or load(), topology, policy, parameters, settings, on_policy)
-    with _signalled() if stop is None else contextlib.nullcontext(stop.wait) as ended:
+    controller = Controller(session, artifact or load(), topology, policy, parameters, on_policy)
+    with until_signalled() if stop is None else contextlib.nullcontext(stop.wait) as ended:
         try:
             report = controller.start(time.monotonic_ns())
             if report is None:
-                say(f"connected to {address} as backup: another controller is primary")
+                _LOG.info("connected to %s as backup: another controller is primary", address)
             else:
-                say(f"connected to {address}: policy {policy.name} in force, {report.updates} entries written")
+                _LOG.info(
+                    "connected to %s: policy %s in force, %d entries written", address, policy.name, report.updates
+                )
             in_touch = True
+            discarding: set[str] = set()
             while not ended(interval_s):
-                in_touch = _one_tick(controller, in_touch, say)
+                in_touch = _one_tick(controller, in_touch, discarding)
         finally:
             controller.stop()
-    say("stopped; the switch keeps its entries")
+    _LOG.info("stopped; the switch keeps its entries")
 
 
-def _one_tick(controller: Controller, in_touch: bool, say: Say) -> bool:
-    """One tick, after connecting again if the switch was lost; returns whether it is in touch."""
+def _one_tick(controller: Controller, in_touch: bool, discarding: set[str]) -> bool:
+    """One tick, after reconnecting if the switch was lost; returns whether the switch is in touch.
+
+    Reasons for discards that were logged are added to ``discarding``.
+    """
     now_ns = time.monotonic_ns()
     try:
         if not in_touch:
             report = controller.start(now_ns)
-            say(f"connected again{'' if report is None else f', {report.updates} entries written'}")
+            _LOG.info("connected again%s", "" if report is None else f", {report.updates} entries written")
         was_primary = controller.primary
         record = controller.tick(now_ns)
         if controller.primary and not was_primary:
-            say(f"primary now, {controller.taken_over.updates} entries written")
+            _LOG.info("primary now, %d entries written", controller.taken_over.updates)
         elif was_primary and not controller.primary:
-            say("backup now: another controller is primary")
+            _LOG.warning("backup now: another controller is primary")
         for complaint in controller.session.stream_errors():
-            say(f"the switch complains: {complaint}")
+            _LOG.warning("the switch reports: %s", complaint)
     except SessionError as error:
-        say(f"{error}; trying again")
-        # Whatever is known of the switch may be stale now.
+        _LOG.warning("%s; trying again", error)
+        # What is known of the switch may be stale now.
         controller.session.close()
         return False
-    if record is not None and record.writes.updates:
-        say(in_words(record))
+    if record is not None:
+        if record.writes.updates:
+            _LOG.info("%s", describe(record))
+        for reason, packets in record.discards.items():
+            # Once is enough to look for the cause; the counter `discarded` has the totals.
+            level = logging.DEBUG if reason in discarding else logging.WARNING
+            _LOG.log(level, "the switch discards packets: %s (%d since the last tick)", reason, packets)
+            discarding.add(reason)
     return True
 
 
-def in_words(record: TickRecord) -> str:
-    """One line on a tick that changed something."""
-    thresholds = "" if record.thresholds is None else f", MLU threshold {record.thresholds.mlu}"
-    late = "" if record.late_share is None else f", {record.late_share:.1%} of the last stage late"
-    return f"{record.writes.updates} entries written: {record.reason}{thresholds}{late}"
+def describe(record: TickRecord) -> str:
+    """A tick that changed something, in one line."""
+    thresholds = "".join(f", {name} {record.thresholds[name]}" for name in record.shares) if record.thresholds else ""
+    measured = "".join(f", {share:.1%} for {name}" for name, share in record.shares.items() if share is not None)
+    return f"{record.writes.updates} entries written: {record.reason}{thresholds}{measured}"
 
 
 @contextlib.contextmanager
-def _signalled() -> Iterator[Ended]:
-    """Within, SIGTERM and SIGINT do nothing but end the wait that this gives, be it under way or yet to begin."""
+def until_signalled() -> Iterator[Ended]:
+    """Within the block, SIGTERM and SIGINT only end the wait that this yields, be it under way or still to begin.
+
+    For the main thread.
+    """
     # A handler in Python runs between bytecodes only: a signal just before a wait begins would not cut the wait short.
     # The wake-up descriptor is written to at once, and stays readable.
     arrived, wake_up = socket.socketpair()

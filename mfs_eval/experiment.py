@@ -36,7 +36,7 @@ def run(
     Args:
         scenario: what is simulated: one of :data:`mfs_eval.scenarios`, its name, or a scenario of your own.
         policy: the scheduling policy: a name such as "mfs", "static", "fifo", "sjf" or "edf", or a
-            :class:`~mfs_ctrl.policy.policy.Policy`.
+            :class:`~mfs_ctrl.policy.Policy`.
         request_rate: requests per second; by default the lowest rate of the scenario.
         seed: seed of the Poisson arrivals, not negative.
         requests: number of requests that are served; the first fifth is warm-up and does not count.

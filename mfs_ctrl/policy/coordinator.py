@@ -1,7 +1,7 @@
-"""Between batches: their order, which of them can make it in the worst case, and which requests to give up.
+"""Scheduling between batches: their order, which of them finish in time in the worst case, and which requests to prune.
 
-Pure: it knows loads and deadlines, and neither network nor clock. A decision keeps no state: each is made afresh from
-what is there, so that a pruned request returns as soon as it can make it.
+Pure: it knows loads and deadlines, and neither network nor clock. Decisions keep no state. Each starts from the current
+loads, so that a pruned request returns as soon as it can be in time.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from host_agent.protocol.units import NS_PER_S
 from mfs_ctrl.policy.effective_deadline import robust_effective_deadline, split
 
 Port = int
-"""An egress port, numbered as the caller likes."""
+"""An egress port, in any numbering."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLoad:
-    """What one request of a batch still has to send, all of which is given up with it.
+    """Load of one request of a batch, all of which goes if the request is pruned.
 
     Attributes:
-        request: its number; a prompt that is computed in several batches has the same in each.
+        request: its number; the same in all batches that compute parts of the prompt.
         deadline_ns: absolute.
-        bytes_by_port: last-stage bytes, by each egress port that they pass.
+        bytes_by_port: last-stage bytes left to send, by the egress ports that they pass.
     """
 
     request: int
@@ -35,13 +35,13 @@ class RequestLoad:
 
 @dataclass(frozen=True, slots=True)
 class BatchLoad:
-    """What a batch still has to do.
+    """Remaining work of a batch.
 
     Attributes:
         batch: its number.
-        compute_ns: computing that is left.
-        requests: those not finished, at least one.
-        shared_bytes_by_port: early-stage bytes. The whole batch waits for them, so no pruning takes them away.
+        compute_ns: compute time left.
+        requests: the unfinished ones, at least one.
+        shared_bytes_by_port: early-stage bytes. The whole batch waits for them, so pruning does not remove them.
     """
 
     batch: int
@@ -50,19 +50,19 @@ class BatchLoad:
     shared_bytes_by_port: Mapping[Port, int] = field(default_factory=dict)
 
     @property
-    def red_ns(self) -> int:
+    def effective_deadline_ns(self) -> int:
         """The robust effective deadline of the requests, absolute."""
         return robust_effective_deadline(request.deadline_ns for request in self.requests)
 
     @property
     def bound_ns(self) -> int:
-        """By when the batch has to finish in the worst case: its earliest loose deadline, absolute."""
+        """Latest acceptable finish in the worst case: the earliest loose deadline, absolute."""
         return split(request.deadline_ns for request in self.requests)[1][0]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Which requests go on, which are pruned, and when each batch ends then at the latest (by batch, absolute)."""
+    """Requests kept and pruned, and the latest finish of each batch (by batch, absolute)."""
 
     kept: frozenset[int]
     pruned: frozenset[int]
@@ -70,26 +70,8 @@ class Decision:
 
 
 def rank(batches: Iterable[BatchLoad]) -> list[BatchLoad]:
-    """``batches``, the lowest RED first; equal ones by number."""
-    return sorted(batches, key=lambda batch: (batch.red_ns, batch.batch))
-
-
-def finishes(
-    batches: Iterable[BatchLoad], bandwidth_bps: Mapping[Port, int], now_ns: int, pruned: Collection[int] = ()
-) -> dict[int, int]:
-    """When each batch ends at the latest, absolute, with the requests ``pruned`` out of the way.
-
-    In the order of RED, each batch waits at its most loaded port for all batches before it, as if nothing overlapped:
-    now + its computing + the load of that port / ``bandwidth_bps`` of it (payload bits per second).
-    """
-    return _finishes(rank(batches), bandwidth_bps, now_ns, pruned)
-
-
-def infeasible(
-    batches: Sequence[BatchLoad], bandwidth_bps: Mapping[Port, int], now_ns: int, pruned: Collection[int] = ()
-) -> frozenset[int]:
-    """The batches that end after their bound in the worst case. One whose requests are all pruned has none to miss."""
-    return _infeasible(rank(batches), bandwidth_bps, now_ns, pruned)
+    """``batches`` by effective deadline, then by number."""
+    return sorted(batches, key=lambda batch: (batch.effective_deadline_ns, batch.batch))
 
 
 def prune(
@@ -100,22 +82,25 @@ def prune(
     departed: int = 0,
     departed_pruned: int = 0,
 ) -> Decision:
-    """Give up requests until every batch can make it in the worst case, or until the budget is spent.
+    """Prune requests until every batch is in time in the worst case, or until the budget is spent.
 
-    Batches are walked in the order of RED. While one ends after its bound, the request (of those seen so far) that
-    loads its bottleneck port most is pruned; where none does, the largest of its own. Then what was pruned in vain
-    returns: last pruned first, each request without whose pruning no further batch becomes infeasible.
+    In the worst case nothing overlaps: in the order of effective deadlines, each batch waits at its most loaded port
+    for all batches before it, and finishes at now + its compute time + that port's load / ``bandwidth_bps``.
+
+    The walk goes through the batches in this order. While one finishes after its bound, the request seen so far that
+    loads its bottleneck port most is pruned; if none loads it, the largest of the batch. Afterwards needless prunings
+    are undone, the last one first: those without which no further batch is late.
 
     Args:
-        batches: all that are under way.
+        batches: all batches under way.
         bandwidth_bps: payload bits per second of each port that carries a load.
         now_ns: the time.
         drop_budget: share, 0 to 1, of all requests ever seen that may be pruned.
         departed: requests seen before that have left.
-        departed_pruned: those of them that were pruned when they left.
+        departed_pruned: how many of them were pruned when they left.
 
     Raises:
-        ValueError: the budget is not a share.
+        ValueError: the budget is not in 0..1.
     """
     if not 0 <= drop_budget <= 1:
         raise ValueError(f"drop_budget is a share of 0..1, not {drop_budget}")
@@ -155,7 +140,7 @@ def _infeasible(
 
 
 def _walk(ordered: Sequence[BatchLoad], bandwidth_bps: Mapping[Port, int], now_ns: int, allowed: int) -> list[int]:
-    """The requests that the walk prunes, in that order."""
+    """Requests that the walk prunes, in order."""
     load: Counter[Port] = Counter()
     pruned: list[int] = []
     bytes_of: dict[int, Counter[Port]] = {}
@@ -169,7 +154,7 @@ def _walk(ordered: Sequence[BatchLoad], bandwidth_bps: Mapping[Port, int], now_n
             if not own or finish_ns <= batch.bound_ns:
                 break
             kept = [request for request in bytes_of if request not in pruned]
-            # Equal ones: the youngest.
+            # Ties: the youngest.
             heaviest = max(kept, key=lambda request: (bytes_of[request][port], request))
             if not bytes_of[heaviest][port]:
                 heaviest = max(own, key=lambda request: (bytes_of[request].total(), request))
@@ -193,7 +178,7 @@ def _finish(
     now_ns: int,
     pruned: Collection[int],
 ) -> tuple[int, Port]:
-    """When ``batch`` ends, and its bottleneck: of the ports that it uses itself the one with the longest ``load``."""
+    """Finish of ``batch``, and its bottleneck: of the ports that it uses, the one with the longest ``load``."""
     waits = [
         (-(-load[port] * 8 * NS_PER_S // bandwidth_bps[port]), -port)
         for port, own in _bytes_of(batch, pruned).items()

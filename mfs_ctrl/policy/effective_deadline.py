@@ -1,4 +1,4 @@
-"""The robust effective deadline (RED): one deadline that stands for a batch of requests."""
+"""The robust effective deadline (the paper's RED): one deadline that stands for a batch of requests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from itertools import pairwise
 
 
 def split(deadlines: Iterable[int]) -> tuple[list[int], list[int]]:
-    """``deadlines`` in ascending order, as (tight, loose): parted at the largest gap, the first of equal ones.
+    """``deadlines`` in ascending order as (tight, loose), parted at the largest gap, or the first of several largest.
 
-    Deadlines without a gap (one, or all equal) are all loose: none of them is tighter than another.
+    Deadlines without a gap (a single one, or all equal) are all loose.
 
     Raises:
         ValueError: there are no deadlines.
@@ -23,10 +23,10 @@ def split(deadlines: Iterable[int]) -> tuple[list[int], list[int]]:
 
 
 def robust_effective_deadline(deadlines: Iterable[int]) -> int:
-    """The RED of a batch, in the unit of ``deadlines`` (nanoseconds, absolute or relative alike), rounded down.
+    """The effective deadline of a batch, in the unit of ``deadlines``, rounded down; absolute or relative like these.
 
-    With f the share of tight ones (:func:`split`), RED = f min(tight) + (1 - f) min(loose). A batch without gaps has
-    RED = its deadline.
+    With f the share of tight deadlines (:func:`split`) it is f min(tight) + (1 - f) min(loose); without a gap, the
+    deadline itself.
 
     Raises:
         ValueError: there are no deadlines.

@@ -1,13 +1,7 @@
 """The tuner: one pure step from what the switch counted to better thresholds and biases.
 
-Three loops, each a bounded step with a dead band, each on its own evidence:
-
-- ``mlu`` tracks a quantile: Q_1 moves until ``late_target`` of the last-stage flows end with no slack left, those that
-  miss no more than the early stages do aside. Above the target it falls; below half of it, when promoted
-  flows end with much slack to spare, it rises (defer and promote); between, it stays. A stride doubles as long as the
-  direction stays and begins at one code again after a turn, so that a far start is left fast and a near one is kept.
-- ``tight_slack`` follows the median slack of early-stage flows, so that about half of what a GPU waits for goes first.
-- The ``bias`` of a port follows its load by traffic that goes before last-stage flows: B(1 - rho) of the paper.
+The policy declares which thresholds move and on which evidence (:mod:`mfs_ctrl.policy.tuning`). Every loop is a bounded
+step with a dead band. All evidence is used together, so that none is discarded half gathered.
 """
 
 from __future__ import annotations
@@ -16,111 +10,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from host_agent.protocol.level import CODE_STEPS, URGENCY_ONE, bias_code
-from host_agent.protocol.stamp import SCAVENGER, TOP_LEVEL, Stage
+from host_agent.protocol.level import CODE_STEPS, bias_code
+from host_agent.protocol.stamp import SCAVENGER
 from host_agent.protocol.units import WIRE_OVERHEAD_BYTES
 from mfs_ctrl.counters import COMPLETION, LATE_BUCKET, LAXITY, OCTAVES, CompletionCell, LaxityCell, Observation
-from mfs_ctrl.policy.policy import (
-    COLLECTIVE_LOOSE,
-    COLLECTIVE_TIGHT,
-    HOPELESS,
-    LAST_LATER,
-    LAST_SOON,
-    LAST_TIGHT,
-    REUSE_LATER,
-    REUSE_SOON,
-    REUSE_TIGHT,
-    Thresholds,
-)
-
-EARLY_STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE)
-LEVELS_OF = {
-    Stage.KV_REUSE: (REUSE_LATER, REUSE_SOON, REUSE_TIGHT),
-    Stage.COLLECTIVE: (COLLECTIVE_LOOSE, COLLECTIVE_TIGHT),
-    Stage.P2D: (SCAVENGER, LAST_LATER, LAST_SOON, LAST_TIGHT, TOP_LEVEL),
-}
-"""The levels that a policy with thresholds gives to each stage: where the tuner's evidence is."""
-EVIDENCE_CELLS: Mapping[str, tuple[int, ...]] = {
-    LAXITY: tuple(
-        LaxityCell(Stage.COLLECTIVE, level, bucket).index
-        for level in LEVELS_OF[Stage.COLLECTIVE]
-        for bucket in range(LATE_BUCKET)
-    ),
-    COMPLETION: tuple(
-        CompletionCell(stage, level, late, octave).index
-        for stage, levels in LEVELS_OF.items()
-        for level in levels
-        for late in (False, True)
-        # What is in time is no scavenger, and a slack of 31 bits has no 32nd octave.
-        for octave in range(OCTAVES if late else 0 if level == SCAVENGER else OCTAVES - 1)
-    ),
-}
-"""The counter cells that thresholds are tuned from, by counter: a quarter of all, as a cell costs a message to read."""
-
-
-@dataclass(frozen=True, slots=True)
-class TunerSettings:
-    """How the tuner behaves. Steps and bounds are codes: eight an octave.
-
-    Attributes:
-        late_target: share of last-stage flows that may miss for want of an early promotion. Between half of it and all
-            of it nothing moves: the hysteresis.
-        min_completions: last-stage flows that must have ended before any threshold moves; until then evidence is
-            gathered.
-        settle_ticks: ticks after a move of Q_1 of which the evidence is not used: the flows that end then were promoted
-            under the old thresholds. A tick should be as long as most flows live.
-        mlu_step: largest change of Q_1 in one step, towards earlier promotion.
-        mlu_later_step: the same towards later promotion; smaller, since what is late costs more than what is early.
-        mlu_gain: codes of change for an excess of the late share as large as the target, as far as the stride allows.
-        mlu_bounds: least and greatest Q_1: by default from MLU 1/16 to where flows are given up. A start outside is led
-            back, a step at a time.
-        spare_octaves: promotion moves later only while the median of the last-stage flows that reached the top level
-            ends with more than 2 to the power of -spare_octaves of the slack that early-stage flows end with (its 90th
-            percentile: what a new request has). Where none needs the top level, the threshold stays.
-        min_tight_packets: early-stage packets of RLI 0 that must have been seen before ``tight_slack`` moves.
-        tight_target: share of these packets that should go first, and ``tight_band`` how far off it may be.
-        tight_step: largest change of ``tight_slack`` in one step.
-        tight_bounds: least and greatest ``tight_slack``.
-        load_weight: weight of the newest interval in the smoothed load, above 0 and at most 1.
-        load_limit: greatest load that the bias takes into account.
-        bias_hysteresis: least difference for which a bias is written again.
-    """
-
-    late_target: float = 0.05
-    min_completions: int = 40
-    settle_ticks: int = 1
-    mlu_step: int = 8
-    mlu_later_step: int = 4
-    mlu_gain: float = 4.0
-    mlu_bounds: tuple[int, int] = (URGENCY_ONE - 4 * CODE_STEPS, HOPELESS - 1)
-    spare_octaves: int = 2
-    min_tight_packets: int = 1000
-    tight_target: float = 0.5
-    tight_band: float = 0.15
-    tight_step: int = 8
-    tight_bounds: tuple[int, int] = (64, 240)
-    load_weight: float = 0.3
-    load_limit: float = 0.9
-    bias_hysteresis: int = 2
-
-    def __post_init__(self) -> None:
-        if not (0 < self.late_target < 1 and 0 < self.tight_target < 1 and 0 <= self.tight_band < 0.5):
-            raise ValueError("late_target and tight_target are shares between 0 and 1, tight_band at most a half")
-        if not (0 < self.load_weight <= 1 and 0 <= self.load_limit < 1):
-            raise ValueError("load_weight is in (0, 1] and load_limit in [0, 1)")
-        if self.settle_ticks < 0 or self.mlu_gain <= 0:
-            raise ValueError("settle_ticks is at least 0, mlu_gain above 0")
-        if min(self.mlu_step, self.mlu_later_step, self.tight_step, self.bias_hysteresis) < 1:
-            raise ValueError("mlu_step, mlu_later_step, tight_step and bias_hysteresis are at least 1")
-        if not 1 <= self.mlu_bounds[0] <= self.mlu_bounds[1] <= 255:
-            raise ValueError(f"mlu_bounds {self.mlu_bounds} must rise within 1..255")
-        if not 0 <= self.tight_bounds[0] <= self.tight_bounds[1] <= 255:
-            raise ValueError(f"tight_bounds {self.tight_bounds} must rise within 0..255")
+from mfs_ctrl.policy.policy import Policy, Thresholds
+from mfs_ctrl.policy.tuning import LoadBias, Loop, TrackLateShare, TrackMedianSlack
 
 
 @dataclass(frozen=True, slots=True)
 class PortState:
-    """What is remembered of an egress port: its smoothed load by early-stage traffic (0..1) and its bias code."""
+    """State of an egress port: its smoothed load (0..1) by the traffic that the policy counts, and its bias code."""
 
     load: float
     bias: int
@@ -128,9 +28,11 @@ class PortState:
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """How Q_1 moved last: the codes by which it did (below 0: towards earlier promotion), half of it after each rest.
+    """The last move of a threshold.
 
-    ``settling`` counts the ticks that are still to pass before new evidence is gathered.
+    Attributes:
+        codes: by how much, below 0 towards earlier promotion; halved by each rest.
+        settling: ticks that have to pass before new evidence is gathered.
     """
 
     codes: int = 0
@@ -138,156 +40,189 @@ class Motion:
 
 
 AT_REST = Motion()
+NO_MOTION: Mapping[str, Motion] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The outcome of one step.
+    """Outcome of one step.
 
-    ``late_share`` and ``tight_share`` are what was measured, None without enough evidence; whether evidence was used
-    (and should be gathered afresh) is ``evidence_used``. ``reason`` says in words what moved,
-    ``motion`` is for the next step.
+    Attributes:
+        thresholds: those for the next interval.
+        ports: the state of each port.
+        shares: what each loop measured, by threshold; None without enough evidence.
+        evidence_used: whether the evidence was used, so that gathering restarts.
+        reason: what moved, in words.
+        motions: the last move of each threshold, for the next step.
     """
 
     thresholds: Thresholds
     ports: Mapping[int, PortState]
-    late_share: float | None
-    tight_share: float | None
+    shares: Mapping[str, float | None]
     evidence_used: bool
     reason: str
-    motion: Motion = AT_REST
+    motions: Mapping[str, Motion] = dataclasses.field(default_factory=dict)
+
+
+def evidence_cells(policy: Policy) -> dict[str, tuple[int, ...]]:
+    """The counter cells that the policy's loops measure, by counter: no others, since each cell costs a message.
+
+    Of the finished flows these are the levels that the policy gives to the stages in question. Flows at the scavenger
+    level that finish in time had been given up, and are no evidence.
+    """
+    loops = policy.tuning.values()
+    stages = sorted({stage for loop in loops for stage in loop.stages})
+    given = {(rule.stage, rule.level) for rule in policy.templates}
+    sides = {
+        (loop.packets_of, level)
+        for loop in loops
+        if isinstance(loop, TrackMedianSlack)
+        for level in (loop.tight_level, loop.loose_level)
+    }
+    return {
+        LAXITY: tuple(
+            LaxityCell(stage, level, bucket).index for stage, level in sorted(sides) for bucket in range(LATE_BUCKET)
+        ),
+        COMPLETION: tuple(
+            CompletionCell(stage, level, late, octave).index
+            for stage, level in sorted(given)
+            if stage in stages
+            for late in (False, True)
+            # A slack of 31 bits has no 32nd octave.
+            for octave in range(OCTAVES if late else 0 if level == SCAVENGER else OCTAVES - 1)
+        ),
+    }
 
 
 def step(
-    thresholds: Thresholds,
+    policy: Policy,
     flows: Observation,
     load: Observation,
     ports: Mapping[int, PortState],
     rates: Mapping[int, int],
-    settings: TunerSettings,
-    motion: Motion = AT_REST,
+    motions: Mapping[str, Motion] = NO_MOTION,
 ) -> Decision:
-    """One step of all loops.
+    """One step of all loops of ``policy``.
 
-    ``flows`` is the evidence for thresholds (``completion`` and ``laxity`` since evidence was last used), ``load`` that
-    for biases (``port_level`` of the last interval); ``rates`` has the rate of each port in bits per second; ``motion``
-    is what the last step left.
+    Args:
+        policy: with the thresholds in force.
+        flows: evidence for thresholds: ``completion`` and ``laxity`` since evidence was last used.
+        load: evidence for biases: ``port_level`` of the last interval.
+        ports: the state of each port.
+        rates: the rate of each port in bits per second.
+        motions: as the last step returned them.
     """
-    tuned_biases = tuned_ports(ports, load, rates, settings)
-    if motion.settling:
-        waiting = dataclasses.replace(motion, settling=motion.settling - 1)
-        return Decision(thresholds, tuned_biases, None, None, True, "settles", waiting)
-    late_share = _late_share(flows, settings)
-    if late_share is None:
-        return Decision(thresholds, tuned_biases, None, _tight_share(flows, settings), False, "holds", motion)
-    first, mlu_reason = tuned_mlu(thresholds.mlu, flows, settings, motion)
-    # All evidence is used together, so that none is thrown away half gathered.
-    slack, slack_reason = tuned_tight_slack(thresholds.tight_slack, flows, settings)
-    codes = first - thresholds.mlu
-    tuned = thresholds
-    if codes:
-        tuned = dataclasses.replace(tuned, mlu=first)
-    if slack != thresholds.tight_slack:
-        tuned = dataclasses.replace(tuned, tight_slack=slack)
-    return Decision(
-        tuned,
-        tuned_biases,
-        late_share,
-        _tight_share(flows, settings),
-        True,
-        "; ".join(reason for reason in (mlu_reason, slack_reason) if reason) or "holds",
-        Motion(codes, settings.settle_ticks) if codes else Motion(int(motion.codes / 2)),
-    )
+    thresholds, loops = policy.thresholds, policy.tuning
+    biased = tuned_ports(ports, load, rates, policy.load)
+    moving = {name: motions.get(name, AT_REST) for name in loops}
+    if any(motion.settling for motion in moving.values()):
+        waiting = {
+            name: dataclasses.replace(motion, settling=max(0, motion.settling - 1)) for name, motion in moving.items()
+        }
+        return Decision(thresholds, biased, dict.fromkeys(loops), True, "settles", waiting)
+    shares = {name: measured_share(flows, loop) for name, loop in loops.items()}
+    # Finished flows are the scarcer evidence: where a loop needs them, all loops wait for them.
+    decisive = [name for name, loop in loops.items() if isinstance(loop, TrackLateShare)] or list(loops)
+    if any(shares[name] is None for name in decisive):
+        return Decision(thresholds, biased, shares, False, "holds", moving)
+    changed, reasons, after = {}, [], {}
+    for name, loop in loops.items():
+        moved, reason = tuned(thresholds[name], flows, loop, moving[name])
+        codes = moved - thresholds[name]
+        changed[name] = moved
+        reasons += [f"{name}: {reason}"] if reason else []
+        settle = loop.settle_ticks if isinstance(loop, TrackLateShare) else 0
+        after[name] = Motion(codes, settle) if codes else Motion(int(moving[name].codes / 2))
+    return Decision(thresholds.replace(**changed), biased, shares, True, "; ".join(reasons) or "holds", after)
 
 
-def tuned_mlu(first: int, flows: Observation, settings: TunerSettings, motion: Motion = AT_REST) -> tuple[int, str]:
-    """The next Q_1 and why.
-
-    Misses of the last stage count only as far as the early stages miss less: a batch that was late before its last
-    stage began is not helped by promoting that stage, and pays for it.
-    """
-    late = _late_share(flows, settings)
-    if late is None:
-        return first, ""
-    low, high = settings.mlu_bounds
-    if first < low:
-        return min(low, first + _stride(motion, 1, settings)), "led back into the bounds"
-    if first > high:
-        return max(high, first - _stride(motion, -1, settings)), "led back into the bounds"
-    owed = late - (flows.late_share(*EARLY_STAGES) or 0.0)
-    if owed > settings.late_target:
-        wanted = max(1, round(settings.mlu_gain * (owed - settings.late_target) / settings.late_target))
-        moved = first - min(wanted, _stride(motion, -1, settings))
-        return max(low, moved), f"promote earlier: {owed:.0%} of the last stage late"
-    if owed < settings.late_target / 2 and _slack_to_spare(flows, settings):
-        return min(high, first + _stride(motion, 1, settings)), "promote later: slack to spare"
-    return first, ""
+def tuned(code: int, flows: Observation, loop: Loop, motion: Motion = AT_REST) -> tuple[int, str]:
+    """The next value of the threshold that ``loop`` moves, now ``code``, and why; an empty reason if it stays."""
+    if isinstance(loop, TrackLateShare):
+        return _by_late_share(code, flows, loop, motion)
+    return _by_median_slack(code, flows, loop)
 
 
-def _stride(motion: Motion, direction: int, settings: TunerSettings) -> int:
-    """The most that Q_1 may move now: one code, doubled for each step before in the same ``direction`` (1 or -1)."""
-    most = settings.mlu_later_step if direction > 0 else settings.mlu_step
-    return min(most, max(1, 2 * direction * motion.codes))
-
-
-def tuned_tight_slack(slack: int, flows: Observation, settings: TunerSettings) -> tuple[int, str]:
-    """The next ``tight_slack`` and why: towards the median, as far as the share says that it is needed."""
-    share = _tight_share(flows, settings)
-    if share is None or abs(share - settings.tight_target) <= settings.tight_band:
-        return slack, ""
-    median = flows.slack_code_at(0.5, *EARLY_STAGES)
-    if median is None:
-        return slack, ""
-    direction = -1 if share > settings.tight_target else 1
-    # Past the median the share alone still says where to go, but only slowly.
-    distance = max(1, min(settings.tight_step, direction * (median - slack)))
-    moved = _within(slack + direction * distance, slack, settings.tight_bounds)
-    return moved, f"{share:.0%} of what a GPU waits for is tight"
+def measured_share(flows: Observation, loop: Loop) -> float | None:
+    """The share that ``loop`` compares with its target; None without enough evidence."""
+    if isinstance(loop, TrackLateShare):
+        return flows.late_share(loop.stage) if flows.completed(loop.stage) >= loop.min_completions else None
+    packets = {loop.tight_level: 0, loop.loose_level: 0}
+    for cell, count in flows.laxity.items():
+        # A late packet has no slack to compare with the threshold.
+        if cell.stage == loop.packets_of and cell.level in packets and cell.bucket != LATE_BUCKET:
+            packets[cell.level] += count.packets
+    total = sum(packets.values())
+    return packets[loop.tight_level] / total if total >= max(1, loop.min_packets) else None
 
 
 def tuned_ports(
-    ports: Mapping[int, PortState], load: Observation, rates: Mapping[int, int], settings: TunerSettings
+    ports: Mapping[int, PortState], load: Observation, rates: Mapping[int, int], settings: LoadBias
 ) -> dict[int, PortState]:
     """The next state of each port: load smoothed, bias moved if it is off by the hysteresis."""
     if load.interval_ns <= 0:
         return dict(ports)
     sent = dict.fromkeys(ports, 0)
     for cell, count in load.port_level.items():
-        if cell.port in sent and COLLECTIVE_LOOSE <= cell.level < TOP_LEVEL:
+        if cell.port in sent and cell.level in settings.levels:
             sent[cell.port] += count.bytes + WIRE_OVERHEAD_BYTES * count.packets
-    tuned = {}
+    biased = {}
     for port, state in ports.items():
         newest = min(1.0, sent[port] / (rates[port] * load.interval_ns / 8e9))
-        smoothed = state.load + settings.load_weight * (newest - state.load)
-        bias = bias_code(rates[port], min(smoothed, settings.load_limit))
-        tuned[port] = PortState(smoothed, bias if abs(bias - state.bias) >= settings.bias_hysteresis else state.bias)
-    return tuned
+        smoothed = state.load + settings.weight * (newest - state.load)
+        bias = bias_code(rates[port], min(smoothed, settings.limit))
+        biased[port] = PortState(smoothed, bias if abs(bias - state.bias) >= settings.hysteresis else state.bias)
+    return biased
 
 
-def _late_share(flows: Observation, settings: TunerSettings) -> float | None:
-    enough = flows.completed(Stage.P2D) >= settings.min_completions
-    return flows.late_share(Stage.P2D) if enough else None
+def _by_late_share(code: int, flows: Observation, loop: TrackLateShare, motion: Motion) -> tuple[int, str]:
+    late = measured_share(flows, loop)
+    if late is None:
+        return code, ""
+    low, high = loop.bounds
+    if code < low:
+        return min(low, code + _stride(motion, 1, loop)), "led back into the bounds"
+    if code > high:
+        return max(high, code - _stride(motion, -1, loop)), "led back into the bounds"
+    owed = late - (flows.late_share(*loop.compared_with) or 0.0)
+    if owed > loop.late_target:
+        wanted = max(1, round(loop.gain * (owed - loop.late_target) / loop.late_target))
+        moved = code - min(wanted, _stride(motion, -1, loop))
+        return max(low, moved), f"promote earlier, {owed:.0%} of {loop.stage.name} late"
+    if owed < loop.late_target / 2 and _slack_to_spare(flows, loop):
+        return min(high, code + _stride(motion, 1, loop)), "promote later, slack to spare"
+    return code, ""
 
 
-def _slack_to_spare(flows: Observation, settings: TunerSettings) -> bool:
-    promoted = Observation(completion={cell: n for cell, n in flows.completion.items() if cell.level == TOP_LEVEL})
-    left = promoted.slack_code_at(0.5, Stage.P2D)
-    budget = flows.slack_code_at(0.9, *EARLY_STAGES)
-    return left is not None and budget is not None and left > budget - settings.spare_octaves * CODE_STEPS
+def _stride(motion: Motion, direction: int, loop: TrackLateShare) -> int:
+    """The largest move now: one code, doubled for each step before it in the same ``direction`` (1 or -1)."""
+    most = loop.later_step if direction > 0 else loop.step
+    return min(most, max(1, 2 * direction * motion.codes))
 
 
-def _tight_share(flows: Observation, settings: TunerSettings) -> float | None:
-    # Every batch has collectives, and all of them are waited for; what it reuses may be far ahead.
-    packets = {COLLECTIVE_TIGHT: 0, COLLECTIVE_LOOSE: 0}
-    for cell, count in flows.laxity.items():
-        # What is late has no slack to compare with the threshold.
-        if cell.stage == Stage.COLLECTIVE and cell.level in packets and cell.bucket != LATE_BUCKET:
-            packets[cell.level] += count.packets
-    total = sum(packets.values())
-    return packets[COLLECTIVE_TIGHT] / total if total >= max(1, settings.min_tight_packets) else None
+def _slack_to_spare(flows: Observation, loop: TrackLateShare) -> bool:
+    at_level = {cell: n for cell, n in flows.completion.items() if cell.level == loop.promoted_level}
+    left = Observation(completion=at_level).slack_code_at(0.5, loop.stage)
+    budget = flows.slack_code_at(0.9, *loop.compared_with)
+    return left is not None and budget is not None and left > budget - loop.spare_octaves * CODE_STEPS
+
+
+def _by_median_slack(code: int, flows: Observation, loop: TrackMedianSlack) -> tuple[int, str]:
+    """Towards the median, as far as the share says that a move is needed."""
+    share = measured_share(flows, loop)
+    if share is None or abs(share - loop.target) <= loop.band:
+        return code, ""
+    median = flows.slack_code_at(0.5, *loop.stages)
+    if median is None:
+        return code, ""
+    direction = -1 if share > loop.target else 1
+    # Past the median only the share says where to go, and only slowly.
+    distance = max(1, min(loop.step, direction * (median - code)))
+    moved = _within(code + direction * distance, code, loop.bounds)
+    return moved, f"{share:.0%} of {loop.packets_of.name} is tight"
 
 
 def _within(moved: int, before: int, bounds: tuple[int, int]) -> int:
-    """``moved`` within ``bounds``; a start outside them is led back by the step's own size, never by a leap."""
+    """``moved`` within ``bounds``; a start outside them is led back by single steps, never by a leap."""
     low, high = min(bounds[0], before), max(bounds[1], before)
     return max(low, min(high, moved))

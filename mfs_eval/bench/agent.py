@@ -41,7 +41,7 @@ from host_agent.ebpf.flows import FlowTable, monotonic_after
 from host_agent.protocol.flow_request import FiveTuple, FlowRequest, Match
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.stamp import STAMP_BYTES, Stage
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_eval import options
 from mfs_eval.results.markdown import table
 from mfs_eval.results.output import write_atomically, writing
@@ -172,7 +172,7 @@ def attached(options: InterfaceOptions, folder: Path) -> Iterator[list[hooks.Att
     try:
         for name in NAMES:
             held.append((name, *inside(name, attach)))
-            held[-1][2].table.set_policy(policy.mfs().rules, bias_code(RATE_BPS))
+            held[-1][2].table.set_policy(policies.mfs().rules, bias_code(RATE_BPS))
         yield [each for _, _, each in held]
     finally:
         for name, state, _ in held:

@@ -20,9 +20,9 @@ from rich.table import Table
 
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Flags, Stage, units_of
+from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.p4rt.session import Session
-from mfs_ctrl.policy import policy
 from mfs_eval import options
 from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES, ip_udp_header
@@ -166,7 +166,7 @@ def bench_network(count: int, seed: int) -> float:
         Link(TOPOLOGY.rate_bps, TOPOLOGY.propagation_ns),
     )
     program(switch)
-    network.set_policy(policy.mfs().rules)
+    network.set_policy(policies.mfs().rules)
     began = time.perf_counter()
     left = count * PACKETS_PER_ACK // (PACKETS_PER_ACK + 1)
     while left > 0:
@@ -204,7 +204,7 @@ def program(switch: Switch) -> None:
     server = P4RuntimeServer(switch, backend=backend_of_environment())
     server.start()
     try:
-        controller = Controller(Session(server.address), artifact.load(), TOPOLOGY, policy.mfs())
+        controller = Controller(Session(server.address), artifact.load(), TOPOLOGY, policies.mfs())
         controller.start()
         controller.stop()
     finally:

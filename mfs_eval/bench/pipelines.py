@@ -24,11 +24,11 @@ from rich.table import Table
 
 from host_agent.command_line import Positive
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Flags, Stage, Stamp
+from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.p4rt.entries import ActionCall, Lpm, TableEntry
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.p4rt.updates import INSERT, Update
-from mfs_ctrl.policy import policy
 from mfs_eval.bench.interfaces import cpu_seconds, packet
 from mfs_eval.packet_level.hosts.frames import ip_udp_header
 from p4src import artifact
@@ -193,7 +193,7 @@ def fill(address: str, program: str, topology: Topology) -> None:
     session = Session(address, timeout_s=60)
     if program == "mfs":
         controller = Controller(
-            session, artifact.load(), topology, policy.mfs(), tune_thresholds=False, tune_bias=False
+            session, artifact.load(), topology, policies.mfs(), tune_thresholds=False, tune_bias=False
         )
         try:
             controller.start()

@@ -12,12 +12,12 @@ import click
 
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import SCAVENGER, Stage
+from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import rmlq_row
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.p4rt.updates import DELETE, INSERT, Update
-from mfs_ctrl.policy import policy
 from mfs_eval.bench.packets import TOPOLOGY
 from p4src import artifact
 from soft_switch.backend import backend_of_environment
@@ -50,7 +50,7 @@ def table_writes(rounds: int) -> None:
     server = P4RuntimeServer(Switch(), backend=backend_of_environment())
     server.start()
     try:
-        controller = Controller(Session(server.address), program := artifact.load(), TOPOLOGY, policy.mfs())
+        controller = Controller(Session(server.address), program := artifact.load(), TOPOLOGY, policies.mfs())
         controller.start()
         index = P4InfoIndex.from_text(program.p4info)
         for entries in (1, 10, 50):

@@ -55,15 +55,15 @@ def measure(ports: int, ticks: int, seed: int) -> dict[str, Any]:
     from google.protobuf import __version__
     from google.protobuf.internal import api_implementation
 
+    from mfs_ctrl import policies
     from mfs_ctrl.controller import Controller
     from mfs_ctrl.p4rt.session import Session
-    from mfs_ctrl.policy import policy
     from p4src import artifact
     from topologies.topology import tor
 
     topology = tor(servers=ports, nics=1, rate_bps=RATE_BPS)
     with _switch() as address:
-        controller = Controller(Session(address), artifact.load(), topology, policy.mfs())
+        controller = Controller(Session(address), artifact.load(), topology, policies.mfs())
         controller.start(0)
         traffic = _Traffic(address, topology.ports, random.Random(seed))
         elapsed, cpu, updates = [], [], []

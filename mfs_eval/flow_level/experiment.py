@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_eval.errors import ServingError
 from mfs_eval.flow_level.fabric import Fabric
 from mfs_eval.flow_level.network import HEADER_BYTES, FlowNetwork
@@ -75,7 +75,7 @@ def flow_workload(
     kind: type[FlowNetwork] = FlowNetwork,
 ) -> Workload:
     """Return the workload of ``requests`` at ``placements``, with low-load TTFTs measured on ``fabric``."""
-    records = low_load_records(scenario.serving, requests, placements, kind(fabric, policy.fifo().rules))
+    records = low_load_records(scenario.serving, requests, placements, kind(fabric, policies.fifo().rules))
     return Workload(tuple(requests), dict(placements), objectives(records, slo_factor))
 
 
@@ -114,7 +114,7 @@ def play(
     else:
         chosen = variant.rules or policy_for(variant.policy, scenario, work, requests[:SURVEYED])
         if variant.drop_budget is not None:
-            chosen = policy.giving_up(chosen)
+            chosen = policies.giving_up(chosen)
         network = kind(fabric, chosen.rules, variant.settings)
     config = replace(serving_for(variant.policy, scenario), compute_estimate=variant.compute_estimate)
     coordination = None if variant.drop_budget is None else Coordination(config, network, variant.drop_budget)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from host_agent.protocol.level import CODE_STEPS, URGENCY_ONE
 from host_agent.protocol.stamp import LEVELS
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_ctrl.policy.policy import Policy
 from mfs_eval.errors import EvaluationError
 from mfs_eval.flow_level.settings import FlowSettings
@@ -59,14 +59,14 @@ def _paper(
     ratio: float = 4.0,
     levels: int = LEVELS,
 ) -> Variant:
-    rules = policy.paper(top, ratio, NEAR_RLI)
-    return Variant(name, "paper", why, settings, rules if levels == LEVELS else policy.folded(rules, levels))
+    rules = policies.paper(top, ratio, NEAR_RLI)
+    return Variant(name, "paper", why, settings, rules if levels == LEVELS else policies.folded(rules, levels))
 
 
 def _mfs_at(top: float) -> Policy:
     """The MFS policy that promotes at a minimal link utilisation (MLU) of ``top``."""
     mlu = URGENCY_ONE + round(CODE_STEPS * math.log2(top))
-    return policy.mfs(policy.Thresholds(mlu=mlu, near_rli=NEAR_RLI))
+    return policies.mfs(mlu=mlu, near_rli=NEAR_RLI)
 
 
 def _stale(milliseconds: int, name: str = "") -> Variant:

@@ -181,7 +181,7 @@ def run_live(
         results = []
         for policy in policies:
             with rack.controlled(policy) as controller, rack.stamping() as stamper:
-                say(f"{policy}: {controller.output().strip().splitlines()[-1]}")
+                say(f"{policy}: {controller.output().strip().splitlines()[-1].partition(': ')[2]}")
                 for seed in seeds:
                     requests = with_poisson_arrivals(work.requests, request_rate, seed)
                     results.append(serve(policy, seed, work, requests, rack, stamper, say))

@@ -30,6 +30,8 @@ from soft_switch.switch import Switch
 
 WARM_UP_SHARE = 0.2
 """The first requests find an empty testbed: this share of all requests is served but does not count."""
+MLU, TIGHT_SLACK = "mlu", "tight_slack"
+"""Thresholds of the MFS policy that results record; policies without them record none."""
 STALLED_TICKS = 60
 """A run in which no request ends for this many ticks after the last arrival is stuck."""
 
@@ -91,7 +93,7 @@ def run(
     counted = _counted(serving.records)
     if (server := settings.adversary.unaffected_by) is not None:
         counted = unaffected(counted, work.placements, scenario.cluster, server)
-    return _result(scenario, policy_name, request_rate, seed, serving, counted, network, occupancy, history, pruned)
+    return _result(scenario, chosen.name, request_rate, seed, serving, counted, network, occupancy, history, pruned)
 
 
 def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], request_rate: float, seed: int) -> Run:
@@ -167,7 +169,7 @@ def _result(
         reordered_within_message=stranding.reordered_within_message,
         ttft_s=[record.ttft_ns / NS_PER_S for record in counted],
         occupancy=occupancy,
-        tuner=[_tuner_point(record) for record in history if record.thresholds is not None],
+        tuner=[_tuner_point(record) for record in history if {MLU, TIGHT_SLACK} <= (record.thresholds or {}).keys()],
     )
 
 
@@ -175,8 +177,8 @@ def _tuner_point(record: TickRecord) -> TunerPoint:
     assert record.thresholds is not None
     return TunerPoint(
         time_s=record.time_ns / NS_PER_S,
-        mlu_threshold=2 ** ((record.thresholds.mlu - URGENCY_ONE) / CODE_STEPS),
-        tight_slack_s=2 ** (record.thresholds.tight_slack / CODE_STEPS) / 1e6,
-        late_share=record.late_share,
+        mlu_threshold=2 ** ((record.thresholds[MLU] - URGENCY_ONE) / CODE_STEPS),
+        tight_slack_s=2 ** (record.thresholds[TIGHT_SLACK] / CODE_STEPS) / 1e6,
+        late_share=record.shares.get(MLU),
         rho_max=max(record.loads.values(), default=0.0),
     )

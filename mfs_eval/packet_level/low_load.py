@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_eval.packet_level.testbed import open_testbed
 from mfs_eval.serving.objectives import SLO_FACTOR, low_load_records, objectives
 from mfs_eval.serving.placement import place
@@ -27,6 +27,6 @@ def workload(scenario: Scenario, trace: Sequence[Request], count: int, slo_facto
     before = trace[: scenario.warm_requests]
     placements = place(requests, len(scenario.cluster.units), before, scenario.cache_blocks, scenario.hot_prefixes)
     untuned = RunSettings(control=ControlSettings(tune_thresholds=False, tune_bias=False))
-    with open_testbed(scenario, policy.fifo(), untuned) as idle:
+    with open_testbed(scenario, policies.fifo(), untuned) as idle:
         records = low_load_records(scenario.serving, requests, placements, idle.serving_network)
     return Workload(tuple(requests), placements, objectives(records, slo_factor))

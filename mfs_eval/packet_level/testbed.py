@@ -9,12 +9,11 @@ from typing import Any
 
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import LEVELS
+from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.p4rt.session import Session
-from mfs_ctrl.policy import policy
 from mfs_ctrl.policy.policy import Policy
-from mfs_ctrl.policy.tuner import TunerSettings
 from mfs_eval.packet_level import policing
 from mfs_eval.packet_level.adversary import AdversarialAgent, Flooder
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
@@ -113,7 +112,6 @@ def open_testbed_on(
     tors: Sequence[Topology],
     chosen: Policy,
     settings: RunSettings,
-    tuner: TunerSettings | None = None,
     cluster: Cluster | None = None,
 ) -> Iterator[Testbed]:
     """Open a testbed: the hosts of ``tors`` around their switches, each programmed by a controller over P4Runtime.
@@ -128,7 +126,7 @@ def open_testbed_on(
     network = _network(tors, cluster, settings, VirtualClock())
     with ExitStack() as stack:
         controllers = tuple(
-            stack.enter_context(_controlled(cluster, switch, tor, network, program, chosen, settings, tuner, device_id))
+            stack.enter_context(_controlled(cluster, switch, tor, network, program, chosen, settings, device_id))
             for device_id, (switch, tor) in enumerate(zip(network.switches, tors, strict=True), 1)
         )
         yield Testbed(network, TestbedNetwork(network, settings), controllers)
@@ -143,14 +141,13 @@ def _controlled(
     program: Artifact,
     chosen: Policy,
     settings: RunSettings,
-    tuner: TunerSettings | None,
     device_id: int,
 ) -> Iterator[Controller]:
     """A controller of ``switch`` that also passes its policy on to the hosts of ``tor``."""
     hosts = [host.id for host in tor.hosts]
 
     def tell_hosts(in_force: Policy, _biases: Mapping[int, int]) -> None:
-        followed = {"both": in_force, "hosts": chosen, "switch": policy.fifo()}[settings.control.order]
+        followed = {"both": in_force, "hosts": chosen, "switch": policies.fifo()}[settings.control.order]
         network.set_policy(followed.rules, hosts)
 
     server = P4RuntimeServer(switch, device_id=device_id, backend=backend_of_environment())
@@ -158,9 +155,8 @@ def _controlled(
         Session(f"127.0.0.1:{server.port}", device_id, timeout_s=RESPONSE_TIMEOUT_S),
         program,
         tor,
-        policy.fifo() if settings.control.order == "hosts" else chosen,
+        policies.fifo() if settings.control.order == "hosts" else chosen,
         _parameters(cluster, tor, settings),
-        tuner,
         on_policy=tell_hosts,
         tune_thresholds=settings.control.tune_thresholds,
         tune_bias=settings.control.tune_bias,

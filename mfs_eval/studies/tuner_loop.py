@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
+from mfs_ctrl import Policy, policies
 from mfs_ctrl.controller import TickRecord
-from mfs_ctrl.policy.policy import Thresholds, mfs
-from mfs_ctrl.policy.tuner import EARLY_STAGES, TunerSettings
 from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.testbed import Testbed, open_testbed_on
 from mfs_eval.setup.run_settings import ControlSettings, HostSettings, RunSettings
@@ -67,7 +66,10 @@ IDLE = Load(early_share=0, last_share=0)
 BEST_FIRST = 108
 """Q_1 at which the last stage misses a twentieth more than the early stages under :data:`FULL` as the switch counts,
 or a tenth more as the receivers see it; ``docs/studies/tuner.md`` has the results of other values."""
-LOOP_SETTINGS = TunerSettings(min_completions=24)
+THRESHOLD = "mlu"
+"""Q_1, the tuned threshold of the MFS policy."""
+EARLY_STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE)
+LOOP_POLICY = policies.mfs().tuned_by({THRESHOLD: {"min_completions": 24}})
 """A tick sees about 40 last-stage flows under :data:`FULL`: nearly every tick has enough evidence."""
 
 
@@ -96,7 +98,7 @@ class LoopPoint:
     def first(self) -> int:
         """Q_1 in force after the tick, an urgency code."""
         assert self.record.thresholds is not None
-        return self.record.thresholds.mlu
+        return self.record.thresholds[THRESHOLD]
 
 
 class TunerLoop:
@@ -165,13 +167,13 @@ class TunerLoop:
 
 
 @contextmanager
-def tuner_loop(first: int, settings: TunerSettings = LOOP_SETTINGS, seed: int = 1) -> Iterator[TunerLoop]:
+def tuner_loop(first: int, policy: Policy = LOOP_POLICY, seed: int = 1) -> Iterator[TunerLoop]:
     """The loop with Q_1 set to ``first``, an urgency code.
 
     Raises:
         ArtifactError, SessionError: see :func:`~mfs_eval.packet_level.testbed.open_testbed_on`.
     """
-    chosen = mfs(Thresholds(mlu=first))
+    chosen = policy.at({THRESHOLD: first})
     topology = tor(servers=1 + len(SENDERS), nics=1, rate_bps=RATE_BPS)
-    with open_testbed_on((topology,), chosen, RUN_SETTINGS, settings) as built:
+    with open_testbed_on((topology,), chosen, RUN_SETTINGS) as built:
         yield TunerLoop(built, seed)

@@ -12,10 +12,10 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from host_agent.protocol.stamp import ETHERTYPE_MFS, STAMP_BYTES, Flags, Stage, Stamp
+from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.p4rt.session import Session
-from mfs_ctrl.policy import policy
 from p4src import artifact
 from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
@@ -95,7 +95,7 @@ def program(address: str) -> None:
     """The entries that the controller writes."""
     session = Session(address, timeout_s=60)
     tuned = {"tune_thresholds": False, "tune_bias": False}
-    controller = Controller(session, artifact.load(), TOPOLOGY, policy.mfs(), parameters=PARAMETERS, **tuned)
+    controller = Controller(session, artifact.load(), TOPOLOGY, policies.mfs(), parameters=PARAMETERS, **tuned)
     try:
         assert controller.start() is not None
     finally:

@@ -22,7 +22,7 @@ from host_agent.daemon.service import run_agent
 from host_agent.protocol.level import bias_code, decide, level_key
 from host_agent.protocol.policy_document import PolicyDocument
 from host_agent.protocol.stamp import SCAVENGER, TOP_LEVEL, Flags, Stage
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_ctrl.policy_server import PolicyServer
 from tests.support.agent import (
     INTERFACE,
@@ -41,7 +41,7 @@ from tests.support.agent import (
     transferred,
 )
 
-RULES = policy.mfs().rules
+RULES = policies.mfs().rules
 RATE_BPS = 10_000_000_000
 HOUR_US = 1_800_000_000
 
@@ -197,10 +197,10 @@ def test_the_controllers_policy_is_fetched_and_outlives_the_controller(
 ) -> None:
     sender, _ = hosts
     server = sender.inside(lambda: PolicyServer("127.0.0.1:0"))
-    server.publish(policy.mfs(), {})
+    server.publish(policies.mfs(), {})
     with running(sender, tmp_path, "--interval", "0.05", policy_url=server.url) as agent, agent.client() as client:
         assert "policy mfs in force" in agent.said
-        server.publish(policy.static(), {})
+        server.publish(policies.static(), {})
         agent.until("policy static in force")
         server.close()
         agent.until("cannot be reached")

@@ -14,12 +14,12 @@ from host_agent.ebpf.policy import PolicySource
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.policy_document import DocumentError, PolicyDocument
 from host_agent.protocol.stamp import Stage
-from mfs_ctrl.policy import policy
+from mfs_ctrl import Policy, policies
 from mfs_ctrl.policy_server import PolicyServer, PolicyServerError
 
 
-@pytest.mark.parametrize("chosen", [policy.mfs(), policy.static(), policy.fifo(), policy.edf([40, 80, 120])])
-def test_a_policy_survives_json(chosen: policy.Policy) -> None:
+@pytest.mark.parametrize("chosen", [policies.mfs(), policies.static(), policies.fifo(), policies.edf([40, 80, 120])])
+def test_a_policy_survives_json(chosen: Policy) -> None:
     document = PolicyDocument(chosen.name, chosen.rules, {1: 53, 2: 60})
     assert PolicyDocument.from_json(document.to_json()) == document
 
@@ -47,15 +47,15 @@ def test_an_agent_fetches_a_policy_once_and_learns_of_changes() -> None:
         source = PolicySource(server.url)
         with pytest.raises(PolicyError, match="503"):
             source.fetch()
-        server.publish(policy.mfs(), {1: 53})
-        assert source.fetch() == PolicyDocument("mfs", policy.mfs().rules, {1: 53})
+        server.publish(policies.mfs(), {1: 53})
+        assert source.fetch() == PolicyDocument("mfs", policies.mfs().rules, {1: 53})
         assert source.fetch() is None
-        server.publish(policy.static(), {1: 53})
-        assert source.fetch() == PolicyDocument("static", policy.static().rules, {1: 53})
+        server.publish(policies.static(), {1: 53})
+        assert source.fetch() == PolicyDocument("static", policies.static().rules, {1: 53})
 
 
 def test_the_saved_policy_is_available_without_a_controller(tmp_path: Path) -> None:
-    document = PolicyDocument("mfs", policy.mfs().rules)
+    document = PolicyDocument("mfs", policies.mfs().rules)
     source = PolicySource("http://127.0.0.1:1", tmp_path / "kept" / "policy.json")
     with pytest.raises(PolicyError, match="cannot be reached"):
         source.fetch()

@@ -21,10 +21,10 @@ from host_agent.protocol.errors import RequestError
 from host_agent.protocol.flow_request import FiveTuple, FlowRequest, FlowUpdate, Match
 from host_agent.protocol.level import LevelRule, bias_code, decide, level_key, log2_code
 from host_agent.protocol.stamp import SCAVENGER, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp, units_of
-from mfs_ctrl.policy import policy
+from mfs_ctrl import Policy, policies
 
 BIAS = bias_code(100e9)
-RULES = policy.mfs().rules
+RULES = policies.mfs().rules
 SECOND = 1_000_000
 CONTEXT_BYTES = 192
 REDIRECT, NEXT_FILTER = 7, 0xFFFFFFFF
@@ -117,9 +117,9 @@ def test_packets_without_payload_have_no_stage(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "chosen", [policy.mfs(), policy.static(), policy.edf([60, 100, 140]), policy.sjf([30, 60, 90])]
+    "chosen", [policies.mfs(), policies.static(), policies.edf([60, 100, 140]), policies.sjf([30, 60, 90])]
 )
-def test_the_kernel_decides_the_same_level_as_hosts_and_switch(host: Host, chosen: policy.Policy) -> None:
+def test_the_kernel_decides_the_same_level_as_hosts_and_switch(host: Host, chosen: Policy) -> None:
     host.table.set_policy(chosen.rules, BIAS)
     seen = set()
     for stage in (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D):

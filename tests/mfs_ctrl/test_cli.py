@@ -1,4 +1,4 @@
-"""``mfs switch`` and ``mfs ctrl`` as processes of their own, and what they say when they cannot start."""
+"""``mfs switch`` and ``mfs ctrl`` as processes, and their messages when they cannot start."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import pytest
 from p4.v1 import p4runtime_pb2
 
 from host_agent.ebpf.policy import PolicySource
-from mfs_ctrl import cli
+from mfs_ctrl import cli, policies
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.p4rt.entries import TableEntry
 from mfs_ctrl.p4rt.session import Session
-from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.writer import EPOCHS
 from p4src import artifact
 from tests.support.cli import finished, free_address, messages, one_error, started
@@ -28,6 +27,23 @@ from topologies.topology import tor
 @pytest.fixture
 def address() -> str:
     return free_address()
+
+
+Mfs = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def mfs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mfs:
+    """The command, in this process; returns its exit status and what it wrote to stderr."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["mfs", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, " ".join(capsys.readouterr().err.split())
+
+    return call
 
 
 def test_help_names_the_commands() -> None:
@@ -42,11 +58,11 @@ def test_help_names_the_commands() -> None:
 
 def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: str) -> None:
     with started("switch", "--address", address) as switch:
-        assert address in switch.log_line()
+        assert address in switch.line()
         options = ("--servers", "2", "--nics", "2", "--rate", "10G", "--interval", "0.05")
         with started("ctrl", "--address", address, *options, "--policy-listen", "127.0.0.1:0") as controller:
-            policy_url = controller.line().split()[-1].removesuffix("/policy")
-            assert "policy mfs in force" in controller.line()
+            policy_url = controller.log_line().split()[-1].removesuffix("/policy")
+            assert "policy mfs in force" in controller.log_line()
             # Host agents get the same rules.
             document = PolicySource(policy_url).fetch()
             assert document is not None
@@ -56,29 +72,28 @@ def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: 
             session.connect()
             state = set(session.read_state(INDEX))
             session.close()
-            status, out, errors = controller.end()
-            assert (status, errors) == (0, "")
-            assert out.endswith("stopped; the switch keeps its entries\n")
+            status, out, log = controller.end()
+            assert (status, out) == (0, "")
+            assert messages(log)[-1] == "stopped; the switch keeps its entries"
         topology = tor(2, 2, 10_000_000_000)
         wanted = policy_rows(policies.mfs().rules, topology, SwitchParameters())
         assert set(base_entities(topology, SwitchParameters(), initial_biases(topology))) <= state
         rows = {entity for entity in state if isinstance(entity, TableEntry) and entity.table == "rmlq"}
         [epoch] = [epoch for epoch in EPOCHS if wanted.activation(epoch) in state]
         assert rows == set(wanted.entries(epoch))
-        status, out, log = switch.end()
-        assert (status, out, messages(log)) == (0, "", ["stopped"])
+        assert switch.end() == (0, "stopped\n", "")
 
 
-def test_a_program_of_ones_own_is_given_to_the_switch(address: str, tmp_path: Path) -> None:
+def test_another_program_is_loaded_onto_the_switch(address: str, tmp_path: Path) -> None:
     config, p4info = tmp_path / "own.json", tmp_path / "own.p4info.txtpb"
     config.write_bytes(artifact.load().config)
     p4info.write_text(artifact.load().p4info)
     with started("switch", "--empty", "--address", address) as switch:
-        assert "no program yet" in switch.log_line()
+        assert "no program yet" in switch.line()
         options = ("--servers", "2", "--nics", "1")
         program = ("--device-config", str(config), "--p4info", str(p4info))
         with started("ctrl", "--address", address, *options, *program) as controller:
-            assert "policy mfs in force" in controller.line()
+            assert "policy mfs in force" in controller.log_line()
             session = Session(address, election_id=1 << 64)
             session.connect()
             state = set(session.read_state(INDEX))
@@ -87,23 +102,26 @@ def test_a_program_of_ones_own_is_given_to_the_switch(address: str, tmp_path: Pa
     assert set(base_entities(topology, SwitchParameters(), initial_biases(topology))) <= state
 
 
-def test_half_a_program_is_refused(mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert mfs("ctrl", "--device-config", "mfs.pb") == 2
-    assert "go together" in capsys.readouterr().err
-    assert mfs("ctrl", "--device-config", str(tmp_path / "none"), "--p4info", str(tmp_path / "none")) == 1
-    assert "cannot read the program" in capsys.readouterr().err
+def test_half_a_program_is_refused(mfs: Mfs, tmp_path: Path) -> None:
+    status, message = mfs("ctrl", "--device-config", "mfs.pb")
+    assert status == 2
+    assert "go together" in message
+    status, message = mfs("ctrl", "--device-config", str(tmp_path / "none"), "--p4info", str(tmp_path / "none"))
+    assert status == 1
+    assert "program" in message
+    assert "read" in message
 
 
 def test_a_switch_with_a_port_for_the_controller(address: str) -> None:
     with started("switch", "--empty", "--address", address, "--cpu-port", str(CPU_PORT), "--device-id", "7") as switch:
-        switch.log_line()
+        switch.line()
         client = Client(int(address.rpartition(":")[2]), device_id=7).primary()
         client.set_config(SetConfig.VERIFY_AND_COMMIT, features_config())
         packet = p4runtime_pb2.PacketOut(payload=ethernet())
         packet.metadata.add(metadata_id=1, value=CPU_PORT.to_bytes(2, "big"))
         packet.metadata.add(metadata_id=2, value=b"\0")
         client.send(packet=packet)
-        # The program puts no packet_in header in front, so the first four bytes are taken for one.
+        # The program adds no packet_in header, so the first four bytes are taken for one.
         assert client.receive(timeout=60).packet.payload == ethernet()[4:]
         client.close()
 
@@ -111,9 +129,8 @@ def test_a_switch_with_a_port_for_the_controller(address: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_empty_switch_ends_on_a_signal(address: str, number: signal.Signals) -> None:
     with started("switch", "--empty", "--address", address) as switch:
-        assert "no program yet" in switch.log_line()
-        status, out, log = switch.end(number)
-        assert (status, out, messages(log)) == (0, "", ["stopped"])
+        assert "no program yet" in switch.line()
+        assert switch.end(number) == (0, "stopped\n", "")
 
 
 def test_a_switch_on_a_busy_port() -> None:
@@ -128,18 +145,82 @@ def test_a_controller_without_a_switch(address: str) -> None:
     assert f"no P4Runtime server answers at {address}" in one_error(finished("ctrl", "--address", address))
 
 
-@pytest.fixture
-def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The command, in this process; gives its exit status."""
+OWN_POLICY = """
+name = "reuse-last"
+description = "collectives and P2D before reuse"
+rules = [
+    { stage = ["NONE", "COLLECTIVE", "P2D"], level = 6 },
+    { stage = "KV_REUSE", level = 2 },
+]
+"""
 
-    def call(*arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["mfs", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
 
-    return call
+def test_a_policy_from_a_file_is_put_into_force(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(OWN_POLICY, "utf-8")
+    with started("switch", "--address", address) as switch:
+        assert address in switch.line()
+        options = ("--servers", "2", "--nics", "1", "--policy", str(path))
+        with started("ctrl", "--address", address, *options, "--policy-listen", "127.0.0.1:0") as controller:
+            policy_url = controller.log_line().split()[-1].removesuffix("/policy")
+            assert "policy reuse-last in force" in controller.log_line()
+            document = PolicySource(policy_url).fetch()
+            assert document is not None
+            assert {rule.stage: rule.level for rule in document.rules} == {0: 6, 1: 2, 2: 6, 3: 6}
+
+
+def test_a_wrong_policy_file_is_refused_with_file_and_key(mfs: Mfs, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(OWN_POLICY.replace("KV_REUSE", "KV_RUESE"), "utf-8")
+    status, message = mfs("ctrl", "--policy", str(path))
+    assert status == 2
+    assert f"{path}: rules.2.stage.1: there is no stage 'KV_RUESE'" in message
+
+
+def test_an_unknown_policy_is_refused_with_a_list_of_policies(mfs: Mfs) -> None:
+    status, message = mfs("ctrl", "--policy", "lifo")
+    assert status == 2
+    assert "there is no policy 'lifo'; the built-in ones are edf, edf-explicit, fifo" in message
+    assert "static-reuse; a policy file ends in .toml" in message
+
+
+@pytest.mark.parametrize("options", [("--servers", "2"), ("--nics", "2", "--rate", "20M"), ("--topology", "tor")])
+def test_a_config_and_a_topology_at_once_are_refused(mfs: Mfs, options: tuple[str, ...]) -> None:
+    status, message = mfs("ctrl", "--config", "switch.toml", *options)
+    assert status == 2
+    assert f"--config describes the whole switch: leave out {', '.join(options[::2])}, or --config" in message
+
+
+@pytest.mark.parametrize(("policy", "useless"), [("fifo", True), ("mfs", False)])
+def test_a_slack_factor_without_effect_is_mentioned(mfs: Mfs, address: str, policy: str, useless: bool) -> None:
+    _, message = mfs("ctrl", "--policy", policy, "--slack-factor", "5", "--address", address)
+    assert ("--slack-factor has no effect: policy fifo has no threshold of slack" in message) == useless
+
+
+SWITCH = """
+[switch]
+rate = "10G"
+
+[[host]]
+port = 1
+mac = "02:00:00:00:00:01"
+ipv4 = "10.0.0.1"
+"""
+
+
+def test_a_config_sets_how_the_policy_is_tuned(mfs: Mfs, tmp_path: Path, address: str) -> None:
+    path = tmp_path / "switch.toml"
+
+    def refused(tuner: str) -> str:
+        path.write_text(SWITCH + tuner, "utf-8")
+        status, message = mfs("ctrl", "--config", str(path), "--address", address)
+        assert status == 1
+        return message
+
+    assert "no P4Runtime server answers" in refused("[tuner.mlu]\nlate_target = 0.1\n")
+    assert f"{path}: [tuner]: policy mfs: mlu.late_target" in refused("[tuner.mlu]\nlate_target = 2.0\n")
+    assert "policy mfs does not tune slo; it has mlu, tight_slack, load" in refused("[tuner.slo]\nstep = 1\n")
+    assert "table" in refused("[tuner]\nstep = 1\n")
 
 
 @pytest.mark.parametrize(
@@ -163,26 +244,24 @@ def mfs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         ("sweep", "--servers", "0"),
         ("sweep", "--requests", "2"),
         ("sweep", "--oversubscription", "0"),
-        ("sweep", "--request-rate-per-gpu", "0"),
+        ("sweep", "--rate-per-gpu", "0"),
     ],
 )
-def test_absurd_options_are_named(
-    mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], command: str, option: str, value: str
-) -> None:
-    assert mfs(*command.split(), option, value) == 2
-    message = capsys.readouterr().err
+def test_invalid_options_are_named(mfs: Mfs, command: str, option: str, value: str) -> None:
+    status, message = mfs(*command.split(), option, value)
+    assert status == 2
     assert f"Invalid value for '{option}'" in message
     assert "Traceback" not in message
 
 
-def test_an_extra_that_is_not_installed_is_named(
-    mfs: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_extra_that_is_not_installed_is_named(mfs: Mfs, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mfs_eval.demo", "host_agent.daemon.hooks", "mfs_ctrl.service"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert mfs("demo") == 1
-    assert "pip install 'mfs-switch[eval]'" in capsys.readouterr().err
-    assert mfs("agent", "detach", "--interface", "lo") == 1
-    assert "pip install 'mfs-switch[net]'" in capsys.readouterr().err
-    assert mfs("ctrl") == 1
-    assert "pip install 'mfs-switch[ctrl]'" in capsys.readouterr().err
+    for arguments, extra in (
+        (("demo",), "eval"),
+        (("agent", "detach", "--interface", "lo"), "net"),
+        (("ctrl",), "ctrl"),
+    ):
+        status, message = mfs(*arguments)
+        assert status == 1
+        assert f"pip install 'mfs-switch[{extra}]'" in message

@@ -1,6 +1,6 @@
-"""Covers mfs_ctrl/{session,writer,controller}.py against the embedded switch, over gRPC.
+"""mfs_ctrl/controller.py with session and writer, against the embedded switch over gRPC.
 
-The switch runs the compiled MFS program; what is asserted is what it holds and what packets meet.
+The switch runs the compiled MFS program. Tests look at its entries and at what happens to packets.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import pytest
 
 from host_agent.protocol.level import bias_code, decide, level_key, log2_code
 from host_agent.protocol.stamp import LEVELS, SCAVENGER, Flags, Stage, Stamp
+from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.counters import COMPLETION, CompletionCell
 from mfs_ctrl.desired import SwitchParameters
@@ -28,9 +29,7 @@ from mfs_ctrl.p4rt.entries import (
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.p4rt.updates import DELETE, INSERT, Update
-from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.policy.policy import Policy
-from mfs_ctrl.policy.tuner import TunerSettings
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from tests.support.controller import (
@@ -41,11 +40,13 @@ from tests.support.controller import (
     controller,
     level_of,
     open_session,
+    packet,
     pass_through,
     probes,
     serving,
     state,
 )
+from tests.support.mfs_levels import COLLECTIVE_TIGHT, LAST_TIGHT
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ class TestStart:
             assert bool(report.updates) == expected
             assert bool(report.requests) == expected
 
-    def test_what_others_left_is_removed(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_entries_that_others_left_are_removed(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         _, server = running
         one = controller(server)
         one.start()
@@ -123,7 +124,7 @@ class TestStart:
         assert without_epochs(after) == without_epochs(before)
         assert len(after) == len(before)
 
-    def test_a_program_that_runs_is_not_given_again(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_a_running_program_is_not_loaded_again(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
         one = controller(server)
         one.start()
@@ -133,7 +134,7 @@ class TestStart:
         one.stop()
         assert switch.pipeline is pipeline
 
-    def test_untagged_traffic_has_the_level_that_was_asked_for(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_untagged_traffic_gets_the_configured_level(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
         one = controller(server, parameters=SwitchParameters(untagged_level=3))
         one.start()
@@ -146,7 +147,7 @@ def _of_policy(entity: TableEntry | DefaultAction) -> bool:
 
 
 class OneByOne(Session):
-    """Sends every update by itself, and has packets pass the switch after each."""
+    """Sends updates one by one, and passes packets through the switch after each."""
 
     def watch(self, switch: Switch, allowed: Mapping[Stamp, set[int]]) -> None:
         self.switch = switch
@@ -205,6 +206,9 @@ class TestPolicyChange:
         assert report.updates == 0
 
 
+EAGER = policies.mfs().tuned_by(mlu={"min_completions": 20})
+
+
 class TestTick:
     def flow(self, number: int, slack_us: int) -> Stamp:
         flags = Flags.FIRST | Flags.LAST
@@ -215,26 +219,26 @@ class TestTick:
         told: list[tuple[Policy, Mapping[int, int]]] = []
         one = controller(
             server,
+            EAGER,
             tune=True,
-            settings=TunerSettings(min_completions=20),
             on_policy=lambda policy, biases: told.append((policy, biases)),
         )
         one.start(0)
-        before = policies.Thresholds()
+        before = EAGER.thresholds
         assert [policy.thresholds for policy, _ in told] == [before]
         for number in range(20):
             pass_through(switch, self.flow(number, -100 if number % 2 else 5000))
         record = one.tick(MILLISECOND_NS)
         assert record is not None
-        assert record.late_share == 0.5
+        assert record.shares["mlu"] == 0.5
         assert record.thresholds is not None
-        assert record.thresholds.mlu == before.mlu - 1
+        assert record.thresholds["mlu"] == before["mlu"] - 1
         assert told[-1][0].thresholds == record.thresholds
         assert one.policy.thresholds == record.thresholds
         # The switch promotes at the new threshold: one code above it is the top, one below is not.
         bias = bias_code(TOPOLOGY.rate_bps)
         slack_us = 1000
-        for code, level in ((record.thresholds.mlu, 7), (record.thresholds.mlu - 1, policies.LAST_TIGHT)):
+        for code, level in ((record.thresholds["mlu"], 7), (record.thresholds["mlu"] - 1, LAST_TIGHT)):
             remaining = next(n for n in range(1 << 20) if log2_code(n) + bias - log2_code(slack_us) >= code)
             key = level_key(Stage.P2D, 0, slack_us, remaining, bias)
             assert key.urgency == code
@@ -243,13 +247,13 @@ class TestTick:
         # The evidence is used up: nothing moves without more of it.
         second = one.tick(2 * MILLISECOND_NS)
         assert second is not None
-        assert second.late_share is None
+        assert second.shares["mlu"] is None
         assert second.writes.requests == 0
         one.stop()
 
     def test_evidence_is_gathered_over_ticks(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
-        one = controller(server, tune=True, settings=TunerSettings(min_completions=20))
+        one = controller(server, EAGER, tune=True)
         one.start(0)
         shares = []
         for tick in range(3):
@@ -257,13 +261,13 @@ class TestTick:
                 pass_through(switch, self.flow(7 * tick + number, -1))
             record = one.tick((tick + 1) * MILLISECOND_NS)
             assert record is not None
-            shares.append(record.late_share)
+            shares.append(record.shares["mlu"])
         one.stop()
         assert shares == [None, None, 1.0]
 
     def test_counts_from_before_the_start_are_not_evidence(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
-        one = controller(server, tune=True, settings=TunerSettings(min_completions=20))
+        one = controller(server, EAGER, tune=True)
         one.start(0)
         for number in range(30):
             pass_through(switch, self.flow(number, -1))
@@ -272,11 +276,11 @@ class TestTick:
         record = one.tick(MILLISECOND_NS)
         one.stop()
         assert record is not None
-        assert record.late_share is None
+        assert record.shares["mlu"] is None
 
     def test_bias_follows_the_load_of_early_stages(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
-        one = controller(server, tune=True, settings=TunerSettings(load_weight=1.0))
+        one = controller(server, policies.mfs().tuned_by(load={"weight": 1.0}), tune=True)
         one.start(0)
         # 1,066 bytes and 24 of overhead each: 58 take half a millisecond at 1 Gb/s.
         for number in range(58):
@@ -288,25 +292,39 @@ class TestTick:
         assert record.loads[idle] == 0
         assert record.biases[busy] == bias_code(TOPOLOGY.rate_bps, record.loads[busy])
         assert record.writes.modifies == 1
-        assert sum(record.level_bytes) == record.level_bytes[policies.COLLECTIVE_TIGHT] > 0
+        assert sum(record.level_bytes) == record.level_bytes[COLLECTIVE_TIGHT] > 0
         one.stop()
         rows = {item for item in state(server) if isinstance(item, TableEntry) and item.table == "port_bias"}
         assert {(row.match[0][1], row.target) for row in rows} == {
             (Exact(port), ActionCall("set_bias", (bias,))) for port, bias in record.biases.items()
         }
 
-    def test_policy_without_thresholds_is_not_tuned(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_a_policy_without_tuning_is_not_tuned(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
-        one = controller(server, policies.static(), tune=True, settings=TunerSettings(min_completions=1))
+        one = controller(server, policies.static(), tune=True)
         one.start(0)
         for number in range(10):
             pass_through(switch, self.flow(number, -1))
         record = one.tick(MILLISECOND_NS)
         one.stop()
         assert record is not None
-        assert (record.thresholds, record.late_share, record.writes.updates) == (None, None, 0)
+        assert (record.thresholds, record.shares, record.writes.updates) == (None, {}, 0)
         assert record.level_bytes[SCAVENGER] > 0
         assert one.policy == policies.static()
+
+    def test_discarded_packets_are_reported_by_reason(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+        switch, server = running
+        one = controller(server)
+        one.start(0)
+        nowhere = packet(None, to="198.51.100.1")
+        for data in (nowhere, nowhere, packet(None, ttl=1)):
+            switch.receive(TOPOLOGY.hosts[0].port, data, 0)
+        records = [one.tick(tick * MILLISECOND_NS) for tick in (1, 2)]
+        one.stop()
+        assert [record.discards for record in records if record is not None] == [
+            {"no route": 2, "time to live expired": 1},
+            {},
+        ]
 
     def test_completion_cells_are_where_the_program_counts(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
@@ -318,6 +336,6 @@ class TestTick:
         with open_session(server) as session:
             counts = session.read_counters(INDEX, {COMPLETION: None})[COMPLETION]
         assert {CompletionCell.of(index) for index, count in counts.items() if count.packets} == {
-            CompletionCell(Stage.P2D, policies.LAST_TIGHT, False, 12),
+            CompletionCell(Stage.P2D, LAST_TIGHT, False, 12),
             CompletionCell(Stage.P2D, 0, True, 1),
         }

@@ -1,7 +1,8 @@
-"""Covers mfs_ctrl/{session,stream,service}.py where things go wrong: lost switches, rivals, refusals, signals."""
+"""Covers mfs_ctrl/p4rt and service.py where things go wrong: lost switches, rivals, refusals, discards, signals."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -12,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.errors import NotPrimaryError, SessionError, SwitchUnreachableError, WriteFailedError
 from mfs_ctrl.p4rt.entries import ActionCall, Exact, TableEntry
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.p4rt.updates import INSERT, Update
-from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.service import run_controller
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
@@ -29,6 +30,7 @@ from tests.support.controller import (
     controller,
     eventually,
     level_of,
+    packet,
     probes,
     serving,
     state,
@@ -110,37 +112,60 @@ class TestFailures:
 
 
 class TestService:
-    def test_lost_switch_is_found_again(self) -> None:
-        said: list[str] = []
+    def test_lost_switch_is_found_again(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "mfs_ctrl")
         stop = threading.Event()
         with serving() as (_, server):
             address = server.address
             arguments = (address, 1, TOPOLOGY, policies.mfs())
-            thread = threading.Thread(
-                target=run_controller, args=arguments, kwargs={"interval_s": 0.05, "say": said.append, "stop": stop}
-            )
+            thread = threading.Thread(target=run_controller, args=arguments, kwargs={"interval_s": 0.05, "stop": stop})
             thread.start()
-            eventually(lambda: any("in force" in line for line in said))
-        eventually(lambda: any("trying again" in line for line in said))
+            eventually(lambda: "in force" in caplog.text)
+        eventually(lambda: "trying again" in caplog.text)
         with serving(address) as (switch, _):
-            eventually(lambda: any("connected again" in line for line in said))
+            eventually(lambda: "connected again" in caplog.text)
             assert level_of(switch, probes()[0]) is not None
             stop.set()
             thread.join(60)
         assert not thread.is_alive()
-        assert said[-1] == "stopped; the switch keeps its entries"
+        assert caplog.messages[-1] == "stopped; the switch keeps its entries"
+
+    def test_discarded_packets_are_logged_once_for_each_reason(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "mfs_ctrl")
+        stop = threading.Event()
+        with serving() as (switch, server):
+            arguments = (server.address, 1, TOPOLOGY, policies.mfs())
+            thread = threading.Thread(target=run_controller, args=arguments, kwargs={"interval_s": 0.05, "stop": stop})
+            thread.start()
+            eventually(lambda: "in force" in caplog.text)
+
+            def discarded(reason: str, data: bytes) -> None:
+                with switch.lock:
+                    switch.receive(TOPOLOGY.hosts[0].port, data, 0)
+                eventually(lambda: reason in caplog.text)
+
+            discarded("no route", packet(None, to="198.51.100.1"))
+            with switch.lock:
+                switch.receive(TOPOLOGY.hosts[0].port, packet(None, to="198.51.100.1"), 0)
+            discarded("time to live", packet(None, ttl=1))
+            stop.set()
+            thread.join(60)
+        warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        assert warnings == [
+            "the switch discards packets: no route (1 since the last tick)",
+            "the switch discards packets: time to live expired (1 since the last tick)",
+        ]
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("by_another_thread", [False, True])
-    def test_signals_end_it_in_good_order(
+    def test_signals_end_it_in_an_orderly_way(
         self, number: int, by_another_thread: bool, running: tuple[Switch, P4RuntimeServer]
     ) -> None:
         _, server = running
-        # What another thread takes does not interrupt what the main thread waits for.
+        # A signal that another thread takes does not interrupt the wait of the main thread.
         program = f"""
-import signal, sys, threading
-from functools import partial
-from mfs_ctrl.policy.policy import mfs
+import logging, signal, sys, threading
+from mfs_ctrl import policies
 from mfs_ctrl.service import run_controller
 from topologies.topology import tor
 
@@ -149,7 +174,8 @@ def take():
         signal.pthread_kill(threading.get_ident(), {int(number)})
 
 threading.Thread(target=take).start()
-run_controller({server.address!r}, 1, tor(2, 2), mfs(), 60, say=partial(print, flush=True))
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+run_controller({server.address!r}, 1, tor(2, 2), policies.mfs(), 60)
 """
         process = subprocess.Popen(
             [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""Covers mfs_ctrl/counters.py: the meaning of counter indices, and what was counted between two reads."""
+"""mfs_ctrl/counters.py: the meaning of counter indices, and what was counted between two reads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from host_agent.protocol.level import log2_code
 from host_agent.protocol.stamp import Stage
 from mfs_ctrl.counters import (
     COMPLETION,
+    DISCARDED,
     LAXITY,
     PORT_LEVEL,
     CompletionCell,
@@ -57,14 +58,16 @@ class TestObserve:
             PORT_LEVEL: {9: Count(4, 400), 10: Count(5, 500)},
             LAXITY: {LaxityCell(Stage.P2D, 1, 7).index: Count(2, 200)},
             COMPLETION: {CompletionCell(Stage.P2D, 7, True, 4).index: Count(3, 0)},
+            DISCARDED: {0: Count(0, 0), 1: Count(2, 128)},
         }
         seen = observe(before, after, 1000)
         assert seen.interval_ns == 1000
         assert seen.port_level == {PortLevel(1, 1): Count(3, 300)}
         assert seen.laxity == {LaxityCell(Stage.P2D, 1, 7): Count(2, 200)}
         assert seen.completion == {CompletionCell(Stage.P2D, 7, True, 4): 3}
+        assert seen.discarded == {"malformed": 2}
 
-    def test_a_switch_that_began_anew_counts_from_zero(self) -> None:
+    def test_a_restarted_switch_counts_from_zero(self) -> None:
         seen = observe({PORT_LEVEL: {8: Count(100, 9000)}}, {PORT_LEVEL: {8: Count(2, 300)}}, 1)
         assert seen.port_level == {PortLevel(1, 0): Count(2, 300)}
 
@@ -84,7 +87,7 @@ class TestObservation:
         assert self.SEEN.late_share(Stage.COLLECTIVE, Stage.P2D) == 2 / 15
         assert self.SEEN.late_share(Stage.KV_REUSE) is None
 
-    def test_quantiles_are_of_those_in_time(self) -> None:
+    def test_quantiles_are_of_flows_in_time(self) -> None:
         assert self.SEEN.slack_code_at(0.5, Stage.P2D) == 84
         assert self.SEEN.slack_code_at(0.9, Stage.P2D) == 116
         assert self.SEEN.slack_code_at(0.5, Stage.KV_REUSE) is None

@@ -1,4 +1,4 @@
-"""Covers mfs_ctrl/{desired,entries,p4info,convert}.py: what the switch should hold, and its form on the wire."""
+"""mfs_ctrl/desired.py and p4rt: the desired state of the switch, and its form on the wire."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from host_agent.protocol.level import CODE_STEPS, LevelRule, bias_code
 from host_agent.protocol.stamp import LEVELS, Stage
+from mfs_ctrl import policies
 from mfs_ctrl.desired import PolicyRows, SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.errors import DesiredStateError, EntryError
 from mfs_ctrl.p4rt.bytestrings import to_bytes, to_int
@@ -29,18 +30,11 @@ from mfs_ctrl.p4rt.entries import (
     TableEntry,
 )
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.policy import policy as policies
 from p4src.artifact import load
 from topologies.topology import Host, tor, two_tors
 
 TOPOLOGY = tor(servers=3, nics=2)
-ALL_POLICIES = (
-    policies.mfs(),
-    policies.static(),
-    policies.fifo(),
-    policies.sjf([20, 40, 60, 80, 100, 120]),
-    policies.edf([100, 130, 160]),
-)
+ALL_POLICIES = [policies.load(name) for name in policies.builtin_names()]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +86,7 @@ class TestTwoRacks:
     def test_contradictory_racks_are_refused(self) -> None:
         topology = self.TORS[0]
         for bad, complaint in (
-            (dataclasses.replace(topology, uplinks=()), "no uplink that leads there"),
+            (dataclasses.replace(topology, uplinks=()), "no uplink to them"),
             (dataclasses.replace(topology, uplinks=topology.uplinks[:1] * 2), "two links of the topology"),
         ):
             with pytest.raises(DesiredStateError, match=complaint):
@@ -142,17 +136,17 @@ class TestBase:
         assert meter.cir == meter.pir == TOPOLOGY.rate_bps // 8 // 4
         assert meter.cburst == meter.cir // 1000
 
-    def test_a_port_may_have_a_share_of_its_own(self) -> None:
+    def test_a_port_may_have_its_own_share(self) -> None:
         entities = base(SwitchParameters(police_share=0.5, police_shares={3: 0.125}))
         rates = {item.index: item.cir for item in entities if isinstance(item, MeterConfig)}
         assert rates.pop(3) == TOPOLOGY.rate_bps // 8 // 8
         assert set(rates.values()) == {TOPOLOGY.rate_bps // 8 // 2}
         with pytest.raises(DesiredStateError, match=r"police_shares names ports \[99\]"):
             base(SwitchParameters(police_shares={99: 0.5}))
-        with pytest.raises(DesiredStateError, match="police shares"):
+        with pytest.raises(DesiredStateError, match="police_share and police_shares must be above 0"):
             SwitchParameters(police_shares={3: 0.0})
 
-    def test_no_floor_no_meters(self) -> None:
+    def test_without_a_floor_there_are_no_meters(self) -> None:
         assert not [item for item in base(SwitchParameters(police_floor=LEVELS)) if isinstance(item, MeterConfig)]
 
     def test_marking_thresholds_are_times_at_the_ports_rate(self) -> None:
@@ -163,7 +157,7 @@ class TestBase:
         # 15,620 bytes at 1 Gb/s.
         assert row.target == ActionCall("mark_above", (125,))
 
-    def test_stamps_are_removed_where_nobody_knows_them(self) -> None:
+    def test_stamps_are_removed_at_stamp_unaware_ports(self) -> None:
         (row,) = rows(base(SwitchParameters(stamp_unaware_ports=frozenset({4}))), "last_hop")
         assert (row.match, row.target) == ((("egress_port", Exact(4)),), ActionCall("remove_stamp"))
 
@@ -172,7 +166,7 @@ class TestBase:
             base(SwitchParameters(untrusted_ports=frozenset({99})))
 
     def test_missing_bias_is_named(self) -> None:
-        with pytest.raises(DesiredStateError, match=r"no bias is given for ports \[1, 2, 3, 4, 5, 6\]"):
+        with pytest.raises(DesiredStateError, match=r"ports \[1, 2, 3, 4, 5, 6\] have no bias"):
             base_entities(TOPOLOGY, SwitchParameters(), {})
 
     @pytest.mark.parametrize(
@@ -210,15 +204,15 @@ class TestConversion:
             assert decode(encode(entity, index), index) == entity
 
     @given(st.integers(0, 2**128 - 1))
-    def test_byte_strings_are_the_shortest(self, value: int) -> None:
+    def test_byte_strings_are_as_short_as_possible(self, value: int) -> None:
         data = to_bytes(value, 128, "x")
         assert to_int(data) == value
         assert data == b"\0" if value == 0 else data[0] != 0
 
-    def test_byte_strings_are_read_padded_too(self) -> None:
+    def test_padded_byte_strings_are_read(self) -> None:
         assert to_int(b"\0\0\x07") == 7
 
-    def test_reset_says_nothing_of_the_value(self, index: P4InfoIndex) -> None:
+    def test_a_reset_does_not_mention_a_value(self, index: P4InfoIndex) -> None:
         default = encode_reset(DefaultAction("edge", ActionCall("distrust", (3,))), index)
         assert default.table_entry.is_default_action
         assert not default.table_entry.HasField("action")

@@ -10,7 +10,7 @@ from mfs_ctrl.policy.effective_deadline import robust_effective_deadline, split
 
 
 @pytest.mark.parametrize(
-    ("deadlines", "red"),
+    ("deadlines", "expected"),
     [
         ([70], 70),
         ([50, 50, 50], 50),
@@ -22,18 +22,18 @@ from mfs_ctrl.policy.effective_deadline import robust_effective_deadline, split
         ([-30, -10], -20),  # deadlines that are over
     ],
 )
-def test_hand_computed(deadlines: list[int], red: int) -> None:
-    assert robust_effective_deadline(deadlines) == red
+def test_hand_computed(deadlines: list[int], expected: int) -> None:
+    assert robust_effective_deadline(deadlines) == expected
 
 
-def test_deadlines_part_at_the_largest_gap() -> None:
+def test_deadlines_are_parted_at_the_largest_gap() -> None:
     assert split([100, 10, 12]) == ([10, 12], [100])
     assert split([0, 10, 20]) == ([0], [10, 20])
     assert split([50, 50]) == ([], [50, 50])
 
 
 def test_one_outlier_hardly_moves_it() -> None:
-    """What it is robust against: one urgent request in a batch of many patient ones, and the other way round."""
+    """Robust against one urgent request among many patient ones, and the other way round."""
     assert robust_effective_deadline([0] + [1000] * 9) == 900
     assert robust_effective_deadline([0] * 9 + [1000]) == 100
 
@@ -45,6 +45,6 @@ def test_empty_batch_is_refused() -> None:
 
 @given(st.lists(st.integers(-(10**15), 10**15), min_size=1, max_size=40), st.integers(-(10**15), 10**15))
 def test_lies_within_the_deadlines_and_shifts_with_the_clock(deadlines: list[int], shift: int) -> None:
-    red = robust_effective_deadline(deadlines)
-    assert min(deadlines) <= red <= max(deadlines)
-    assert robust_effective_deadline([deadline + shift for deadline in deadlines]) == red + shift
+    effective = robust_effective_deadline(deadlines)
+    assert min(deadlines) <= effective <= max(deadlines)
+    assert robust_effective_deadline([deadline + shift for deadline in deadlines]) == effective + shift

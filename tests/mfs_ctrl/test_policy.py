@@ -1,49 +1,54 @@
-"""What every policy must be (mfs_ctrl/policy/policy.py): complete, monotone where its name says so, refused when
-absurd.
-"""
+"""Properties of every policy: complete, monotone where its name says so, refused if nonsensical."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from host_agent.protocol.level import CODE_MAX, URGENCY_ONE, LevelKey, LevelRule, decide
+from host_agent.protocol.level import CODE_MAX, CODE_STEPS, URGENCY_ONE, LevelKey, LevelRule, decide
 from host_agent.protocol.stamp import LEVELS, SCAVENGER, TOP_LEVEL, Stage
-from mfs_ctrl.policy import policy
-from mfs_ctrl.policy.policy import Policy, Thresholds
+from mfs_ctrl import Policy, Thresholds, policies
+from mfs_ctrl.errors import PolicyError
+from tests.support.mfs_levels import COLLECTIVE_LOOSE, LAST_SOON, LAST_TIGHT
 
 NO_RULE = -1
 EARLY = (Stage.KV_REUSE, Stage.COLLECTIVE)
+HOPELESS = URGENCY_ONE + CODE_STEPS // 2
+"""Urgency from which the mfs policy gives up last-stage flows: MLU 1.4."""
 
 codes = st.integers(0, CODE_MAX)
 boundaries = st.lists(st.integers(1, CODE_MAX), unique=True, max_size=TOP_LEVEL - 1).map(sorted)
-thresholds = st.builds(
-    Thresholds,
-    st.integers(1, CODE_MAX),
-    codes,
-    codes,
-    st.tuples(codes, codes).map(lambda pair: (min(pair), max(pair))),
-)
-policies = st.one_of(
-    st.builds(policy.mfs, thresholds),
-    st.builds(policy.sjf, boundaries),
-    st.builds(policy.edf, boundaries),
-    st.builds(policy.karuna, st.lists(st.integers(1, CODE_MAX), unique=True, max_size=4).map(sorted)),
-    st.builds(policy.karuna_paced, st.lists(st.integers(1, CODE_MAX), unique=True, max_size=4).map(sorted)),
-    st.builds(policy.edf_explicit, st.lists(st.integers(1, CODE_MAX), unique=True, max_size=5).map(sorted)),
-    st.builds(policy.paper, st.floats(0.1, 2), st.floats(1.5, 10), codes),
-    st.builds(policy.folded, st.builds(policy.mfs, thresholds), st.integers(1, LEVELS)),
-    st.builds(policy.without_red, st.builds(policy.mfs, thresholds)),
-    st.sampled_from([policy.static(), policy.fifo(), policy.mfs()]),
+
+
+def mfs_thresholds(mlu: int, near_rli: int, tight_slack: int, last: tuple[int, int]) -> Thresholds:
+    chosen = policies.mfs(
+        mlu=mlu, near_rli=near_rli, tight_slack=tight_slack, last_tight_slack=min(last), last_soon_slack=max(last)
+    )
+    return chosen.thresholds
+
+
+def banded(name: str) -> st.SearchStrategy[Policy]:
+    chosen = policies.load(name)
+    rising = st.lists(st.integers(1, CODE_MAX), unique=True, max_size=len(chosen.bands)).map(sorted)
+    return rising.map(chosen.with_bands)
+
+
+thresholds = st.builds(mfs_thresholds, st.integers(1, CODE_MAX), codes, codes, st.tuples(codes, codes))
+all_policies = st.one_of(
+    st.builds(policies.mfs, thresholds),
+    *(banded(name) for name in ("sjf", "edf", "llf", "karuna", "karuna-paced", "edf-explicit")),
+    st.builds(policies.paper, st.floats(0.1, 2), st.floats(1.5, 10), codes),
+    st.builds(policies.folded, st.builds(policies.mfs, thresholds), st.integers(1, LEVELS)),
+    st.sampled_from([policies.load(name) for name in policies.builtin_names()]),
 )
 
 
 def cells(rules: Sequence[LevelRule]) -> Iterator[LevelKey]:
-    """One key of each region between the rules' bounds: what holds for all of them holds for every key."""
+    """One key of each region between the rules' bounds; what holds for these holds for all keys."""
     starts = [
         sorted({0, *(bound for rule in rules for bound in _starts(getattr(rule, name)) if bound <= CODE_MAX)})
         for name in ("rli", "urgency", "slack_code", "remaining_code")
@@ -56,13 +61,13 @@ def _starts(interval: tuple[int, int]) -> tuple[int, int]:
     return interval[0], interval[1] + 1
 
 
-@given(policies)
-def test_every_key_has_a_level_of_its_own(chosen: Policy) -> None:
+@given(all_policies)
+def test_every_key_has_a_level(chosen: Policy) -> None:
     levels = {decide(chosen.rules, key, NO_RULE) for key in cells(chosen.rules)}
     assert levels <= set(range(LEVELS))
 
 
-@given(policies)
+@given(all_policies)
 def test_every_rule_fits_the_table(chosen: Policy) -> None:
     for rule in chosen.rules:
         assert 0 <= rule.level <= TOP_LEVEL
@@ -72,10 +77,10 @@ def test_every_rule_fits_the_table(chosen: Policy) -> None:
 
 
 @given(boundaries, st.sampled_from((*EARLY, Stage.P2D)), st.integers(0, 1), codes, codes, codes, codes)
-def test_sjf_never_puts_the_longer_first(
+def test_sjf_never_puts_a_longer_flow_first(
     bounds: list[int], stage: Stage, late: int, rli: int, urgency: int, slack_code: int, remaining_code: int
 ) -> None:
-    rules = policy.sjf(bounds).rules
+    rules = policies.sjf(bounds).rules
     longer = [
         decide(rules, LevelKey(stage, late, rli, urgency, slack_code, code))
         for code in range(remaining_code, CODE_MAX + 1)
@@ -89,10 +94,10 @@ def test_sjf_never_puts_the_longer_first(
 
 
 @given(boundaries, st.sampled_from((*EARLY, Stage.P2D)), codes, codes, codes)
-def test_edf_never_puts_the_later_deadline_first(
+def test_edf_never_puts_a_later_deadline_first(
     bounds: list[int], stage: Stage, rli: int, urgency: int, remaining_code: int
 ) -> None:
-    rules = policy.edf(bounds).rules
+    rules = policies.edf(bounds).rules
     later = [decide(rules, LevelKey(stage, 0, rli, urgency, code, remaining_code)) for code in range(CODE_MAX + 1)]
     assert later == sorted(later, reverse=True)
     assert len(set(later)) == len(bounds) + 1
@@ -105,76 +110,76 @@ class TestMfs:
     def test_a_last_stage_flow_rises_with_its_urgency_until_it_is_hopeless(
         self, at: Thresholds, rli: int, slack_code: int, remaining_code: int
     ) -> None:
-        rules = policy.mfs(at).rules
+        rules = policies.mfs(at).rules
         levels = [
             decide(rules, LevelKey(Stage.P2D, 0, rli, urgency, slack_code, remaining_code))
             for urgency in range(CODE_MAX + 1)
         ]
-        assert set(levels[policy.HOPELESS :]) == {SCAVENGER}
-        levels = levels[: policy.HOPELESS]
+        assert set(levels[HOPELESS:]) == {SCAVENGER}
+        levels = levels[:HOPELESS]
         assert levels == sorted(levels)
         # The top is for those whose computing is over.
-        assert (TOP_LEVEL in levels) == (rli == 0 and at.mlu < policy.HOPELESS)
+        assert (TOP_LEVEL in levels) == (rli == 0 and at["mlu"] < HOPELESS)
         if TOP_LEVEL in levels:
-            assert levels.index(TOP_LEVEL) == at.mlu
+            assert levels.index(TOP_LEVEL) == at["mlu"]
 
-    @given(thresholds, codes, st.integers(0, policy.HOPELESS - 1), codes)
-    def test_of_last_stage_flows_that_wait_the_tighter_goes_first(
+    @given(thresholds, codes, st.integers(0, HOPELESS - 1), codes)
+    def test_among_waiting_last_stage_flows_the_tighter_goes_first(
         self, at: Thresholds, rli: int, urgency: int, remaining_code: int
     ) -> None:
-        rules = policy.mfs(at).rules
+        rules = policies.mfs(at).rules
         levels = [
             decide(rules, LevelKey(Stage.P2D, 0, rli, urgency, code, remaining_code)) for code in range(CODE_MAX + 1)
         ]
         assert levels == sorted(levels, reverse=True)
-        if rli or urgency < at.mlu:
-            assert max(levels) < policy.COLLECTIVE_LOOSE
-            first, second = at.last_slacks
+        if rli or urgency < at["mlu"]:
+            assert max(levels) < COLLECTIVE_LOOSE
+            first, second = at["last_tight_slack"], at["last_soon_slack"]
             assert (levels[first], levels[second]) == (
-                policy.LAST_TIGHT, policy.LAST_TIGHT if first == second else policy.LAST_SOON,
+                LAST_TIGHT, LAST_TIGHT if first == second else LAST_SOON,
             )  # fmt: skip
 
     @given(thresholds, codes, codes, codes, codes)
-    def test_a_late_last_stage_flow_is_the_scavenger(
+    def test_a_late_last_stage_flow_becomes_the_scavenger(
         self, at: Thresholds, rli: int, urgency: int, slack_code: int, remaining_code: int
     ) -> None:
         key = LevelKey(Stage.P2D, 1, rli, urgency, slack_code, remaining_code)
-        assert decide(policy.mfs(at).rules, key) == SCAVENGER
+        assert decide(policies.mfs(at).rules, key) == SCAVENGER
 
     @given(thresholds, st.sampled_from(EARLY), st.integers(0, 1), codes, codes, codes)
     def test_an_early_flow_rises_as_its_layer_comes_near(
         self, at: Thresholds, stage: Stage, late: int, urgency: int, slack_code: int, remaining_code: int
     ) -> None:
-        rules = policy.mfs(at).rules
+        rules = policies.mfs(at).rules
         levels = [
             decide(rules, LevelKey(stage, late, rli, urgency, slack_code, remaining_code))
             for rli in range(CODE_MAX + 1)
         ]
         assert levels == sorted(levels, reverse=True)
         # Never starved, and above any last-stage flow that is not about to miss.
-        assert levels[-1] > policy.LAST_TIGHT
+        assert levels[-1] > LAST_TIGHT
         assert levels[0] < TOP_LEVEL
 
     @given(thresholds, st.sampled_from(EARLY))
-    def test_of_equal_layers_the_tighter_batch_goes_first(self, at: Thresholds, stage: Stage) -> None:
-        rules = policy.mfs(at).rules
+    def test_at_equal_layers_the_tighter_batch_goes_first(self, at: Thresholds, stage: Stage) -> None:
+        rules = policies.mfs(at).rules
         levels = [decide(rules, LevelKey(stage, 0, 0, 128, code, 100)) for code in range(CODE_MAX + 1)]
         assert levels == sorted(levels, reverse=True)
-        assert levels[at.tight_slack] == levels[CODE_MAX] + (at.tight_slack < CODE_MAX)
+        assert levels[at["tight_slack"]] == levels[CODE_MAX] + (at["tight_slack"] < CODE_MAX)
 
-    def test_thresholds_come_along_for_the_tuner(self) -> None:
-        assert policy.mfs().thresholds == Thresholds()
-        assert all(one.thresholds is None for one in (policy.static(), policy.fifo(), policy.sjf([]), policy.edf([])))
+    def test_only_mfs_is_tuned(self) -> None:
+        tuned = {name: set(policies.load(name).tuning) for name in policies.builtin_names()}
+        assert {name: loops for name, loops in tuned.items() if loops} == {"mfs": {"mlu", "tight_slack"}}
 
 
 def level(chosen: Policy, stage: Stage, **values: int) -> int:
-    """The level of a flow in time, of RLI 0, and of middling codes except for ``values``."""
+    """The level of a flow in time with RLI (relative layer index) 0 and medium codes, except for ``values``."""
     known = {"late": 0, "rli": 0, "urgency": 100, "slack_code": 100, "remaining_code": 100} | values
     return decide(chosen.rules, LevelKey(stage, **known), NO_RULE)
 
 
 class TestKaruna:
-    CHOSEN = policy.karuna([50, 80, 120, 150])
+    CHOSEN = policies.load("karuna").with_bands([50, 80, 120, 150])
 
     def test_a_flow_with_a_deadline_waits_at_the_bottom_until_it_needs_all_of_the_bandwidth(self) -> None:
         levels = [level(self.CHOSEN, Stage.P2D, urgency=code) for code in range(CODE_MAX + 1)]
@@ -187,30 +192,30 @@ class TestKaruna:
     @pytest.mark.parametrize(
         ("remaining_code", "expected"), [(0, 6), (49, 6), (50, 5), (80, 4), (119, 4), (120, 3), (150, 2), (255, 2)]
     )
-    def test_the_others_go_by_size_between(self, stage: Stage, remaining_code: int, expected: int) -> None:
+    def test_other_flows_are_ordered_by_size_in_between(self, stage: Stage, remaining_code: int, expected: int) -> None:
         for late in (0, 1):
             assert level(self.CHOSEN, stage, late=late, urgency=CODE_MAX, remaining_code=remaining_code) == expected
 
-    def test_more_bands_than_levels_between_are_refused(self) -> None:
+    def test_more_bands_than_levels_are_refused(self) -> None:
         with pytest.raises(ValueError, match="at most 4 of them"):
-            policy.karuna([1, 2, 3, 4, 5])
+            policies.load("karuna").with_bands([1, 2, 3, 4, 5])
 
 
 class TestFolded:
     @settings(deadline=None)
-    @given(policies, st.integers(1, LEVELS), st.data())
+    @given(all_policies, st.integers(1, LEVELS), st.data())
     def test_order_is_kept(self, chosen: Policy, levels: int, data: st.DataObject) -> None:
         keys = list(cells(chosen.rules))
         one, other = data.draw(st.sampled_from(keys)), data.draw(st.sampled_from(keys))
         before = decide(chosen.rules, one) - decide(chosen.rules, other)
-        rules = policy.folded(chosen, levels).rules
+        rules = policies.folded(chosen, levels).rules
         after = decide(rules, one) - decide(rules, other)
         # What went first does not go last, and what was equal stays so.
         assert before * after > 0 or after == 0
 
-    @given(policies, st.integers(1, LEVELS))
-    def test_no_more_levels_than_asked_for(self, chosen: Policy, levels: int) -> None:
-        folded = policy.folded(chosen, levels)
+    @given(all_policies, st.integers(1, LEVELS))
+    def test_no_more_levels_than_requested(self, chosen: Policy, levels: int) -> None:
+        folded = policies.folded(chosen, levels)
         assert len({rule.level for rule in folded.rules}) <= levels
         # What is given up is not carried along with what went first.
         assert all(
@@ -219,37 +224,38 @@ class TestFolded:
             if was.level == SCAVENGER
         )
 
-    def test_all_levels_of_the_switch_are_the_policy_itself(self) -> None:
-        assert policy.folded(policy.mfs(), LEVELS).rules == policy.mfs().rules
+    def test_folding_onto_all_levels_changes_nothing(self) -> None:
+        assert policies.folded(policies.mfs(), LEVELS).rules == policies.mfs().rules
 
-    def test_two_levels_part_what_a_gpu_waits_for_from_what_can_wait(self) -> None:
-        chosen = policy.folded(policy.mfs(), 2)
-        urgent = level(chosen, Stage.P2D, urgency=Thresholds().mlu)
+    def test_two_levels_separate_what_a_gpu_waits_for_from_what_can_wait(self) -> None:
+        chosen = policies.folded(policies.mfs(), 2)
+        urgent = level(chosen, Stage.P2D, urgency=policies.mfs().thresholds["mlu"])
         assert urgent == level(chosen, Stage.COLLECTIVE) == level(chosen, Stage.NONE) == TOP_LEVEL
         assert level(chosen, Stage.KV_REUSE, rli=9) == TOP_LEVEL  # a unit will wait for it, and it is short
         assert level(chosen, Stage.P2D) == SCAVENGER
 
     @pytest.mark.parametrize("levels", [0, LEVELS + 1])
-    def test_absurd_numbers_of_levels_are_refused(self, levels: int) -> None:
+    def test_invalid_numbers_of_levels_are_refused(self, levels: int) -> None:
         with pytest.raises(ValueError, match=f"1 to {LEVELS} levels, not {levels}"):
-            policy.folded(policy.mfs(), levels)
+            policies.folded(policies.mfs(), levels)
 
 
 @settings(deadline=None)
 @given(thresholds)
-def test_without_red_only_the_tightness_of_a_batch_does_not_count(at: Thresholds) -> None:
-    full, chosen = policy.mfs(at), policy.without_red(policy.mfs(at))
+def test_without_effective_deadlines_only_the_tightness_of_a_batch_is_ignored(at: Thresholds) -> None:
+    full = policies.mfs(at)
+    chosen = policies.load("mfs-without-red").at({name: code for name, code in at.items() if name != "tight_slack"})
     for key in cells(full.rules):
-        tight = key.stage in EARLY and key.rli == 0 and not key.late and key.slack_code <= at.tight_slack
+        tight = key.stage in EARLY and key.rli == 0 and not key.late and key.slack_code <= at["tight_slack"]
         assert decide(chosen.rules, key) == decide(full.rules, key) - tight
 
 
-def test_fifo_knows_no_difference_and_static_only_the_stage() -> None:
-    assert {decide(policy.fifo().rules, key) for key in cells(policy.mfs().rules)} == {1}
+def test_fifo_treats_all_alike_and_static_looks_at_the_stage_only() -> None:
+    assert {decide(policies.fifo().rules, key) for key in cells(policies.mfs().rules)} == {1}
     levels = {
         stage: {
-            decide(policy.static().rules, key)
-            for key in cells(policy.mfs().rules)
+            decide(policies.static().rules, key)
+            for key in cells(policies.mfs().rules)
             if key.stage == stage and not key.late
         }
         for stage in Stage
@@ -260,49 +266,93 @@ def test_fifo_knows_no_difference_and_static_only_the_stage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("changed", "message"),
     [
-        ({"mlu": 256}, r"threshold 256"),
-        ({"mlu": 0}, r"threshold 0"),
-        ({"near_rli": -1}, "near_rli -1"),
-        ({"near_rli": 256}, "near_rli 256"),
-        ({"tight_slack": 256}, "tight_slack 256"),
-        ({"tight_slack": -1}, "tight_slack -1"),
-        ({"last_slacks": (140, 130)}, "must rise"),
-        ({"last_slacks": (-1, 130)}, "must rise"),
-        ({"last_slacks": (130, 256)}, "must rise"),
+        ({"mlu": 257}, "threshold mlu is a code of 0 to 255, or 256 for never, not 257"),
+        ({"near_rli": -1}, "near_rli .* not -1"),
+        ({"mlu": 1.5}, "mlu .* not 1.5"),
+        ({"mlu": True}, "mlu .* not True"),
+        ({"tihgt_slack": 1}, "no threshold tihgt_slack; there are hopeless, mlu, near_rli"),
     ],
 )
-def test_absurd_thresholds_are_refused(fields: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Thresholds(**fields)  # type: ignore[arg-type]
+def test_invalid_thresholds_are_refused(changed: Mapping[str, int], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        policies.mfs(**changed)
 
 
-@pytest.mark.parametrize("make", [policy.sjf, policy.edf])
+def test_a_threshold_beyond_all_codes_is_never_reached() -> None:
+    never = policies.mfs(mlu=256)
+    assert len(never.rules) == len(policies.mfs().rules) - 1
+    assert level(never, Stage.P2D, urgency=HOPELESS - 1) < TOP_LEVEL
+
+
+@pytest.mark.parametrize("make", [policies.sjf, policies.edf])
 @pytest.mark.parametrize(
     "bounds", [[5, 5], [9, 5], [1, 2, 3, 4, 5, 6, 7], [-5], [0, 5], [256]], ids=lambda bounds: str(bounds)
 )
-def test_absurd_boundaries_are_refused(make: object, bounds: list[int]) -> None:
-    assert callable(make)
-    with pytest.raises(ValueError, match=r"boundaries \[.*\] must rise within 1\.\.255, at most 6"):
+def test_invalid_boundaries_are_refused(make: Callable[[list[int]], Policy], bounds: list[int]) -> None:
+    with pytest.raises(PolicyError, match=r"boundaries \[.*\] must rise within 1\.\.255, at most 6"):
         make(bounds)
 
 
-def test_thresholds_for_longer_objectives_shift_slack_and_leave_urgency() -> None:
-    thresholds = policy.Thresholds()
-    twice = policy.slower(thresholds, 2)
-    assert (twice.mlu, twice.near_rli) == (thresholds.mlu, thresholds.near_rli)
+def test_longer_objectives_shift_thresholds_of_slack_and_leave_urgency() -> None:
+    chosen = policies.mfs()
+    twice = chosen.with_slack_times(2)
+    moved = {name: twice.thresholds[name] - code for name, code in chosen.thresholds.items()}
     # A code is an eighth of an octave.
-    assert twice.tight_slack == thresholds.tight_slack + 8
-    assert twice.last_slacks == tuple(code + 8 for code in thresholds.last_slacks)
-    assert policy.slower(twice, 0.5) == thresholds
-    with pytest.raises(ValueError, match="above 0"):
-        policy.slower(thresholds, 0)
+    slacks = dict.fromkeys(("tight_slack", "last_tight_slack", "last_soon_slack"), 8)
+    assert moved == {"hopeless": 0, "mlu": 0, "near_rli": 0, **slacks}
+    assert twice.with_slack_times(0.5) == chosen
+    assert (
+        policies.load("edf").with_slack_times(2).thresholds["band_1"] == policies.load("edf").thresholds["band_1"] + 8
+    )
+    with pytest.raises(PolicyError, match="above 0"):
+        chosen.with_slack_times(0)
+
+
+@pytest.mark.parametrize("name", ["fifo", "static", "sjf"])
+def test_a_slack_factor_without_effect_is_refused(name: str) -> None:
+    assert policies.load(name).with_slack_times(1) == policies.load(name)
+    with pytest.raises(PolicyError, match=f"policy {name} has no threshold of slack"):
+        policies.load(name).with_slack_times(5)
+
+
+def test_tuning_is_changed_by_threshold() -> None:
+    changed = policies.mfs().tuned_by({"mlu": {"late_target": 0.1}}, load={"weight": 0.5})
+    assert changed.tuning["mlu"].model_dump() == {**policies.mfs().tuning["mlu"].model_dump(), "late_target": 0.1}
+    assert changed.load.weight == 0.5
+    assert changed.tuning["tight_slack"] == policies.mfs().tuning["tight_slack"]
+    assert changed.rules == policies.mfs().rules
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slo": {"late_target": 0.1}}, "policy mfs does not tune slo; it has mlu, tight_slack, load"),
+        ({"mlu": {"late_target": 0.0}}, "mlu.late_target: .* greater than 0, not 0.0"),
+        ({"mlu": {"late_targt": 0.1}}, "mlu.late_targt: .* not permitted"),
+        ({"mlu": {"step": 0}}, "mlu.step: .*, not 0"),
+        ({"mlu": {"later_step": 0}}, "mlu.later_step"),
+        ({"mlu": {"settle_ticks": -1}}, "mlu.settle_ticks"),
+        ({"mlu": {"gain": 0}}, "mlu.gain"),
+        ({"mlu": {"bounds": (130, 120)}}, r"mlu.bounds: the bounds \[130, 120\] must rise"),
+        ({"mlu": {"bounds": ("1 parsec", 120)}}, "mlu.bounds.1"),
+        ({"tight_slack": {"bounds": (0, 256)}}, "tight_slack.bounds.2"),
+        ({"tight_slack": {"band": 0.5}}, "tight_slack.band"),
+        ({"tight_slack": {"loose_level": 5}}, "tight_level and loose_level are both 5"),
+        ({"load": {"weight": 0.0}}, "load.weight"),
+        ({"load": {"limit": 1.0}}, "load.limit"),
+        ({"load": {"levels": (8,)}}, "load.levels.1"),
+    ],
+)
+def test_invalid_tuning_is_refused(changes: Mapping[str, Mapping[str, object]], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        policies.mfs().tuned_by(changes)
 
 
 @pytest.mark.parametrize("stage", [Stage.KV_REUSE, Stage.COLLECTIVE])
-def test_explicit_edf_knows_no_difference_between_flows_without_deadlines(stage: Stage) -> None:
-    rules = policy.edf_explicit([100, 150]).rules
+def test_explicit_edf_treats_flows_without_deadlines_alike(stage: Stage) -> None:
+    rules = policies.load("edf-explicit").with_bands([100, 150]).rules
     levels = {decide(rules, key) for key in cells(rules) if key.stage == stage}
     last = {decide(rules, key) for key in cells(rules) if key.stage == Stage.P2D and not key.late}
     assert levels == {1}
@@ -310,21 +360,21 @@ def test_explicit_edf_knows_no_difference_between_flows_without_deadlines(stage:
 
 
 def test_the_papers_thresholds_are_geometric() -> None:
-    rules = policy.paper(top=0.5, ratio=4.0).rules
+    rules = policies.paper(top=0.5, ratio=4.0).rules
 
     def level(urgency: int) -> int:
         return decide(rules, LevelKey(Stage.P2D, 0, 0, urgency, 100, 100))
 
     # MLU 1/2 is 8 codes below MLU 1, a factor 4 another 16.
     found = [level(urgency) for urgency in (120, 119, 104, 103, 88, 87)]
-    assert found == [TOP_LEVEL, policy.LAST_TIGHT, policy.LAST_TIGHT, policy.LAST_SOON, policy.LAST_SOON, 1]
+    assert found == [TOP_LEVEL, LAST_TIGHT, LAST_TIGHT, LAST_SOON, LAST_SOON, 1]
     # Early stages go by RLI alone, below the top and above the rest.
     early = [decide(rules, LevelKey(Stage.COLLECTIVE, 0, rli, 0, 200, 100)) for rli in (0, 2, 3)]
     assert early == [6, 5, 4]
 
 
 def test_paced_karuna_puts_flows_with_deadlines_first() -> None:
-    rules = policy.karuna_paced([100]).rules
+    rules = policies.load("karuna-paced").with_bands([100]).rules
     for key in cells(rules):
         if key.stage == Stage.P2D:
             assert decide(rules, key) == (SCAVENGER if key.late else TOP_LEVEL)

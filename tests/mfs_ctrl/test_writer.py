@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import Stage
+from mfs_ctrl import policies
 from mfs_ctrl.desired import PolicyRows, SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.errors import DesiredStateError
 from mfs_ctrl.p4rt.entries import ActionCall, Entity, Exact, GroupRef, Key, ProfileGroup, ProfileMember, TableEntry
 from mfs_ctrl.p4rt.updates import DELETE, INSERT, MODIFY, Update
-from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.writer import active_epoch, base_phases, by_key, epoch_of, policy_phases
 from topologies.topology import tor
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from host_agent.protocol.stamp import Stage
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_eval.errors import EvaluationError, ServingError
 from mfs_eval.packet_level.experiment import run, uncontended_network
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
@@ -269,7 +269,7 @@ def test_a_wrong_estimate_of_computing_moves_only_laxity_deadlines() -> None:
 @pytest.mark.parametrize("count", [1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 30 * SEGMENT_BYTES])
 def test_the_ceiling_is_what_a_flow_takes_alone_on_the_testbed(count: int) -> None:
     ended: list[int] = []
-    with open_testbed(TINY, policy.fifo(), RunSettings()) as idle:
+    with open_testbed(TINY, policies.fifo(), RunSettings()) as idle:
         idle.serving_network.start_flow(0, FlowSpec(2, 1, Stage.P2D, 10**12, count), ended.append)
         idle.serving_network.run()
     assert ended == [pytest.approx(uncontended_network(TINY).flow_ns(count), rel=0.01)]

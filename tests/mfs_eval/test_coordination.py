@@ -10,7 +10,7 @@ import pytest
 
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.stamp import SCAVENGER, Stage, Stamp
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_ctrl.policy.policy import GIVE_UP, giving_up
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.hosts.agent import Agent
@@ -115,7 +115,7 @@ def test_only_last_stage_flows_belong_to_a_request() -> None:
     assert ports(0, 2) == (0, 5)
 
 
-RULES = policy.mfs().rules
+RULES = policies.mfs().rules
 
 
 def agent() -> Agent:
@@ -166,8 +166,8 @@ def test_a_flow_that_returns_rises_where_its_next_message_starts() -> None:
 
 
 def test_every_policy_gives_up_late_flows_when_requests_are_pruned() -> None:
-    assert giving_up(policy.fifo()).rules[0] == GIVE_UP
-    assert giving_up(policy.static()) == policy.static()
+    assert giving_up(policies.fifo()).rules[0] == GIVE_UP
+    assert giving_up(policies.static()) == policies.static()
 
 
 @pytest.mark.parametrize("name", ["mfs", "fifo"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import bias_code, decide, level_key, log2_code
 from host_agent.protocol.stamp import SCAVENGER, TOP_LEVEL, Stage, units_of
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_eval.errors import ServingError
 from mfs_eval.flow_level import ranking
 from mfs_eval.flow_level.fabric import FatTree, Racks
@@ -20,6 +20,7 @@ from mfs_eval.flow_level.settings import FlowSettings
 from mfs_eval.packet_level.hosts.agent import Agent
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from soft_switch.sim.events import ClockError
+from tests.support.mfs_levels import COLLECTIVE_LOOSE, LAST_TIGHT, REUSE_LATER, REUSE_TIGHT
 
 RATE = 100_000_000_000
 RACK = Racks(hosts=8, rate_bps=RATE, propagation_ns=0)
@@ -70,20 +71,20 @@ def test_a_flow_starts_at_the_level_that_a_host_agent_would_choose(
     stage: Stage, deadline_ms: float, size_ms: float, beyond: int, layer: int, progress: int
 ) -> None:
     one = replace(spec(1, size_ms, stage, deadline_ms, layer), beyond_bytes=beyond)
-    network = FlowNetwork(RACK, policy.mfs().rules)
+    network = FlowNetwork(RACK, policies.mfs().rules)
     network.advance([0, 1], BATCH, progress)
     network.start_flow(0, one, lambda _: None)
     network.run(0)
     # As an agent ranks it, except for the wire bytes of a partial packet.
     agent = Agent(SEGMENT_BYTES)
-    agent.set_policy(policy.mfs().rules)
+    agent.set_policy(policies.mfs().rules)
     agent.set_bias(bias_code(RATE))
     agent.advance(BATCH, progress)
     flow = agent.open(one)
     flow.write(one.total_bytes)
     ranked = agent.level(flow, 0)
     by_rule = decide(
-        policy.mfs().rules,
+        policies.mfs().rules,
         level_key(
             stage,
             max(0, layer - progress),
@@ -96,7 +97,7 @@ def test_a_flow_starts_at_the_level_that_a_host_agent_would_choose(
 
 
 def test_flows_share_links_equally_and_end_at_the_expected_times() -> None:
-    network = FlowNetwork(RACK, policy.fifo().rules)
+    network = FlowNetwork(RACK, policies.fifo().rules)
     ends = Ends(network)
     ends.start("long", 0, spec(2, 3))
     ends.start("short", 1, spec(2, 1))
@@ -109,7 +110,7 @@ def test_flows_share_links_equally_and_end_at_the_expected_times() -> None:
 
 
 def test_classes_are_served_in_strict_order() -> None:
-    network = FlowNetwork(RACK, policy.static().rules)
+    network = FlowNetwork(RACK, policies.static().rules)
     ends = Ends(network)
     ends.start("last", 0, spec(1, 1, Stage.P2D))
     ends.start("reuse", 0, spec(1, 1, Stage.KV_REUSE))
@@ -119,16 +120,16 @@ def test_classes_are_served_in_strict_order() -> None:
 
 
 def test_a_port_that_knows_its_load_promotes_a_last_stage_flow_in_time() -> None:
-    network = FlowNetwork(RACK, policy.mfs().rules)
+    network = FlowNetwork(RACK, policies.mfs().rules)
     ends = Ends(network)
     network.advance([0, 1], BATCH, LAYERS)
     # The port to host 2 is busy with traffic that goes first; the sender's link is not.
     ends.start("first", 1, spec(2, 500, Stage.COLLECTIVE, 10_000))
     ends.start("last", 0, spec(2, 50, Stage.P2D, 200, LAYERS))
     network.run(1 * MS)
-    assert network.level(1, 1) < policy.COLLECTIVE_LOOSE
+    assert network.level(1, 1) < COLLECTIVE_LOOSE
     network.run(100 * MS)
-    assert (network.level(1, 0), network.level(1, 1)) == (policy.LAST_TIGHT, TOP_LEVEL)
+    assert (network.level(1, 0), network.level(1, 1)) == (LAST_TIGHT, TOP_LEVEL)
     network.run()
     assert 100 < ends.at["last"] < 200
     # Strict priority: the overtaken flow ends later by the time that this one took.
@@ -137,7 +138,7 @@ def test_a_port_that_knows_its_load_promotes_a_last_stage_flow_in_time() -> None
 
 def test_a_port_that_underestimates_its_load_promotes_later() -> None:
     def promoted_ms(load_error: float) -> int:
-        network = FlowNetwork(RACK, policy.mfs().rules, FlowSettings(load_error=load_error))
+        network = FlowNetwork(RACK, policies.mfs().rules, FlowSettings(load_error=load_error))
         network.advance([0, 1], BATCH, LAYERS)
         network.start_flow(1, spec(2, 500, Stage.COLLECTIVE, 10_000), lambda _: None)
         network.start_flow(0, spec(2, 50, Stage.P2D, 200, LAYERS), lambda _: None)
@@ -154,7 +155,7 @@ def test_a_port_that_underestimates_its_load_promotes_later() -> None:
 
 
 def test_a_late_last_stage_flow_lets_others_go_first() -> None:
-    network = FlowNetwork(RACK, policy.static().rules)
+    network = FlowNetwork(RACK, policies.static().rules)
     ends = Ends(network)
     ends.start("late", 0, spec(1, 5, Stage.P2D, 2))
     ends.start("other", 0, spec(1, 5, Stage.P2D, 1000))
@@ -166,7 +167,7 @@ def test_a_late_last_stage_flow_lets_others_go_first() -> None:
 
 def test_switches_that_do_not_rank_share_equally() -> None:
     for rank, first_ms in ((FlowSettings(), 1.0), (FlowSettings(switches="share"), 2.0)):
-        network = FlowNetwork(RACK, policy.static().rules, rank)
+        network = FlowNetwork(RACK, policies.static().rules, rank)
         ends = Ends(network)
         ends.start("collective", 0, spec(2, 1, Stage.COLLECTIVE))
         ends.start("last", 1, spec(2, 1, Stage.P2D))
@@ -175,7 +176,7 @@ def test_switches_that_do_not_rank_share_equally() -> None:
 
 
 def test_remote_senders_and_switches_learn_of_progress_after_their_delays() -> None:
-    rules = policy.mfs().rules
+    rules = policies.mfs().rules
     now = FlowNetwork(RACK, rules)
     late = FlowNetwork(RACK, rules, FlowSettings(progress_delay_ns=20 * MS))
     stale = FlowNetwork(RACK, rules, FlowSettings(progress_delay_ns=20 * MS, switch_delay_ns=None))
@@ -190,16 +191,16 @@ def test_remote_senders_and_switches_learn_of_progress_after_their_delays() -> N
         network.run(2 * MS)
         levels.append((network.level(1, 0), network.level(1, 1)))
         network.run(30 * MS)
-        assert network.level(1, 0) == network.level(1, 1) == policy.REUSE_TIGHT
+        assert network.level(1, 0) == network.level(1, 1) == REUSE_TIGHT
     assert levels == [
-        (policy.REUSE_TIGHT, policy.REUSE_TIGHT),
-        (policy.REUSE_LATER, policy.REUSE_TIGHT),
-        (policy.REUSE_LATER, policy.REUSE_LATER),
+        (REUSE_TIGHT, REUSE_TIGHT),
+        (REUSE_LATER, REUSE_TIGHT),
+        (REUSE_LATER, REUSE_LATER),
     ]
 
 
 def test_a_paced_flow_gets_the_least_rate_that_meets_its_deadline() -> None:
-    network = FlowNetwork(RACK, policy.karuna_paced([100]).rules, FlowSettings(paced_share=0.9))
+    network = FlowNetwork(RACK, policies.load("karuna-paced").with_bands([100]).rules, FlowSettings(paced_share=0.9))
     ends = Ends(network)
     ends.start("last", 0, spec(1, 10, Stage.P2D, 100))
     ends.start("other", 0, spec(1, 10, Stage.COLLECTIVE, 100))
@@ -209,7 +210,7 @@ def test_a_paced_flow_gets_the_least_rate_that_meets_its_deadline() -> None:
 
 
 def test_given_up_requests_count_as_late_until_they_are_restored() -> None:
-    network = FlowNetwork(RACK, policy.static().rules)
+    network = FlowNetwork(RACK, policies.static().rules)
     network.start_flow(0, replace(spec(1, 50), request=3), lambda _: None)
     network.run(1 * MS)
     before = network.level(0, 0)
@@ -222,7 +223,7 @@ def test_given_up_requests_count_as_late_until_they_are_restored() -> None:
 
 
 def test_data_for_the_same_host_arrive_at_once() -> None:
-    network = FlowNetwork(RACK, policy.fifo().rules)
+    network = FlowNetwork(RACK, policies.fifo().rules)
     ends = Ends(network)
     ends.start("here", 0, spec(0, 100))
     network.run()
@@ -230,7 +231,7 @@ def test_data_for_the_same_host_arrive_at_once() -> None:
 
 
 def test_the_arrays_grow_with_the_number_of_flows() -> None:
-    network = FlowNetwork(FatTree(64, 8), policy.mfs().rules)
+    network = FlowNetwork(FatTree(64, 8), policies.mfs().rules)
     ends = Ends(network)
     for number in range(3000):
         ends.start(str(number), number % 512, spec((number * 7 + 1) % 512, 0.1, deadline_ms=100 + number))
@@ -244,7 +245,7 @@ def test_impossible_settings_are_refused() -> None:
         FlowSettings(switches="none")
     with pytest.raises(ServingError, match="above 0"):
         FlowSettings(rerank_interval_ns=0)
-    network = FlowNetwork(RACK, policy.fifo().rules)
+    network = FlowNetwork(RACK, policies.fifo().rules)
     network.run(5)
     with pytest.raises(ClockError, match="5 ns already"):
         network.call_at(4, lambda: None)

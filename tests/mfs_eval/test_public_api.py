@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 import mfs_eval
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_eval import EvaluationError, Run, RunSettings, load_trace, run, scenarios
 from mfs_eval.serving.trace import SAMPLE_PATH
 from mfs_eval.setup.run_settings import ControlSettings
@@ -37,13 +37,13 @@ def test_importing_the_package_imports_no_engine() -> None:
 def test_a_policy_and_a_trace_can_be_given_as_names_or_as_objects() -> None:
     by_name = play(policy="static")
     assert by_name.requests == 6, "a fifth is warm-up"
-    assert play(policy=policy.static(), trace=SAMPLE_PATH) == by_name
+    assert play(policy=policies.static(), trace=SAMPLE_PATH) == by_name
     assert play(policy="static", trace=load_trace(SAMPLE_PATH)) == by_name
     assert play(policy="static", seed=2) != by_name
 
 
 def test_a_policy_of_your_own_is_played_under_its_name() -> None:
-    own = replace(policy.fifo(), name="own")
+    own = replace(policies.fifo(), name="own")
     assert play(policy=own) == play(policy="fifo").model_copy(update={"policy": "own"})
 
 

@@ -14,10 +14,10 @@ import pytest
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from host_agent.protocol.units import NS_PER_S
+from mfs_ctrl import policies
 from mfs_ctrl.counters import observe
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.policy import policy
-from mfs_ctrl.policy.tuner import EVIDENCE_CELLS
+from mfs_ctrl.policy.tuner import evidence_cells
 from mfs_eval.demo import run_demo
 from mfs_eval.errors import ServingError
 from mfs_eval.packet_level.low_load import workload
@@ -218,13 +218,13 @@ def test_a_run_over_two_switches_is_stamped_and_counted_on_both() -> None:
     scenario = replace(scenario_named("uplink-4"), scale=60_000, layers_per_step=8)
     work = workload(scenario, TRACE, 6)
     requests = with_poisson_arrivals(work.requests, 20.0, seed=1)
-    with open_testbed(scenario, policy.mfs(), RunSettings(control=ControlSettings(sample_ns=NS_PER_S))) as racks:
+    with open_testbed(scenario, policies.mfs(), RunSettings(control=ControlSettings(sample_ns=NS_PER_S))) as racks:
         serving = Serving(scenario.serving, racks.serving_network, requests, work.slo_ns, work.placements)
         serving.start()
         racks.serving_network.run()
         records = [controller.tick(racks.network.clock.now_ns) for controller in racks.controllers]
         counted = [
-            controller.session.read_counters(P4InfoIndex.from_text(load().p4info), EVIDENCE_CELLS)
+            controller.session.read_counters(P4InfoIndex.from_text(load().p4info), evidence_cells(policies.mfs()))
             for controller in racks.controllers
         ]
         uplinks = [

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from host_agent.protocol.flow_spec import FlowSpec
-from host_agent.protocol.stamp import Stage, Stamp
-from mfs_ctrl.policy import policy
+from host_agent.protocol.stamp import TOP_LEVEL, Stage, Stamp
+from mfs_ctrl import policies
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.testbed import Testbed, open_testbed
 from mfs_eval.setup.run_settings import AdversarySettings, ControlSettings, HostSettings, RunSettings
 from mfs_eval.setup.scenario import SCENARIOS
+from tests.support.mfs_levels import LAST_LATER, REUSE_LATER, REUSE_SOON
 
 SECOND_NS = 1_000_000_000
 MS_NS = 1_000_000
@@ -39,14 +40,14 @@ def promoted_at_ns(settings: RunSettings) -> tuple[int, set[int]]:
     """
     risen: list[int] = []
     batches: set[int] = set()
-    with open_testbed(SMALL, policy.mfs(), settings) as built:
+    with open_testbed(SMALL, policies.mfs(), settings) as built:
         network = built.network
         port = network.switches[0].ports[OWN + 1]
 
         def watch(now_ns: int, place: str, data: bytes) -> None:
             if place == f"host {REMOTE + 1} out":
                 batches.add(Stamp.unpack(data[SHIM]).batch)
-            if port.counters[policy.REUSE_SOON].dequeued_packets and not risen:
+            if port.counters[REUSE_SOON].dequeued_packets and not risen:
                 risen.append(now_ns)
 
         network.network.trace = watch
@@ -71,7 +72,7 @@ def test_without_progress_in_the_switch_a_remote_sender_promotes_after_the_delay
 
 def test_a_sender_whose_next_layer_waits_learns_that_the_layer_is_due() -> None:
     """No packet of the waiting flow leaves, so no acknowledgement of one could tell it."""
-    with open_testbed(SMALL, policy.mfs(), RunSettings(HostSettings(rerank_interval_ns=SECOND_NS))) as built:
+    with open_testbed(SMALL, policies.mfs(), RunSettings(HostSettings(rerank_interval_ns=SECOND_NS))) as built:
         network, left = built.serving_network, []
 
         def watch(now_ns: int, place: str, data: bytes) -> None:
@@ -101,14 +102,14 @@ def levels_in(built: Testbed, host: int) -> list[int]:
 
 def test_flows_without_a_batch_are_told_apart_by_their_number() -> None:
     """Two flows of one source and of different batches: the urgent one does not promote the other."""
-    with open_testbed(SMALL, policy.mfs(), RunSettings(control=ControlSettings(progress_delay_ns=0))) as built:
+    with open_testbed(SMALL, policies.mfs(), RunSettings(control=ControlSettings(progress_delay_ns=0))) as built:
         urgent = spec(OWN, 40 * SEGMENT_BYTES, Stage.P2D, batch=1, deadline_ns=4 * MS_NS)
         relaxed = spec(OWN + 1, 20 * SEGMENT_BYTES, Stage.P2D, batch=2)
         for flow in (urgent, relaxed):
             built.serving_network.start_flow(REMOTE, flow, lambda _: None)
         built.network.clock.run(100 * MS_NS)
-        assert policy.TOP_LEVEL in levels_in(built, OWN)
-        assert levels_in(built, OWN + 1) == [policy.LAST_LATER]
+        assert TOP_LEVEL in levels_in(built, OWN)
+        assert levels_in(built, OWN + 1) == [LAST_LATER]
 
 
 ADVERSARY, DECODE = 14, 12
@@ -119,7 +120,7 @@ INCAST = replace(SCENARIOS["incast"], scale=1000)
 def honest_end_ns(**adversary: Any) -> int:
     """Return how long an honest last-stage flow to the decode server takes; about 2.5 ms on a free link."""
     ends: list[int] = []
-    with open_testbed(INCAST, policy.mfs(), RunSettings(adversary=AdversarySettings(**adversary))) as built:
+    with open_testbed(INCAST, policies.mfs(), RunSettings(adversary=AdversarySettings(**adversary))) as built:
         flow = spec(DECODE, 20 * SEGMENT_BYTES, Stage.P2D, deadline_ns=60 * MS_NS)
         built.network.clock.run(10 * MS_NS)  # after the burst that the meter lets pass
         built.serving_network.start_flow(OWN, flow, ends.append)
@@ -140,15 +141,15 @@ def test_policing_takes_away_what_an_adversary_gains() -> None:
 def test_an_adversarial_host_claims_the_top_level_for_everything_it_sends() -> None:
     def levels(adversarial: bool) -> list[int]:
         with open_testbed(
-            SMALL, policy.mfs(), RunSettings(adversary=AdversarySettings((REMOTE,) if adversarial else ()))
+            SMALL, policies.mfs(), RunSettings(adversary=AdversarySettings((REMOTE,) if adversarial else ()))
         ) as built:
             reuse = spec(OWN, 20 * SEGMENT_BYTES, Stage.KV_REUSE, target_layer=LAYER)
             built.serving_network.start_flow(REMOTE, reuse, lambda _: None)
             built.network.clock.run(100 * MS_NS)
             return levels_in(built, OWN)
 
-    assert levels(adversarial=False) == [policy.REUSE_LATER]
-    assert levels(adversarial=True) == [policy.TOP_LEVEL]
+    assert levels(adversarial=False) == [REUSE_LATER]
+    assert levels(adversarial=True) == [TOP_LEVEL]
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -12,7 +12,11 @@ from statistics import mean
 import pytest
 
 from host_agent.protocol.level import CODE_STEPS, URGENCY_ONE, bias_code
-from mfs_eval.studies.tuner_loop import BEST_FIRST, FULL, IDLE, LIGHT, LOOP_SETTINGS, RATE_BPS, LoopPoint, tuner_loop
+from mfs_ctrl.policy.tuning import TrackLateShare
+from mfs_eval.studies.tuner_loop import BEST_FIRST, FULL, IDLE, LIGHT, LOOP_POLICY, RATE_BPS, LoopPoint, tuner_loop
+
+LOOP = LOOP_POLICY.tuning["mlu"]
+assert isinstance(LOOP, TrackLateShare)
 
 FACTOR_16 = 4 * CODE_STEPS
 BAND = (BEST_FIRST - CODE_STEPS, BEST_FIRST + CODE_STEPS)
@@ -36,11 +40,11 @@ def moves(codes: int, largest: int) -> int:
 
 def ticks_for(codes: int, largest: int) -> int:
     """Each move takes a tick that decides and the ticks that settle."""
-    return moves(codes, largest) * (1 + LOOP_SETTINGS.settle_ticks)
+    return moves(codes, largest) * (1 + LOOP.settle_ticks)
 
 
-TICKS_FROM_LATE = ticks_for(FACTOR_16, LOOP_SETTINGS.mlu_step)
-TICKS_FROM_EARLY = ticks_for(FACTOR_16, LOOP_SETTINGS.mlu_later_step)
+TICKS_FROM_LATE = ticks_for(FACTOR_16, LOOP.step)
+TICKS_FROM_EARLY = ticks_for(FACTOR_16, LOOP.later_step)
 
 
 def within(points: Sequence[LoopPoint]) -> list[bool]:
@@ -79,7 +83,7 @@ def test_the_bounds_are_those_of_the_documentation() -> None:
 def test_recovers_from_promotion_16_times_too_late(from_late: dict[str, list[LoopPoint]]) -> None:
     recovery, stationary = from_late["recovery"], from_late["stationary"]
     # At first the last stage misses many deadlines, and the early stages almost none.
-    assert mean(point.last_late for point in recovery[:4]) > 5 * LOOP_SETTINGS.late_target
+    assert mean(point.last_late for point in recovery[:4]) > 5 * LOOP.late_target
     assert any(within(recovery))
     assert mean(point.last_late for point in stationary) < mean(point.last_late for point in recovery[:4]) / 2
 
@@ -101,7 +105,7 @@ def test_does_not_oscillate_on_a_stationary_load(from_late: dict[str, list[LoopP
     assert all(within(stationary))
     assert max(firsts) - min(firsts) <= CODE_STEPS
     # The last stage is late about as often as the early ones.
-    assert abs(mean(point.last_late - point.early_late for point in stationary)) <= 2 * LOOP_SETTINGS.late_target
+    assert abs(mean(point.last_late - point.early_late for point in stationary)) <= 2 * LOOP.late_target
 
 
 def test_follows_a_step_in_load(load_step: dict[str, list[LoopPoint]]) -> None:
@@ -109,7 +113,7 @@ def test_follows_a_step_in_load(load_step: dict[str, list[LoopPoint]]) -> None:
     # Nothing is late and nothing needs promotion: the threshold has no reason to move.
     assert [point.first for point in light] == [URGENCY_ONE] * len(light)
     assert mean(point.last_late for point in light) == 0
-    assert mean(point.last_late for point in full[:6]) > 3 * LOOP_SETTINGS.late_target
+    assert mean(point.last_late for point in full[:6]) > 3 * LOOP.late_target
     arrived = within(full).index(True)
     assert [point.first for point in full[:arrived]] == sorted((point.first for point in full[:arrived]), reverse=True)
     assert all(within(full[arrived:]))
@@ -121,7 +125,7 @@ def test_bias_follows_the_load_of_early_stages(load_step: dict[str, list[LoopPoi
         assert mean(point.record.loads[contended] for point in points[4:]) == pytest.approx(offered, abs=0.1)
         # Half the remaining bandwidth is one octave; the bias is written once it is off by the hysteresis.
         expected = bias_code(RATE_BPS, points[-1].record.loads[contended])
-        assert abs(points[-1].record.biases[contended] - expected) < LOOP_SETTINGS.bias_hysteresis
+        assert abs(points[-1].record.biases[contended] - expected) < LOOP_POLICY.load.hysteresis
     low, high = (load_step[load][-1].record.biases[contended] for load in ("light", "full"))
     assert high >= low + CODE_STEPS // 2
 
@@ -129,5 +133,5 @@ def test_bias_follows_the_load_of_early_stages(load_step: dict[str, list[LoopPoi
 def test_without_traffic_the_thresholds_hold(from_late: dict[str, list[LoopPoint]]) -> None:
     idle = from_late["idle"][DRAINS:]
     assert len({point.record.thresholds for point in idle}) == 1
-    assert all(point.record.late_share is None for point in idle)
+    assert all(point.record.shares["mlu"] is None for point in idle)
     assert not any(sum(point.record.level_bytes) for point in idle)

@@ -12,7 +12,7 @@ import pytest
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import bias_code, log2_code
 from host_agent.protocol.stamp import Stage, units_of
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from mfs_ctrl.policy.policy import Policy
 from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
 from mfs_eval.packet_level.packet_network import PacketNetwork
@@ -75,15 +75,15 @@ def missed(chosen: Policy) -> tuple[set[str], list[str]]:
 
 
 def test_mfs_meets_all_three_deadlines_in_the_only_possible_order() -> None:
-    assert missed(policy.mfs()) == (set(), ["B", "C", "A"])
+    assert missed(policies.mfs()) == (set(), ["B", "C", "A"])
 
 
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        (policy.fifo(), {"B", "C"}),
-        (policy.sjf([units(2.5), units(3.5)]), {"B"}),
-        (policy.edf([slack(9), slack(15)]), {"B"}),
+        (policies.fifo(), {"B", "C"}),
+        (policies.sjf([units(2.5), units(3.5)]), {"B"}),
+        (policies.edf([slack(9), slack(15)]), {"B"}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 
-from host_agent.protocol.level import bias_code, decide, level_key, log2_code
+from host_agent.protocol.level import LevelRule, bias_code, decide, level_key, log2_code
 from host_agent.protocol.scapy_layer import MFS
 from host_agent.protocol.stamp import ETHERTYPE_MFS, SCAVENGER, SLACK_MAX_US, SLACK_MIN_US, STAMP_BYTES, Flags, Stage
-from mfs_ctrl.policy import policy
+from mfs_ctrl import Policy, policies
 from soft_switch.model.externs import MeterConfig
 from soft_switch.tables.matches import ActionCall, Exact, Group
+from tests.support.mfs_levels import LAST_TIGHT, REUSE_LATER, REUSE_SOON
 from tests.support.program import UNTAGGED_LEVEL, UNTRUSTED_LEVEL, Program, anything, ether, ipv4_to, ipv6_to
 
 pytestmark = pytest.mark.usefixtures("run_as")
@@ -185,14 +186,20 @@ def _shared_program() -> Program:
     if not _SHARED:
         program = Program()
         program.set_bias(BIAS)
-        program.set_rules(policy.mfs().rules)
+        program.set_rules(policies.mfs().rules)
         _SHARED.append(program)
     return _SHARED[0]
 
 
 # Levels.
 
-POLICIES = [policy.mfs(), policy.static(), policy.fifo(), policy.sjf([40, 80, 120]), policy.edf([60, 90, 140])]
+POLICIES = [
+    policies.mfs(),
+    policies.static(),
+    policies.fifo(),
+    policies.sjf([40, 80, 120]),
+    policies.edf([60, 90, 140]),
+]
 
 
 @settings(max_examples=400, deadline=None)
@@ -206,7 +213,7 @@ POLICIES = [policy.mfs(), policy.static(), policy.fifo(), policy.sjf([40, 80, 12
     bias=st.integers(0, 511),
 )
 def test_the_level_function_of_hosts_agrees_with_the_compiled_program(
-    chosen: policy.Policy, stage: Stage, target: int, current: int, slack: int, remaining: int, bias: int
+    chosen: Policy, stage: Stage, target: int, current: int, slack: int, remaining: int, bias: int
 ) -> None:
     program = _policy_program(chosen, bias)
     stamp = MFS(
@@ -226,7 +233,7 @@ def test_the_level_function_of_hosts_agrees_with_the_compiled_program(
 _BY_POLICY: dict[str, Program] = {}
 
 
-def _policy_program(chosen: policy.Policy, bias: int) -> Program:
+def _policy_program(chosen: Policy, bias: int) -> Program:
     if chosen.name not in _BY_POLICY:
         program = _BY_POLICY[chosen.name] = Program()
         program.set_bias(0)
@@ -244,14 +251,20 @@ def _policy_program(chosen: policy.Policy, bias: int) -> Program:
 def test_every_octave_has_the_code_that_hosts_compute(program: Program, value: int, offset: int) -> None:
     remaining = min(max(value + offset, 0), 2**32 - 1)
     code = log2_code(remaining)
-    rules = [policy.LevelRule(Stage.P2D, 6, remaining_code=(code, code)), policy.LevelRule(Stage.P2D, 3)]
+    rules = [LevelRule(Stage.P2D, 6, remaining_code=(code, code)), LevelRule(Stage.P2D, 3)]
     program.set_rules(rules)
     assert level_of(program, stage=3, flags=Flags.FIRST.value, remaining=remaining, slack=1) == 6
 
 
 def test_every_region_of_the_mfs_policy_has_its_level(program: Program) -> None:
     last_slacks = log2_code(5000), log2_code(15_000)
-    chosen = policy.mfs(policy.Thresholds(126, near_rli=2, tight_slack=log2_code(50_000), last_slacks=last_slacks))
+    chosen = policies.mfs(
+        mlu=126,
+        near_rli=2,
+        tight_slack=log2_code(50_000),
+        last_tight_slack=last_slacks[0],
+        last_soon_slack=last_slacks[1],
+    )
     program.set_rules(chosen.rules)
     # At 100 Gb/s, 1 MiB takes 84 us.
     mebibyte = 4096
@@ -285,9 +298,9 @@ def test_every_region_of_the_mfs_policy_has_its_level(program: Program) -> None:
 
 
 def test_the_bias_shifts_the_urgency_by_the_load_of_the_port(program: Program) -> None:
-    program.set_rules(policy.mfs().rules)
+    program.set_rules(policies.mfs().rules)
     stamp = {"stage": 3, "flags": 0x80, "remaining": 4096, "slack": 160}
-    assert level_of(program, **stamp) == policy.LAST_TIGHT
+    assert level_of(program, **stamp) == LAST_TIGHT
     # Traffic of higher levels takes half of the port.
     program.pipeline.tables["port_bias"].modify((Exact(2),), 0, ActionCall("set_bias", (bias_code(50e9),)))
     assert level_of(program, **stamp) == 7
@@ -305,14 +318,14 @@ def test_an_epoch_switch_changes_every_level_at_once(program: Program) -> None:
 
 
 def test_another_flows_progress_promotes_a_reuse_flow_whose_stamp_does_not_change(program: Program) -> None:
-    program.set_rules(policy.mfs().rules)
+    program.set_rules(policies.mfs().rules)
     reuse = {"stage": 1, "batch": 77, "flow": 1, "target_layer": 12, "current_layer": 2, "slack": 2**30}
-    assert level_of(program, flags=Flags.FIRST.value, **reuse) == policy.REUSE_LATER
+    assert level_of(program, flags=Flags.FIRST.value, **reuse) == REUSE_LATER
     # A collective of the requester passes the switch and carries layer 12.
     level_of(program, port=2, stage=2, batch=77, flow=9, target_layer=12, current_layer=12, slack=2**30)
     out = program.send(ipv4_to(program.topology, 1, MFS(flags=Flags.BOUNDARY.value, **reuse)))
     assert out is not None
-    assert out.level == policy.REUSE_SOON
+    assert out.level == REUSE_SOON
     assert out.stamp.current_layer == 12  # and the receiver learns it
 
 
@@ -350,15 +363,15 @@ def _batches_in_one_cell(program: Program) -> tuple[int, int]:
 
 
 def test_a_promotion_takes_effect_only_at_a_boundary(program: Program) -> None:
-    program.set_rules(policy.mfs().rules)
+    program.set_rules(policies.mfs().rules)
     flow = {"stage": 1, "batch": 5, "flow": 1, "target_layer": 10, "slack": 2**30}
-    assert level_of(program, flags=0x80, current_layer=0, **flow) == policy.REUSE_LATER
-    assert level_of(program, flags=0, current_layer=10, **flow) == policy.REUSE_LATER
-    assert level_of(program, flags=0x40, current_layer=10, **flow) == policy.REUSE_SOON
+    assert level_of(program, flags=0x80, current_layer=0, **flow) == REUSE_LATER
+    assert level_of(program, flags=0, current_layer=10, **flow) == REUSE_LATER
+    assert level_of(program, flags=0x40, current_layer=10, **flow) == REUSE_SOON
 
 
 def test_a_flow_never_falls_except_to_the_scavenger(program: Program) -> None:
-    program.set_rules(policy.mfs().rules)
+    program.set_rules(policies.mfs().rules)
     flow = {"stage": 3, "batch": 5, "flow": 2, "remaining": 4096}
     assert level_of(program, flags=0x80, slack=90, **flow) == 7
     assert level_of(program, flags=0x40, slack=50_000, **flow) == 7
@@ -366,26 +379,26 @@ def test_a_flow_never_falls_except_to_the_scavenger(program: Program) -> None:
 
 
 def test_a_new_flow_in_the_cell_of_an_old_one_starts_without_a_level(program: Program) -> None:
-    program.set_rules(policy.mfs().rules)
+    program.set_rules(policies.mfs().rules)
     flow = {"stage": 3, "batch": 5, "flow": 2, "remaining": 4096}
     assert level_of(program, flags=0x80, slack=90, **flow) == 7
-    assert level_of(program, flags=0x80, slack=50_000, **flow) == policy.LAST_TIGHT
+    assert level_of(program, flags=0x80, slack=50_000, **flow) == LAST_TIGHT
 
 
 def test_flows_of_two_hosts_with_the_same_number_do_not_share_a_level(program: Program) -> None:
-    program.set_rules(policy.mfs().rules)
+    program.set_rules(policies.mfs().rules)
     urgent = ipv4_to(program.topology, 1, MFS(stage=3, batch=5, flow=0, flags=0x80, slack=90, remaining=4096))
     relaxed = ipv4_to(program.topology, 1, MFS(stage=3, batch=5, flow=0, flags=0x40, slack=50_000, remaining=4096))
     relaxed[IP].src = "10.9.9.10"
     levels = [out.level for out in (program.send(urgent), program.send(relaxed)) if out is not None]
-    assert levels == [7, policy.LAST_TIGHT]
+    assert levels == [7, LAST_TIGHT]
 
 
 def test_an_idle_gap_lets_a_flow_rise_within_a_message(program: Program) -> None:
-    program.set_rules(policy.mfs().rules, idle_gap_us=500)
+    program.set_rules(policies.mfs().rules, idle_gap_us=500)
     flow = {"stage": 3, "batch": 5, "flow": 3, "remaining": 4096}
-    assert level_of(program, now_us=0, flags=0x80, slack=50_000, **flow) == policy.LAST_TIGHT
-    assert level_of(program, now_us=400, flags=0, slack=90, **flow) == policy.LAST_TIGHT
+    assert level_of(program, now_us=0, flags=0x80, slack=50_000, **flow) == LAST_TIGHT
+    assert level_of(program, now_us=400, flags=0, slack=90, **flow) == LAST_TIGHT
     assert level_of(program, now_us=1000, flags=0, slack=90, **flow) == 7
 
 
@@ -425,18 +438,18 @@ def test_the_queueing_time_is_subtracted_from_the_slack(program: Program, slack:
 
 
 def test_completions_are_counted_by_stage_level_lateness_and_octave(program: Program) -> None:
-    program.set_rules(policy.mfs().rules)
+    program.set_rules(policies.mfs().rules)
     last = Flags.FIRST.value | Flags.LAST.value
     program.send(ipv4_to(program.topology, 1, MFS(stage=3, flags=last, slack=300, remaining=1)), queued_us=44)
     program.send(ipv4_to(program.topology, 1, MFS(stage=3, flags=last, slack=300, remaining=1)), queued_us=340)
     program.send(ipv4_to(program.topology, 1, MFS(stage=3, flags=0x80, slack=300, remaining=1)))
     counted = {index: n for index, n in enumerate(program.pipeline.counters["completion"].packets) if n}
-    level, on_time, late = policy.LAST_TIGHT, 0, 1
+    level, on_time, late = LAST_TIGHT, 0, 1
     assert counted == {3 << 9 | level << 6 | on_time << 5 | 8: 1, 3 << 9 | level << 6 | late << 5 | 5: 1}
 
 
 def test_laxity_and_port_counters_see_every_stamped_packet(program: Program) -> None:
-    program.set_rules(policy.mfs().rules)
+    program.set_rules(policies.mfs().rules)
     program.send(ipv4_to(program.topology, 1, MFS(stage=3, flags=0x80, slack=90, remaining=4096)))
     program.send(ipv4_to(program.topology, 1))
     laxity = {index: n for index, n in enumerate(program.pipeline.counters["laxity"].packets) if n}

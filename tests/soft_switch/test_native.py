@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_agent.protocol.level import bias_code
-from mfs_ctrl.policy import policy
+from mfs_ctrl import policies
 from p4src import artifact
 from soft_switch.backend import ENVIRONMENT_VARIABLE, Backend, BackendError, backend_of_environment
 from soft_switch.model.externs import MeterConfig
@@ -128,7 +128,7 @@ def mfs_pair() -> tuple[Program, Program]:
     backends: tuple[Backend, Backend] = ("python", "c")
     for backend in backends:
         program = Program(backend=backend)
-        program.set_rules(policy.mfs().rules)
+        program.set_rules(policies.mfs().rules)
         program.set_bias(bias_code(100e9))
         program.trust(1, police_floor=5, police_level=3)
         program.pipeline.meters["police"].configs[1] = MeterConfig(10_000, 3000, 20_000, 5000)

@@ -10,11 +10,11 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Flags, Stage, Stamp
+from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.p4rt.entries import Entity
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.p4rt.session import Session
-from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.policy.policy import Policy
 from p4src.artifact import load
 from soft_switch.backend import backend_of_environment
@@ -71,9 +71,10 @@ def state(server: P4RuntimeServer) -> set[Entity]:
         return set(session.read_state(INDEX))
 
 
-def packet(stamp: Stamp | None, source: int = 0, target: int = 1) -> bytes:
+def packet(stamp: Stamp | None, source: int = 0, target: int = 1, to: str | None = None, ttl: int = 64) -> bytes:
+    """A packet from host ``source`` to host ``target``, or to the address ``to``."""
     here, there = TOPOLOGY.hosts[source], TOPOLOGY.hosts[target]
-    inner = bytes(IP(src=str(here.ipv4), dst=str(there.ipv4)) / UDP(sport=1, dport=2) / bytes(1000))
+    inner = bytes(IP(src=str(here.ipv4), dst=to or str(there.ipv4), ttl=ttl) / UDP(sport=1, dport=2) / bytes(1000))
     ethernet = Ether(src=here.mac, dst=TOPOLOGY.switch_mac, type=0x0800 if stamp is None else ETHERTYPE_MFS)
     return bytes(ethernet) + (b"" if stamp is None else stamp.pack()) + inner
 

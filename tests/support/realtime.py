@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.p4rt.session import Session
-from mfs_ctrl.policy import policy as policies
 from mfs_ctrl.policy.policy import Policy
 from p4src.artifact import load
 from tests.support.cli import Process, free_address, started
