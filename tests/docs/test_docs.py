@@ -1,7 +1,7 @@
 """README and docs say what is true: links lead somewhere, commands parse, Python blocks and blocks marked ``run`` run.
 
 Two marks steer this, in a comment on the line above a block: ``<!-- not run: REASON -->`` leaves a Python block out. A
-fenced block of the language ``sh run`` is executed, in a folder of its own, with this checkout's ``mfs``.
+fenced block of the language ``sh run`` is executed in the root of the checkout, with this checkout's ``mfs``.
 """
 
 from __future__ import annotations
@@ -105,10 +105,10 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "body"), list(blocks("python")))
-def test_python_blocks_run(page: Path, body: str, tmp_path: Path) -> None:
+def test_python_blocks_run(page: Path, body: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", body],
-        cwd=tmp_path,
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
