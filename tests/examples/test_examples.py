@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
+
+from host_agent.protocol.policy_document import PolicyDocument
+from mfs_ctrl import config, policies
+from tests.support.agent import INTERFACE, linked, running
 
 ROOT = Path(__file__).parents[2]
 
 
-def output_of(example: str) -> str:
+def output_of(example: str, *arguments: str) -> str:
     """Standard output of an example that runs in a Python process of its own."""
     finished = subprocess.run(
-        [sys.executable, f"examples/{example}"], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [sys.executable, f"examples/{example}", *arguments],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
@@ -25,3 +39,42 @@ def test_experiment_compares_two_policies() -> None:
     }
     assert shares.keys() == {"mfs", "fifo"}
     assert shares["mfs"] > shares["fifo"]
+
+
+def test_an_engine_sends_unstamped_where_no_agent_runs(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        arriving = pool.submit(_all_bytes, server)
+        port = str(server.getsockname()[1])
+        said = output_of("engine_flows.py", "127.0.0.1", port, "--socket", str(tmp_path / "none.sock"))
+        assert said.startswith("sent, not stamped: ")
+        assert arriving.result(60) == 4 * 64 * 1024
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_an_engine_sends_stamped_where_an_agent_runs(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    document = PolicyDocument("mfs", policies.mfs().rules)
+    (tmp_path / "state" / f"policy-{INTERFACE}.json").write_text(document.to_json(), "utf-8")
+    with linked() as (sender, receiver), running(sender, tmp_path) as agent, running(receiver, tmp_path):
+        server = receiver.inside(lambda: socket.create_server((receiver.address, 0)))
+        with server, ThreadPoolExecutor(1) as pool:
+            arriving = pool.submit(_all_bytes, server)
+            port = str(server.getsockname()[1])
+            arguments = (receiver.address, port, "--socket", str(agent.socket))
+            assert sender.inside(lambda: output_of("engine_flows.py", *arguments)) == "sent, stamped\n"
+            assert arriving.result(60) == 4 * 64 * 1024
+        with agent.client() as client:
+            assert client.status()["counters"]["stamped"] > 0
+
+
+def test_the_rack_is_a_switch_with_two_hosts() -> None:
+    described = config.read(ROOT / "examples" / "rack.toml")
+    assert [(host.port, str(host.ipv4)) for host in described.topology.hosts] == [(1, "10.0.1.1"), (2, "10.0.2.1")]
+    assert described.parameters.untrusted_ports == {2}
+    assert described.tuner == {"mlu": {"late_target": 0.02}}
+
+
+def _all_bytes(server: socket.socket) -> int:
+    connection, _ = server.accept()
+    with connection:
+        return sum(map(len, iter(lambda: connection.recv(65536), b"")))
