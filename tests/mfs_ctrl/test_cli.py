@@ -58,7 +58,7 @@ def test_help_names_the_commands() -> None:
 
 def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: str) -> None:
     with started("switch", "--address", address) as switch:
-        assert address in switch.line()
+        assert address in switch.log_line()
         options = ("--servers", "2", "--nics", "2", "--rate", "10G", "--interval", "0.05")
         with started("ctrl", "--address", address, *options, "--policy-listen", "127.0.0.1:0") as controller:
             policy_url = controller.log_line().split()[-1].removesuffix("/policy")
@@ -81,7 +81,8 @@ def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: 
         rows = {entity for entity in state if isinstance(entity, TableEntry) and entity.table == "rmlq"}
         [epoch] = [epoch for epoch in EPOCHS if wanted.activation(epoch) in state]
         assert rows == set(wanted.entries(epoch))
-        assert switch.end() == (0, "stopped\n", "")
+        status, out, log = switch.end()
+        assert (status, out, messages(log)) == (0, "", ["stopped"])
 
 
 def test_another_program_is_loaded_onto_the_switch(address: str, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_another_program_is_loaded_onto_the_switch(address: str, tmp_path: Path)
     config.write_bytes(artifact.load().config)
     p4info.write_text(artifact.load().p4info)
     with started("switch", "--empty", "--address", address) as switch:
-        assert "no program yet" in switch.line()
+        assert "no program yet" in switch.log_line()
         options = ("--servers", "2", "--nics", "1")
         program = ("--device-config", str(config), "--p4info", str(p4info))
         with started("ctrl", "--address", address, *options, *program) as controller:
@@ -114,7 +115,7 @@ def test_half_a_program_is_refused(mfs: Mfs, tmp_path: Path) -> None:
 
 def test_a_switch_with_a_port_for_the_controller(address: str) -> None:
     with started("switch", "--empty", "--address", address, "--cpu-port", str(CPU_PORT), "--device-id", "7") as switch:
-        switch.line()
+        switch.log_line()
         client = Client(int(address.rpartition(":")[2]), device_id=7).primary()
         client.set_config(SetConfig.VERIFY_AND_COMMIT, features_config())
         packet = p4runtime_pb2.PacketOut(payload=ethernet())
@@ -129,8 +130,9 @@ def test_a_switch_with_a_port_for_the_controller(address: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_empty_switch_ends_on_a_signal(address: str, number: signal.Signals) -> None:
     with started("switch", "--empty", "--address", address) as switch:
-        assert "no program yet" in switch.line()
-        assert switch.end(number) == (0, "stopped\n", "")
+        assert "no program yet" in switch.log_line()
+        status, out, log = switch.end(number)
+        assert (status, out, messages(log)) == (0, "", ["stopped"])
 
 
 def test_a_switch_on_a_busy_port() -> None:
@@ -159,7 +161,7 @@ def test_a_policy_from_a_file_is_put_into_force(address: str, tmp_path: Path) ->
     path = tmp_path / "mine.toml"
     path.write_text(OWN_POLICY, "utf-8")
     with started("switch", "--address", address) as switch:
-        assert address in switch.line()
+        assert address in switch.log_line()
         options = ("--servers", "2", "--nics", "1", "--policy", str(path))
         with started("ctrl", "--address", address, *options, "--policy-listen", "127.0.0.1:0") as controller:
             policy_url = controller.log_line().split()[-1].removesuffix("/policy")
@@ -244,7 +246,7 @@ def test_a_config_sets_how_the_policy_is_tuned(mfs: Mfs, tmp_path: Path, address
         ("sweep", "--servers", "0"),
         ("sweep", "--requests", "2"),
         ("sweep", "--oversubscription", "0"),
-        ("sweep", "--rate-per-gpu", "0"),
+        ("sweep", "--request-rate-per-gpu", "0"),
     ],
 )
 def test_invalid_options_are_named(mfs: Mfs, command: str, option: str, value: str) -> None:
