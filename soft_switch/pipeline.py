@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from soft_switch.backend import Backend
-from soft_switch.codegen.functions import Generated, generate
+from soft_switch.codegen.functions import generate
 from soft_switch.errors import ArtifactError, ProgramAssertionError, TableError
+from soft_switch.ir.program import Generated
 from soft_switch.model.artifact import read_program
 from soft_switch.model.externs import CounterArray, DirectMeter, MeterArray, RegisterArray
 from soft_switch.model.program import ConstEntry, Program, TableDef

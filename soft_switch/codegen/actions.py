@@ -1,4 +1,4 @@
-"""Actions: their primitives, one after the other, as statements, with the jumps between them."""
+"""Compiles actions: their primitives in order, with the jumps between them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from collections.abc import Sequence
 from soft_switch.codegen.compiler import Compiler, Scope
 from soft_switch.codegen.context import Context
 from soft_switch.codegen.graph import CycleError, post_dominators
-from soft_switch.codegen.ir import Assign, Break, If, Loop, Stmt, written
 from soft_switch.codegen.primitives import emit_primitive
-from soft_switch.codegen.values import Value
 from soft_switch.errors import UnsupportedConstructError
+from soft_switch.ir.arithmetic import choice, constant
+from soft_switch.ir.expressions import Number
+from soft_switch.ir.liveness import written
+from soft_switch.ir.statements import Assign, Break, Loop, Stmt, when
 from soft_switch.model.program import Const, Primitive
 
 
 def emit_action(
-    context: Context, scope: Scope, primitives: Sequence[Primitive], params: tuple[Value, ...]
+    context: Context, scope: Scope, primitives: Sequence[Primitive], params: tuple[Number, ...]
 ) -> list[Stmt]:
-    """Statements of an action body. ``scope`` is brought up to date. An ``exit`` ends in a :class:`Break`."""
+    """Statements of an action body. Updates ``scope``. An ``exit`` ends in a :class:`Break`."""
     return _Body(context, primitives, params).emit(0, None, scope)
 
 
 class _Body:
-    """Straight-line parts between the jumps of an action, put back into nested conditionals."""
+    """Turns the jumps of an action back into nested conditionals."""
 
-    def __init__(self, context: Context, primitives: Sequence[Primitive], params: tuple[Value, ...]) -> None:
+    def __init__(self, context: Context, primitives: Sequence[Primitive], params: tuple[Number, ...]) -> None:
         self._context = context
         self._primitives = primitives
         self._params = params
@@ -53,10 +55,10 @@ class _Body:
         return self._at(target.value)
 
     def _loop(self, scope: Scope) -> list[Stmt]:
-        """An action with jumps back: its straight parts as the parts of a loop. What they know of variables is lost."""
+        """An action with backward jumps: its straight parts become the parts of a loop."""
         jumps = [i for i, p in enumerate(self._primitives) if p.op in ("_jump", "_jump_if_zero")]
         starts = {0} | {after for i in jumps for after in self._successors(i) if after is not None}
-        counter = self._context.fresh("part")
+        counter = self._context.fresh("part", (-1, len(self._primitives))).name
         parts: dict[int, list[Stmt]] = {}
         for start in sorted(starts):
             own, at = Scope(), start
@@ -69,19 +71,18 @@ class _Body:
                     raise UnsupportedConstructError("exit in an action with a loop", primitive.place)
                 if primitive.op == "_jump_if_zero":
                     condition = compiler.truth(primitive.args[0])
-                    text = f"{following[0]} if {condition.text} else {following[1]}"
-                    body.append(Assign(counter, text, condition.reads))
+                    body.append(Assign(counter, choice(condition, constant(following[0]), constant(following[1]))))
                     break
                 if primitive.op != "_jump":
                     body += emit_primitive(compiler, primitive)
                 at = following[0]
                 if at in starts or at < 0:
-                    body.append(Assign(counter, str(at)))
+                    body.append(Assign(counter, constant(at)))
                     break
             parts[start] = body
         loop = Loop(counter, parts)
         scope.forget(written([loop]))
-        return [Assign(counter, "0"), loop]
+        return [Assign(counter, constant(0)), loop]
 
     def emit(self, start: int | None, stop: int | None, scope: Scope) -> list[Stmt]:
         if self._meets is None:
@@ -100,7 +101,7 @@ class _Body:
                 yes, no = self._successors(at)
                 condition = compiler.truth(primitive.args[0])
                 one, other = scope.copy(), scope.copy()
-                branch = If([(condition.text, condition.reads, self.emit(yes, meet, one))], self.emit(no, meet, other))
+                branch = when(condition, self.emit(yes, meet, one), self.emit(no, meet, other))
                 result.append(branch)
                 scope.forget(written([branch]))
                 at = meet

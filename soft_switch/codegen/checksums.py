@@ -1,4 +1,4 @@
-"""Checksums and the deparser: headers that no one writes leave as they came, the others are put together anew."""
+"""Compiles checksums and the deparser. Headers that are never written leave unchanged; others are composed."""
 
 from __future__ import annotations
 
@@ -6,44 +6,35 @@ from dataclasses import dataclass
 
 from soft_switch.codegen.compiler import Compiler, Scope
 from soft_switch.codegen.context import Context
-from soft_switch.codegen.hashing import flat_inputs, memoised_hash
-from soft_switch.codegen.ir import Assign, If, Names, Stmt
+from soft_switch.codegen.hashing import flat_inputs, memoised_hash, unmemoised_hash
+from soft_switch.codegen.header_primitives import varbit_width
 from soft_switch.codegen.primitives import emit_primitive
-from soft_switch.codegen.values import Value, fit, varbit_width, variable
-from soft_switch.errors import UnsupportedConstructError
-from soft_switch.model.hashes import ALGORITHMS, VARYING, PackedHash
+from soft_switch.ir import arithmetic as ar
+from soft_switch.ir import expressions as ex
+from soft_switch.ir.statements import Assign, SetBytes, Stmt, when
 from soft_switch.model.program import VALID, ChecksumDef, Const, Expr, FieldRef, HeaderDef, HeaderRef, Op
-
-PAYLOAD: Names = frozenset(("data", "off"))
 
 
 def emit_verification(context: Context, scope: Scope) -> list[Stmt]:
     """Compares the checksums that the program verifies, and notes the outcome in checksum_error."""
-    target = context.program.intrinsic("checksum_error")
-    if target is None:
+    error = context.intrinsic("checksum_error")
+    if error is None:
         return []
-    error = context.name(target)
     touched = _written_by_parser(context)
-    result: list[Stmt] = [Assign(error, "0")]
-    scope.forget({error})
+    result: list[Stmt] = [Assign(error.name, ar.constant(0))]
+    scope.forget((error.name,))
     for checksum in context.program.checksums:
         if not checksum.verify:
             continue
-        valid = context.valid(checksum.target.header)
+        applies = ar.not_zero(context.valid(checksum.target.header))
         compiler = Compiler(context, scope.copy(), checksum.place)
         compiler.assume(FieldRef(checksum.target.header, VALID), True)
-        tests, reads = [valid], frozenset((valid,))
         if checksum.condition is not None:
-            condition = compiler.truth(checksum.condition)
-            if condition.known is not True:
-                tests.append(condition.operand)
-                reads |= condition.reads
+            applies = ar.both(applies, compiler.truth(checksum.condition))
             compiler.assume(checksum.condition, True)
         computed = _checksum(compiler, checksum, extracted=checksum.target.header not in touched)
-        actual = compiler.field(checksum.target)
-        reads |= computed.reads | actual.reads
-        tests.append(f"{computed.operand} != {actual.operand}")
-        result.append(If([(" and ".join(tests), reads, [Assign(error, "1")])]))
+        differs = ar.compare("!=", computed, compiler.field(checksum.target))
+        result.append(when(ar.both(applies, differs), [Assign(error.name, ar.constant(1))]))
     return result
 
 
@@ -59,52 +50,23 @@ def _written_by_parser(context: Context) -> set[str]:
     return touched
 
 
-def _checksum(compiler: Compiler, checksum: ChecksumDef, *, extracted: bool) -> Value:
+def _checksum(compiler: Compiler, checksum: ChecksumDef, *, extracted: bool) -> ex.Number:
     """The value of a checksum. ``extracted``: no header has been changed since it was extracted."""
     context = compiler.context
     calculation = context.program.calculations[checksum.calculation]
     mask = internet_mask(context, checksum) if extracted else None
     if mask is not None:
-        raw = context.raw(checksum.target.header)
-        return _internet(context, Value(raw, 0, -1, frozenset((raw,)), atom=True), mask)
+        return _internet(context, ar.masked(context.raw(checksum.target.header), mask))
+    if calculation.with_payload or calculation.algorithm == "csum16":
+        return unmemoised_hash(compiler, calculation, checksum.name)
     inputs = flat_inputs(context, calculation)
-    if not calculation.with_payload and calculation.algorithm != "csum16":
-        return memoised_hash(compiler, calculation.algorithm, inputs, calculation.name, calculation.place)
-    if calculation.algorithm not in ALGORITHMS:
-        raise UnsupportedConstructError(f"hash algorithm {calculation.algorithm!r}", calculation.place)
-    return _unmemoised(compiler, checksum)
-
-
-def _unmemoised(compiler: Compiler, checksum: ChecksumDef) -> Value:
-    """A call of a :class:`PackedHash`."""
-    context = compiler.context
-    calculation = context.program.calculations[checksum.calculation]
-    function, widths = ALGORITHMS[calculation.algorithm], []
-    arguments, reads = [], PAYLOAD if calculation.with_payload else frozenset()
-    for item in flat_inputs(context, calculation):
-        value = compiler.value(item)
-        present = "1"
-        if isinstance(item, Const):
-            widths.append(item.width)
-        else:
-            definition = context.program.field_def(item)
-            widths.append(VARYING if definition.most else definition.width)
-            if not context.program.headers[item.header].is_metadata:
-                valid = compiler.field(FieldRef(item.header, "$valid$"))
-                present = valid.text
-                reads |= valid.reads
-        arguments.append(f"({present}, {value.text})")
-        reads |= value.reads
-
-    payload = "data[off:]" if calculation.with_payload else "b''"
-    name = context.share(f"compute_{checksum.name}", PackedHash(function, widths))
-    return Value(f"{name}({', '.join([payload, *arguments])})", 0, (1 << 64) - 1, reads, atom=True)
+    return memoised_hash(compiler, calculation.algorithm, inputs, calculation.name, calculation.place)
 
 
 def internet_mask(context: Context, checksum: ChecksumDef) -> int | None:
     """The bits of the target's header that the checksum covers, if it is the Internet checksum of that header alone.
 
-    16-bit words add up alike wherever they stand, so it is enough that every field keeps its place within the words.
+    The order of 16-bit words does not matter to it, so every field only has to keep its place within a word.
     """
     calculation = context.program.calculations[checksum.calculation]
     if calculation.algorithm != "csum16" or calculation.with_payload:
@@ -129,11 +91,8 @@ def internet_mask(context: Context, checksum: ChecksumDef) -> int | None:
     return mask
 
 
-def _internet(context: Context, number: Value, mask: int) -> Value:
-    name = context.fresh("s")
-    covered = number.text if number.high == mask else f"{number.operand} & {mask:#x}"
-    text = f"-{name} % 65535 if ({name} := {covered}) else 65535"
-    return Value(text, 0, 0xFFFF, number.reads)
+def _internet(context: Context, covered: ex.Number) -> ex.Number:
+    return ar.internet_checksum(covered, context.fresh("s", (covered.low, covered.high)).name)
 
 
 @dataclass(slots=True)
@@ -142,8 +101,8 @@ class _Piece:
     updates: list[ChecksumDef]
 
 
-def emit_deparser(context: Context, scope: Scope) -> tuple[list[Stmt], str, Names]:
-    """Updates checksums; then the bytes of all valid headers and the payload, as Python, and what that reads."""
+def emit_deparser(context: Context, scope: Scope, limit: ex.Var | None) -> tuple[list[Stmt], ex.Frame]:
+    """Updates checksums and composes the headers; returns the statements and the frame of headers and payload."""
     program = context.program
     updates = [c for c in program.checksums if c.update]
     pieces = {name: _Piece(program.headers[name], []) for name in program.deparser_order}
@@ -157,24 +116,24 @@ def emit_deparser(context: Context, scope: Scope) -> tuple[list[Stmt], str, Name
         compiler = Compiler(context, scope, checksum.place)
         body = compiler.assign(checksum.target, _checksum(compiler, checksum, extracted=False))
         if checksum.condition is None:
-            result += body
+            result.append(body)
         else:
             condition = Compiler(context, scope.copy(), checksum.place).truth(checksum.condition)
-            result.append(If([(condition.text, condition.reads, body)]))
-            scope.forget({context.name(checksum.target)})
-    parts, reads = [], set(PAYLOAD)
+            result.append(when(condition, [body]))
+            scope.forget((context.name(checksum.target),))
+    outs = []
     for piece in pieces.values():
-        name = context.fresh("out")
-        valid = context.valid(piece.header.name)
-        body = _emit(context, scope.copy(), piece, name)
-        result.append(If([(valid, frozenset((valid,)), body)], [Assign(name, "b''")]))
-        parts.append(name)
-        reads.add(name)
-    return result, " + ".join([*parts, "data[off:]"]), frozenset(reads)
+        header = piece.header
+        most = header.width + (header.varbit.most if header.varbit else 0)
+        out = context.fresh_octets("out", -(-most // 8))
+        valid = ar.not_zero(context.valid(header.name))
+        result.append(when(valid, _emit(context, scope.copy(), piece, out), [SetBytes(out, ex.NoBytes())]))
+        outs.append(ex.BytesVar(out))
+    return result, ex.Frame(tuple(outs), limit)
 
 
 def _stands_alone(context: Context, checksum: ChecksumDef, updates: list[ChecksumDef]) -> bool:
-    """Whether a checksum of one header may be computed while that header is put together, after all others."""
+    """Whether a checksum may be computed while its header is composed, after all others."""
     if internet_mask(context, checksum) is None:
         return False
     reads = _reads(context, checksum)
@@ -201,75 +160,67 @@ def _fields_of(expr: Expr | None) -> set[FieldRef]:
 
 
 def _emit(context: Context, scope: Scope, piece: _Piece, out: str) -> list[Stmt]:
+    """Composes a valid header in the variable ``out``."""
     header = piece.header
-    size = header.width // 8
     if not context.is_rewritten(header.name):
-        wire = context.wire(header.name)
-        return [Assign(out, wire, frozenset((wire,)))]
+        return [SetBytes(out, ex.BytesVar(context.wire(header.name)))]
     if header.varbit is not None:
         return _emit_varbit(context, header, header.varbit.name, out)
-    scope.forget({context.valid(header.name)})
-    scope.learn(context.valid(header.name), Value("1", 1, 1, atom=True))
+    scope.learn(context.valid(header.name).name, ar.constant(1))
     compiler = Compiler(context, scope, f"header {header.name}")
     result: list[Stmt] = []
-    number = _number(compiler, header, {c.target.name for c in piece.updates})
+    parts = _parts(compiler, header, {c.target.name for c in piece.updates})
+    present = ((1 << header.width) - 1) ^ sum(_bits(header, c.target.name) for c in piece.updates)
     for checksum in piece.updates:
-        base = context.fresh("h")
-        result.append(Assign(base, number.text, number.reads))
+        held, base = context.hold("h", ar.bits_joined(parts))
+        result.append(held)
         mask = internet_mask(context, checksum) or 0
-        covered = Value(base, 0, number.high, frozenset((base,)), atom=True)
-        name = context.name(checksum.target)
-        body = compiler.assign(checksum.target, _internet(context, covered, mask))
+        covered = base if mask == present else ar.masked(base, mask)
+        present |= _bits(header, checksum.target.name)
+        body: Stmt = compiler.assign(checksum.target, _internet(context, covered))
         if checksum.condition is not None:
-            condition = compiler.truth(checksum.condition)
-            if condition.known is not True:
-                body = [If([(condition.text, condition.reads, body)])]
-                compiler.overwritten(name)
-        result += body
-        shift = header.shift(checksum.target.name)
-        number = Value(f"{base} | {name} << {shift}", 0, 0, frozenset((base, name)))
-    result.append(Assign(out, f"({number.text}).to_bytes({size}, 'big')", number.reads))
+            body = when(compiler.truth(checksum.condition), [body])
+            scope.forget((context.name(checksum.target),))
+        result.append(body)
+        parts = [base, ar.placed(context.variable(checksum.target), ar.constant(header.shift(checksum.target.name)))]
+    result.append(SetBytes(out, ex.ToBytes(ar.bits_joined(parts), ar.constant(header.width // 8))))
     return result
 
 
+def _bits(header: HeaderDef, name: str) -> int:
+    width = next(f.width for f in header.fields if f.name == name)
+    return ((1 << width) - 1) << header.shift(name)
+
+
 def _emit_varbit(context: Context, header: HeaderDef, varying: str, out: str) -> list[Stmt]:
-    bits, number = context.fresh("bits"), context.name(FieldRef(header.name, varying))
-    shift, before, terms = header.width, True, []
-    reads: Names = frozenset((bits,))
+    value = context.variable(FieldRef(header.name, varying))
+    held, bits = context.hold("bits", varbit_width(value))
+    shift, before, parts = header.width, True, []
     for f in header.fields:
         shift -= f.width
-        name = context.name(FieldRef(header.name, f.name))
-        reads |= {name}
         if f.most:
             before = False
-            terms.append(f"(({number} or 1) ^ 1 << {bits}) << {shift}")
+            bare = ar.bitwise_xor(ar.choice(ar.not_zero(value), value, ar.constant(1)), ar.placed(ar.constant(1), bits))
+            parts.append(ar.placed(bare, ar.constant(shift)))
         else:
-            value = fit(variable(name, f.width, f.signed), f.width, False)
-            terms.append(f"{value.operand} << {shift}" + (f" + {bits}" if before else ""))
-    text = f"({' | '.join(terms)}).to_bytes({header.width // 8} + ({bits} >> 3), 'big')"
-    return [Assign(bits, varbit_width(number), frozenset((number,))), Assign(out, text, reads)]
+            count = ar.add(bits, ar.constant(shift)) if before else ar.constant(shift)
+            parts.append(ar.placed(ar.fit(context.variable(FieldRef(header.name, f.name)), f.width, False), count))
+    length = ar.add(ar.shift_right(bits, ar.constant(3)), ar.constant(header.width // 8))
+    return [held, SetBytes(out, ex.ToBytes(ar.bits_joined(parts), length))]
 
 
-def _number(compiler: Compiler, header: HeaderDef, without: set[str]) -> Value:
-    """The header as one number, less the fields in ``without``. ``high`` has a bit wherever there may be one."""
+def _parts(compiler: Compiler, header: HeaderDef, without: set[str]) -> list[ex.Number]:
+    """The fields, except for those in ``without``, at their places in the header as one number."""
     context = compiler.context
     written = context.written_fields(header.name)
-    keep, terms, covered = 0, [], 0
-    reads: Names = frozenset()
+    keep, parts = 0, list[ex.Number]()
     for f in header.fields:
-        shift, ones = header.shift(f.name), (1 << f.width) - 1
         if f.name in without:
             continue
-        covered |= ones << shift
+        shift = header.shift(f.name)
         if f.name not in written:
-            keep |= ones << shift
+            keep |= ((1 << f.width) - 1) << shift
             continue
-        value = fit(compiler.field(FieldRef(header.name, f.name)), f.width, False)
-        reads |= value.reads
-        terms.append(f"{value.operand} << {shift}" if shift else value.operand)
-    if keep:
-        raw = context.raw(header.name)
-        reads |= {raw}
-        everything = (1 << header.width) - 1
-        terms.insert(0, raw if keep == everything else f"{raw} & {keep:#x}")
-    return Value(" | ".join(terms) or "0", 0, covered, reads)
+        value = ar.fit(compiler.field(FieldRef(header.name, f.name)), f.width, False)
+        parts.append(ar.placed(value, ar.constant(shift)))
+    return [ar.masked(context.raw(header.name), keep), *parts] if keep else parts

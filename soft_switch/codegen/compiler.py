@@ -1,12 +1,15 @@
-"""Expressions of the program to Python text, with what is known about variables at the place where they stand."""
+"""Compiles expressions of the program, using what is known of variables at the place where they stand."""
 
 from __future__ import annotations
 
-from soft_switch.codegen import operators
+from collections.abc import Iterable
+
 from soft_switch.codegen.context import Context
-from soft_switch.codegen.ir import Assign, Stmt
-from soft_switch.codegen.values import FALSE, TRUE, Truth, Value, constant, fit, variable
 from soft_switch.errors import UnsupportedConstructError
+from soft_switch.ir import arithmetic
+from soft_switch.ir import arithmetic as ar
+from soft_switch.ir.expressions import Condition, Literal, Number, Var
+from soft_switch.ir.statements import Assign, Perform
 from soft_switch.model.program import (
     NEXT,
     VALID,
@@ -30,76 +33,71 @@ _TRUTHS = ("and", "or", "not", "d2b", "valid", "valid_union")
 class Scope:
     """What is known of variables at one place of the code: constants, copies and narrower intervals."""
 
-    def __init__(self, known: dict[str, Value] | None = None) -> None:
+    def __init__(self, known: dict[str, Literal | Var] | None = None) -> None:
         self._known = dict(known or {})
 
     def copy(self) -> Scope:
         """The same knowledge, for a branch."""
         return Scope(self._known)
 
-    def look_up(self, name: str) -> Value | None:
+    def look_up(self, name: str) -> Literal | Var | None:
         """What is known of a variable."""
         return self._known.get(name)
 
-    def forget(self, names: set[str]) -> None:
+    def forget(self, names: Iterable[str]) -> None:
         """Drops all that involves variables that may have changed."""
+        gone = set(names)
         for key, value in list(self._known.items()):
-            if key in names or not value.reads.isdisjoint(names):
+            if key in gone or (isinstance(value, Var) and value.name in gone):
                 del self._known[key]
 
-    def learn(self, name: str, value: Value) -> None:
+    def learn(self, name: str, value: Number) -> None:
         """Notes that a variable now has the value of an expression."""
-        self.forget({name})
-        if (value.const is not None or value.text.isidentifier()) and name not in value.reads:
+        self.forget((name,))
+        if isinstance(value, Literal) or (isinstance(value, Var) and value.name != name):
             self._known[name] = value
+        elif value.const is not None:
+            self._known[name] = arithmetic.constant(value.const)
         else:
-            self._known[name] = Value(name, value.low, value.high, frozenset((name,)), atom=True)
+            self._known[name] = Var(value.low, value.high, name)
 
 
 class Compiler:
     """Compiles expressions. ``params`` are the values of the enclosing action's parameters."""
 
-    def __init__(self, context: Context, scope: Scope, place: str, params: tuple[Value, ...] = ()) -> None:
+    def __init__(self, context: Context, scope: Scope, place: str, params: tuple[Number, ...] = ()) -> None:
         self.context = context
         self.scope = scope
         self.place = place
         self.params = params
 
-    def field(self, ref: FieldRef) -> Value:
+    def field(self, ref: FieldRef) -> Number:
         """The value of a field."""
-        name = self.context.name(ref)
-        known = self.scope.look_up(name)
-        if known is not None:
-            return known
-        definition = self.context.program.field_def(ref)
-        return variable(name, definition.width + (definition.most and definition.most + 1), definition.signed)
+        return self.scope.look_up(self.context.name(ref)) or self.context.variable(ref)
 
-    def element(self, ref: ElementRef, name: str) -> Value:
+    def element(self, ref: ElementRef, name: str) -> Number:
         """A field of the element of a stack at a computed index; 0 where the stack has no such element."""
         headers = self.context.program.stacks[ref.stack]
         index = self.value(ref.index)
         if index.const is not None:
-            return self.field(FieldRef(headers[index.const], name)) if 0 <= index.const < len(headers) else constant(0)
-        values = [self.field(FieldRef(header, name)) for header in headers]
-        text = f"({', '.join(v.text for v in values)},)[{index.text}]"
-        if index.low < 0 or index.high >= len(headers):
-            text = f"{text} if 0 <= {index.operand} < {len(headers)} else 0"
-        reads = index.reads.union(*(v.reads for v in values))
-        return Value(text, min(0, *(v.low for v in values)), max(0, *(v.high for v in values)), reads)
+            return (
+                self.field(FieldRef(headers[index.const], name)) if 0 <= index.const < len(headers) else ar.constant(0)
+            )
+        return arithmetic.pick([self.field(FieldRef(header, name)) for header in headers], index)
 
-    def last(self, ref: LastField) -> Value:
+    def last(self, ref: LastField) -> Number:
         """A field of the element that the parser extracted last; 0 before there is one."""
         filled = self.field(FieldRef(ref.stack, NEXT)).const
         if filled is None:
             raise UnsupportedConstructError("last element of a stack outside of the parser", self.place)
         if filled == 0:
-            return constant(0)
+            return ar.constant(0)
         return self.field(FieldRef(self.context.program.stacks[ref.stack][filled - 1], ref.name))
 
-    def value(self, expr: Argument) -> Value:
+    def value(self, expr: Argument) -> Number:
         """A number."""
         if isinstance(expr, Const):
-            return constant(expr.value)
+            return ar.constant(expr.value)
         if isinstance(expr, FieldRef):
             return self.field(expr)
         if isinstance(expr, ElementField):
@@ -111,48 +109,42 @@ class Compiler:
                 raise UnsupportedConstructError("action parameter outside of an action", self.place)
             return self.params[expr.index]
         if isinstance(expr, BoolConst):
-            return constant(int(expr.value))
+            return ar.constant(int(expr.value))
         if isinstance(expr, Op):
             return self._operation(expr)
         raise UnsupportedConstructError(f"operand {expr}", self.place)
 
-    def truth(self, expr: Argument) -> Truth:
+    def truth(self, expr: Argument) -> Condition:
         """A condition."""
         if isinstance(expr, BoolConst):
-            return TRUE if expr.value else FALSE
-        if isinstance(expr, FieldRef):
-            return self._not_zero(self.field(expr))
+            return ar.TRUE if expr.value else ar.FALSE
         if isinstance(expr, Op):
             if expr.op in ("and", "or") and expr.left is not None:
                 second = self.assuming(expr.left, expr.op == "and")
-                return operators.connective(expr.op, self.truth(expr.left), second.truth(expr.right))
+                return arithmetic.connective(expr.op, self.truth(expr.left), second.truth(expr.right))
             if expr.op == "not":
-                return operators.negation(self.truth(expr.right))
+                return arithmetic.negation(self.truth(expr.right))
             if expr.op == "valid" and isinstance(expr.right, HeaderRef):
-                return self._not_zero(self.field(FieldRef(expr.right.name, VALID)))
+                return ar.not_zero(self.field(FieldRef(expr.right.name, VALID)))
             if expr.op == "valid" and isinstance(expr.right, ElementRef):
-                return self._not_zero(self.element(expr.right, VALID))
+                return ar.not_zero(self.element(expr.right, VALID))
             if expr.op == "valid_union" and isinstance(expr.right, UnionRef):
                 return self._union_valid(expr.right)
             if expr.op == "d2b":
-                return self._not_zero(self.value(expr.right))
+                return ar.not_zero(self.value(expr.right))
             if expr.op == "b2d":
                 return self.truth(expr.right)
-            if expr.op in operators.COMPARISONS and expr.left is not None:
+            if expr.op in arithmetic.COMPARISONS and expr.left is not None:
                 return self._comparison(expr.op, expr.left, expr.right)
             if expr.op == "?" and self._is_truth(expr):
-                condition, left, right = self.truth(expr.cond), self.truth(expr.left), self.truth(expr.right)
-                if condition.known is not None:
-                    return left if condition.known else right
-                reads = condition.reads | left.reads | right.reads
-                return Truth(f"{left.operand} if {condition.operand} else {right.operand}", reads)
-        return self._not_zero(self.value(expr))
+                return arithmetic.either(self.truth(expr.cond), self.truth(expr.left), self.truth(expr.right))
+        return ar.not_zero(self.value(expr))
 
     def assume(self, expr: Argument, holds: bool) -> None:
-        """Notes what follows for single variables from a condition that holds, or does not."""
+        """Notes what a condition that holds, or does not, says of single variables."""
         if isinstance(expr, FieldRef):
             if self.context.program.field_def(expr).width == 1:
-                self.scope.learn(self.context.name(expr), constant(int(holds)))
+                self.scope.learn(self.context.name(expr), ar.constant(int(holds)))
         elif isinstance(expr, Op):
             if expr.op in ("d2b", "b2d"):
                 self.assume(expr.right, holds)
@@ -166,7 +158,7 @@ class Compiler:
             elif (expr.op, holds) in (("==", True), ("!=", False)):
                 left, right = expr.left, expr.right
                 if isinstance(left, FieldRef) and isinstance(right, Const):
-                    self.scope.learn(self.context.name(left), constant(right.value))
+                    self.scope.learn(self.context.name(left), ar.constant(right.value))
 
     def assuming(self, expr: Argument, holds: bool) -> Compiler:
         """A compiler for places where a condition holds, or does not."""
@@ -174,69 +166,68 @@ class Compiler:
         inner.assume(expr, holds)
         return inner
 
-    def assign(self, ref: FieldRef, value: Value) -> list[Stmt]:
-        """Sets a field, reduced to its width."""
+    def fitted(self, ref: FieldRef, value: Number) -> Number:
+        """The value reduced to the width of a field."""
         definition = self.context.program.field_def(ref)
-        value = fit(value, definition.width, definition.signed)
-        name = self.context.name(ref)
+        return ar.fit(value, definition.width, definition.signed)
+
+    def assign(self, ref: FieldRef, value: Number) -> Assign:
+        """Sets a field, reduced to its width."""
+        name, value = self.context.name(ref), self.fitted(ref, value)
         self.scope.learn(name, value)
-        return [Assign(name, value.text, value.reads)]
+        return Assign(name, value)
 
-    def overwritten(self, *names: str) -> None:
-        """Notes that variables were set to something unknown."""
-        self.scope.forget(set(names))
+    def perform(self, ref: FieldRef, value: Number) -> Perform:
+        """Sets a field to a value whose computation has an effect."""
+        name = self.context.name(ref)
+        self.scope.forget((name,))
+        return Perform(name, self.fitted(ref, value))
 
-    def _operation(self, expr: Op) -> Value:
+    def _operation(self, expr: Op) -> Number:
         op = expr.op
+        if op in _TRUTHS or op in arithmetic.COMPARISONS:
+            return ar.as_number(self.truth(expr))
         if op == "b2d":
-            return self._number(self.truth(expr.right))
-        if op in _TRUTHS or op in operators.COMPARISONS:
-            return self._number(self.truth(expr))
+            return ar.as_number(self.truth(expr.right))
         if op == "?":
-            condition, left, right = self.truth(expr.cond), self.value(expr.left), self.value(expr.right)
-            if condition.known is not None:
-                return left if condition.known else right
-            text = f"{left.operand} if {condition.operand} else {right.operand}"
-            reads = condition.reads | left.reads | right.reads
-            return Value(text, min(left.low, right.low), max(left.high, right.high), reads)
+            return arithmetic.choice(self.truth(expr.cond), self.value(expr.left), self.value(expr.right))
         if op == "~":
-            return operators.complement(self.value(expr.right))
-        if expr.left is None:
-            zero = constant(0)
-            return operators.arithmetic(op, zero, self.value(expr.right))
-        left = self.value(expr.left)
+            return arithmetic.complement(self.value(expr.right))
+        left = ar.constant(0) if expr.left is None else self.value(expr.left)
         if op in ("two_comp_mod", "sat_cast", "usat_cast"):
             width = self.value(expr.right).const
             if width is None or width <= 0:
                 raise UnsupportedConstructError(f"{op} to a computed width", self.place)
             if op == "two_comp_mod":
-                return operators.two_comp_mod(left, width)
-            return operators.clamp(left, width, op == "sat_cast", self.context.fresh("t"))
-        return operators.arithmetic(op, left, self.value(expr.right))
+                return ar.fit(left, width, True)
+            temporary = self.context.fresh("t", (left.low, left.high))
+            return arithmetic.clamp(left, width, op == "sat_cast", temporary.name)
+        return arithmetic.arithmetic(op, left, self.value(expr.right))
 
-    def _comparison(self, op: str, left: Expr, right: Expr) -> Truth:
+    def _comparison(self, op: str, left: Expr, right: Expr) -> Condition:
         if isinstance(left, HeaderRef) and isinstance(right, HeaderRef):
             return self._same_header(op, left, right)
         if self._is_truth(left) or self._is_truth(right):
-            return operators.compare(op, self._number(self.truth(left)), self._number(self.truth(right)))
-        return operators.compare(op, self.value(left), self.value(right))
+            return arithmetic.compare(op, ar.as_number(self.truth(left)), ar.as_number(self.truth(right)))
+        return arithmetic.compare(op, self.value(left), self.value(right))
 
-    def _same_header(self, op: str, left: HeaderRef, right: HeaderRef) -> Truth:
+    def _same_header(self, op: str, left: HeaderRef, right: HeaderRef) -> Condition:
         program = self.context.program
         one, other = program.headers[left.name], program.headers[right.name]
         if one.type_name != other.type_name:
-            return FALSE if op == "==" else TRUE
-        names = ["$valid$", *(f.name for f in one.fields)]
-        pairs = [(self.field(FieldRef(left.name, n)), self.field(FieldRef(right.name, n))) for n in names]
-        text = " and ".join(f"{a.operand} == {b.operand}" for a, b in pairs)
-        reads = frozenset().union(*(a.reads | b.reads for a, b in pairs))
-        truth = Truth(f"{pairs[0][0].operand} and {text}", reads)
-        return truth if op == "==" else operators.negation(truth)
+            return ar.FALSE if op == "==" else ar.TRUE
+        same = ar.not_zero(self.field(FieldRef(left.name, VALID)))
+        for name in (VALID, *(f.name for f in one.fields)):
+            equal = arithmetic.compare(
+                "==", self.field(FieldRef(left.name, name)), self.field(FieldRef(right.name, name))
+            )
+            same = arithmetic.connective("and", same, equal)
+        return same if op == "==" else arithmetic.negation(same)
 
-    def _union_valid(self, union: UnionRef) -> Truth:
-        truth = FALSE
+    def _union_valid(self, union: UnionRef) -> Condition:
+        truth: Condition = ar.FALSE
         for header in self.context.program.unions[union.name]:
-            truth = operators.connective("or", truth, self._not_zero(self.field(FieldRef(header, VALID))))
+            truth = arithmetic.connective("or", truth, ar.not_zero(self.field(FieldRef(header, VALID))))
         return truth
 
     def _is_truth(self, expr: Argument) -> bool:
@@ -246,20 +237,4 @@ class Compiler:
             return False
         if expr.op == "?":
             return self._is_truth(expr.left)
-        return expr.op in _TRUTHS or expr.op in operators.COMPARISONS
-
-    @staticmethod
-    def _not_zero(value: Value) -> Truth:
-        if value.const is not None:
-            return TRUE if value.const else FALSE
-        if value.low >= 0 and value.high <= 1:
-            return Truth(value.text, value.reads, number=value.text, atom=value.atom)
-        return Truth(f"{value.operand} != 0", value.reads)
-
-    @staticmethod
-    def _number(truth: Truth) -> Value:
-        if truth.known is not None:
-            return constant(int(truth.known))
-        if truth.number is not None:
-            return Value(truth.number, 0, 1, truth.reads, atom=truth.atom)
-        return Value(f"1 if {truth.text} else 0", 0, 1, truth.reads)
+        return expr.op in _TRUTHS or expr.op in arithmetic.COMPARISONS

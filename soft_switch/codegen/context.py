@@ -1,4 +1,4 @@
-"""What all parts of code generation share: names of variables, objects of the run, and how each header is used."""
+"""What all parts of code generation share: variables, objects of the run, and how each header is used."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from soft_switch.codegen.values import limits
 from soft_switch.errors import UnsupportedConstructError
+from soft_switch.ir.arithmetic import limits
+from soft_switch.ir.expressions import Interval, Number, Var
+from soft_switch.ir.statements import Assign
+from soft_switch.ir.variables import RESERVED_NAMES, Types
 from soft_switch.model.program import (
     VALID,
     ElementField,
@@ -24,21 +27,24 @@ from soft_switch.model.program import (
     StackRef,
     UnionRef,
 )
+from soft_switch.tables.table import Table
 
 
 @dataclass(slots=True)
 class Context:
     """State of the generation of one program.
 
-    ``externs`` are the counters, meters, registers and tables under "kind:name", and the functions that code may call.
-    ``objects`` become the globals of the generated code: tables' results, counters, hash memos and the like.
-    ``limits`` are the least and the greatest value of variables, for those that cannot be seen in the code.
+    Attributes:
+        program: what is compiled.
+        externs: counters, meters, registers and tables by "kind:name", and the functions that generated code calls.
+        objects: what the generated code uses: tables' results, counters, hash memos and the like, by name.
+        types: the types of variables.
     """
 
     program: Program
     externs: dict[str, Any] = field(default_factory=dict)
     objects: dict[str, Any] = field(default_factory=dict)
-    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    types: Types = field(default_factory=Types)
     _names: dict[FieldRef, str] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _count: int = 0
@@ -48,31 +54,46 @@ class Context:
         self._written = _written_fields(self.program)
 
     def name(self, ref: FieldRef) -> str:
-        """The local variable of a field."""
+        """The variable of a field."""
         known = self._names.get(ref)
         if known is None:
             suffix = "valid" if ref.name == VALID else ref.name
             known = self.unique(f"{ref.header}__{suffix}")
             self._names[ref] = known
-            if ref.name == "$raw":
-                self.limits[known] = (0, (1 << self.program.headers[ref.header].width) - 1)
-            elif ref.name != "$wire":
-                definition = self.program.field_def(ref)
-                width = definition.width + (definition.most and definition.most + 1)
-                self.limits[known] = limits(width, definition.signed)
+            if ref.name == _WIRE:
+                self.types.octets[known] = self.program.headers[ref.header].width // 8
+            else:
+                self.types.numbers[known] = self._interval(ref)
         return known
 
-    def valid(self, header: str) -> str:
-        """The variable that is 1 while ``header`` is valid, else 0."""
-        return self.name(FieldRef(header, VALID))
+    def _interval(self, ref: FieldRef) -> Interval:
+        if ref.name == _RAW:
+            return limits(self.program.headers[ref.header].width, False)
+        definition = self.program.field_def(ref)
+        # A field of variable width holds its value after a one.
+        return limits(definition.width + (definition.most and definition.most + 1), definition.signed)
 
-    def raw(self, header: str) -> str:
-        """The variable of the header as one number, as it was extracted."""
-        return self.name(FieldRef(header, "$raw"))
+    def variable(self, ref: FieldRef) -> Var:
+        """A field, with all the values that it may have."""
+        name = self.name(ref)
+        return Var(*self.types.numbers[name], name)
+
+    def valid(self, header: str) -> Var:
+        """The variable that is 1 while ``header`` is valid, else 0."""
+        return self.variable(FieldRef(header, VALID))
+
+    def raw(self, header: str) -> Var:
+        """The variable that holds the header as one number, as it was extracted."""
+        return self.variable(FieldRef(header, _RAW))
 
     def wire(self, header: str) -> str:
-        """The variable of the header's bytes, as they were extracted."""
-        return self.name(FieldRef(header, "$wire"))
+        """The variable that holds the header's bytes, as they were extracted."""
+        return self.name(FieldRef(header, _WIRE))
+
+    def intrinsic(self, name: str) -> Var | None:
+        """The variable of a field of standard or intrinsic metadata; None if the program does not have it."""
+        ref = self.program.intrinsic(name)
+        return None if ref is None else self.variable(ref)
 
     def unique(self, wish: str) -> str:
         """A name for a variable or object that nothing else has."""
@@ -86,13 +107,34 @@ class Context:
         self._taken.add(name)
         return name
 
-    def fresh(self, prefix: str) -> str:
-        """A numbered name."""
+    def fresh(self, prefix: str, interval: Interval) -> Var:
+        """A new variable for numbers of an interval."""
         self._count += 1
-        return self.unique(f"{prefix}{self._count}")
+        name = self.unique(f"{prefix}{self._count}")
+        self.types.numbers[name] = interval
+        return Var(*interval, name)
+
+    def fresh_octets(self, prefix: str, most: int) -> str:
+        """The name of a new variable for ``most`` bytes or fewer."""
+        self._count += 1
+        name = self.unique(f"{prefix}{self._count}")
+        self.types.octets[name] = most
+        return name
+
+    def fresh_record(self, table: Table) -> str:
+        """The name of a new variable for a result of ``table``."""
+        self._count += 1
+        name = self.unique(f"r{self._count}")
+        self.types.records[name] = table
+        return name
+
+    def hold(self, prefix: str, value: Number) -> tuple[Assign, Var]:
+        """A new variable for a value that is used more than once, and the statement that sets it."""
+        variable = self.fresh(prefix, (value.low, value.high))
+        return Assign(variable.name, value), variable
 
     def share(self, wish: str, thing: Any) -> str:
-        """The global name under which the generated code finds ``thing``."""
+        """The name under which the generated code finds ``thing``."""
         for name, known in self.objects.items():
             if known is thing:
                 return name
@@ -100,12 +142,16 @@ class Context:
         self.objects[name] = thing
         return name
 
+    def share_extern(self, name: str, wish: str | None = None) -> str:
+        """The name under which the generated code finds an extern."""
+        return self.share(wish or name, self.externs[name])
+
     def written_fields(self, header: str) -> set[str]:
-        """Fields of the header that anything but extraction sets."""
+        """Fields of the header that are set other than by extraction."""
         return self._written.get(header, set())
 
     def is_rewritten(self, header: str) -> bool:
-        """Whether the header on its way out may differ from what was extracted."""
+        """Whether the header may leave with other bytes than were extracted."""
         return header in self._written
 
     def fields_of(self, header: HeaderDef) -> list[FieldRef]:
@@ -113,34 +159,8 @@ class Context:
         return [FieldRef(header.name, f.name) for f in header.fields]
 
 
-_RESERVED = frozenset(keyword.kwlist) | {
-    "data",
-    "deq_qdepth",
-    "dequeued_ns",
-    "egress",
-    "enq_qdepth",
-    "enqueued_ns",
-    "ingress",
-    "int",
-    "len",
-    "n",
-    "now_ns",
-    "off",
-    "packet",
-    "port",
-    "again",
-    "frame",
-    "kept",
-    "parse_again",
-    "instance_type_now",
-    "clone_session",
-    "clone_list",
-    "resubmit_list",
-    "recirculate_list",
-    "truncate_to",
-    "rounds",
-}
-"""Names of variables that no field may take."""
+_RAW, _WIRE = "$raw", "$wire"
+_RESERVED = frozenset(keyword.kwlist) | RESERVED_NAMES
 
 
 def all_primitives(program: Program) -> Iterator[Primitive]:
@@ -166,7 +186,7 @@ def _written_fields(program: Program) -> dict[str, set[str]]:
                 written.setdefault(header, set()).add(target.name)
 
     for header in program.headers.values():
-        # A header that may vanish with its union's other member, or whose width varies, is put together anew.
+        # Headers of unions and headers whose width varies are always composed.
         if header.varbit is not None or program.siblings(header.name):
             written.setdefault(header.name, set()).update(f.name for f in header.fields)
 

@@ -1,37 +1,35 @@
-"""Clone, resubmit, recirculate, multicast and truncate: requests that are met at the end of ingress or of egress.
+"""Clone, resubmit, recirculate, multicast and truncate: requests that are carried out at the end of ingress or egress.
 
-As in bmv2 a request is a note in a variable; of several of one kind the last one counts. Metadata of a copy reads
-zero, but for the fields of the request's field list.
+As in bmv2, a variable holds the request, so the last request of a kind counts. Metadata of a copy is zero, except for
+the fields in the field list of the request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from soft_switch.codegen.context import Context, all_primitives
-from soft_switch.codegen.ir import Assign, Effect, If, Names, Return, Stmt
+from soft_switch.ir import expressions as ex
+from soft_switch.ir import statements as st
+from soft_switch.ir import variables as va
+from soft_switch.ir.arithmetic import bitwise_or, constant, fit, masked, not_zero
 from soft_switch.model.program import Const, FieldRef
 
-CLONE, CLONE_LIST = "clone_session", "clone_list"
-RESUBMIT, RECIRCULATE = "resubmit_list", "recirculate_list"
-TRUNCATE = "truncate_to"
-"""One more than the bytes that are left of the packet; 0 for all of them."""
-PACKET_LENGTH = "packet_length_now"
-"""Variable with the length that the packet has after headers came and went, as bmv2 keeps it."""
-ROUNDS = "rounds"
-"""How often the packet has come in again."""
-_KEPT = "kept"
-_CUT, _CUT_LENGTH = "cut_data", "cut_length"
 _SESSION_BITS = 0x7FFF
 _SESSION_SET = 0x8000
 NORMAL, INGRESS_CLONE, EGRESS_CLONE, RECIRCULATED, REPLICATED, RESUBMITTED = 0, 1, 2, 4, 5, 6
-"""Values of instance_type, those of simple_switch."""
+"""Values of instance_type in simple_switch."""
 
 
-def session_note(text: str) -> str:
-    """What the variable of a clone request holds, also for session 0."""
-    return f"{text} & {_SESSION_BITS:#x} | {_SESSION_SET:#x}"
+def session_note(session: ex.Number) -> ex.Number:
+    """What the variable of a clone request holds; it is not 0 even for session 0."""
+    return bitwise_or(masked(session, _SESSION_BITS), constant(_SESSION_SET))
+
+
+def note(variable: ex.Var, number: ex.Number) -> st.Assign:
+    """Notes a number that the program gives to a request."""
+    return st.Assign(variable.name, fit(number, va.COUNTS[1].bit_length(), False))
 
 
 def _wishes(context: Context) -> Iterable[str]:
@@ -46,7 +44,7 @@ def _wishes(context: Context) -> Iterable[str]:
 
 @dataclass(slots=True)
 class Copies:
-    """What a program asks for, and the code that does it."""
+    """The requests that a program makes, and the code that carries them out."""
 
     context: Context
     wishes: frozenset[str] = frozenset()
@@ -80,134 +78,115 @@ class Copies:
         """Whether packets come in again."""
         return bool(self.wishes & {"resubmit", "recirculate"})
 
-    def start(self) -> list[Stmt]:
-        """Nothing is asked for yet."""
-        names = [CLONE, CLONE_LIST, RESUBMIT, RECIRCULATE]
-        return [Assign(name, "0") for name in names] if self.any else []
+    @property
+    def limit(self) -> ex.Var | None:
+        """The variable with the length to which the packet is truncated, if the program does that."""
+        return va.TRUNCATE if "truncate" in self.wishes else None
 
-    def take_along(self) -> list[Stmt]:
-        """In ingress: what a packet that comes in again has taken along, out of ``again``."""
-        names = [self._instance_type(), ROUNDS, *(self.context.name(ref) for ref in self.preserved)]
-        return [Effect((f"{', '.join(names)} = again",), frozenset(("again",)), frozenset(names))]
+    def start(self) -> list[st.Stmt]:
+        """Clears all requests."""
+        requests = (va.CLONE, va.CLONE_LIST, va.RESUBMIT, va.RECIRCULATE)
+        return [st.Assign(request.name, constant(0)) for request in requests] if self.any else []
 
-    def _instance_type(self) -> str:
-        ref = self.context.program.intrinsic("instance_type")
-        return "instance_type_now" if ref is None else self.context.name(ref)
+    def take_along(self) -> list[st.Stmt]:
+        """In ingress: restores the fields that a packet which comes in again has kept."""
+        names = (self._instance_type().name, va.ROUNDS.name, *(self.context.name(ref) for ref in self.preserved))
+        return [st.TakeAlong(names)]
 
-    def _keep(self, variable: str) -> list[Stmt]:
-        """The fields of the list whose number is in ``variable``, zero for the others."""
-        branches: list[tuple[str, Names, list[Stmt]]] = []
+    def _instance_type(self) -> ex.Var:
+        return self.context.intrinsic("instance_type") or va.INSTANCE_TYPE
+
+    def _keep(self, request: ex.Var) -> list[st.Stmt]:
+        """The fields of the list whose number is in ``request``, zero for the others."""
+        branches: list[st.Branch] = []
         for number, fields in sorted(self.context.program.field_lists.items()):
-            names = [self.context.name(ref) if ref in fields else "0" for ref in self.preserved]
-            reads = frozenset(name for name in names if name != "0")
-            text = f"({', '.join(names)}{',' if len(names) == 1 else ''})"
-            branches.append((f"{variable} == {number}", frozenset((variable,)), [Assign(_KEPT, text, reads)]))
-        nothing: list[Stmt] = [Assign(_KEPT, str((0,) * len(self.preserved)))]
-        return [If(branches, nothing)] if branches and self.preserved else nothing
+            values = tuple(self.context.variable(ref) if ref in fields else constant(0) for ref in self.preserved)
+            branches.append(st.Branch(ex.Compare("==", request, constant(number)), [st.Keep(values)]))
+        nothing: list[st.Stmt] = [st.Keep((constant(0),) * len(self.preserved))]
+        return [st.If(branches, nothing)] if branches and self.preserved else nothing
+
+    def _kept(self, position: int) -> ex.Kept:
+        return ex.Kept(*self.context.types.numbers[self.context.name(self.preserved[position])], position)
 
     def _of_metadata(self) -> set[str]:
         program = self.context.program
         refs = (FieldRef(h.name, f.name) for h in program.headers.values() if h.is_metadata for f in h.fields)
         return {self.context.name(ref) for ref in refs}
 
-    def _copied(self, carried: Sequence[str], kind: int, instead: Mapping[str, str] | None = None) -> tuple[str, Names]:
-        """A copy's state: headers as they are, metadata zero but for what is kept; ``instead`` gives other names."""
+    def _carried(self, name: str) -> ex.Number | ex.BytesVar:
+        interval = self.context.types.numbers.get(name)
+        return ex.BytesVar(name) if interval is None else ex.Var(*interval, name)
+
+    def _copied(
+        self, carried: Sequence[str], kind: int, instead: Mapping[str, ex.BytesVar | ex.Var] | None = None
+    ) -> ex.State:
+        """The state of a copy: headers unchanged, metadata zero unless it is kept. ``instead`` replaces variables."""
         metadata = self._of_metadata()
         positions = {self.context.name(ref): i for i, ref in enumerate(self.preserved)}
-        parts, reads = [], {_KEPT}
+        parts: list[ex.Number | ex.BytesVar] = []
         for name in carried:
-            if name == self._instance_type():
-                parts.append(str(kind))
+            if name == self._instance_type().name:
+                parts.append(constant(kind))
             elif name in positions:
-                parts.append(f"{_KEPT}[{positions[name]}]")
-            elif name in metadata or name in (TRUNCATE, ROUNDS):
-                parts.append("0")
+                parts.append(self._kept(positions[name]))
+            elif name in metadata or name in (va.TRUNCATE.name, va.ROUNDS.name):
+                parts.append(constant(0))
             else:
-                parts.append((instead or {}).get(name, name))
-                reads.add(parts[-1])
-        return state_text(parts), frozenset(reads)
+                parts.append((instead or {}).get(name) or self._carried(name))
+        return tuple(parts)
 
-    def _priority(self) -> str:
+    def _priority(self) -> ex.Number:
         ref = self.context.program.intrinsic("priority")
-        return f"{_KEPT}[{self.preserved.index(ref)}]" if ref in self.preserved else "0"
+        return self._kept(self.preserved.index(ref)) if ref in self.preserved else constant(0)
 
-    def at_ingress_end(self, carried: Sequence[str]) -> tuple[list[Stmt], list[Stmt]]:
-        """(what precedes digests: clones; what follows them: resubmission and multicast, either of which ends)."""
-        clone: list[Stmt] = []
-        rest: list[Stmt] = []
+    def at_ingress_end(self, carried: Sequence[str]) -> tuple[list[st.Stmt], list[st.Stmt]]:
+        """(clones, which precede digests; resubmission and multicast, which follow them and end ingress)."""
+        clone: list[st.Stmt] = []
+        rest: list[st.Stmt] = []
         if self.clones:
-            session, parsed = f"{CLONE} & {_SESSION_BITS:#x}", f"parse_again(port, {_CUT}, now_ns, {_KEPT})"
-            lines = (
-                f"{_CUT} = {self._extern('cut')}({session}, data)",
-                f"{self._extern('clone')}({session}, {self._priority()}, len({_CUT}), {parsed})",
-            )
-            effect = Effect(lines, frozenset((CLONE, _KEPT, "port", "data", "now_ns")), frozenset((_CUT,)))
-            clone = self._asked(CLONE, [*self._keep(CLONE_LIST), effect])
+            request = st.CloneIngress(*self._cut_and_clone(), masked(va.CLONE, _SESSION_BITS), self._priority())
+            clone = [st.when(not_zero(va.CLONE), [*self._keep(va.CLONE_LIST), request])]
         if "resubmit" in self.wishes:
-            rest += self._asked(
-                RESUBMIT, [*self._keep(RESUBMIT), *self._again(RESUBMITTED, "port", "data"), Return("None")]
-            )
+            body = [*self._keep(va.RESUBMIT), self._again(RESUBMITTED, va.PORT, ex.PACKET), st.Drop()]
+            rest.append(st.when(not_zero(va.RESUBMIT), body))
         if "multicast" in self.wishes:
-            group = self.context.program.intrinsic("mcast_grp")
-            priority = self.context.program.intrinsic("priority")
+            group, priority = self.context.intrinsic("mcast_grp"), self.context.intrinsic("priority")
             assert group is not None
-            name, level = self.context.name(group), self.context.name(priority) if priority else "0"
             state = self.normal_state(carried, REPLICATED)
-            call = f"{self._extern('multicast')}({name}, {level}, n, {state[0]})"
-            effect = Effect((call,), (state[1] | {name, level, "n"}) - {"0"})
-            rest += self._asked(name, [effect, Return("None")])
+            send = st.Multicast(self._extern("multicast"), group, priority or constant(0), state)
+            rest.append(st.when(not_zero(group), [send, st.Drop()]))
         return clone, rest
 
-    def normal_state(self, carried: Sequence[str], kind: int = NORMAL) -> tuple[str, Names]:
+    def normal_state(self, carried: Sequence[str], kind: int = NORMAL) -> ex.State:
         """The state of a packet that goes on to egress."""
-        own = self._instance_type() if self.any else None
-        parts = [str(kind) if name == own else name for name in carried]
-        return state_text(parts), frozenset(name for name in carried if name != own)
+        own = self._instance_type().name if self.any else None
+        return tuple(constant(kind) if name == own else self._carried(name) for name in carried)
 
-    def parsed_state(self, carried: Sequence[str]) -> tuple[str, Names]:
+    def parsed_state(self, carried: Sequence[str]) -> ex.State:
         """The state of an ingress clone, right after it was parsed again."""
         return self._copied(carried, INGRESS_CLONE)
 
-    def after_egress(self, carried: Sequence[str]) -> list[Stmt]:
+    def after_egress(self, carried: Sequence[str]) -> list[st.Stmt]:
         """Clones of what egress has made."""
         if not self.clones:
             return []
-        session, shorter = f"{CLONE} & {_SESSION_BITS:#x}", {"data": _CUT, PACKET_LENGTH: _CUT_LENGTH}
-        state, reads = self._copied(carried, EGRESS_CLONE, shorter)
-        lines = (
-            f"{_CUT}, {_CUT_LENGTH} = {self._extern('cut_end')}({session}, data, off, {PACKET_LENGTH})",
-            f"{self._extern('clone')}({session}, {self._priority()}, {_CUT_LENGTH}, {state})",
-        )
-        names = frozenset((_CUT, _CUT_LENGTH))
-        effect = Effect(lines, (reads - names) | {CLONE, "data", "off", PACKET_LENGTH}, names)
-        return self._asked(CLONE, [*self._keep(CLONE_LIST), effect])
+        state = self._copied(carried, EGRESS_CLONE, {ex.PACKET: ex.BytesVar(va.CUT), va.LENGTH_NOW.name: va.CUT_LENGTH})
+        session = masked(va.CLONE, _SESSION_BITS)
+        request = st.CloneEgress(*self._cut_and_clone("cut_end"), session, self._priority(), va.LENGTH_NOW, state)
+        return [st.when(not_zero(va.CLONE), [*self._keep(va.CLONE_LIST), request])]
 
-    def after_deparser(self, out: str) -> list[Stmt]:
-        """Recirculation of the packet in the variable ``out``, instead of sending it."""
+    def after_deparser(self) -> list[st.Stmt]:
+        """Recirculation of the packet that would be sent."""
         if "recirculate" not in self.wishes:
             return []
-        body = [*self._keep(RECIRCULATE), *self._again(RECIRCULATED, "0", out), Return("None")]
-        return self._asked(RECIRCULATE, body)
+        body = [*self._keep(va.RECIRCULATE), self._again(RECIRCULATED, constant(0), va.FRAME), st.Drop()]
+        return [st.when(not_zero(va.RECIRCULATE), body)]
 
-    def _again(self, kind: int, port: str, data: str) -> list[Stmt]:
-        text = f"{self._extern('again')}({port}, {data}, ({kind}, {ROUNDS} + 1, *{_KEPT}))"
-        return [Effect((text,), frozenset((port, data, ROUNDS, _KEPT)) - {"0"})]
+    def _again(self, kind: int, port: ex.Number, packet: str) -> st.Stmt:
+        return st.ComeAgain(self._extern("again"), port, packet, kind, va.ROUNDS)
 
-    def _asked(self, variable: str, body: list[Stmt]) -> list[Stmt]:
-        return [If([(variable, frozenset((variable,)), body)])]
+    def _cut_and_clone(self, cut: str = "cut") -> tuple[str, str]:
+        return self._extern(cut), self._extern("clone")
 
     def _extern(self, name: str) -> str:
-        return self.context.share(f"spawn_{name}", self.context.externs[name])
-
-
-def state_text(parts: Sequence[str]) -> str:
-    """A tuple, as Python."""
-    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
-
-
-def stable(compute: Callable[[list[str]], Names]) -> list[str]:
-    """The names that are carried from ingress to egress, where what egress reads may depend on what is carried."""
-    carried: list[str] = []
-    while (found := sorted(compute(carried))) != carried:
-        carried = sorted({*carried, *found})
-    return carried
+        return self.context.share_extern(name, f"spawn_{name}")

@@ -1,208 +1,164 @@
-"""The two functions of a program, put together from parser, control blocks, checksums and deparser."""
+"""Compiles the functions of a program from parser, control blocks, checksums and deparser."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from soft_switch.codegen.checksums import emit_deparser, emit_verification
 from soft_switch.codegen.compiler import Scope
 from soft_switch.codegen.context import Context
 from soft_switch.codegen.control import emit_control
-from soft_switch.codegen.copies import PACKET_LENGTH, TRUNCATE, Copies, stable
-from soft_switch.codegen.extern_primitives import DIGEST
-from soft_switch.codegen.ir import Assign, Effect, If, Names, Return, Stmt, prune, render, written
+from soft_switch.codegen.copies import Copies
 from soft_switch.codegen.parser import emit_parser
-from soft_switch.codegen.values import Value, fit
+from soft_switch.ir import expressions as ex
+from soft_switch.ir import statements as st
+from soft_switch.ir import variables as va
+from soft_switch.ir.arithmetic import compare, constant, divide, fit, subtract
+from soft_switch.ir.liveness import prune, written
+from soft_switch.ir.program import EGRESS, INGRESS, PARSE_AGAIN, Function, Generated
+from soft_switch.ir.python import print_python
 from soft_switch.model.program import Const, Program
 from soft_switch.ports import DROP_PORT
 
-_MICROSECONDS = "// 1000"
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """Source of the module with ``ingress`` and ``egress``, and the globals that it needs.
-
-    Attributes:
-        source: the functions.
-        objects: the globals.
-        rid_at: where egress_rid is in the state of a packet between the two; None where nobody reads it.
-        priority_at: where priority is, likewise.
-        carried: the variables whose values are the state, in order.
-        preserved: how many fields a packet that comes in again may take along.
-        limits: the least and the greatest value of variables.
-    """
-
-    source: str
-    objects: dict[str, Any]
-    rid_at: int | None
-    priority_at: int | None
-    carried: tuple[str, ...]
-    preserved: int
-    limits: dict[str, tuple[int, int]]
+_GIVEN = {
+    INGRESS: {"port", "data", "now_ns", "again"},
+    PARSE_AGAIN: {"port", "data", "now_ns", "kept"},
+    EGRESS: {variable.name for variable in (va.ENQUEUED, va.DEQUEUED, va.ENQ_DEPTH, va.DEQ_DEPTH)},
+}
+"""Parameters of the functions."""
 
 
 def generate(program: Program, externs: dict[str, Any]) -> Generated:
-    """Generates the code of a program. ``externs``: see :class:`Context`; "new" makes the packet between the blocks."""
+    """Generates the code of a program. For ``externs`` see :class:`Context`; "new" makes an Ingressed."""
     context = Context(program, externs)
     copies = Copies(context)
-    given = {"packet", "enqueued_ns", "dequeued_ns", "enq_qdepth", "deq_qdepth"}
-    carried = stable(lambda names: _egress(context, copies, names)[1] - given)
-    egress, _ = _egress(context, copies, carried)
-    unpack = []
-    if carried:
-        unpack = [f"    {', '.join(carried)}{',' if len(carried) == 1 else ''} = packet[3]"]
-    ingress = _ingress(context, copies, carried)
-    source = "\n".join(
-        [
-            f"def ingress(port, data, now_ns{', again=None' if copies.returns else ''}):",
-            *ingress,
-            *(_parse_again(context, copies, carried) if copies.clones else ()),
-            "",
-            "",
-            "def egress(packet, enqueued_ns, dequeued_ns, enq_qdepth, deq_qdepth):",
-            *unpack,
-            *render(egress),
-            "",
-        ]
-    )
-    return Generated(
-        source,
+    carried: list[str] = []
+    while True:  # what egress reads may depend on what is carried
+        body, live = _egress(context, copies, carried)
+        found = sorted(live - _GIVEN[EGRESS])
+        if found == carried:
+            break
+        carried = sorted({*carried, *found})
+    functions = [_function(INGRESS, _ingress(context, copies, carried)), Function(EGRESS, (), body)]
+    if copies.clones:
+        functions.insert(0, _function(PARSE_AGAIN, _parse_again(context, copies, carried)))
+    code = Generated(
+        tuple(functions),
+        context.types,
         context.objects,
-        _position(context, "egress_rid", carried),
-        _position(context, "priority", carried),
         tuple(carried),
         len(copies.preserved),
-        context.limits,
+        copies.returns,
+        _position(context, "egress_rid", carried),
+        _position(context, "priority", carried),
     )
+    source, objects = print_python(code)
+    return replace(code, source=source, objects=code.objects | objects)
+
+
+def _function(name: str, statements: list[st.Stmt]) -> Function:
+    body, live = prune(statements, frozenset())
+    return Function(name, tuple(sorted(live - _GIVEN[name])), body)
 
 
 def _position(context: Context, intrinsic: str, carried: list[str]) -> int | None:
-    ref = context.program.intrinsic(intrinsic)
-    name = None if ref is None else context.name(ref)
-    return carried.index(name) if name in carried else None
+    variable = context.intrinsic(intrinsic)
+    return carried.index(variable.name) if variable is not None and variable.name in carried else None
 
 
-def _set(context: Context, name: str, text: str, reads: Names, high: int) -> list[Stmt]:
-    """Sets an intrinsic field if the program has it; ``high`` bounds the text's value."""
+def _set(context: Context, name: str, value: ex.Number) -> Iterable[st.Stmt]:
+    """Sets an intrinsic field if the program has it."""
     ref = context.program.intrinsic(name)
-    if ref is None:
-        return []
-    definition = context.program.field_def(ref)
-    value = fit(Value(text, 0, high, reads), definition.width, definition.signed)
-    return [Assign(context.name(ref), value.text, value.reads)]
+    if ref is not None:
+        definition = context.program.field_def(ref)
+        yield st.Assign(context.name(ref), fit(value, definition.width, definition.signed))
 
 
-def _egress(context: Context, copies: Copies, carried: list[str]) -> tuple[list[Stmt], Names]:
+def _microseconds(time_ns: ex.Number) -> ex.Number:
+    return divide(time_ns, constant(1000))
+
+
+def _egress(context: Context, copies: Copies, carried: list[str]) -> tuple[list[st.Stmt], ex.Names]:
     program = context.program
-    forever = 1 << 80
-    dequeued, enqueued = frozenset(("dequeued_ns",)), frozenset(("enqueued_ns",))
-    waited = f"dequeued_ns {_MICROSECONDS} - enqueued_ns {_MICROSECONDS}"
-    packet: Names = frozenset(("packet",))
-    statements: list[Stmt] = [
-        Assign("now_ns", "dequeued_ns", dequeued),
-        *_set(context, "egress_port", "packet[0]", packet, DROP_PORT),
-        *_set(context, "egress_spec", "0", frozenset(), 0),
-        *(() if copies.any else _set(context, "instance_type", "0", frozenset(), 0)),
+    statements: list[st.Stmt] = [
+        st.Assign(va.CLOCK.name, va.DEQUEUED),
+        *_set(context, "egress_port", ex.EgressPort(0, DROP_PORT)),
+        *_set(context, "egress_spec", constant(0)),
+        *(() if copies.any else _set(context, "instance_type", constant(0))),
         *copies.start(),
-        *_set(context, "packet_length", PACKET_LENGTH, frozenset((PACKET_LENGTH,)), (1 << 32) - 1),
-        *_set(context, "enq_timestamp", f"enqueued_ns {_MICROSECONDS}", enqueued, forever),
-        *_set(context, "deq_timedelta", waited, dequeued | enqueued, forever),
-        *_set(context, "egress_global_timestamp", f"dequeued_ns {_MICROSECONDS}", dequeued, forever),
-        *_set(context, "enq_qdepth", "enq_qdepth", frozenset(("enq_qdepth",)), forever),
-        *_set(context, "deq_qdepth", "deq_qdepth", frozenset(("deq_qdepth",)), forever),
+        *_set(context, "packet_length", va.LENGTH_NOW),
+        *_set(context, "enq_timestamp", _microseconds(va.ENQUEUED)),
+        *_set(context, "deq_timedelta", subtract(_microseconds(va.DEQUEUED), _microseconds(va.ENQUEUED))),
+        *_set(context, "egress_global_timestamp", _microseconds(va.DEQUEUED)),
+        *_set(context, "enq_qdepth", va.ENQ_DEPTH),
+        *_set(context, "deq_qdepth", va.DEQ_DEPTH),
     ]
-    scope = Scope()
-    control = emit_control(context, program.egress, scope)
+    control = emit_control(context, program.egress, Scope())
     statements += control
     statements += copies.after_egress(carried)
-    spec = program.intrinsic("egress_spec")
-    if spec is not None and context.name(spec) in written(control):
-        name = context.name(spec)
-        statements.append(If([(f"{name} == {DROP_PORT}", frozenset((name,)), [Return("None")])]))
-    made, text, reads = emit_deparser(context, Scope())
+    spec = context.intrinsic("egress_spec")
+    if spec is not None and spec.name in written(control):
+        statements.append(st.when(compare("==", spec, constant(DROP_PORT)), [st.Drop()]))
+    made, frame = emit_deparser(context, Scope(), copies.limit)
     statements += made
-    if "truncate" in copies.wishes:
-        text, reads = f"({text})[: {TRUNCATE} - 1 if {TRUNCATE} else None]", reads | {TRUNCATE}
-    again = copies.after_deparser("frame")
+    again = copies.after_deparser()
     if again:
-        statements += [Assign("frame", text, reads), *again]
-        text, reads = "frame", frozenset(("frame",))
-    statements.append(Return(text, reads))
+        statements += [st.SetBytes(va.FRAME, frame), *again, st.Send(ex.BytesVar(va.FRAME))]
+    else:
+        statements.append(st.Send(frame))
     return prune(statements, frozenset())
 
 
-def _parse_again(context: Context, copies: Copies, carried: list[str]) -> list[str]:
-    """The function that makes the state of an ingress clone out of the packet as it came in."""
-    state, reads = copies.parsed_state(carried)
-    statements: list[Stmt] = [
-        Effect(("n = len(data)",), frozenset(("data",)), frozenset(("n",))),
-        Assign(PACKET_LENGTH, "n", frozenset(("n",))),
-        Assign("off", "0"),
-        *_set(context, "ingress_port", "port", frozenset(("port",)), DROP_PORT),
+def _start() -> list[st.Stmt]:
+    return [
+        st.Assign(va.LENGTH.name, ex.Length(va.LENGTH.low, va.LENGTH.high, "data")),
+        st.Assign(va.LENGTH_NOW.name, va.LENGTH),
+        st.Assign(va.PAYLOAD.name, constant(0)),
+    ]
+
+
+def _parse_again(context: Context, copies: Copies, carried: list[str]) -> list[st.Stmt]:
+    """Makes the state of an ingress clone from the packet as it came in."""
+    return [
+        *_start(),
+        *_set(context, "ingress_port", va.PORT),
         *emit_parser(context, Scope()),
-        Return(state, reads),
+        st.ReturnState(copies.parsed_state(carried)),
     ]
-    kept, live = prune(statements, frozenset())
-    zero = sorted(live - {"port", "data", "now_ns", "kept"})
-    start = [f"    {' = '.join(zero)} = 0"] if zero else []
-    return ["", "", "def parse_again(port, data, now_ns, kept):", *start, *render(kept)]
 
 
-def _ingress(context: Context, copies: Copies, carried: list[str]) -> list[str]:
-    program = context.program
-    now: Names = frozenset(("now_ns",))
-    statements: list[Stmt] = [
-        Effect(("n = len(data)",), frozenset(("data",)), frozenset(("n",))),
-        Assign(PACKET_LENGTH, "n", frozenset(("n",))),
-        Assign("off", "0"),
-        *copies.start(),
-        *_set(context, "packet_length", "n", frozenset(("n",)), (1 << 32) - 1),
-    ]
+def _ingress(context: Context, copies: Copies, carried: list[str]) -> list[st.Stmt]:
+    statements = [*_start(), *copies.start(), *_set(context, "packet_length", va.LENGTH)]
     new = [
-        *_set(context, "ingress_port", "port", frozenset(("port",)), DROP_PORT),
-        *_set(context, "ingress_global_timestamp", f"now_ns {_MICROSECONDS}", now, 1 << 80),
+        *_set(context, "ingress_port", va.PORT),
+        *_set(context, "ingress_global_timestamp", _microseconds(va.CLOCK)),
     ]
     if copies.returns:
-        new = [If([("again is None", frozenset(("again",)), new)], copies.take_along())]
+        new = [st.when(ex.IsNew(), new, copies.take_along())]
     statements += new
     statements += emit_parser(context, Scope())
     statements += emit_verification(context, Scope())
-    statements += emit_control(context, program.ingress, Scope())
+    statements += emit_control(context, context.program.ingress, Scope())
     clone, rest = copies.at_ingress_end(carried)
     statements += [*clone, *_digests(context), *rest]
-    spec, priority = program.intrinsic("egress_spec"), program.intrinsic("priority")
-    port = "0" if spec is None else context.name(spec)
-    level = "0" if priority is None else context.name(priority)
+    spec = context.intrinsic("egress_spec")
     if spec is not None:
-        statements.append(If([(f"{port} == {DROP_PORT}", frozenset((port,)), [Return("None")])]))
-    state, state_reads = copies.normal_state(carried)
-    make, kind = context.share("new", context.externs["new"]), context.share("Ingressed", context.externs["kind"])
-    reads = state_reads | frozenset(name for name in (port, level) if name != "0") | {"n"}
-    statements.append(Return(f"{make}({kind}, ({port}, {level}, n, {state}))", reads))
-    kept, live = prune(statements, frozenset())
-    zero = sorted(live - {"port", "data", "now_ns", "again"})
-    start = [f"    {' = '.join(zero)} = 0"] if zero else []
-    return start + render(kept)
+        statements.append(st.when(compare("==", spec, constant(DROP_PORT)), [st.Drop()]))
+    make, kind = context.share_extern("new"), context.share_extern("kind", "Ingressed")
+    port: ex.Number = spec or constant(0)
+    priority: ex.Number = context.intrinsic("priority") or constant(0)
+    return [*statements, st.PassOn(make, kind, port, priority, copies.normal_state(carried))]
 
 
-def _digests(context: Context) -> list[Stmt]:
-    """At the end of ingress the digest that was asked for last is sent, with the values that hold then."""
-    branches: list[tuple[str, Names, list[Stmt]]] = []
-    this: Names = frozenset((DIGEST,))
+def _digests(context: Context) -> list[st.Stmt]:
+    """Sends the last digest that ingress asked for, with the values at the end of ingress."""
+    branches: list[st.Branch] = []
     for number, digest in sorted(context.program.digests.items()):
-        texts, reads = [], set()
-        for item in digest.inputs:
-            if isinstance(item, Const):
-                texts.append(str(item.value))
-            else:
-                texts.append(context.name(item))
-                reads.add(context.name(item))
-        values = ", ".join(texts) + ("," if len(texts) == 1 else "")
-        send = context.share("send_digest", context.externs["digest"])
-        effect = Effect((f"{send}({digest.name!r}, ({values}))",), frozenset(reads))
-        branches.append((f"{DIGEST} == {number}", this, [effect]))
-    if not branches:
-        return []
-    return [If([(DIGEST, this, [If(branches)])])]
+        values = tuple(
+            constant(item.value) if isinstance(item, Const) else context.variable(item) for item in digest.inputs
+        )
+        send = st.Report("digest", context.share_extern("digest", "send_digest"), (digest.name,), values)
+        branches.append(st.Branch(compare("==", va.DIGEST, constant(number)), [send]))
+    return [st.If(branches)] if branches else []

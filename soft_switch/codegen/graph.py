@@ -1,4 +1,4 @@
-"""Structure of control flow: where the ways that part at a node meet again."""
+"""Control flow: where paths that part at a node meet again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Node = TypeVar("Node", bound=Hashable)
 
 
 class CycleError(Exception):
-    """The graph leads back to a node; ``node`` is on the cycle."""
+    """A path leads back to ``node``."""
 
     def __init__(self, node: object) -> None:
         super().__init__(f"{node!r} leads back to itself")
@@ -17,9 +17,10 @@ class CycleError(Exception):
 
 
 def post_dominators(first: Node | None, successors: Callable[[Node], Sequence[Node | None]]) -> dict[Node, Node | None]:
-    """For each node that is reached from ``first``, the nearest node that every way from it to the end passes.
+    """For each node reachable from ``first``, the nearest node that every path from it to the end (None) passes.
 
-    None is the end. Raises :class:`CycleError`.
+    Raises:
+        CycleError: a path leads back to a node.
     """
     order: list[Node] = []
     state: dict[Node, int] = {}
@@ -56,7 +57,7 @@ def post_dominators(first: Node | None, successors: Callable[[Node], Sequence[No
                 other = nearest[other]
         return one
 
-    for node in order:  # every successor comes before its node
+    for node in order:  # successors come before their node
         following = successors(node)
         if following:
             common: Node | None = following[0]

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from soft_switch.codegen.arguments import Handler
 from soft_switch.codegen.compiler import Compiler
 from soft_switch.codegen.context import Context, header_name
-from soft_switch.codegen.copies import PACKET_LENGTH
-from soft_switch.codegen.ir import Assign, If, Stmt, written
-from soft_switch.codegen.values import constant, varbit_width
 from soft_switch.errors import UnsupportedConstructError
+from soft_switch.ir import arithmetic as ar
+from soft_switch.ir.expressions import Number
+from soft_switch.ir.liveness import written
+from soft_switch.ir.statements import Assign, Stmt, when
+from soft_switch.ir.variables import LENGTH_NOW
 from soft_switch.model.program import NEXT, Const, FieldRef, HeaderDef, Primitive, StackRef, UnionRef
 
 
-def _change_length(context: Context, header: HeaderDef, sign: str) -> Assign:
-    text, reads = f"{PACKET_LENGTH} {sign} {header.width // 8}", frozenset((PACKET_LENGTH,))
+def varbit_width(value: Number) -> Number:
+    """The bits of a field of variable width, whose variable holds its value after a one, or 0."""
+    bits = ar.subtract(ar.bit_length(ar.choice(ar.not_zero(value), value, ar.constant(1))), ar.constant(1))
+    return replace(bits, low=0)
+
+
+def _change_length(context: Context, header: HeaderDef, operation: Callable[[Number, Number], Number]) -> Assign:
+    length = operation(LENGTH_NOW, ar.constant(header.width // 8))
     if header.varbit is not None:
-        name = context.name(FieldRef(header.name, header.varbit.name))
-        text, reads = f"{text} {sign} {varbit_width(name)} // 8", reads | {name}
-    return Assign(PACKET_LENGTH, text, reads)
+        bits = varbit_width(context.variable(FieldRef(header.name, header.varbit.name)))
+        length = operation(length, ar.divide(bits, ar.constant(8)))
+    return Assign(LENGTH_NOW.name, length)
 
 
 def _zeroed(context: Context, header: str) -> list[Stmt]:
     fields = context.fields_of(context.program.headers[header])
-    return [Assign(context.raw(header), "0"), *(Assign(context.name(ref), "0") for ref in fields)]
+    names = [context.raw(header).name, *(context.name(ref) for ref in fields)]
+    return [Assign(name, ar.constant(0)) for name in names]
 
 
 def emit_only_member(context: Context, header: str) -> list[Stmt]:
-    """Once a member of a header union is valid, no other is."""
+    """Makes the other members of a header's union invalid."""
     result: list[Stmt] = []
     for other in context.program.siblings(header):
         valid = context.valid(other)
-        result.append(If([(valid, frozenset((valid,)), [Assign(valid, "0"), *_zeroed(context, other)])]))
+        result.append(when(ar.not_zero(valid), [Assign(valid.name, ar.constant(0)), *_zeroed(context, other)]))
     return result
 
 
@@ -38,11 +50,11 @@ def _add_header(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
     context = compiler.context
     header = header_name(primitive.args[0], primitive.place)
     valid = context.valid(header)
-    length = _change_length(context, context.program.headers[header], "+")
-    body = [Assign(valid, "1"), *_zeroed(context, header), length, *emit_only_member(context, header)]
-    result: list[Stmt] = [If([(f"not {valid}", frozenset((valid,)), body)])]
+    length = _change_length(context, context.program.headers[header], ar.add)
+    body = [Assign(valid.name, ar.constant(1)), *_zeroed(context, header), length, *emit_only_member(context, header)]
+    result: list[Stmt] = [when(ar.negation(ar.not_zero(valid)), body)]
     compiler.scope.forget(written(result))
-    compiler.scope.learn(valid, constant(1))
+    compiler.scope.learn(valid.name, ar.constant(1))
     return result
 
 
@@ -50,11 +62,11 @@ def _remove_header(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
     context = compiler.context
     header = header_name(primitive.args[0], primitive.place)
     valid = context.valid(header)
-    length = _change_length(context, context.program.headers[header], "-")
-    body = [Assign(valid, "0"), length, *_zeroed(context, header)]
-    result: list[Stmt] = [If([(valid, frozenset((valid,)), body)])]
+    length = _change_length(context, context.program.headers[header], ar.subtract)
+    body = [Assign(valid.name, ar.constant(0)), length, *_zeroed(context, header)]
+    result: list[Stmt] = [when(ar.not_zero(valid), body)]
     compiler.scope.forget(written(result))
-    compiler.scope.learn(valid, constant(0))
+    compiler.scope.learn(valid.name, ar.constant(0))
     return result
 
 
@@ -63,8 +75,7 @@ def _assign_header(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
     result = _copy_header(compiler.context, target, source, primitive.place)
     others = emit_only_member(compiler.context, target)
     if others:
-        valid = compiler.context.valid(target)
-        result.append(If([(valid, frozenset((valid,)), others)]))
+        result.append(when(ar.not_zero(compiler.context.valid(target)), others))
     compiler.scope.forget(written(result))
     return result
 
@@ -75,10 +86,10 @@ def _copy_header(context: Context, target: str, source: str, place: str) -> list
         raise UnsupportedConstructError("assignment between headers of different types", place)
     pairs = [(context.valid(target), context.valid(source)), (context.raw(target), context.raw(source))]
     pairs += [
-        (context.name(a), context.name(b))
+        (context.variable(a), context.variable(b))
         for a, b in zip(context.fields_of(one), context.fields_of(other), strict=True)
     ]
-    return [Assign(a, b, frozenset((b,))) for a, b in pairs]
+    return [Assign(a.name, b) for a, b in pairs]
 
 
 def _assign_all(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
@@ -92,14 +103,14 @@ def _assign_all(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
     for target, source in zip(program.headers_of(names[0]), program.headers_of(names[1]), strict=True):
         result += _copy_header(compiler.context, target, source, primitive.place)
     if names[0] in program.stacks:
-        target, source = (compiler.context.name(FieldRef(name, NEXT)) for name in names)
-        result.append(Assign(target, source, frozenset((source,))))
+        to, at = (compiler.context.variable(FieldRef(name, NEXT)) for name in names)
+        result.append(Assign(to.name, at))
     compiler.scope.forget(written(result))
     return result
 
 
 def _shift_stack(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
-    """push_front and pop_front: elements move by a constant, and those that come in are not valid."""
+    """push_front and pop_front: elements move by a constant, and the new ones are invalid."""
     context = compiler.context
     stack, count = primitive.args[:2]
     if not isinstance(stack, StackRef) or not isinstance(count, Const):
@@ -107,21 +118,21 @@ def _shift_stack(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
     elements = context.program.stacks[stack.name]
     groups = [context.program.headers_of(e) if e in context.program.unions else [e] for e in elements]
     size, step = len(groups), min(count.value, len(groups))
-    filled = context.name(FieldRef(stack.name, NEXT))
+    filled = context.variable(FieldRef(stack.name, NEXT))
     result: list[Stmt] = []
     if primitive.op == "push":
         moves, empty = [(i, i - step) for i in range(size - 1, step - 1, -1)], range(step)
-        text = f"min({filled} + {step}, {size})"
+        left = ar.least(ar.add(filled, ar.constant(step)), ar.constant(size))
     else:
         moves, empty = [(i, i + step) for i in range(size - step)], range(size - step, size)
-        text = f"max({filled} - {step}, 0)"
+        left = ar.most(ar.subtract(filled, ar.constant(step)), ar.constant(0))
     for to, at in moves:
         for target, source in zip(groups[to], groups[at], strict=True):
             result += _copy_header(context, target, source, primitive.place)
     for index in empty:
         for header in groups[index]:
-            result += [Assign(context.valid(header), "0"), *_zeroed(context, header)]
-    result.append(Assign(filled, text, frozenset((filled,))))
+            result += [Assign(context.valid(header).name, ar.constant(0)), *_zeroed(context, header)]
+    result.append(Assign(filled.name, left))
     compiler.scope.forget(written(result))
     return result
 
@@ -137,4 +148,4 @@ HEADER_PRIMITIVES: dict[str, Handler] = {
     "push": _shift_stack,
     "pop": _shift_stack,
 }
-"""Those on whole headers, by their name in the JSON."""
+"""Primitives on whole headers by their name in the JSON."""

@@ -1,4 +1,4 @@
-"""The statements of one primitive."""
+"""Compiles primitives."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from soft_switch.codegen.compiler import Compiler
 from soft_switch.codegen.context import header_name
 from soft_switch.codegen.extern_primitives import EXTERN_PRIMITIVES
 from soft_switch.codegen.header_primitives import HEADER_PRIMITIVES
-from soft_switch.codegen.ir import Assign, If, Stmt, written
-from soft_switch.codegen.values import Value, constant
 from soft_switch.errors import UnsupportedConstructError
+from soft_switch.ir.arithmetic import constant
+from soft_switch.ir.expressions import Compare
+from soft_switch.ir.liveness import written
+from soft_switch.ir.statements import Assign, Branch, If, Stmt
 from soft_switch.model.program import Argument, ElementField, ElementRef, FieldRef, HeaderRef, Primitive
 from soft_switch.ports import DROP_PORT
 
@@ -31,7 +33,7 @@ def emit_primitive(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
 
 
 def _at_element(compiler: Compiler, primitive: Primitive, position: int) -> list[Stmt]:
-    """The primitive for each element of a stack that a computed index may mean; for none where there is none."""
+    """The primitive for each element of a stack that a computed index may select."""
     argument = primitive.args[position]
     element = argument.element if isinstance(argument, ElementField) else argument
     assert isinstance(element, ElementRef)
@@ -39,9 +41,8 @@ def _at_element(compiler: Compiler, primitive: Primitive, position: int) -> list
     index = compiler.value(element.index)
     before: list[Stmt] = []
     if index.const is None:
-        name = compiler.context.fresh("i")
-        before.append(Assign(name, index.text, index.reads))
-        index = Value(name, index.low, index.high, frozenset((name,)), atom=True)
+        held, index = compiler.context.hold("i", index)
+        before.append(held)
     branches = []
     for number, header in enumerate(headers):
         target: Argument = FieldRef(header, argument.name) if isinstance(argument, ElementField) else HeaderRef(header)
@@ -51,7 +52,7 @@ def _at_element(compiler: Compiler, primitive: Primitive, position: int) -> list
         if index.const == number:
             compiler.scope.forget(written(body))
             return body
-        branches.append((f"{index.text} == {number}", index.reads, body))
+        branches.append(Branch(Compare("==", index, constant(number)), body))
     if index.const is not None:
         return []
     choice = If(branches)
@@ -60,23 +61,22 @@ def _at_element(compiler: Compiler, primitive: Primitive, position: int) -> list
 
 
 def _assign(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
-    return compiler.assign(field_at(primitive, 0), compiler.value(primitive.args[1]))
+    return [compiler.assign(field_at(primitive, 0), compiler.value(primitive.args[1]))]
 
 
 def _mark_to_drop(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
     program = compiler.context.program
     header = header_name(primitive.args[0], primitive.place) if primitive.args else "standard_metadata"
-    result = compiler.assign(FieldRef(header, "egress_spec"), constant(DROP_PORT))
+    result: list[Stmt] = [compiler.assign(FieldRef(header, "egress_spec"), constant(DROP_PORT))]
     if any(f.name == "mcast_grp" for f in program.headers[header].fields):
-        result += compiler.assign(FieldRef(header, "mcast_grp"), constant(0))
+        result.append(compiler.assign(FieldRef(header, "mcast_grp"), constant(0)))
     return result
 
 
 def _assign_varbit(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
-    target, source = field_at(primitive, 0), field_at(primitive, 1)
-    name, value = compiler.context.name(target), compiler.field(source)
+    name, value = compiler.context.name(field_at(primitive, 0)), compiler.field(field_at(primitive, 1))
     compiler.scope.learn(name, value)
-    return [Assign(name, value.text, value.reads)]
+    return [Assign(name, value)]
 
 
 def _nothing(_: Compiler, __: Primitive) -> list[Stmt]:

@@ -1,18 +1,16 @@
-"""A pipeline as machine code: the two functions that packets go through."""
+"""Runs a pipeline as machine code."""
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from soft_switch.codegen.functions import Generated
-from soft_switch.model.cells import WideCells
-from soft_switch.model.replication import Ingressed, Replication
+from soft_switch.ir.program import Generated
+from soft_switch.model.replication import Ingressed
 from soft_switch.native import library
 from soft_switch.native.errors import NativeError
+from soft_switch.native.functions import PORT_BITS
 from soft_switch.native.module import Request, Translated, layout_of
-from soft_switch.native.statements import PORT_BITS
 from soft_switch.native.tables import TableImage
 from soft_switch.native.translator import translate
 from soft_switch.tables.entry import Entry
@@ -21,12 +19,21 @@ from soft_switch.tables.table import Table
 _DROPPED, _FAULT, _TOO_LONG, _FAILED = -1, -2, -3, -4
 _FRAME_BYTES = 16 * 1024
 _MANY_CHANGES = 1000
-"""After so many changes without a packet a table is copied anew."""
+"""A table with more changes than this since the last packet is copied again as a whole."""
 _PORT_MASK = (1 << PORT_BITS) - 1
 
 
-class Lent(NamedTuple):
-    """Addresses of a pipeline, of its functions and of its buffers, and the size of a packet's state in bytes."""
+class NativeHandles(NamedTuple):
+    """Addresses with which other C code runs a pipeline.
+
+    Attributes:
+        pipeline: the pipeline.
+        ingress: its function for ingress.
+        egress: its function for egress.
+        state: the buffer for the state of a packet between the two.
+        frame: the buffer for the packet that egress makes.
+        state_bytes: size of a state in bytes.
+    """
 
     pipeline: int
     ingress: int
@@ -37,16 +44,24 @@ class Lent(NamedTuple):
 
 
 class MachineCode:
-    """Runs a pipeline's packets. The state of an :class:`Ingressed` is (bytes that C understands, the packet's bytes).
+    """Runs the packets of a pipeline. The state of an :class:`Ingressed` is (a C struct, the packet's bytes).
 
     Attributes:
-        source: the C that was compiled, without its runtime.
-        makes_copies: whether packets may become several, or come in again.
+        source: the compiled C without its runtime.
+        makes_copies: whether the program may copy packets or have them come in again.
+        rid_at: where egress_rid is in the state of a packet: (first byte, bytes). None if it is not in it.
+        priority_at: where priority is in the state of a packet, likewise.
+        ingress: see :class:`~soft_switch.pipeline.Pipeline`.
+        egress: see :class:`~soft_switch.pipeline.Pipeline`.
     """
 
-    def __init__(self, generated: Generated, externs: Mapping[str, Any], replication: Replication) -> None:
-        """Raises NativeError where the program has no translation, or cannot be compiled here."""
-        translated = translate(generated, externs)
+    def __init__(self, generated: Generated, externs: Mapping[str, Any]) -> None:
+        """Translates and compiles a program.
+
+        Raises:
+            NativeError: the program has no translation, or cannot be compiled here.
+        """
+        translated = translate(generated)
         self._objects = generated.objects
         self.source = translated.source
         self._externs = externs
@@ -60,24 +75,20 @@ class MachineCode:
         self._changed: dict[Table, list[Entry] | None] = {}
         self._pipeline = self._set_up(translated)
         self._ready()
-        replication.with_field = _with_field
-        if translated.rid_bytes is not None:
-            replication.rid_at = (int(self._library.pipeline_rid_at()), translated.rid_bytes)
-        if translated.priority_bytes is not None:
-            replication.priority_at = (int(self._library.pipeline_priority_at()), translated.priority_bytes)
+        self.rid_at = _place(self._library.pipeline_rid_at, translated.rid_bytes)
+        self.priority_at = _place(self._library.pipeline_priority_at, translated.priority_bytes)
 
     def _set_up(self, translated: Translated) -> Any:
         ffi = self._ffi
         pipeline = ffi.new("struct pipeline *")
         # Views of memory that Python owns: they live as long as this object does.
-        views = [ffi.from_buffer("uint64_t[]", _memory(self._objects[name])) for name in translated.cells]
+        views = [ffi.from_buffer("uint64_t[]", words) for words in translated.cells]
         self._cells = (views, ffi.new("uint64_t *[]", views or [ffi.NULL]))
         pipeline.cells = self._cells[1]
         self._tables = ffi.new("struct table[]", max(len(translated.tables), 1))
         pipeline.tables = self._tables
         self._images: dict[Table, TableImage] = {}
-        for made, name in zip(self._tables, translated.tables, strict=False):
-            table = self._objects[name].table
+        for made, table in zip(self._tables, translated.tables, strict=False):
             self._images[table] = TableImage(ffi, self._library, made, table, layout_of(table))
             table.on_change = self._note
         self._state = ffi.new("uint8_t[]", self._state_bytes)
@@ -86,7 +97,7 @@ class MachineCode:
             try:
                 self._callback = ffi.callback("call_python", self._call, error=1)
             except (MemoryError, OSError, SystemError) as error:
-                raise NativeError(f"this system lets no Python be called from machine code ({error})") from error
+                raise NativeError(f"this system does not allow calls from machine code to Python ({error})") from error
             pipeline.call = self._callback
         return pipeline
 
@@ -97,8 +108,11 @@ class MachineCode:
         else:
             known.append(entry)
 
-    def lend(self, frame_bytes: int) -> Lent:
-        """What other C needs to run packets itself, of ``frame_bytes`` at most; :meth:`refresh` is its owner's duty."""
+    def handles(self, frame_bytes: int) -> NativeHandles:
+        """Addresses for C code that runs packets of up to ``frame_bytes`` itself.
+
+        Its owner calls :meth:`refresh` before packets run, and keeps this object alive.
+        """
         if self._pipeline.frame_bytes < 2 * frame_bytes + _FRAME_BYTES:
             self._ready(2 * frame_bytes + _FRAME_BYTES)
 
@@ -106,7 +120,7 @@ class MachineCode:
             return int(self._ffi.cast("uintptr_t", thing))
 
         ingress, egress = (self._ffi.addressof(self._library, name) for name in ("pipeline_ingress", "pipeline_egress"))
-        return Lent(
+        return NativeHandles(
             address(self._pipeline),
             address(ingress),
             address(egress),
@@ -116,11 +130,11 @@ class MachineCode:
         )
 
     def raise_failure(self) -> None:
-        """Raises what Python raised while C ran a packet."""
+        """Raises the error that Python code raised while C ran a packet."""
         self._fail(_FAILED)
 
     def refresh(self) -> None:
-        """Bring the tables up to date."""
+        """Brings the tables up to date."""
         for table, entries in self._changed.items():
             if entries is None:
                 self._images[table].copy()
@@ -129,7 +143,7 @@ class MachineCode:
         self._changed.clear()
 
     def _ready(self, frame_bytes: int = _FRAME_BYTES) -> None:
-        """The functions, as closures: they run for every packet."""
+        """Makes the functions that run for every packet; as closures they are fastest."""
         ffi, pipeline, changed, refresh = self._ffi, self._pipeline, self._changed, self.refresh
         run_ingress, run_egress = self._library.pipeline_ingress, self._library.pipeline_egress
         state = ffi.buffer(self._state, self._state_bytes)
@@ -195,14 +209,14 @@ class MachineCode:
             raise error
         raise RuntimeError(f"machine code left its bounds ({code})")
 
-    # ---- what C asks for ----
+    # ---- requests of C ----
 
     def _call(self, _: object, what: int, args: Any) -> int:
         request = self._requests[what]
         try:
             return self._answer(request, args)
         except BaseException as error:
-            # It must not pass through C.
+            # An exception cannot pass through C.
             self._error = error
             return 1
 
@@ -237,15 +251,12 @@ class MachineCode:
         return 0
 
 
-def _memory(thing: Any) -> array[int]:
-    """The memory of an object of the generated code: cells, or the method of an array of meters."""
-    if isinstance(thing, array):
-        return thing
-    return thing.memory if isinstance(thing, WideCells) else thing.__self__.words
+def _place(where: Callable[[], int], size: int | None) -> tuple[int, int] | None:
+    return None if size is None else (int(where()), size)
 
 
-def _with_field(state: tuple[Any, ...], where: tuple[int, int], value: int) -> tuple[Any, ...]:
-    """A packet's state with another value of so many bytes somewhere."""
+def with_field(state: tuple[Any, ...], where: tuple[int, int], value: int) -> tuple[Any, ...]:
+    """A packet's state with another value at (first byte, bytes)."""
     begin, size = where
     blob, data = state
     return blob[:begin] + value.to_bytes(size, "little") + blob[begin + size :], data

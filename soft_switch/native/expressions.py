@@ -1,379 +1,262 @@
-"""Expressions of the generated Python as C."""
+"""Prints expressions as C."""
 
 from __future__ import annotations
 
-import ast
-from array import array
 from collections.abc import Sequence
 
-from soft_switch.model.cells import WideCells
-from soft_switch.model.externs import METER_WORDS, DirectMeter, MeterArray
-from soft_switch.model.hashes import ALGORITHMS, VARYING, HashMemo, PackedHash
+from soft_switch.ir import expressions as ex
+from soft_switch.ir.program import EGRESS, INGRESS, PARSE_AGAIN, Function
+from soft_switch.model.externs import METER_WORDS
+from soft_switch.model.hashes import ALGORITHMS, VARYING, HashFunction
 from soft_switch.native import numbers
-from soft_switch.native.errors import CannotTranslateError
-from soft_switch.native.module import COUNTS, PARAMETERS, TIMES, Interval, Module, Request
-from soft_switch.native.numbers import U64, Kind, Number, constant, convert, from_memory, kind_of, modular, words_of
-from soft_switch.native.syntax import constant_of, distance, is_data, method_of
-from soft_switch.tables.table import GROUP
+from soft_switch.native.module import Module, Request
+from soft_switch.native.numbers import U64, CNumber, Kind, convert, from_memory, kind_of, modular, words_of
+from soft_switch.tables.entry import METER_AT
 
-_COMPARISONS = {"Eq": "==", "NotEq": "!=", "Lt": "<", "LtE": "<=", "Gt": ">", "GtE": ">="}
+PARAMETERS_OF = {
+    INGRESS: ("port", "now_ns"),
+    PARSE_AGAIN: ("port", "now_ns"),
+    EGRESS: ("port", "enqueued_ns", "dequeued_ns", "enq_qdepth", "deq_qdepth"),
+}
+"""Variables that are parameters of a function."""
 
 
-class Expressions:
-    """Those of one function. Variables that they set are noted as its own."""
+def _interval(node: ex.Number) -> ex.Interval:
+    return node.low, node.high
 
-    def __init__(self, module: Module, definition: ast.FunctionDef) -> None:
+
+class ExpressionPrinter:
+    """Prints the expressions of one function and notes which variables they use."""
+
+    def __init__(self, module: Module, function: Function) -> None:
         self.module = module
-        self.definition = definition
-        self.name = definition.name
-        self.locals: dict[str, None] = {}
-        self.local_spans: dict[str, None] = {}
-        self.local_records: dict[str, None] = {}
-        self.local_entries: dict[str, None] = {}
-        self.buffers: dict[str, int] = {}
-        self.given: dict[str, Interval] = {"now_ns": TIMES}
-        if self.name == "egress":
-            self.given |= {"enqueued_ns": TIMES, "dequeued_ns": TIMES, "enq_qdepth": COUNTS, "deq_qdepth": COUNTS}
-            del self.given["now_ns"]
-        else:
-            self.given["port"] = COUNTS
-        self.kept_words = 0
+        self.function = function
+        self.used: dict[str, None] = {}
 
-    @staticmethod
-    def _name(node: ast.expr) -> str:
-        if not isinstance(node, ast.Name):
-            raise CannotTranslateError(ast.unparse(node))
-        return node.id
+    def use(self, name: str) -> str:
+        """The name of a variable in C."""
+        if name not in PARAMETERS_OF[self.function.name]:
+            self.used[name] = None
+        return f"v_{name}"
 
-    def _local(self, name: str) -> None:
-        if name not in self.given and name not in ("n", "data"):
-            self.locals[name] = None
+    # ---- conditions ----
 
-    def _is_special(self, name: str) -> bool:
-        return name in self.module.spans or name in self.module.records or name in self.module.entries
-
-    def _extern_name(self, node: ast.Call) -> str | None:
-        if not isinstance(node.func, ast.Name):
-            return None
-        return self.module.extern_names.get(id(self.module.objects.get(node.func.id)))
-
-    def _uses(self, name: str) -> bool:
-        return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(self.definition))
-
-    def condition(self, node: ast.expr) -> str:
-        """A C condition."""
-        if isinstance(node, ast.Constant):
-            return "1" if node.value else "0"
-        if isinstance(node, ast.BoolOp):
-            sign = " && " if isinstance(node.op, ast.And) else " || "
-            return f"({sign.join(self.condition(value) for value in node.values)})"
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            return f"(!{self.condition(node.operand)})"
-        if isinstance(node, ast.Compare):
-            return self._comparison(node)
-        if isinstance(node, ast.IfExp):
-            return f"({self.condition(node.test)} ? {self.condition(node.body)} : {self.condition(node.orelse)})"
-        if isinstance(node, ast.Name) and node.id in self.module.spans:
-            return f"(v_{node.id}_n != 0)"
-        return numbers.is_set(self.number(node))
-
-    def _comparison(self, node: ast.Compare) -> str:
-        operands = [node.left, *node.comparators]
-        tests = []
-        for left, operator, right in zip(operands, node.ops, operands[1:], strict=False):
-            if isinstance(operator, ast.Is) and isinstance(left, ast.Name) and left.id == "again":
+    def condition(self, node: ex.Condition) -> str:
+        """A condition in C."""
+        match node:
+            case ex.Known(value):
+                return str(int(value))
+            case ex.NotZero(number):
+                return numbers.is_set(self.number(number))
+            case ex.Compare(sign, left, right):
+                return numbers.compare(sign, self.number(left), self.number(right))
+            case ex.Not(operand):
+                return f"(!{self.condition(operand)})"
+            case ex.Junction(word, left, right):
+                return f"({self.condition(left)} {'&&' if word == 'and' else '||'} {self.condition(right)})"
+            case ex.Either(condition, yes, no):
+                return f"({self.condition(condition)} ? {self.condition(yes)} : {self.condition(no)})"
+            case ex.Member(name, values):
+                return self._member(name, values)
+            case ex.IsNew():
                 return "(again == 0)"
-            if isinstance(operator, ast.In) and isinstance(right, ast.Name) and isinstance(left, ast.Tuple):
-                return self._member(left, right.id)
-            sign = _COMPARISONS.get(type(operator).__name__)
-            if sign is None:
-                raise CannotTranslateError(ast.unparse(node))
-            tests.append(numbers.compare(sign, self.number(left), self.number(right)))
-        return tests[0] if len(tests) == 1 else f"({' && '.join(tests)})"
+        raise NotImplementedError(type(node).__name__)
 
-    def _member(self, key: ast.Tuple, name: str) -> str:
-        words, shapes = [], []
-        for part in key.elts:
-            number = self.number(part)
-            exact = kind_of(number.low, number.high)
-            shapes.append((exact.bits // 64, exact.signed))
-            words += words_of(number, exact)
-        request = self.module.request(Request("member", (name,), tuple(shapes)))
-        array_text = f"(u64[]){{{', '.join(words)}}}"
-        return f"s->call(s->handle, {request}, {array_text})"
+    def _member(self, name: str, values: Sequence[ex.Number]) -> str:
+        shapes, words = self.shaped(values)
+        request = self.module.request(Request("member", (name,), shapes))
+        return f"s->call(s->handle, {request}, (u64[]){{{', '.join(words)}}})"
 
-    def number(self, node: ast.expr, modulo: int | None = None) -> Number:
+    def shaped(self, values: Sequence[ex.Number]) -> tuple[tuple[tuple[int, bool], ...], list[str]]:
+        """Arguments for Python: (words and sign of each, all words)."""
+        shapes, words = [], list[str]()
+        for value in values:
+            kind = kind_of(value.low, value.high)
+            shapes.append((kind.bits // 64, kind.signed))
+            words += words_of(self.number(value), kind)
+        return tuple(shapes), words
+
+    # ---- numbers ----
+
+    def number(self, node: ex.Number, modulo: int | None = None) -> CNumber:
         """A number in C. With ``modulo`` only so many low bits of it have to be right."""
-        if isinstance(node, ast.Constant) and isinstance(node.value, int):
-            return constant(int(node.value))
-        if isinstance(node, ast.Name):
-            return self._variable(node.id)
-        if isinstance(node, ast.BinOp):
-            return self._binary(node, modulo)
-        if isinstance(node, ast.UnaryOp):
-            return self._unary(node, modulo)
-        if isinstance(node, ast.IfExp):
-            yes, no = self.number(node.body, modulo), self.number(node.orelse, modulo)
-            return numbers.choice(self.condition(node.test), yes, no, modulo)
-        if isinstance(node, ast.NamedExpr):
-            number = self.number(node.value)
-            name = self._name(node.target)
-            self.module.widen(name, number.low, number.high)
-            self._local(name)
-            kind = self.module.kind(name)
-            return Number(f"(v_{name} = {convert(number, kind)})", *self.module.interval(name), kind)
-        if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) and len(node.values) == 2:
-            first, second = (self.number(value, modulo) for value in node.values)
-            return numbers.choice(numbers.is_set(first), first, second, modulo)
-        if isinstance(node, ast.Compare | ast.BoolOp):
-            return Number(f"(u64)({self.condition(node)})", 0, 1, U64)
-        if isinstance(node, ast.Subscript):
-            return self._subscript(node)
-        if isinstance(node, ast.Call):
-            return self._call(node)
-        raise CannotTranslateError(ast.unparse(node))
+        match node:
+            case ex.Literal(value):
+                return numbers.constant(value)
+            case ex.Var(low, high, name) | ex.Bound(low, high, name):
+                return CNumber(self.use(name), low, high, self.module.kind(name))
+            case ex.Binary():
+                return self._binary(node, modulo)
+            case ex.Unary(low, high, sign, operand):
+                inner = self.number(operand, modulo)
+                if sign == "~":
+                    return numbers.complement(inner, (low, high), modulo)
+                return numbers.infix("-", numbers.constant(0), inner, (low, high), modulo)
+            case ex.Choice(low, high, condition, yes, no):
+                test = self.condition(condition)
+                return numbers.choice(test, self.number(yes, modulo), self.number(no, modulo), (low, high), modulo)
+            case ex.Bind(low, high, name, value):
+                kind = self.module.kind(name)
+                return CNumber(f"({self.use(name)} = {convert(self.number(value), kind)})", low, high, kind)
+            case ex.Pick(low, high, items, index):
+                return self._pick(items, self.number(index), (low, high))
+            case ex.BitLength(low, high, operand):
+                return numbers.bit_length(self.number(operand), (low, high))
+            case ex.Load():
+                return self._load(node)
+            case ex.Length(low, high, name):
+                return CNumber("size" if name == "data" else f"{self.use(name)}_n", low, high, U64)
+            case ex.EgressPort(low, high):
+                return CNumber("v_port", low, high, U64)
+            case ex.Kept(low, high, position):
+                return CNumber(f"kept[{position}]", low, high, U64)
+        return self._access(node)
 
-    def _variable(self, name: str) -> Number:
-        if name in self.given:
-            return Number(name, *self.given[name], U64)
-        if name == "n":
-            return Number("n", *COUNTS, U64)
-        if name == ":size":
-            return Number("size", *COUNTS, U64)
-        if name.endswith(":length"):
-            return Number(f"v_{name.removesuffix(':length')}_n", *COUNTS, U64)
-        if self._is_special(name):
-            raise CannotTranslateError(f"{name} as a number")
-        if self.name == "egress" and name == "now_ns":
-            return Number("dequeued_ns", *TIMES, U64)
-        self._local(name)
-        low, high = self.module.interval(name)
-        return Number(f"v_{name}", low, high, self.module.kind(name))
+    def _access(self, node: ex.Number) -> CNumber:
+        """What is asked of an object or of the result of a table."""
+        match node:
+            case ex.ResultField():
+                return self._of_result(node)
+            case ex.Cell(_, high, cells, index):
+                return self._cell(cells, self.number(index), high)
+            case ex.MemoHash():
+                return self._memo_hash(node)
+            case ex.FieldsHash():
+                return self._fields_hash(node)
+            case ex.Meter(low, high, _, meter, index):
+                text = convert(self.number(index), U64)
+                at = f"{self.module.memory(meter.words)} + ({text} < {meter.size}u ? {text} : 0) * {METER_WORDS}"
+                return CNumber(f"meter_execute({at}, {self._units(meter.unit)}, {self.use('now_ns')})", low, high, U64)
+            case ex.EntryMeter(low, high, _, meter, record):
+                at = f"{self.entry(record)} + {METER_AT}"
+                return CNumber(f"meter_execute({at}, {self._units(meter.unit)}, {self.use('now_ns')})", low, high, U64)
+            case ex.Random(low, high, _, least, most):
+                request = self.module.request(Request("randint", (), ((1, False), (1, False))))
+                ends = ", ".join(convert(self.number(end), U64) for end in (least, most))
+                return CNumber(f"draw(s, {request}, {ends})", max(low, 0), high, U64)
+        raise NotImplementedError(type(node).__name__)
 
-    def _binary(self, node: ast.BinOp, modulo: int | None) -> Number:
-        word = type(node.op).__name__
-        if isinstance(node.op, ast.BitAnd):
-            for mask, other in ((node.right, node.left), (node.left, node.right)):
-                bits = constant_of(mask)
-                if bits is not None and bits >= 0:
-                    if modulo is not None:
-                        bits &= (1 << modulo) - 1
-                    return numbers.masked(self.number(other, max(bits.bit_length(), 1)), bits)
-        if isinstance(node.op, ast.RShift):
-            count = self.number(node.right)
-            inner = None if modulo is None or count.const is None else modulo + count.const
-            return numbers.shift_right(self.number(node.left, inner), count)
-        if isinstance(node.op, ast.FloorDiv):
-            return numbers.divide(self.number(node.left), self.number(node.right))
-        if isinstance(node.op, ast.Mod):
-            return self._remainder(node)
-        if isinstance(node.op, ast.LShift):
-            return numbers.shift_left(self.number(node.left, modulo), self.number(node.right), modulo)
-        function = numbers.BINARY.get(word)
-        if function is None:
-            raise CannotTranslateError(ast.unparse(node))
-        return function(self.number(node.left, modulo), self.number(node.right, modulo), modulo)
+    def _of_result(self, node: ex.ResultField) -> CNumber:
+        variable, position = self.use(node.record), node.position - ex.PARAMETERS
+        if position < 0:
+            return CNumber(f"(i64){variable}[{node.position}]", node.low, node.high, Kind(64, True))
+        at, words, _ = self.module.layout(self.module.types.records[node.record]).places[position]
+        return from_memory(f"{variable} + {at}", Kind(64 * words, False), node.high)
 
-    def _remainder(self, node: ast.BinOp) -> Number:
-        right = self.number(node.right)
-        if isinstance(node.left, ast.UnaryOp) and isinstance(node.left.op, ast.USub) and right.const is not None:
-            inner = self.number(node.left.operand)
-            if inner.low >= 0 and 0 < right.const < 1 << 32:
-                # -x % m out of x % m
-                rest = convert(numbers.remainder(inner, right), U64)
-                return Number(f"(({right.const}u - {rest}) % {right.const}u)", 0, right.const - 1, U64)
-        return numbers.remainder(self.number(node.left), right)
+    def entry(self, record: str) -> str:
+        """The address of the cells of the entry that was hit."""
+        return f"(u64 *)(uintptr_t){self.use(record)}[2]"
 
-    def _unary(self, node: ast.UnaryOp, modulo: int | None) -> Number:
-        if isinstance(node.op, ast.Not):
-            return Number(f"(u64)({self.condition(node)})", 0, 1, U64)
-        inner = self.number(node.operand, modulo)
-        if isinstance(node.op, ast.USub):
-            return constant(-inner.low) if inner.const is not None else numbers.negate(inner, modulo)
-        if isinstance(node.op, ast.Invert):
-            return numbers.complement(inner, modulo)
-        return inner
+    def _units(self, unit: str) -> str:
+        return "1" if unit == "packets" else self.use("n")
 
-    def _subscript(self, node: ast.Subscript) -> Number:
-        base, index = node.value, node.slice
-        if isinstance(base, ast.Tuple):
-            return self._pick(base.elts, self.number(index))
-        if not isinstance(base, ast.Name):
-            raise CannotTranslateError(ast.unparse(node))
-        if base.id == "data":
-            return Number(f"(u64)data[{convert(self.number(index), U64)}]", 0, 255, U64)
-        if base.id == "packet":
-            return Number("port", *COUNTS, U64) if constant_of(index) == 0 else Number("n", *COUNTS, U64)
-        if base.id == "kept":
-            return Number(f"kept[{constant_of(index)}]", 0, (1 << 64) - 1, U64)
-        if base.id in self.module.records:
-            return self._of_record(base.id, constant_of(index))
-        thing = self.module.objects.get(base.id)
-        if isinstance(thing, HashMemo):
-            values = index.elts if isinstance(index, ast.Tuple) else [index]
-            present = [self.number(value) for value in values[: thing.headers]]
-            fields = [
-                (self.number(value), width, None if header < 0 else present[header])
-                for value, (header, width) in zip(values[thing.headers :], thing.fields, strict=True)
-            ]
-            return self._hash(thing.function, fields, False)
-        cells = self._cells(base)
-        if cells is not None:
-            return self._read_cell(cells, index)
-        raise CannotTranslateError(ast.unparse(node))
+    def _binary(self, node: ex.Binary, modulo: int | None) -> CNumber:
+        sign, result = node.sign, _interval(node)
+        if sign == "&" and node.right.const is not None and node.right.const >= 0:
+            # Bits above those of the result are 0 anyway.
+            bits = min(node.high.bit_length(), node.high.bit_length() if modulo is None else modulo)
+            mask = node.right.const & ((1 << bits) - 1)
+            return numbers.masked(self.number(node.left, max(mask.bit_length(), 1)), mask)
+        right = self.number(node.right, modulo if sign in numbers.MODULAR else None)
+        if sign == ">>":
+            inner = None if modulo is None or right.const is None else modulo + right.const
+            return numbers.shift_right(self.number(node.left, inner), right, result)
+        if sign == "<<":
+            return numbers.shift_left(self.number(node.left, modulo), right, result, modulo)
+        if sign == "//":
+            return numbers.divide(self.number(node.left), right, result)
+        if sign == "%":
+            return self._remainder(node, right)
+        return numbers.infix(sign, self.number(node.left, modulo), right, result, modulo)
 
-    def _cells(self, node: ast.expr) -> tuple[int, int, int] | None:
-        """(number, cells, words of each) of an array of cells."""
-        thing = self.module.objects.get(node.id) if isinstance(node, ast.Name) else None
-        if not isinstance(thing, array | WideCells):
-            return None
-        assert isinstance(node, ast.Name)
-        return self.module.cell(node.id), len(thing), thing.words if isinstance(thing, WideCells) else 1
+    def _remainder(self, node: ex.Binary, right: CNumber) -> CNumber:
+        left, divisor = node.left, right.const
+        if isinstance(left, ex.Unary) and left.sign == "-" and left.operand.low >= 0 and 0 < (divisor or 0) < 1 << 32:
+            # -x % m out of x % m
+            rest = numbers.remainder(self.number(left.operand), right, (0, right.high - 1))
+            return CNumber(f"(({divisor}u - {convert(rest, U64)}) % {divisor}u)", *_interval(node), U64)
+        return numbers.remainder(self.number(left), right, _interval(node))
 
-    def _read_cell(self, cells: tuple[int, int, int], index: ast.expr) -> Number:
-        number, size, words = cells
-        at = self.number(index)
-        text = convert(at, U64)
-        if not (at.low >= 0 and at.high < size):
-            # The generated Python has checked it; this only bounds what C may touch.
-            text = f"({text} < {size}u ? {text} : 0)"
-        kind = Kind(64 * words, False)
-        thing = self.module.objects[self.module.result.cells[number]]
-        high = (1 << self.module.register_widths.get(id(thing), 64 * words)) - 1
-        cell = f"s->cells[{number}] + {text} * {words}"
-        return from_memory(cell, kind, high)
-
-    def _pick(self, parts: Sequence[ast.expr], index: Number) -> Number:
+    def _pick(self, items: Sequence[ex.Number], index: CNumber, result: ex.Interval) -> CNumber:
         """One of several values, where the index is within them."""
-        result = self.number(parts[-1])
-        for number in range(len(parts) - 2, -1, -1):
-            test = numbers.compare("==", index, constant(number))
-            result = numbers.choice(test, self.number(parts[number]), result)
-        return result
+        chosen = self.number(items[-1])
+        for number in range(len(items) - 2, -1, -1):
+            test = numbers.compare("==", index, numbers.constant(number))
+            chosen = numbers.choice(test, self.number(items[number]), chosen, result)
+        return chosen
 
-    def _of_record(self, name: str, index: int | None) -> Number:
-        if index is None:
-            raise CannotTranslateError(f"{name} at a computed place")
-        if index == 0:
-            ids = [action_id for action_id, _ in self.module.layouts[self.module.records[name]][0].actions.values()]
-            return Number(f"(i64)v_{name}[0]", GROUP, max([0, *ids]), Kind(64, True))
-        if index == 1:
-            return Number(f"v_{name}[1]", 0, 1, U64)
-        layout = self.module.layouts[self.module.records[name]][1]
-        if index - PARAMETERS >= len(layout.places) or index < PARAMETERS:
-            raise CannotTranslateError(f"{name}[{index}]")
-        at, words, width = layout.places[index - PARAMETERS]
-        return from_memory(f"v_{name} + {at}", Kind(64 * words, False), (1 << width) - 1)
+    def _cell(self, name: str, index: CNumber, high: int) -> CNumber:
+        cells, size, words = self.module.cells(name)
+        text = convert(index, U64)
+        if not (index.low >= 0 and index.high < size):
+            # The program has checked it; this only bounds what C may touch.
+            text = f"({text} < {size}u ? {text} : 0)"
+        return from_memory(f"{cells} + {text} * {words}", Kind(64 * words, False), high)
 
-    def _call(self, node: ast.Call) -> Number:
-        method = method_of(node)
-        if method == "from_bytes":
-            return self._from_bytes(node, None)
-        if method == "bit_length":
-            assert isinstance(node.func, ast.Attribute)
-            return numbers.bit_length(self.number(node.func.value))
-        if not isinstance(node.func, ast.Name):
-            raise CannotTranslateError(ast.unparse(node))
-        if node.func.id == "len":
-            return self._variable(":size" if is_data(node.args[0]) else f"{self._name(node.args[0])}:length")
-        if node.func.id in ("min", "max"):
-            first, second = (self.number(value) for value in node.args)
-            sign = "<" if node.func.id == "min" else ">"
-            return numbers.choice(numbers.compare(sign, first, second), first, second)
-        if self._extern_name(node) == "randint":
-            low, high = (self.number(value) for value in node.args)
-            request = self.module.request(Request("randint", (), ((1, False), (1, False))))
-            words = f"{convert(low, U64)}, {convert(high, U64)}"
-            return Number(f"draw(s, {request}, {words})", max(low.low, 0), high.high, U64)
-        thing = self.module.objects.get(node.func.id)
-        if isinstance(thing, PackedHash):
-            return self._packed_hash(thing, node)
-        owner = getattr(thing, "__self__", None)
-        if isinstance(owner, MeterArray):
-            return self._meter(node.func.id, owner, node)
-        if isinstance(owner, DirectMeter):
-            return self._direct_meter(owner, node)
-        raise CannotTranslateError(f"a call of {ast.unparse(node.func)}")
+    def _load(self, node: ex.Load) -> CNumber:
+        at, size = f"data + {self.word(node.begin)}", str(node.size)
+        kind = kind_of(node.low, node.high)
+        if node.size is None:
+            kind = Kind(max(192, kind.bits), False)
+            size = f"{self.word(node.end)} - {self.word(node.begin)}"
+        function = f"{kind.name}_load" if kind.is_wide else "load" if kind.bits == 64 else "load_128"
+        return CNumber(f"{function}({at}, {size})", node.low, node.high, kind)
 
-    def _slice(self, node: ast.Subscript) -> tuple[Number, Number]:
-        assert isinstance(node.slice, ast.Slice)
-        if node.slice.lower is None or node.slice.upper is None:
-            raise CannotTranslateError(ast.unparse(node))
-        return self.number(node.slice.lower), self.number(node.slice.upper)
+    def word(self, node: ex.Number) -> str:
+        """A number in 64 bits without sign."""
+        return convert(self.number(node), U64)
 
-    def _from_bytes(self, node: ast.Call, limit: Interval | None) -> Number:
-        source = node.args[0]
-        assert isinstance(source, ast.Subscript)
-        assert isinstance(source.slice, ast.Slice)
-        begin, end = self._slice(source)
-        size = distance(source.slice)
-        if size is not None:
-            high = (1 << 8 * size) - 1
-            kind = kind_of(0, high)
-            at = f"data + {convert(begin, U64)}"
-            if kind.is_wide:
-                return Number(f"{kind.name}_load({at}, {size})", 0, high, kind)
-            return Number(f"{'load' if kind.bits == 64 else 'load_128'}({at}, {size})", 0, high, kind)
-        if limit is None:
-            raise CannotTranslateError(ast.unparse(node))
-        kind = Kind(max(192, kind_of(*limit).bits), False)
-        length = f"{convert(end, U64)} - {convert(begin, U64)}"
-        return Number(f"{kind.name}_load(data + {convert(begin, U64)}, {length})", 0, limit[1], kind)
+    # ---- hashes ----
 
-    def _meter(self, name: str, meter: MeterArray, node: ast.Call) -> Number:
-        index = convert(self.number(node.args[0]), U64)
-        words = self.module.cell(name)
-        at = f"s->cells[{words}] + ({index} < {meter.size}u ? {index} : 0) * {METER_WORDS}"
-        units = "1" if meter.unit == "packets" else "n"
-        return Number(f"meter_execute({at}, {units}, {self._now()})", 0, 2, U64)
+    def _memo_hash(self, node: ex.MemoHash) -> CNumber:
+        memo = node.memo
+        fields = [
+            (value, width, None if header < 0 else node.key[header])
+            for value, (header, width) in zip(node.key[memo.headers :], memo.fields, strict=True)
+        ]
+        return self._hash(memo.function, fields, ex.NoBytes(), _interval(node))
 
-    def _direct_meter(self, meter: DirectMeter, node: ast.Call) -> Number:
-        entry = node.args[0]
-        assert isinstance(entry, ast.Subscript)
-        name = self._name(entry.value)
-        units = "1" if meter.unit == "packets" else "n"
-        cells = f"(u64 *)(uintptr_t)v_{name}[2]"
-        return Number(f"meter_execute({cells} + 2, {units}, {self._now()})", 0, 2, U64)
+    def _fields_hash(self, node: ex.FieldsHash) -> CNumber:
+        fields = [
+            (value, width, None if present.const == 1 else present)
+            for (present, value), width in zip(node.fields, node.function.widths, strict=True)
+        ]
+        return self._hash(node.function.function, fields, node.payload, _interval(node))
 
-    def _now(self) -> str:
-        return "dequeued_ns" if self.name == "egress" else "now_ns"
-
-    def _packed_hash(self, thing: PackedHash, node: ast.Call) -> Number:
-        fields = []
-        for part, width in zip(node.args[1:], thing.widths, strict=True):
-            assert isinstance(part, ast.Tuple)
-            present, value = (self.number(item) for item in part.elts)
-            fields.append((value, width, None if present.const == 1 else present))
-        return self._hash(thing.function, fields, isinstance(node.args[0], ast.Subscript))
-
-    def _hash(self, function: object, fields: Sequence[tuple[Number, int, Number | None]], payload: bool) -> Number:
+    def _hash(
+        self,
+        function: HashFunction,
+        fields: Sequence[tuple[ex.Number, int, ex.Number | None]],
+        payload: ex.Bytes,
+        result: ex.Interval,
+    ) -> CNumber:
         """Fields (value, width in bits, validity) one after the other, then the payload, into a hash function."""
-        algorithm = next(name for name, known in ALGORITHMS.items() if known is function)
-        word = algorithm.removesuffix("_custom")
+        word = next(name for name, one in ALGORITHMS.items() if one is function).removesuffix("_custom")
         total = sum(value.high.bit_length() if width == VARYING else width for value, width, _ in fields)
         lines = [f"u8 packed_[{total // 8 + 9}]; struct packer p_ = {{packed_, 0}};"]
         for value, width, present in fields:
-            if width == VARYING:
-                lines.append(self._put_varying(value, present))
-                continue
-            kind = modular(max(width, 1))
-            if kind.bits == 64:
-                mask = (1 << width) - 1
-                text = f"put(&p_, {convert(numbers.masked(value, mask), U64)}, {width});"
-            else:
-                text = f"{{ const u64 w_[] = {{{', '.join(words_of(value, kind))}}}; put_words(&p_, w_, {width}); }}"
-            lines.append(text if present is None else f"if ({numbers.is_set(present)}) {text}")
-        rest = "data + (v_off < size ? v_off : size), (v_off < size ? size - v_off : 0)" if payload else "data, 0"
-        if payload:
-            self._local("off")
+            put = self._put(value, width)
+            lines.append(put if present is None else f"if ({numbers.is_set(self.number(present))}) {put}")
+        rest = ", ".join(self.payload()) if isinstance(payload, ex.Frame) else "data, 0"
         lines.append(f"{word}(packed_, packed(&p_), {rest});")
-        high = (1 << {"crc32": 32, "identity": 64}.get(word, 16)) - 1
-        return Number(f"({{ {' '.join(lines)} }})", 0, high, U64)
+        return CNumber(f"({{ {' '.join(lines)} }})", *result, U64)
 
-    def _put_varying(self, value: Number, present: Number | None) -> str:
-        kind = Kind(max(192, value.kind.bits), False)
-        text = (
-            f"{{ {kind.name} w_ = {convert(value, kind)}; u64 bits_ = {kind.name}_bits(w_); "
-            f"if (bits_ > 1) put_words(&p_, w_.w, (u32)bits_ - 1); }}"
-        )
-        return text if present is None else f"if ({numbers.is_set(present)}) {text}"
+    def payload(self) -> tuple[str, str]:
+        """Address and length of the payload."""
+        off = self.use("off")
+        return f"data + ({off} < size ? {off} : size)", f"({off} < size ? size - {off} : 0)"
+
+    def _put(self, value: ex.Number, width: int) -> str:
+        if width == VARYING:
+            number = self.number(value)
+            kind = Kind(max(192, number.kind.bits), False)
+            return (
+                f"{{ {kind.name} w_ = {convert(number, kind)}; u64 bits_ = {kind.name}_bits(w_); "
+                f"if (bits_ > 1) put_words(&p_, w_.w, (u32)bits_ - 1); }}"
+            )
+        kind = modular(max(width, 1))
+        if kind.bits == 64:
+            masked = numbers.masked(self.number(value, max(width, 1)), (1 << width) - 1)
+            return f"put(&p_, {convert(masked, U64)}, {width});"
+        words = ", ".join(words_of(self.number(value), kind))
+        return f"{{ const u64 w_[] = {{{words}}}; put_words(&p_, w_, {width}); }}"

@@ -1,7 +1,7 @@
 /* Moves packets between packet sockets and a pipeline in machine code: rings, queues, arbiter and pacing.
  *
- * The same rules as soft_switch.queues.traffic_manager.Port, soft_switch.queues.arbiter.PriorityArbiter, soft_switch.realtime.pacer and
- * soft_switch.realtime.packet_socket have in Python; tests hold one against the other.
+ * The rules are those of soft_switch.queues.traffic_manager.Port, soft_switch.queues.arbiter.PriorityArbiter,
+ * soft_switch.realtime.pacer and soft_switch.realtime.packet_socket; tests check one against the other.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -120,7 +120,7 @@ static void served(struct port *p, u64 index, u64 sent, u64 head)
 
 /* ---- a port ---- */
 
-/* Takes the packet in; 0 when the queue has no room for it. */
+/* Queues a packet; returns 0 if the queue has no room for it. */
 static int enqueue(struct forwarder *f, struct port *p, u64 priority, const u8 *state, const u8 *data, u64 n, u64 now_ns)
 {
     struct queue *q = p->queues + priority % QUEUES;
@@ -179,7 +179,8 @@ static u64 transmission_ns(struct port *p, u64 length)
     return duration;
 }
 
-/* The length of the frame that the port sends now, in f->frame; 0 when it is idle, FAILED when Python failed. */
+/* Puts the frame that the port sends next into f->frame. Returns its length, 0 if the port is idle, FAILED if Python
+ * failed. */
 static i64 transmit(struct forwarder *f, struct port *p, u64 now_ns)
 {
     struct packet *k;
@@ -197,7 +198,7 @@ static i64 transmit(struct forwarder *f, struct port *p, u64 now_ns)
 
 /* ---- the loop ---- */
 
-/* A frame came in; 0, or FAILED when Python failed. */
+/* Takes a frame that came in. Returns 0, or FAILED if Python failed. */
 i64 forwarder_receive(struct forwarder *f, u64 port, const u8 *data, u64 n, u64 now_ns)
 {
     i64 code = f->ingress(f->pipeline, port, data, n, now_ns, 0);
@@ -292,8 +293,8 @@ static i64 send_due(struct forwarder *f, u64 most, u64 *moved)
     return 0;
 }
 
-/* Moves packets for most_ns at most. What it comes back for is in *next_ns: 0 for more work at once, ~0 when nothing
- * will be due, else the time when a port is free. Returns 0, or FAILED when Python failed. */
+/* Moves packets for at most most_ns. *next_ns tells when to call it again: 0 for at once, ~0 if nothing waits, else the
+ * time when a port with a waiting packet is free. Returns 0, or FAILED if Python failed. */
 i64 forwarder_run(struct forwarder *f, u64 arrivals, u64 departures, u64 most_ns, u64 poll_ns, u64 *next_ns)
 {
     u64 end_ns = monotonic_ns() + most_ns;
@@ -311,14 +312,14 @@ i64 forwarder_run(struct forwarder *f, u64 arrivals, u64 departures, u64 most_ns
         u64 first = ~(u64)0;
         for (u64 i = 0; i < f->port_count; i++)
             if (f->ports[i].is_sending && f->ports[i].free_ns < first) first = f->ports[i].free_ns;
-        /* Timers are not that exact: the last moments are polled. */
+        /* Timers are less exact than that: poll for the remaining time. */
         if (first != ~(u64)0 && first <= now_ns + poll_ns) continue;
         *next_ns = first;
         return 0;
     }
 }
 
-/* Forget what is queued; how many packets that were. */
+/* Drops all queued packets; returns how many there were. */
 u64 forwarder_clear(struct forwarder *f)
 {
     u64 count = 0, left;
@@ -332,13 +333,13 @@ u64 forwarder_clear(struct forwarder *f)
     return count;
 }
 
-/* For tests: a packet into a queue, and out of it. */
+/* For tests: queue a packet, and take one out. */
 int forwarder_enqueue(struct forwarder *f, u64 port, u64 priority, const u8 *data, u64 n, u64 now_ns)
 {
     return enqueue(f, f->by_number[port], priority, f->state, data, n, now_ns);
 }
 
-/* The number of the queue, or -1; length, depth at enqueuing and depth left in out. */
+/* Returns the number of the queue, or -1; out gets length, depth when it was queued, depth left. */
 i64 forwarder_next(struct forwarder *f, u64 port, u64 *out)
 {
     struct port *p = f->by_number[port];

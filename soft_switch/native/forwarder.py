@@ -1,4 +1,4 @@
-"""The packet loop in C: from rings of packet sockets through a pipeline in machine code, and out at ports' rates."""
+"""The packet loop in C: from packet sockets through a pipeline in machine code and out at the rates of ports."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ int forwarder_enqueue(struct forwarder *f, uint64_t port, uint64_t priority, con
 int64_t forwarder_next(struct forwarder *f, uint64_t port, uint64_t *out);
 uint64_t forwarder_transmission_ns(struct forwarder *f, uint64_t port, uint64_t length);
 """
-"""As ``forwarder.c`` has it."""
+"""The declarations of ``forwarder.c``."""
 _NEVER = 1 << 62
 _NOTHING_DUE = (1 << 64) - 1
 _FAILED = -4
@@ -61,12 +61,16 @@ _COUNTERS = ("enqueued", "dequeued", "dropped")
 
 @functools.cache
 def interface() -> Any:
-    """The foreign function interface. Raises NativeError without cffi."""
+    """The foreign function interface.
+
+    Raises:
+        NativeError: cffi is not installed.
+    """
     return library.declared(DECLARATIONS)
 
 
 class RingSocket(Protocol):
-    """What C needs of a packet socket; :class:`~soft_switch.realtime.packet_socket.PacketSocket` is one."""
+    """A packet socket as C needs it, such as :class:`~soft_switch.realtime.packet_socket.PacketSocket`."""
 
     unfinished: int
     oversized: int
@@ -75,16 +79,16 @@ class RingSocket(Protocol):
 
     @property
     def ring(self) -> tuple[Any, int, int, int]:
-        """(memory, bytes of a slot, slots, the longest frame in bytes)."""
+        """(memory, bytes of a slot, slots, bytes of the longest frame)."""
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """The file descriptor."""
 
 
 class Forwarder:
-    """Runs the packets of ``machine_code`` between ``sockets``; ``ports`` say rates, shares and limits.
+    """Moves packets between ``sockets`` through ``machine_code``; ``ports`` give rates, shares and limits.
 
-    What it counts is brought into sockets and ports by :meth:`account`.
+    :meth:`account` brings its counters into sockets and ports.
     """
 
     def __init__(
@@ -96,15 +100,15 @@ class Forwarder:
         cpu_port: int | None = None,
         packet_in: Callable[[bytes], object] | None = None,
     ) -> None:
-        """``packet_in`` takes what leaves by ``cpu_port``. In tests, ports may have no sockets.
+        """``packet_in`` takes the frames that leave at ``cpu_port``. In tests, ports may have no sockets.
 
         Raises:
-            NativeError: there is no compiler or cffi, or this program or these ports need Python.
+            NativeError: no compiler or cffi is installed, or this program or these ports need Python.
         """
         if machine_code.makes_copies:
-            raise NativeError("packets that become several, or come in again, go through Python")
+            raise NativeError("packets that are copied, or come in again, go through Python")
         if any(type(port) is not Port for port in ports.values()):
-            raise NativeError("ports of another kind than the usual one go through Python")
+            raise NativeError("ports with a queue trace go through Python")
         ffi = self._ffi = interface()
         self._library = library.load(ffi, SOURCE.read_text())
         self._machine_code = machine_code
@@ -112,9 +116,9 @@ class Forwarder:
         self._sockets = dict(sockets)
         self._next_ns = ffi.new("uint64_t *")
         forwarder = self._forwarder = ffi.new("struct forwarder *")
-        lent = machine_code.lend(LONGEST_FRAME_BYTES)
-        forwarder.pipeline, forwarder.ingress, forwarder.egress = lent.pipeline, lent.ingress, lent.egress
-        forwarder.state, forwarder.frame, forwarder.state_bytes = lent.state, lent.frame, lent.state_bytes
+        handles = machine_code.handles(LONGEST_FRAME_BYTES)
+        forwarder.pipeline, forwarder.ingress, forwarder.egress = handles.pipeline, handles.ingress, handles.egress
+        forwarder.state, forwarder.frame, forwarder.state_bytes = handles.state, handles.frame, handles.state_bytes
         forwarder.catch_up_ns = catch_up_ns
         forwarder.cpu_port = -1
         if cpu_port is not None and packet_in is not None:
@@ -150,10 +154,14 @@ class Forwarder:
         made.ring, made.fd, made.at = view, socket.fileno(), socket.position
 
     def run(self, arrivals: int, departures: int, most_ns: int, poll_ns: int) -> int | None:
-        """Move packets for ``most_ns`` at most, ``arrivals`` of a port and ``departures`` in turn.
+        """Moves packets for at most ``most_ns``: in turn ``arrivals`` of each port, then ``departures``.
 
-        Returns when a link is free for which something waits, in ns of the monotonic clock: 0 where there is more to do
-        at once, None where nothing waits. Raises what the program's assertions raise.
+        Returns:
+            When the next link with a waiting packet is free, in ns of the monotonic clock; 0 if there is more to do at
+            once, None if nothing waits.
+
+        Raises:
+            ProgramAssertionError: an assertion of the program does not hold.
         """
         self._machine_code.refresh()
         if self._library.forwarder_run(self._forwarder, arrivals, departures, most_ns, poll_ns, self._next_ns):
@@ -162,23 +170,27 @@ class Forwarder:
         return None if next_ns == _NOTHING_DUE else next_ns
 
     def receive(self, port: int, data: bytes, now_ns: int) -> None:
-        """A frame that came in by no socket. Raises what the program's assertions raise."""
+        """Takes a frame that did not come in at a socket.
+
+        Raises:
+            ProgramAssertionError: an assertion of the program does not hold.
+        """
         self._machine_code.refresh()
         if self._library.forwarder_receive(self._forwarder, port, data, len(data), now_ns):
             self._machine_code.raise_failure()
 
     @property
     def slipped_ns(self) -> int:
-        """As of a :class:`~soft_switch.realtime.pacer.Pacer`."""
+        """See :class:`~soft_switch.realtime.pacer.Pacer`."""
         return int(self._forwarder.slipped_ns)
 
     @property
     def undeliverable(self) -> int:
-        """Packets sent to a port that there is not."""
+        """Packets sent to a port that does not exist."""
         return int(self._forwarder.undeliverable)
 
     def account(self) -> None:
-        """Bring what was counted since the last time into ports and sockets."""
+        """Adds what was counted since the last call to the counters of ports and sockets."""
         for made, (number, port) in zip(self._made, self._ports.items(), strict=False):
             port.sent_packets += self._more(number, "sent_packets", made.sent_packets)
             port.sent_bytes += self._more(number, "sent_bytes", made.sent_bytes)
@@ -198,32 +210,32 @@ class Forwarder:
         return int(now) - before
 
     def clear(self) -> int:
-        """Forget what is queued; how many packets that were."""
+        """Drops all queued packets; returns how many there were."""
         return int(self._library.forwarder_clear(self._forwarder))
 
     def close(self) -> None:
-        """Give everything back; the object is of no use then."""
+        """Releases all memory. The object cannot be used afterwards."""
         self.account()
         self.clear()
         for view in self._views:
             self._ffi.release(view)
         self._views = []
 
-    # For tests of the queues alone.
+    # For tests of the queues.
 
     def enqueue(self, port: int, data: bytes, priority: int, now_ns: int) -> bool:
-        """As :meth:`soft_switch.queues.traffic_manager.Port.enqueue`."""
+        """See :meth:`soft_switch.queues.traffic_manager.Port.enqueue`."""
         return bool(self._library.forwarder_enqueue(self._forwarder, port, priority, data, len(data), now_ns))
 
     def next(self, port: int) -> tuple[int, int, int, int] | None:
-        """(queue, length, depth when it came, depth left) of what is taken out of a port; None when it is empty."""
+        """Takes a packet out of a port: (queue, length, depth when it was queued, depth left); None if it is empty."""
         out = self._ffi.new("uint64_t[3]")
         queue = int(self._library.forwarder_next(self._forwarder, port, out))
         return None if queue < 0 else (queue, int(out[0]), int(out[1]), int(out[2]))
 
     def transmission_ns(self, port: int, length: int) -> int:
-        """As :meth:`soft_switch.queues.traffic_manager.Port.transmission_ns`."""
+        """See :meth:`soft_switch.queues.traffic_manager.Port.transmission_ns`."""
         return int(self._library.forwarder_transmission_ns(self._forwarder, port, length))
 
 
-assert QUEUES == 8, "forwarder.c says so, too"
+assert QUEUES == 8, "forwarder.c has the same number"

@@ -1,4 +1,4 @@
-"""Compiles C into a shared library, once for each source: the library is kept in the user's cache directory."""
+"""Compiles C to shared libraries, which are kept in the user's cache directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from soft_switch.native.errors import NativeError
 COMPILERS = ("cc", "gcc", "clang")
 OPTIONS = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-w")
 COMPILE_S = 300
-"""A compiler that takes longer is given up."""
+"""Time limit of the compiler, in seconds."""
 RUNTIME = Path(__file__).with_name("runtime.h")
 CACHE_VARIABLE = "MFS_CACHE_DIR"
 DECLARATIONS = """
@@ -59,7 +59,7 @@ int64_t pipeline_ingress(struct pipeline *s, uint64_t port, const uint8_t *data,
 int64_t pipeline_egress(struct pipeline *s, const uint8_t *state, const uint8_t *data, uint64_t n, uint64_t port,
                         uint64_t enqueued_ns, uint64_t dequeued_ns, uint64_t depths);
 """
-"""What every library has, as cffi reads it; ``runtime.h`` says what it means."""
+"""The declarations of every library for cffi; ``runtime.h`` explains them."""
 
 
 @functools.cache
@@ -73,7 +73,11 @@ def interface() -> Any:
 
 
 def declared(declarations: str) -> Any:
-    """A foreign function interface. Raises NativeError as :func:`interface`."""
+    """A foreign function interface with the given declarations.
+
+    Raises:
+        NativeError: cffi is not installed.
+    """
     try:
         from cffi import FFI
     except ImportError as error:
@@ -84,10 +88,10 @@ def declared(declarations: str) -> Any:
 
 
 def compiler() -> list[str]:
-    """The command of the C compiler: what ``CC`` says, else the first of :data:`COMPILERS` that is there.
+    """The command of the C compiler: ``CC`` if that is set, else the first of :data:`COMPILERS` on the PATH.
 
     Raises:
-        NativeError: there is none.
+        NativeError: no compiler is installed.
     """
     words = shlex.split(os.environ.get("CC", ""))
     for command in [words] if words else [[name] for name in COMPILERS]:
@@ -98,7 +102,7 @@ def compiler() -> list[str]:
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: ``MFS_CACHE_DIR``, or a folder of the user's cache."""
+    """Where libraries are kept: ``MFS_CACHE_DIR``, else a folder in the user's cache directory."""
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE])
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -106,12 +110,12 @@ def cache_folder() -> Path:
 
 
 def load_pipeline(source: str) -> Any:
-    """The library of a pipeline's translation; see :func:`load`."""
+    """Loads the library of a translated pipeline; see :func:`load`."""
     return load(interface(), f"{RUNTIME.read_text()}\n{source}")
 
 
 def load(ffi: Any, text: str) -> Any:
-    """The library of a source, compiled if it is not in the cache. Processes may do so at the same time.
+    """Loads the library of a source, and compiles it first unless it is cached. Safe for concurrent processes.
 
     Raises:
         NativeError: cffi or a compiler is missing, or the compiler fails.
@@ -124,7 +128,7 @@ def load(ffi: Any, text: str) -> Any:
         if not path.exists():
             _compile(command, text, path)
         return ffi.dlopen(str(path))
-    # No home, or one that cannot be written: a library for this process alone. The file may go once it is loaded.
+    # The cache cannot be written: a library for this process alone. Once loaded, its file is not needed.
     with tempfile.TemporaryDirectory(prefix="mfs-switch-") as folder:
         path = Path(folder) / f"{name}.so"
         _compile(command, text, path)
@@ -146,7 +150,7 @@ def _compile(command: list[str], text: str, path: Path) -> None:
         if done.returncode:
             first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
             raise NativeError(f"{command[0]} failed: {first or f'exit status {done.returncode}'}")
-        # Whoever loads the library sees all of it or none.
+        # Other processes see the complete library or none.
         Path(made).replace(path)
     except subprocess.TimeoutExpired as error:
         raise NativeError(f"{command[0]} took longer than {COMPILE_S} s") from error

@@ -1,32 +1,30 @@
-"""What all functions of a translated program share: variables, tables, cells, requests, and a packet's state."""
+"""What all functions of a translated program share: tables, cells, requests, and the state of a packet."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
-from soft_switch.codegen.functions import Generated
-from soft_switch.model.externs import RegisterArray
+from soft_switch.ir.expressions import PARAMETERS
+from soft_switch.ir.program import Generated
+from soft_switch.model.cells import WideCells
 from soft_switch.native import numbers
 from soft_switch.native.numbers import Kind, kind_of
-from soft_switch.tables.table import Results, Table
+from soft_switch.tables.table import Table
 
-PARAMETERS = 3
-"""Where the parameters of an action begin in a record."""
-COUNTS = (0, (1 << 32) - 1)
-TIMES = (0, (1 << 63) - 1)
-_ROUNDS = 6
-_WIDEST = (-(1 << 62), 1 << 62)
 _MEMORY_BITS = (8, 16, 32)
-
-Interval: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something that Python does for a packet: ``kind``, what is fixed, and for each value its words and whether it is
-    signed."""
+    """Something that Python does for a packet.
+
+    Attributes:
+        kind: what to do.
+        fixed: arguments that are the same for every packet.
+        values: for each argument that C computes, its 64-bit words and whether it is signed.
+    """
 
     kind: str
     fixed: tuple[Any, ...]
@@ -35,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RecordLayout:
-    """Where the parameters are in a table's records: (first word, words, bits) of each position."""
+    """Where the parameters are in a table's records of ``stride`` words: (first word, words, bits) of each."""
 
     places: tuple[tuple[int, int, int], ...]
     stride: int
@@ -46,18 +44,18 @@ class Translated:
     """The C of a program, and what belongs to it.
 
     Attributes:
-        source: the C, to be put after ``runtime.h``.
-        cells: the objects of the generated code whose memory the C shares, by number.
-        tables: the objects of the generated code that are results of tables, by number.
-        requests: what it asks Python for, by number.
-        rid_bytes: how many bytes egress_rid has in a packet's state; None where it is not in it.
-        priority_bytes: likewise for priority.
+        source: the C, which goes after ``runtime.h``.
+        cells: the memory that C and Python share, by number.
+        tables: the tables, by number.
+        requests: what C asks of Python, by number.
+        rid_bytes: how many bytes egress_rid has in a packet's state; None if it is not in it.
+        priority_bytes: how many bytes priority has there; None if it is not in it.
         header_bytes: how much longer than the packet that came in one may be that leaves, at most.
     """
 
     source: str = ""
-    cells: list[str] = field(default_factory=list)
-    tables: list[str] = field(default_factory=list)
+    cells: list[array[int]] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     rid_bytes: int | None = None
     priority_bytes: int | None = None
@@ -65,78 +63,52 @@ class Translated:
 
 
 class Module:
-    """The functions of a program: they share the variables that a packet takes from ingress to egress.
+    """The functions of a program: they share the variables that a packet takes from ingress to egress."""
 
-    Attributes:
-        changed: whether something was learned of a variable that what was translated before did not know.
-        settling: how often all functions have been translated.
-    """
-
-    def __init__(self, generated: Generated, externs: Mapping[str, Any]) -> None:
+    def __init__(self, generated: Generated) -> None:
         self.generated = generated
-        self.objects = generated.objects
-        self.extern_names = {id(thing): name for name, thing in externs.items()}
-        self.register_widths = {id(r.values): r.width for r in externs.values() if isinstance(r, RegisterArray)}
+        self.types = generated.types
         self.result = Translated()
-        self.intervals: dict[str, Interval] = {}
-        self.spans: dict[str, int] = {}
-        self.records: dict[str, int] = {}
-        self.entries: set[str] = set()
-        self.changed = False
-        self.settling = 0
-        self.layouts: list[tuple[Table, RecordLayout]] = []
-
-    def widen(self, name: str, low: int, high: int) -> None:
-        """A variable takes values of an interval."""
-        fixed = self.generated.limits.get(name)
-        if fixed is not None:
-            self.intervals.setdefault(name, fixed)
-            return
-        known = self.intervals.get(name, (0, 0))
-        wider = (min(known[0], low), max(known[1], high))
-        if wider != known or name not in self.intervals:
-            # A variable that grows in a loop would never come to rest.
-            if self.settling > _ROUNDS:
-                wider = (_settled(known[0], wider[0], _WIDEST[0]), _settled(known[1], wider[1], _WIDEST[1]))
-            self.changed = self.changed or wider != known or name not in self.intervals
-            self.intervals[name] = wider
+        self._layouts: dict[Table, RecordLayout] = {}
 
     def kind(self, name: str) -> Kind:
-        """The type of a variable."""
-        return kind_of(*self.interval(name))
+        """The type of a variable that holds a number."""
+        return kind_of(*self.types.numbers[name])
 
-    def interval(self, name: str) -> Interval:
-        """What a variable may hold."""
-        if name == "n":
-            return COUNTS
-        fixed = self.generated.limits.get(name)
-        return fixed if fixed is not None else self.intervals.get(name, (0, 0))
+    def table(self, table: Table) -> int:
+        """The number of a table."""
+        if table not in self.result.tables:
+            self.result.tables.append(table)
+        return self.result.tables.index(table)
 
-    def table(self, name: str, results: Results) -> int:
-        """The number of a table, by the name of its results."""
-        if name not in self.result.tables:
-            self.result.tables.append(name)
-            self.layouts.append((results.table, layout_of(results.table)))
-        return self.result.tables.index(name)
+    def layout(self, table: Table) -> RecordLayout:
+        """Where parameters are in the records of a table."""
+        if table not in self._layouts:
+            self._layouts[table] = layout_of(table)
+        return self._layouts[table]
 
-    def cell(self, name: str) -> int:
-        """The number of an array of cells, or of the meters that an object belongs to, by its name."""
-        if name not in self.result.cells:
-            self.result.cells.append(name)
-        return self.result.cells.index(name)
+    def memory(self, words: array[int]) -> str:
+        """The address in C of memory that Python owns."""
+        number = next((i for i, known in enumerate(self.result.cells) if known is words), len(self.result.cells))
+        if number == len(self.result.cells):
+            self.result.cells.append(words)
+        return f"s->cells[{number}]"
+
+    def cells(self, name: str) -> tuple[str, int, int]:
+        """(address in C, cells, words of each) of an array of cells."""
+        thing = self.generated.objects[name]
+        if isinstance(thing, WideCells):
+            return self.memory(thing.memory), len(thing), thing.words
+        return self.memory(thing), len(thing), 1
 
     def request(self, request: Request) -> int:
         """The number of a request."""
         self.result.requests.append(request)
         return len(self.result.requests) - 1
 
-    def carried(self) -> list[str]:
-        """The variables in it; the packet's bytes are beside it."""
-        return [name for name in self.generated.carried if name != "data"]
-
     def memory_type(self, name: str) -> str:
         """The type of a variable in the state."""
-        low, high = self.interval(name)
+        low, high = self.types.numbers[name]
         if low >= 0:
             for bits in _MEMORY_BITS:
                 if high < 1 << bits:
@@ -144,38 +116,27 @@ class Module:
         return self.kind(name).name
 
     def state(self) -> str:
-        """The struct, as C."""
-        lines = ["struct carried {"]
+        """The struct that holds the state of a packet, as C; the packet's bytes are beside it."""
         sized = []
-        for name in self.carried():
-            if name in self.spans:
-                sized.append((4, f"    u32 v_{name}, v_{name}_n;"))
-            else:
+        for name in self.generated.carried:
+            if name in self.types.numbers:
                 sized.append((self._bytes(name), f"    {self.memory_type(name)} v_{name};"))
-        lines += [line for _, line in sorted(sized, key=lambda item: -item[0])]
-        if not sized:
-            lines.append("    u8 nothing;")
-        return "\n".join([*lines, "};"])
+            elif name != "data":
+                sized.append((4, f"    u32 v_{name}, v_{name}_n;"))
+        lines = [line for _, line in sorted(sized, key=lambda item: -item[0])] or ["    u8 nothing;"]
+        return "\n".join(["struct carried {", *lines, "};"])
 
     def _bytes(self, name: str) -> int:
         text = self.memory_type(name)
         return int(text[1:]) * 8 if text[0] == "w" else int(text[1:]) // 8
 
-    def place(self, word: str, position: int | None) -> int | None:
-        """Has the C say where a variable is in the state; how many bytes it has there."""
+    def place(self, word: str, position: int | None) -> tuple[str, int | None]:
+        """(a C function that says where a variable is in the state, how many bytes it has there)."""
         at, size = "0", None
         if position is not None:
             name = self.generated.carried[position]
             size, at = self._bytes(name), f"__builtin_offsetof(struct carried, v_{name})"
-        self.result.source += f"u64 pipeline_{word}_at(void) {{ return {at}; }}\n"
-        return size
-
-
-def _settled(known: int, wished: int, bound: int) -> int:
-    """The end of an interval that goes on growing: at once as far as it can come."""
-    if known == wished or abs(known) >= abs(bound):
-        return known
-    return bound
+        return f"u64 pipeline_{word}_at(void) {{ return {at}; }}", size
 
 
 def layout_of(table: Table) -> RecordLayout:

@@ -1,7 +1,7 @@
-/* What the generated C of a pipeline stands on: wide numbers, byte order, hashes, tables, meters.
+/* Runtime of generated pipelines: wide numbers, byte order, hashes, tables, meters.
  *
  * Numbers are exact: the generator picks for each expression a type that holds all its values. Nothing here allocates
- * memory; tables and cells belong to the Python side, which hands in their addresses.
+ * memory: Python owns tables and cells and passes their addresses.
  */
 #include <stdint.h>
 #include <string.h>
@@ -34,8 +34,8 @@ INLINE u64 load(const u8 *p, int n)
     u64 x = 0;
     if (n == 8) return load64(p);
     if (n >= 4) { x = load32(p); p += 4; n -= 4; }
-    for (; n > 0; n--) x = x << 8 | *p++;
-    return x;
+    if (n >= 2) { x = x << 16 | load16(p); p += 2; n -= 2; }
+    return n ? x << 8 | *p : x;
 }
 
 INLINE u128 load_128(const u8 *p, int n)
@@ -212,7 +212,7 @@ INLINE u64 bits_of_128(u128 x) { return x >> 64 ? 64 + bits_of((u64)(x >> 64)) :
         }                                                                                                              \
     }
 
-/* ---- hashes: bits are put one after the other, padded with zeros to whole bytes ---- */
+/* ---- hashes over concatenated bits, padded with zeros to whole bytes ---- */
 
 struct packer { u8 *at; u32 bits; };
 
@@ -272,7 +272,7 @@ UNUSED static u64 crc32(const u8 *p, u64 n, const u8 *q, u64 m)
     return r ^ 0xFFFFFFFFu;
 }
 
-/* sum or exclusive or of 16-bit words of p, then q, an odd last byte padded on the right */
+/* sum or exclusive or of the 16-bit words of p followed by q; an odd last byte is padded on the right */
 UNUSED static u64 csum16(const u8 *p, u64 n, const u8 *q, u64 m)
 {
     u64 sum = 0, odd = n & 1;
@@ -342,17 +342,17 @@ UNUSED static u64 meter_execute(u64 *m, u64 units, u64 now_ns)
 
 /* ---- tables ---- */
 
-/* A record: action id, whether it is a hit, address of the entry's cells, parameters. Of a group: GROUP, 1, cells, number
- * of its first choice's record, how many choices there are. */
+/* A record: action id, whether it is a hit, address of the entry's cells, parameters. The record of a group: GROUP, 1,
+ * cells, number of the record of its first member, number of members. */
 enum { RECORD_ACTION, RECORD_HIT, RECORD_CELLS, RECORD_PARAMETERS };
 enum { SEARCH_NONE, SEARCH_EXACT, SEARCH_INTERVALS, SEARCH_BITS, SEARCH_MASKS, SEARCH_PREFIXES };
 
-/* One key field of a search by bits: sorted starts of intervals, each with the set of entries that accept it; a field of
- * masks has for each distinct mask sorted values instead. */
+/* A key field of a search by bits: sorted starts of intervals, each with the set of entries that accept it; a field with
+ * masks has sorted values for each mask instead. */
 struct column { u32 word, words; u64 parts; const u64 *masks, *starts, *bounds, *sets; };
 
-/* One combination of masks of a search by masks: a hash table, as of exact, of numbers of entries; best is the first. Of a
- * search by prefixes, longest first: of numbers of records, REMOVED for what is not there any more. */
+/* A combination of masks of a search by masks: a hash table, as for exact fields, of entry numbers; best is the first of
+ * them. In a search by prefixes, longest first, it holds record numbers, or REMOVED for removed entries. */
 struct group { const u64 *masks, *slots; u64 slot_mask, best; };
 
 struct table {
@@ -399,7 +399,7 @@ INLINE int less_equal(const u64 *a, const u64 *b, u64 words)
     return 1;
 }
 
-/* the last of count sorted numbers that is not above key; the first of them is 0 */
+/* index of the last of count sorted numbers that is not greater than key; the first number is 0 */
 INLINE u64 at_or_below(const u64 *starts, u64 count, const u64 *key, u64 words)
 {
     u64 low = 0, high = count;
@@ -445,7 +445,7 @@ UNUSED static u64 search_bits(const struct table *t, const u64 *key)
     return ~(u64)0;
 }
 
-/* the number of a key in a hash table with open addressing, ~0 where it is not in it */
+/* the number of a key in a hash table with open addressing, ~0 if it is not in it */
 INLINE u64 hashed(const u64 *slots, u64 slot_mask, const u64 *key, u64 words)
 {
     for (u64 i = mix(key, words) & slot_mask;; i = (i + 1) & slot_mask) {
@@ -514,7 +514,7 @@ INLINE const u64 *choose(const struct table *t, const u64 *record, u64 hash)
     return t->records + (record[RECORD_PARAMETERS] + hash % record[RECORD_PARAMETERS + 1]) * t->stride;
 }
 
-/* puts a key into a hash table that has room for it, or gives it another number */
+/* puts a key into a hash table that has room for it, or changes its number */
 void pipeline_put(u64 *slots, u64 slot_mask, const u64 *key, u64 words, u64 number)
 {
     u64 i = mix(key, words) & slot_mask;
@@ -531,8 +531,8 @@ u64 pipeline_search(const struct table *t, const u64 *key, u64 words)
 
 /* ---- a pipeline ---- */
 
-/* Does what only Python can do; what that needs, and what comes out, is in args. Not 0 is failure: the packet goes no
- * further. */
+/* Does what only Python can do. args holds the arguments, then the results. A result other than 0 is a failure, which ends
+ * the processing of the packet. */
 typedef int64_t (*call_python)(void *handle, u64 what, u64 *args);
 
 struct pipeline {

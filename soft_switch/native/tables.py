@@ -1,4 +1,4 @@
-"""Tables as machine code searches them: copied from the tables of the control plane after a change."""
+"""Tables as machine code searches them: copies of the control plane's tables, updated after a change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from soft_switch.native.module import PARAMETERS, RecordLayout
+from soft_switch.ir.expressions import PARAMETERS
+from soft_switch.native.module import RecordLayout
 from soft_switch.native.numbers import modular
 from soft_switch.tables.entry import Entry
 from soft_switch.tables.lookup import bits_by_interval, bits_by_mask, cut, few_masks, mask_groups, single_intervals
@@ -15,22 +16,22 @@ from soft_switch.tables.matches import Exact, Lpm, Match, mask_of
 from soft_switch.tables.table import GROUP, Result, Table
 
 MEMO_SLOTS = 4096
-"""Results that a table with a costly search keeps; a power of two."""
+"""Results that a table with a costly search remembers; a power of two."""
 _NONE, _EXACT, _INTERVALS, _BITS, _MASKS, _PREFIXES = range(6)
 _REMOVED = 1 << 62
 _MISS = 0
 _WORD = (1 << 64) - 1
-
 
 _Key: TypeAlias = tuple[tuple[Match, ...], int]
 """Match and priority of an entry."""
 
 
 class TableImage:
-    """One table in memory that machine code reads. ``made`` is the C struct that is filled in.
+    """A table in memory that machine code reads. ``made`` is the C struct to fill in.
 
-    Tables of exact fields, and of a prefix beside these, follow single changes. Of others the records do, and the
-    search structure is made anew when an entry comes or goes. Tables with an action profile are copied anew.
+    Tables whose fields are all exact, or exact and one prefix, follow single changes. In other tables only the records
+    do: the search structure is rebuilt when an entry is added or removed. A change in a table with an action profile
+    copies the table again.
     """
 
     def __init__(self, ffi: Any, library: Any, made: Any, table: Table, layout: RecordLayout) -> None:
@@ -61,7 +62,7 @@ class TableImage:
         results = [table.result(entry) for entry in entries]
         rows = 1 + len(results) + sum(len(result[3]) for result in results if result[0] == GROUP)
         self._alive = []
-        # Room for as many more as there are: each copy of an exact table is paid for by what is added to it.
+        # Room for twice as many entries, so that copies of a growing table stay rare.
         self._records = array("Q", bytes(8 * self._layout.stride * (2 * rows + 16)))
         self._used, self._free = 0, []
         self._made.records = self._address(self._records)
@@ -70,7 +71,7 @@ class TableImage:
         self._search(entries)
 
     def _search(self, entries: Sequence[Entry]) -> None:
-        """Makes the search structure; the records are there."""
+        """Builds the search structure for the records."""
         table = self._table
         self._made.kind = _NONE
         if not entries or not table.key_widths:
@@ -94,7 +95,7 @@ class TableImage:
                 self._bits(matches)
 
     def follow(self, changed: Iterable[Entry]) -> None:
-        """Brings single entries up to date."""
+        """Updates single entries."""
         single = {_key(entry): entry for entry in changed}
         follow = {_EXACT: self._follow_exact, _PREFIXES: self._follow_prefix}.get(self._made.kind)
         if self._table.profile is not None:
@@ -107,11 +108,11 @@ class TableImage:
             self._follow_any(single)
 
     def _follow_exact(self, changed: Entry) -> bool:
-        """Whether there was room."""
+        """Updates an entry; False if there is no room for it."""
         key, entry = _key(changed), self._table.get(changed.match, changed.priority)
         row = self._rows.get(key)
         if row is not None:
-            # What was removed keeps its row, which then says what a miss does.
+            # A removed entry keeps its row, which then holds the result of a miss.
             self._write(row, self._table.result(entry))
             return True
         if entry is None:
@@ -123,7 +124,7 @@ class TableImage:
         return True
 
     def _follow_prefix(self, changed: Entry) -> bool:
-        """Whether there was room, and a place for prefixes of this length."""
+        """Updates an entry; False if there is no room for it, or no group for prefixes of its length."""
         key, entry = _key(changed), self._table.get(changed.match, changed.priority)
         row, length = self._rows.get(key), _prefix_len(changed)
         prefixes = self._prefixes.get(length)
@@ -172,7 +173,7 @@ class TableImage:
         return view
 
     def _add(self, result: Result) -> int:
-        """The number of a new record."""
+        """Adds a record; returns its number."""
         if self._free and result[0] != GROUP:
             row = self._free.pop()
         else:
@@ -228,7 +229,7 @@ class TableImage:
         self._prefixes = {}
         for group, (length, some) in zip(groups, sorted(of_length.items(), reverse=True), strict=True):
             masks = [mask for _, mask in _masked(some[0], self._table.key_widths)]
-            # Room for as many more.
+            # Room for twice as many.
             count = _slots_for(2 * len(some))
             slots = self._address(array("Q", bytes(8 * count * (self._made.words + 1))))
             group.masks, group.slots, group.slot_mask = (
@@ -248,7 +249,7 @@ class TableImage:
 
     def _intervals(self, matches: Sequence[Match], found: Sequence[int]) -> None:
         starts, ranks = cut(matches, self._table.key_widths[0])
-        # The last may begin beyond the field's values.
+        # The last interval may begin beyond the values of the field.
         words = [word for start in starts for word in self._field_words(start, 0)]
         self._made.starts = self._address(array("Q", words))
         self._made.winners = self._address(array("Q", [_MISS if rank is None else found[rank] for rank in ranks]))
@@ -316,7 +317,7 @@ class TableImage:
 
 @dataclass(slots=True)
 class _Prefixes:
-    """The hash table of the prefixes of one length; ``used`` slots are taken, those of removed entries included."""
+    """The hash table of the prefixes of one length. ``used`` counts its slots, including those of removed entries."""
 
     slots: Any
     slot_mask: int
@@ -324,7 +325,7 @@ class _Prefixes:
 
     @property
     def is_full(self) -> bool:
-        """Whether one more would make it more than half full."""
+        """Whether another prefix would fill more than half of it."""
         return 2 * (self.used + 1) > self.slot_mask + 1
 
 
@@ -343,7 +344,7 @@ def _masked(entry: Entry, widths: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _slots_for(count: int) -> int:
-    """Slots of a hash table that is at most half full; a power of two."""
+    """Slots of a hash table that is at most half full: a power of two."""
     return 1 << (2 * count + 1).bit_length()
 
 

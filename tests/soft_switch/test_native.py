@@ -1,4 +1,4 @@
-"""Machine code does what Python does: programs, queues, bounds, and what happens where there is no compiler."""
+"""Covers machine code: it does what Python does, stays within its bounds, and says why it is not possible."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PACKETS = 1500
 
 
 def filled(pipeline: Pipeline) -> Pipeline:
-    """The pipeline, with some entries in every table that takes any, and whatever else can be set."""
+    """The pipeline with some entries in every table, and with meters, groups, sessions and value sets."""
     draw = random.Random(5)
     for table in pipeline.tables.values():
         if table.is_const or not table.key_widths or table.profile is not None:
@@ -76,7 +76,7 @@ def filled(pipeline: Pipeline) -> Pipeline:
 
 
 def outcome(pipeline: Pipeline, port: int, data: bytes, now_ns: int) -> list[Any]:
-    """All that becomes of a packet, its copies included, or what stops it."""
+    """Everything that becomes of a packet and its copies, or the error that stops it."""
     result: list[Any] = []
     digests: list[Any] = []
     pipeline.on_digest = lambda name, values: digests.append((name, values))
@@ -101,7 +101,7 @@ def outcome(pipeline: Pipeline, port: int, data: bytes, now_ns: int) -> list[Any
 
 
 def held(pipeline: Pipeline) -> list[Any]:
-    """All state that packets change."""
+    """All state that packets may change."""
     cells: list[Any] = [register.values[:] for register in pipeline.registers.values()]
     cells += [side for counter in pipeline.counters.values() for side in (counter.packets, counter.bytes)]
     entries = [
@@ -178,7 +178,7 @@ def native(name: str) -> MachineCode:
 
 
 @machine_code
-def test_the_loop_in_c_moves_what_a_switch_moves() -> None:
+def test_the_loop_in_c_moves_the_packets_that_a_switch_moves() -> None:
     switch = Switch()
     switch.install(Pipeline.load(program_text("state"), "python"))
     in_python, in_c = switch.add_port(2, 10**11), Port[Any](10**11)
@@ -214,7 +214,7 @@ def test_what_leaves_by_the_cpu_port_goes_to_the_controller() -> None:
 @machine_code
 @settings(max_examples=40)
 @given(data=st.data())
-def test_queues_in_c_are_those_of_a_port(data: st.DataObject) -> None:
+def test_queues_in_c_behave_like_those_of_a_port(data: st.DataObject) -> None:
     shares = data.draw(st.lists(st.fractions(0, 1 / 8, max_denominator=300), min_size=QUEUES, max_size=QUEUES))
     queues = [QueueConfig(share, data.draw(st.integers(0, 9000))) for share in shares]
     port: Port[int] = Port(data.draw(st.integers(1, 10**11)), queues)
@@ -260,7 +260,7 @@ class TestWithoutMachineCode:
         with pytest.raises(BackendError, match="must be one of auto, python, c"):
             backend_of_environment()
 
-    def test_python_is_what_it_gets_who_asks_for_it(self) -> None:
+    def test_python_runs_if_it_is_asked_for(self) -> None:
         assert Pipeline.load(program_text("parsing"), "python").why_python == "Python was asked for"
 
 
@@ -273,9 +273,7 @@ class TestCache:
         (path,) = tmp_path.iterdir()
         assert path.suffix == ".so"
 
-    def test_a_cache_that_cannot_be_written_is_done_without(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_machine_code_runs_without_a_writable_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "file").touch()
         monkeypatch.setenv(library.CACHE_VARIABLE, str(tmp_path / "file" / "below"))
         assert Pipeline.load(program_text("loops"), "c").machine_code is not None
@@ -310,12 +308,12 @@ for name, start in (("mfs", "02" * 12), ("variants", "")):
 print("clean", flush=True)
 machine_code = pipeline.machine_code
 machine_code._library.pipeline_ingress(machine_code._pipeline, 0, b"\\1\\0", 40, 0, machine_code._ffi.NULL)
-print("the end of a packet was not seen")
+print("the sanitizer did not see the end of a packet")
 """
 
 
 @machine_code
-def test_no_packet_makes_machine_code_leave_its_bounds(tmp_path: Path) -> None:
+def test_machine_code_stays_within_its_bounds(tmp_path: Path) -> None:
     compiler = library.compiler()[0]
     sanitizer = subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
     if not Path(sanitizer.stdout.strip()).is_absolute():
@@ -324,7 +322,7 @@ def test_no_packet_makes_machine_code_leave_its_bounds(tmp_path: Path) -> None:
         **os.environ,
         library.CACHE_VARIABLE: str(tmp_path),
         "LD_PRELOAD": sanitizer.stdout.strip(),
-        # Each packet in memory of its own, with forbidden zones around it; Python itself is not under test.
+        # Every packet in its own memory, with forbidden zones around it; Python itself is not under test.
         "PYTHONMALLOC": "malloc",
         "ASAN_OPTIONS": "detect_leaks=0",
     }
@@ -332,7 +330,7 @@ def test_no_packet_makes_machine_code_leave_its_bounds(tmp_path: Path) -> None:
         [sys.executable, "-c", SANITIZED], env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.stdout == "clean\n", done.stderr[-3000:]
-    # So it would have been seen: the last packet was said to be longer than it is.
+    # The last packet was claimed to be longer than it is: the sanitizer does report what leaves the bounds.
     assert "heap-buffer-overflow" in done.stderr
 
 

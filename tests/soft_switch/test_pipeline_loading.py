@@ -25,14 +25,14 @@ def load(root: Any) -> Pipeline:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.9999])
-def test_a_truncated_artifact(name: str, share: float) -> None:
+def test_a_truncated_artifact_is_refused(name: str, share: float) -> None:
     text = program_text(name)
     with pytest.raises(ArtifactError, match="JSON"):
         Pipeline.load(text[: int(len(text) * share)])
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", '"x"', "\x00", '{"header_types": []}'])
-def test_what_is_no_program(text: str) -> None:
+def test_text_that_is_no_program_is_refused(text: str) -> None:
     with pytest.raises(ArtifactError):
         Pipeline.load(text)
 
@@ -59,7 +59,7 @@ DAMAGE = [None, "x", -1, 3, [], {}, True, "0xzz", 10**9]
 
 @settings(max_examples=100)
 @given(st.sampled_from(PLACES), st.sampled_from(["delete", *range(len(DAMAGE))]))
-def test_damage_anywhere_is_refused_in_words_or_harmless(where: tuple[str, tuple[Any, ...]], damage: str | int) -> None:
+def test_damage_is_refused_with_a_message_or_harmless(where: tuple[str, tuple[Any, ...]], damage: str | int) -> None:
     name, place = where
     root = copy.deepcopy(PROGRAMS[name])
     at = root
@@ -88,7 +88,7 @@ def test_a_newer_major_format_is_refused() -> None:
         load(root)
 
 
-def test_a_primitive_that_is_not_there_is_refused_by_name_and_line() -> None:
+def test_an_unknown_primitive_is_refused_by_name_and_line() -> None:
     root = copy.deepcopy(PROGRAMS["state"])
     primitive = next(p for a in root["actions"] for p in a["primitives"] if "source_info" in p)
     primitive["op"] = "frobnicate"
@@ -98,7 +98,7 @@ def test_a_primitive_that_is_not_there_is_refused_by_name_and_line() -> None:
     assert caught.value.place == f"{info['filename']}:{info['line']}"
 
 
-def test_what_is_not_supported_is_refused_by_name() -> None:
+def test_unsupported_constructs_are_refused_by_name() -> None:
     root = copy.deepcopy(PROGRAMS["matching"])
     root["extern_instances"] = [{"name": "box", "id": 0, "type": "magic"}]
     with pytest.raises(UnsupportedConstructError, match="extern 'box'"):
@@ -117,8 +117,8 @@ def test_the_source_is_the_same_every_time(name: str) -> None:
     assert Pipeline.load(program_text(name)).source == Pipeline.load(program_text(name)).source
 
 
-def test_numbers_of_bits_that_nothing_can_have() -> None:
-    """Such as would take all memory for a mask: the first of each kind in each program."""
+def test_absurd_widths_are_refused() -> None:
+    """Widths whose mask would take all memory: the first of each kind in each program."""
     found = set()
     for name, place in PLACES:
         value = PROGRAMS[name]

@@ -163,7 +163,7 @@ def test_direct_meter(pipeline: Pipeline) -> None:
 
 
 @given(st.integers(0, (1 << 32) - 1))
-def test_mask_of_the_program_on_a_key(large: int) -> None:
+def test_a_key_may_have_a_mask(large: int) -> None:
     masked = shared("matching").tables["TestIngress.masked"]
     entry = masked.insert((Exact(large & 0x00FFFF00), Exact(1)), 0, call("answer", 5))
     assert ask(shared("matching"), 10, large=large) == (5, 0, 0)

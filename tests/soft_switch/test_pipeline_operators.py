@@ -1,4 +1,4 @@
-"""Covers expressions: every operator of the program operators.p4 at each width, against arithmetic on plain numbers."""
+"""Covers expressions: every operator in operators.p4 at each width, against arithmetic on plain numbers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def parts(data: bytes) -> Iterator[tuple[int, dict[str, int]]]:
     assert position == len(data)
 
 
-# Values at the edges of every width find the masks that are missing.
+# Values at the edges of every width reveal missing masks.
 EDGES = sorted({(1 << w) + d & ((1 << 128) - 1) for w in (0, 7, *WIDTHS, *(w - 1 for w in WIDTHS)) for d in (-1, 0, 1)})
 OPERAND = st.one_of(st.sampled_from(EDGES), st.integers(0, (1 << 128) - 1))
 
@@ -92,7 +92,7 @@ def test_every_operator_is_right_at_every_width(a: int, b: int, shift: int) -> N
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_reference_of_this_test_knows_the_extremes(width: int) -> None:
+def test_the_reference_is_right_at_the_extremes(width: int) -> None:
     ones, top = (1 << width) - 1, 1 << (width - 1)
     extremes = expected(ones, 1, 0, width)
     assert (extremes["add"], extremes["sat_add"], extremes["ssat_add"]) == (0, ones, 0)

@@ -42,7 +42,7 @@ def odd(first: int, second: int, third: int, sixth: int = 0, seventh: int = 0x55
     return number.to_bytes(13, "big")
 
 
-def test_headers_that_nobody_changes_and_the_payload_leave_as_they_came() -> None:
+def test_unchanged_headers_and_the_payload_leave_unchanged() -> None:
     data = b"\x00\x10" + bytes(range(60))
     result = report(data)
     assert result.rest == data
@@ -86,7 +86,7 @@ def test_range_in_select(version: int) -> None:
     if version == 15:
         assert (result.error, result.rest) == (BAD_VERSION, bytes([3, version << 4]) + b"skipme")
     elif 4 <= version <= 7:
-        # What advance() skips is lost, as in bmv2: it is no header, and no payload either.
+        # What advance() skips is lost, as in bmv2: it belongs neither to a header nor to the payload.
         assert (result.path, result.rest) == (2, bytes([3, version << 4]) + b"ipme")
     else:
         assert result.path == 0
@@ -117,7 +117,7 @@ def test_header_assignment_copies_all_fields_and_validity() -> None:
     assert result.path == 1
 
 
-def test_a_header_that_is_made_valid_is_zero() -> None:
+def test_a_header_that_becomes_valid_is_zero() -> None:
     data = b"\x01\x10" + odd(6, 0x1ABC, -3) + b"payload"
     added = (0xFF << 80).to_bytes(13, "big")
     result = report(data)

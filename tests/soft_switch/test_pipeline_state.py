@@ -52,7 +52,7 @@ def test_registers_keep_values(pipeline: Pipeline) -> None:
     assert ask(pipeline, 0, 3, 0).first == 1234
 
 
-def test_registers_out_of_range_are_left_alone(pipeline: Pipeline) -> None:
+def test_accesses_outside_of_a_register_array_do_nothing(pipeline: Pipeline) -> None:
     assert ask(pipeline, 0, 16, 55)[:2] == (0, 0)
     assert not any(pipeline.registers["TestIngress.cells"].values)
 

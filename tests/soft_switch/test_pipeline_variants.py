@@ -1,4 +1,4 @@
-"""Covers what scripts cannot say: value sets, fields of variable width of any content, and loops without an end."""
+"""Covers what STF scripts cannot express: value sets, fields of variable width, and endless loops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WRONG_CHECKSUM, TOO_LONG, FULL = 0xE, 0xD, 0xC
 
 
 def packet(what: int, options: bytes, rest: bytes, wrong: int = 0) -> bytes:
-    """The header with its checksum, the options between two nibbles, and what follows."""
+    """The header with its checksum, the options between two nibbles, and the rest."""
     framed = (0xA << 8 * len(options) + 4 | int.from_bytes(options) << 4 | 0xB).to_bytes(len(options) + 1)
     start = struct.pack("!BB", what, len(options) << 4)
     checksum = csum16(start + framed) ^ wrong
@@ -30,7 +30,7 @@ def packet(what: int, options: bytes, rest: bytes, wrong: int = 0) -> bytes:
 
 @settings(deadline=None)
 @given(st.binary(max_size=15), st.binary(min_size=1, max_size=9).filter(lambda b: b[0] > 3), st.booleans())
-def test_options_of_any_width_come_out_as_they_went_in(options: bytes, rest: bytes, wrong: bool) -> None:
+def test_options_of_any_width_leave_unchanged(options: bytes, rest: bytes, wrong: bool) -> None:
     data = packet(9, options, rest, int(wrong))
     expected = bytearray(data)
     expected[1] |= WRONG_CHECKSUM if wrong else 0
@@ -92,7 +92,7 @@ def switch_of(pipeline: Pipeline) -> Switch:
     return switch
 
 
-def test_a_packet_is_not_resubmitted_for_ever() -> None:
+def test_resubmission_of_a_packet_ends() -> None:
     pipeline = load("copies")
     switch = switch_of(pipeline)
     switch.receive(0, bytes([3, 0xFF, 0, 0]), 0)

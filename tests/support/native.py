@@ -1,4 +1,4 @@
-"""What the tests of machine code share: whether it can be had here, and tables and queues of C alone."""
+"""Shared by tests of machine code: whether it is possible here, and tables in C alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from soft_switch.ir.expressions import PARAMETERS
 from soft_switch.native import library
 from soft_switch.native.errors import NativeError
-from soft_switch.native.module import PARAMETERS, layout_of
+from soft_switch.native.module import layout_of
 from soft_switch.native.tables import TableImage
 from soft_switch.tables.entry import Entry
 from soft_switch.tables.table import Table
@@ -16,7 +17,7 @@ from soft_switch.tables.table import Table
 
 @functools.cache
 def no_machine_code() -> str:
-    """Why there is none on this machine; empty where there is."""
+    """Why machine code is not possible on this machine; empty if it is."""
     try:
         library.load_pipeline("")
     except NativeError as error:
@@ -43,7 +44,7 @@ class NativeTable:
             self.changed.append(entry)
 
     def look_up(self, values: Sequence[int]) -> list[int]:
-        """Action id, hit, and the parameters' words of what a key finds."""
+        """The result of a key: action id, hit, and the words of the parameters."""
         self.image.follow(self.changed)
         self.changed = []
         words = self.image.words_of(values)
