@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,11 +15,53 @@ import soft_switch.p4runtime  # noqa: F401  (makes `p4.v1` importable)
 from soft_switch.backend import ENVIRONMENT_VARIABLE
 from tests.support.native import no_machine_code
 
+SLOW = (
+    "conformance/",
+    "examples/",
+    "host_agent/test_agent_host.py",
+    "mfs_ctrl/test_cli.py",
+    "mfs_ctrl/test_controller.py",
+    "mfs_ctrl/test_controller_failures.py",
+    "mfs_ctrl/test_example_policies.py",
+    "mfs_ctrl/test_policy_file.py",
+    "mfs_ctrl/test_session_tls.py",
+    "mfs_eval/test_ablation.py",
+    "mfs_eval/test_coordination.py",
+    "mfs_eval/test_demo.py",
+    "mfs_eval/test_experiment.py",
+    "mfs_eval/test_faults.py",
+    "mfs_eval/test_flow_agreement.py",
+    "mfs_eval/test_live.py",
+    "mfs_eval/test_pruning_study.py",
+    "mfs_eval/test_public_api.py",
+    "mfs_eval/test_runner.py",
+    "mfs_eval/test_scenarios.py",
+    "mfs_eval/test_stranding.py",
+    "mfs_eval/test_testbed.py",
+    "mfs_eval/test_tuned_tick.py",
+    "mfs_eval/test_tuner_loop.py",
+    "p4src/test_mfs_program.py",
+    "soft_switch/p4runtime/test_p4runtime_fuzz.py",
+    "soft_switch/test_native.py",
+    "soft_switch/test_realtime_switch.py",
+    "soft_switch/test_stf.py",
+    "topologies/",
+)
+"""Tests that take seconds, start processes or need root, by path below ``tests``: ``make fast`` leaves them out."""
+
 _SLOW_MACHINE = (HealthCheck.too_slow,)
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=_SLOW_MACHINE)
 settings.register_profile("explore", deadline=None, max_examples=1000, suppress_health_check=_SLOW_MACHINE)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of :data:`SLOW`."""
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(folder).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", params=["python", "c"])

@@ -160,8 +160,15 @@ def _serve(connection: Connection) -> None:
     server.stop(0)
 
 
-@click.command()
-@click.option("--ports", type=click.IntRange(1, 200), multiple=True, default=(8, 64), show_default=True)
+@click.command(short_help="What a tick of the controller costs.")
+@click.option(
+    "--ports",
+    type=click.IntRange(1, 200),
+    multiple=True,
+    default=(8, 64),
+    show_default=True,
+    help="Ports of the switch; may be repeated.",
+)
 @click.option("--ticks", type=click.IntRange(min=1), default=200, show_default=True, help="Of each measurement.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Measurements of each kind.")
 @click.option(

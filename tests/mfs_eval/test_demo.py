@@ -137,7 +137,7 @@ def test_without_the_compiled_program(
 ) -> None:
     monkeypatch.setattr(artifact, "BUILD", tmp_path)
     assert mfs("demo", *TINY, "--out", tmp_path / "out") == 1
-    assert "no compiled program" in one_error(capsys)
+    assert "cannot read the compiled program" in one_error(capsys)
     assert not (tmp_path / "out").exists()
 
 

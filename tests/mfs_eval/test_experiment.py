@@ -120,7 +120,7 @@ def test_the_switch_holds_what_the_controller_wrote(policy: str, monkeypatch: py
 
 def test_without_the_compiled_program_there_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifact, "BUILD", tmp_path)
-    with pytest.raises(artifact.ArtifactError, match="no compiled program"):
+    with pytest.raises(artifact.ArtifactError, match="cannot read the compiled program"):
         play()
 
 
