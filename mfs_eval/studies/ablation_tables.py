@@ -1,4 +1,4 @@
-"""Tables of docs/studies/results.md, from the rows of an ablation. Shares in per cent, differences in points."""
+"""Tables of the README and of docs/studies/results.md from an ablation: shares in per cent, differences in points."""
 
 from __future__ import annotations
 
@@ -80,6 +80,18 @@ def scenarios(rows: Iterable[Row]) -> str:
     return table(heads, lines)
 
 
+def headline(rows: Iterable[Row]) -> str:
+    """Return fair sharing, three fixed classes and ``mfs`` in every scenario at its highest request rate."""
+    found = Attainment(rows)
+    lines = []
+    for scenario in found.scenarios:
+        fifo, classes, full = (found.at_highest_rate(scenario, name) for name in (FLOOR, "static-reuse", FULL))
+        rate = f"{found.rates(scenario)[-1]:g}"
+        means = (f"{_mean(seeds)} %" for seeds in (fifo, classes, full))
+        lines.append((f"`{scenario}`", rate, *means, difference(paired_difference(full, classes))))
+    return table(("scenario", "requests/s", "fifo", "static-reuse", "mfs", "mfs - static-reuse, points"), lines)
+
+
 def parts(rows: Iterable[Row]) -> str:
     """Return what the scheduler without one of its parts, and other policies, lose at the highest rate."""
     return _differences(rows, "variant - mfs, points", [(f"`{name}`", name, FULL) for name in PARTS])
@@ -126,6 +138,7 @@ def _mean(seeds: Seeds) -> str:
 
 
 TABLES: dict[str, Callable[[Iterable[Row]], str]] = {
+    "headline": headline,
     "cheating": cheating,
     "scenarios": scenarios,
     "parts": parts,

@@ -25,7 +25,7 @@ class Table:
     """A table of a page.
 
     Attributes:
-        source: the CSV file that it is computed from, relative to the folder of the page.
+        source: the CSV file that it is computed from, relative to docs/studies.
         make: returns the table, in Markdown, given the path of the file.
     """
 
@@ -52,7 +52,8 @@ TABLES = {
     "paper-parameters": _of_sweep("sensitivity", paper_tables.parameters),
 }
 """By the name in the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->``."""
-PAGES = (Path("docs/studies/results.md"), Path("docs/studies/paper.md"))
+PAGES = (Path("README.md"), Path("docs/studies/results.md"), Path("docs/studies/paper.md"))
+_STUDIES = Path("docs/studies")
 
 
 def computed(page: Path, name: str) -> str:
@@ -63,7 +64,7 @@ def computed(page: Path, name: str) -> str:
     """
     if name not in TABLES:
         raise EvaluationError(f"{page}: there is no table {name!r}; there are {', '.join(TABLES)}")
-    source = page.parent / TABLES[name].source
+    source = page.parent / _source(page, name)
     try:
         return TABLES[name].make(source)
     except OSError as error:
@@ -72,10 +73,16 @@ def computed(page: Path, name: str) -> str:
 
 def origin(page: Path, name: str) -> str:
     """Return a line that says which command made the table, and from which rows of which commit."""
-    source = TABLES[name].source
+    source = _source(page, name).as_posix()
     commit = _last_commit(page.parent / source)
     of_commit = f" of commit {commit}" if commit else ""
     return f"\nBy `{COMMAND} {page.as_posix()}`, from [{source}]({source}){of_commit}.\n"
+
+
+def _source(page: Path, name: str) -> Path:
+    """The rows of a table, relative to the folder of ``page``: a page of the studies, or the README above them."""
+    source = Path(TABLES[name].source)
+    return _STUDIES / source if (page.parent / _STUDIES).is_dir() else source
 
 
 def _last_commit(path: Path) -> str:
@@ -91,7 +98,7 @@ def _last_commit(path: Path) -> str:
 @click.argument("pages", nargs=-1, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--write", is_flag=True, help="Replace the tables in the pages instead of printing them.")
 def tables(pages: tuple[Path, ...], write: bool) -> None:
-    """Compute the tables of PAGES, by default those of docs/studies that have any.
+    """Compute the tables of PAGES, by default those of the README and of docs/studies.
 
     A table stands between <!-- begin NAME --> and <!-- end NAME -->.
     """
