@@ -40,11 +40,20 @@ def main() -> None:
                     agent.advance(batch=7, layer=layer)  # this layer is being computed
                     connection.sendall(bytes(LAYER_BYTES))
                 agent.advance(batch=7, layer=LAYERS)
+                wait_for_receiver(connection)  # what still waits in the socket's buffer is stamped while the flow is open
                 flow.close()
                 print("sent, stamped")
         except AgentGoneError as error:
             connection.sendall(bytes(LAYERS * LAYER_BYTES))
+            wait_for_receiver(connection)
             print(f"sent, not stamped: {error}")
+
+
+def wait_for_receiver(connection: socket.socket) -> None:
+    """Say that nothing follows, and return when the receiver, which has everything, closes the connection."""
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(1024):
+        pass
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def main() -> None:
         mfs()
     except ModuleNotFoundError as error:
         extra = next((EXTRAS[word] for word in sys.argv[1:] if word in EXTRAS), "eval")
-        click.echo(f"error: {error}; install it with: pip install 'mfs-switch[{extra}]'", err=True)
+        click.echo(f"error: {error}; install it with: pip install '.[{extra}]'", err=True)
         sys.exit(1)
     except (MfsError, SwitchError) as error:
         click.echo(f"error: {error}", err=True)

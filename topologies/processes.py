@@ -117,7 +117,7 @@ def mfs() -> list[str]:
             return [str(folder / "mfs")]
     found = shutil.which("mfs")
     if found is None:
-        raise TopologyError("the command mfs is not installed; run make demo once, or pip install 'mfs-switch[net]'")
+        raise TopologyError("the command mfs is not installed; run make demo once, or pip install '.[net]'")
     return [found]
 
 

@@ -64,7 +64,9 @@ def test_an_engine_sends_stamped_where_an_agent_runs(tmp_path: Path) -> None:
             assert sender.inside(lambda: output_of("engine_flows.py", *arguments)) == "sent, stamped\n"
             assert arriving.result(60) == 4 * 64 * 1024
         with agent.client() as client:
-            assert client.status()["counters"]["stamped"] > 0
+            counters = client.status()["counters"]
+    assert counters["stamped"] > 0
+    assert sum(counters["level_bytes"]) >= 4 * 64 * 1024
 
 
 def test_the_rack_is_a_switch_with_two_hosts() -> None:

@@ -266,4 +266,4 @@ def test_an_extra_that_is_not_installed_is_named(mfs: Mfs, monkeypatch: pytest.M
     ):
         status, message = mfs(*arguments)
         assert status == 1
-        assert f"pip install 'mfs-switch[{extra}]'" in message
+        assert f"pip install '.[{extra}]'" in message
