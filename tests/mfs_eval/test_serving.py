@@ -13,16 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from mfs_eval.errors import ServingError
 from mfs_eval.serving import cluster
 from mfs_eval.serving.cluster import Cluster
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.costs import GPU, ModelShape
-from mfs_eval.serving.engine import Serving, ServingConfig
+from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.generator import generate
 from mfs_eval.serving.ideal_network import IdealNetwork
 from mfs_eval.serving.metrics import summarise
-from mfs_eval.serving.network_interface import FlowSpec
 from mfs_eval.serving.objectives import low_load_records, objectives
 from mfs_eval.serving.placement import Placement, place
 from mfs_eval.serving.prefix_cache import Reuse
