@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from host_agent.client import AgentClient, AgentGoneError, OpenFlow
     from host_agent.protocol.errors import AgentError, RequestError
     from host_agent.protocol.flow_request import FiveTuple, FlowRequest, Match
+    from host_agent.protocol.paths import AGENT_SOCKET
     from host_agent.protocol.stamp import Stage
 
 __all__ = [
+    "AGENT_SOCKET",
     "AgentClient",
     "AgentError",
     "AgentGoneError",
@@ -30,6 +32,7 @@ _MODULES = {
     "client": ("AgentClient", "AgentGoneError", "OpenFlow"),
     "protocol.errors": ("AgentError", "RequestError"),
     "protocol.flow_request": ("FiveTuple", "FlowRequest", "Match"),
+    "protocol.paths": ("AGENT_SOCKET",),
     "protocol.stamp": ("Stage",),
 }
 

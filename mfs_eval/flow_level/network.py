@@ -25,10 +25,11 @@ from mfs_eval.flow_level.fabric import Fabric
 from mfs_eval.flow_level.port_loads import PortLoads
 from mfs_eval.flow_level.settings import SWITCHES, FlowSettings
 from mfs_eval.flow_level.shares import HEAP, MAX_HOPS, NONE, QUEUED, TOUCHED, UNSETTLED, Ints, grown, shares
-from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from soft_switch.sim.events import VirtualClock
+from topologies.topology import FULL_FRAME_BYTES
 
-WIRE_PACKET_BYTES = FRAME_BYTES + WIRE_OVERHEAD_BYTES
+WIRE_PACKET_BYTES = FULL_FRAME_BYTES + WIRE_OVERHEAD_BYTES
 HEADER_BYTES = WIRE_PACKET_BYTES - SEGMENT_BYTES
 DEFAULT_LEVEL = 1
 """Level of all flows at places that do not rank."""
