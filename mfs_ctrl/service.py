@@ -114,9 +114,10 @@ def describe(record: TickRecord) -> str:
 
 @contextlib.contextmanager
 def until_signalled() -> Iterator[Ended]:
-    """Within the block, SIGTERM and SIGINT only end the wait that this yields, be it under way or still to begin.
+    """Within the block, SIGTERM and SIGINT only end the wait that this yields, whether or not it has begun.
 
-    For the main thread.
+    For the main thread. :func:`soft_switch.signals.stop_on_signal` would not do here: it blocks the signals in threads
+    that start within the block, while the policy server's thread runs before.
     """
     # A handler in Python runs between bytecodes only: a signal just before a wait begins would not cut the wait short.
     # The wake-up descriptor is written to at once, and stays readable.

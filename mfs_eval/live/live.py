@@ -33,7 +33,7 @@ from mfs_eval.setup.workload import Workload, select
 from soft_switch.realtime.serving import NICENESS
 from topologies import bmv2, namespaces, port_classes
 from topologies.namespaces import Realised
-from topologies.processes import Process, free_port, listening, mfs
+from topologies.processes import Process, free_port, listening, mfs, unwinding_on_sigterm
 from topologies.topology import Host, Topology, tor
 
 PREFIX = "mfslive"
@@ -272,7 +272,7 @@ def live_rack(settings: LiveSettings, prefix: str = PREFIX) -> Iterator[LiveRack
     """
     topology = settings.topology
     with (
-        namespaces.unwinding_on_sigterm(),
+        unwinding_on_sigterm(),
         tempfile.TemporaryDirectory(prefix="mfs-live-") as folder,
         namespaces.standing([topology], prefix, management=True) as realised,
     ):
