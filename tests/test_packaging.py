@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.protocol import level, units
+from mfs_ctrl.cli import COMMANDS
 from soft_switch.queues import arbiter, traffic_manager
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +69,14 @@ def test_the_command_line_starts_with_click_alone() -> None:
     modules = loaded_by("mfs_ctrl.cli")
     assert forbidden(modules) == set()
     assert beyond({"mfs_ctrl", "host_agent", "soft_switch", "click"}, modules) == set()
+
+
+def test_help_needs_click_alone() -> None:
+    modules = loaded_by(*(entry.partition(":")[0] for entry in COMMANDS.values()))
+    assert forbidden(modules) == set()
+    assert (
+        beyond({"host_agent", "soft_switch", "p4src", "topologies", "mfs_ctrl", "mfs_eval", "click"}, modules) == set()
+    )
 
 
 def test_the_agent_on_a_server_needs_pyroute2_beside() -> None:
