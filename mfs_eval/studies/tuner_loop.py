@@ -60,9 +60,6 @@ class Load:
 
 
 FULL = Load()
-LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
-"""Short bursts that every last-stage flow outlasts: no threshold matters."""
-IDLE = Load(early_share=0, last_share=0)
 BEST_FIRST = 108
 """Q_1 at which the last stage misses a twentieth more than the early stages under :data:`FULL` as the switch counts,
 or a tenth more as the receivers see it; ``docs/studies/tuner.md`` has the results of other values."""
