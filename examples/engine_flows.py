@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import socket
 
-from host_agent import AgentClient, AgentGoneError, Stage
+from host_agent import AGENT_SOCKET, AgentClient, AgentGoneError, Stage
 
 LAYERS = 4
 LAYER_BYTES = 64 * 1024
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("host")
     parser.add_argument("port", type=int)
-    parser.add_argument("--socket", default="/run/mfs/agent.sock", help="of the agent")
+    parser.add_argument("--socket", default=AGENT_SOCKET, help="of the agent")
     arguments = parser.parse_args()
     with socket.create_connection((arguments.host, arguments.port)) as connection:
         try:

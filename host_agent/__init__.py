@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from host_agent.client import AgentClient, AgentGoneError, OpenFlow
     from host_agent.protocol.errors import AgentError, RequestError
     from host_agent.protocol.flow_request import FiveTuple, FlowRequest, Match
+    from host_agent.protocol.paths import AGENT_SOCKET
     from host_agent.protocol.stamp import Stage
 
 __all__ = [
+    "AGENT_SOCKET",
     "AgentClient",
     "AgentError",
     "AgentGoneError",
@@ -30,6 +32,7 @@ _MODULES = {
     "client": ("AgentClient", "AgentGoneError", "OpenFlow"),
     "protocol.errors": ("AgentError", "RequestError"),
     "protocol.flow_request": ("FiveTuple", "FlowRequest", "Match"),
+    "protocol.paths": ("AGENT_SOCKET",),
     "protocol.stamp": ("Stage",),
 }
 
@@ -37,7 +40,8 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     for module, names in _MODULES.items():
         if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
+            value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -210,7 +210,7 @@ class AgentClient:
         """
         return self.ask("status")
 
-    def ask(self, operation: str, **fields: Any) -> Answer:
+    def ask(self, operation: str, **fields: object) -> Answer:
         """Send a request of the socket protocol (``docs/reference/host-agent.md``) and return the answer.
 
         Raises:

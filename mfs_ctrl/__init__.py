@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Controller", "Policy", "Thresholds", "policies"]
 
-_HOME = {
+_HOMES = {
     "Controller": "mfs_ctrl.controller",
     "Policy": "mfs_ctrl.policy.policy",
     "Thresholds": "mfs_ctrl.policy.policy",
@@ -27,9 +27,12 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "policies":
+        return importlib.import_module("mfs_ctrl.policies")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
 _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
 """Parameters that ``--config`` replaces."""
 
 
 @click.command()
 @click.option("--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="The switch's P4Runtime address.")
+@click.option("--tls-ca", type=_FILE, help="Connect over TLS; authorities (PEM) that sign the switch's certificate.")
+@click.option("--tls-cert", type=_FILE, help="Client certificate (PEM), if the switch requires one; needs --tls-key.")
+@click.option("--tls-key", type=_FILE, help="Private key (PEM) of --tls-cert.")
 @click.option("--device-id", type=click.IntRange(1, 2**64 - 1), default=1, show_default=True)
 @click.option(
     "--election-id",
@@ -39,7 +43,7 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
 )
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=_FILE,
     help="A TOML file with the switch's ports and hosts, instead of --topology, --node, --servers, --nics and --rate.",
 )
 @click.option("--topology", "topology_name", default="tor", show_default=True, help="See `mfs topology list`.")
@@ -61,15 +65,18 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
 @click.option("--policy-listen", metavar="HOST:PORT", help="Serve the policy in force to host agents here, over HTTP.")
 @click.option(
     "--device-config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=_FILE,
     help="Program for the switch, with --p4info; by default the bundled one for v1model.",
 )
-@click.option("--p4info", type=click.Path(path_type=Path, dir_okay=False), help="P4Info (text) of --device-config.")
+@click.option("--p4info", type=_FILE, help="P4Info (text) of --device-config.")
 @logging_options
 @click.pass_context
 def ctrl(
     ctx: click.Context,
     address: str,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     device_id: int,
     election_id: int,
     policy: Policy,
@@ -91,8 +98,13 @@ def ctrl(
         raise click.UsageError("--device-config and --p4info go together.")
     if config is not None:
         _refuse_with_config(ctx)
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together.")
+    if tls_cert is not None and tls_ca is None:
+        raise click.UsageError("--tls-cert needs --tls-ca.")
     from mfs_ctrl import config as configuration
     from mfs_ctrl.desired import SwitchParameters
+    from mfs_ctrl.p4rt.channel import TlsFiles
     from mfs_ctrl.policy_server import serving
     from mfs_ctrl.service import run_controller
     from p4src.artifact import from_files
@@ -120,6 +132,7 @@ def ctrl(
             interval_s=interval,
             on_policy=on_policy,
             artifact=from_files(device_config, p4info) if device_config and p4info else None,
+            tls=TlsFiles(tls_ca, tls_cert, tls_key) if tls_ca else None,
         )
 
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from host_agent.protocol.stamp import LEVELS
-from host_agent.protocol.units import HIGHEST_PORT, parse_bit_rate
+from host_agent.protocol.units import parse_bit_rate
 from mfs_ctrl.desired import SwitchParameters
+from soft_switch.ports import HIGHEST_PORT
 from topologies.topology import SWITCH_MAC
 
 QUEUE_BYTES_MAX = 1 << 40

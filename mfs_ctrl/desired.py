@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from host_agent.protocol.level import ANY, GUARANTEED_SHARE, LevelRule, bias_code
-from host_agent.protocol.stamp import LEVELS, STAMP_BYTES, TOP_LEVEL
+from host_agent.protocol.level import ANY, GUARANTEED_SHARE, UNTAGGED_LEVEL, LevelRule, bias_code
+from host_agent.protocol.stamp import LEVELS, TOP_LEVEL
 from host_agent.protocol.units import WIRE_OVERHEAD_BYTES
 from mfs_ctrl.errors import DesiredStateError
 from mfs_ctrl.p4rt.entries import (
@@ -24,15 +24,15 @@ from mfs_ctrl.p4rt.entries import (
     Range,
     TableEntry,
 )
-from topologies.topology import Host, Topology
+from topologies.topology import FULL_FRAME_BYTES, Host, Topology
 
 NEXT_HOP_GROUP_SIZE = 64
 """Largest number of paths in a group; P4Runtime does not allow a change while the group exists."""
 IDLE_GAP_NEVER_US = 0x1FFFFFFF
 """Same as in ``p4src/shared/constants.p4``."""
 LATE_ANY = (0, 1)
-FULL_FRAME_WIRE_BYTES = 1500 + 14 + STAMP_BYTES + WIRE_OVERHEAD_BYTES
-"""Bytes on the wire of a stamped 1,500-byte packet: with Ethernet header, shim, FCS, preamble and gap."""
+FULL_FRAME_WIRE_BYTES = FULL_FRAME_BYTES + WIRE_OVERHEAD_BYTES
+"""Bytes on the wire of a full frame: with FCS, preamble and gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class SwitchParameters:
     """
 
     untrusted_ports: frozenset[int] = frozenset()
-    untagged_level: int = 1
+    untagged_level: int = UNTAGGED_LEVEL
     untrusted_level: int = 0
     police_floor: int = TOP_LEVEL
     police_level: int = 1

@@ -15,6 +15,7 @@ from types import FrameType
 from mfs_ctrl.controller import Controller, OnPolicy, TickRecord
 from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.errors import SessionError
+from mfs_ctrl.p4rt.channel import TlsFiles
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy.policy import Policy
 from p4src.artifact import Artifact, load
@@ -37,12 +38,13 @@ def run_controller(
     on_policy: OnPolicy | None = None,
     stop: threading.Event | None = None,
     artifact: Artifact | None = None,
+    tls: TlsFiles | None = None,
 ) -> None:
     """Control the switch at ``address`` until SIGTERM or SIGINT arrives; one tick every ``interval_s``.
 
-    The switch is given ``artifact``, by default the committed program for v1model. The first connection must succeed.
-    Later, a lost switch is retried on every tick. Callers outside the main thread pass ``stop``: the controller then
-    ends when it is set, and leaves signals alone.
+    The switch is given ``artifact``, by default the committed program for v1model. Without ``tls`` the connection is
+    plain text. The first connection must succeed. Later, a lost switch is retried on every tick. Callers outside the
+    main thread pass ``stop``: the controller then ends when it is set, and leaves signals alone.
 
     Raises:
         SessionError: the switch cannot be reached at the start, or refuses the session or the program.
@@ -51,7 +53,7 @@ def run_controller(
     """
     if interval_s <= 0:
         raise ValueError(f"the interval between ticks must be above 0 s, not {interval_s:g}")
-    session = Session(address, device_id, election_id)
+    session = Session(address, device_id, election_id, tls=tls)
     controller = Controller(session, artifact or load(), topology, policy, parameters, on_policy)
     with until_signalled() if stop is None else contextlib.nullcontext(stop.wait) as ended:
         try:
@@ -114,9 +116,10 @@ def describe(record: TickRecord) -> str:
 
 @contextlib.contextmanager
 def until_signalled() -> Iterator[Ended]:
-    """Within the block, SIGTERM and SIGINT only end the wait that this yields, be it under way or still to begin.
+    """Within the block, SIGTERM and SIGINT only end the wait that this yields, whether or not it has begun.
 
-    For the main thread.
+    For the main thread. :func:`soft_switch.signals.stop_on_signal` would not do here: it blocks the signals in threads
+    that start within the block, while the policy server's thread runs before.
     """
     # A handler in Python runs between bytecodes only: a signal just before a wait begins would not cut the wait short.
     # The wake-up descriptor is written to at once, and stays readable.

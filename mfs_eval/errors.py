@@ -13,10 +13,6 @@ class TraceError(EvaluationError):
     """A trace cannot be read or written; the message names file, line and field."""
 
 
-class ModelError(EvaluationError):
-    """A parameter of a model or GPU is out of range."""
-
-
 class ClusterError(EvaluationError):
     """A cluster or fabric description contradicts itself."""
 

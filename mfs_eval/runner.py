@@ -11,8 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from types import FrameType
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import joblib
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mfs_eval.errors import EvaluationError
+from topologies.processes import unwinding_on_sigterm
 
 T = TypeVar("T")
 PARENT_CHECK_S = 1.0
@@ -47,7 +47,7 @@ def run_all(
         EvaluationError: a worker process died.
     """
     results: dict[int, T] = {}
-    with _progress() as progress, _killing_workers_on_sigterm():
+    with _progress() as progress, unwinding_on_sigterm():
         task = progress.add_task(title, total=len(arguments))
         try:
             with contextlib.closing(_completed(function, arguments, jobs)) as completed:
@@ -94,23 +94,6 @@ def _exit_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _killing_workers_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, which unwinds to the workers. Only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _progress() -> Progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
 from soft_switch.backend import Backend
 from soft_switch.options import backend_option
 from soft_switch.ports import HIGHEST_PORT
+
+if TYPE_CHECKING:
+    from soft_switch.p4runtime.server import TLS
 
 _LOG = logging.getLogger(__name__)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -73,6 +76,9 @@ class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
     type=_FILE,
     help="Write a CSV row for each packet that enters or leaves a queue, or is dropped there; needs -i.",
 )
+@click.option("--tls-cert", type=_FILE, help="Serve P4Runtime over TLS with this certificate (PEM); needs --tls-key.")
+@click.option("--tls-key", type=_FILE, help="Private key (PEM) of --tls-cert.")
+@click.option("--tls-client-ca", type=_FILE, help="Require client certificates that these authorities (PEM) signed.")
 @logging_options
 def switch(
     address: str,
@@ -85,6 +91,9 @@ def switch(
     rate: int,
     queue_trace: Path | None,
     backend: Backend,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
 ) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
@@ -99,6 +108,7 @@ def switch(
         raise click.UsageError("--empty and --device-config exclude each other.")
     if not interfaces and queue_trace is not None:
         raise click.UsageError("--queue-trace needs a port: -i PORT@INTERFACE.")
+    tls = _tls(tls_cert, tls_key, tls_client_ca)
     if not empty and device_config is None:
         artifact.load()
         name = artifact.BUILD / "mfs_v1model"
@@ -114,15 +124,34 @@ def switch(
             device_config=device_config,
             p4info=p4info,
             queue_trace=queue_trace,
+            tls=tls,
             backend=backend,
         )
     else:
-        _run_without_ports(address, device_id, cpu_port, device_config, p4info, backend)
+        _run_without_ports(address, device_id, cpu_port, device_config, p4info, tls, backend)
     _LOG.info("stopped")
 
 
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TLS | None:
+    if (certificate is None) != (key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together.")
+    if certificate is None or key is None:
+        if client_ca is not None:
+            raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key.")
+        return None
+    from soft_switch.p4runtime.server import TLS
+
+    return TLS(certificate, key, client_ca)
+
+
 def _run_without_ports(
-    address: str, device_id: int, cpu_port: int | None, config: Path | None, p4info: Path | None, backend: Backend
+    address: str,
+    device_id: int,
+    cpu_port: int | None,
+    config: Path | None,
+    p4info: Path | None,
+    tls: TLS | None,
+    backend: Backend,
 ) -> None:
     from soft_switch.p4runtime.server import serve
     from soft_switch.signals import stop_on_signal
@@ -136,6 +165,7 @@ def _run_without_ports(
             device_id=device_id,
             device_config=config,
             p4info=p4info,
+            tls=tls,
             backend=backend,
         )
         stopped.wait()

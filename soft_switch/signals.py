@@ -1,4 +1,4 @@
-"""Ending a process on SIGINT or SIGTERM."""
+"""Ending a process on SIGINT or SIGTERM, without a Python signal handler: the thread that forwards packets is busy."""
 
 from __future__ import annotations
 

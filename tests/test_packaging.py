@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.protocol import level, units
+from host_agent.protocol import level, stamp, units
+from mfs_ctrl.cli import COMMANDS
 from soft_switch.queues import arbiter, traffic_manager
+from soft_switch.realtime import packet_socket
 
 ROOT = Path(__file__).parents[1]
 FORBIDDEN = ("grpc", "google.protobuf", "p4", "p4runtime_sh", "scapy", "numpy", "matplotlib", "pydantic", "rich")
@@ -70,6 +72,14 @@ def test_the_command_line_starts_with_click_alone() -> None:
     assert beyond({"mfs_ctrl", "host_agent", "soft_switch", "click"}, modules) == set()
 
 
+def test_help_needs_click_alone() -> None:
+    modules = loaded_by(*(entry.partition(":")[0] for entry in COMMANDS.values()))
+    assert forbidden(modules) == set()
+    assert (
+        beyond({"host_agent", "soft_switch", "p4src", "topologies", "mfs_ctrl", "mfs_eval", "click"}, modules) == set()
+    )
+
+
 def test_the_agent_on_a_server_needs_pyroute2_beside() -> None:
     modules = loaded_by("host_agent.daemon.service")
     assert forbidden(modules) == set()
@@ -94,6 +104,8 @@ def test_the_switch_and_the_hosts_agree_on_what_each_has_a_constant_for() -> Non
     # The embedded switch is independent of the host agent, so each has its own.
     assert units.WIRE_OVERHEAD_BYTES == traffic_manager.WIRE_OVERHEAD_BYTES
     assert level.GUARANTEED_SHARE == arbiter.DEFAULT_SHARE
+    assert stamp.LEVELS == traffic_manager.QUEUES
+    assert units.ETHERNET_HEADER_BYTES == packet_socket.ETHERNET_HEADER_BYTES
 
 
 def test_the_base_installs_neither_protobuf_nor_grpc() -> None:

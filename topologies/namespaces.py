@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 from pyroute2 import IPRoute, NetlinkError, netns
@@ -98,7 +96,9 @@ def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management:
 def standing(
     topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management: bool = False
 ) -> Iterator[Realised]:
-    """Call :func:`up`, and :func:`clean` at the end; for SIGTERM see :func:`unwinding_on_sigterm`.
+    """Call :func:`up`, and :func:`clean` at the end.
+
+    On SIGTERM too, within :func:`~topologies.processes.unwinding_on_sigterm`.
 
     Raises:
         TopologyError: as for :func:`up`.
@@ -108,20 +108,6 @@ def standing(
         yield realised
     finally:
         clean(prefix)
-
-
-@contextlib.contextmanager
-def unwinding_on_sigterm() -> Iterator[None]:
-    """Make SIGTERM raise SystemExit, so that context managers clean up. For the main thread."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def clean(prefix: str = DEFAULT_PREFIX) -> list[str]:

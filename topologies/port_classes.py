@@ -46,12 +46,6 @@ def add_link(interface: str, rate_bps: int, queue_bytes: int = QUEUE_BYTES, by_l
         raise TopologyError(f"cannot add traffic classes to {interface}: {error.args[-1]}") from None
 
 
-def remove_link(interface: str) -> None:
-    """Undo :func:`add_link`."""
-    with IPRoute() as ip:
-        ip.tc("del", "htb", _index(ip, interface), HANDLE)
-
-
 def _index(ip: IPRoute, interface: str) -> int:
     found = ip.link_lookup(ifname=interface)
     if not found:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from host_agent.protocol.stamp import STAMP_BYTES
+from host_agent.protocol.units import ETHERNET_HEADER_BYTES
 
 SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFE))
 SECOND_SWITCH_MAC = bytes((0x02, 0, 0, 0, 0, 0xFD))
@@ -16,6 +17,8 @@ PAYLOAD_MTU = 1500
 """Longest IP packet of a host, bytes."""
 LINK_MTU = PAYLOAD_MTU + STAMP_BYTES
 """MTU of links on real interfaces: room for the stamp and a packet of :data:`PAYLOAD_MTU`."""
+FULL_FRAME_BYTES = ETHERNET_HEADER_BYTES + LINK_MTU
+"""Length of a frame with a stamp and a packet of :data:`PAYLOAD_MTU`, without FCS."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from host_agent.daemon.netlink import ignoring_absence, refused
-from host_agent.ebpf.layout import CLASS_MAJOR, UNSTAGED_LEVEL
-from host_agent.protocol.level import GUARANTEED_SHARE
+from host_agent.ebpf.layout import CLASS_MAJOR
+from host_agent.protocol.level import GUARANTEED_SHARE, UNTAGGED_LEVEL
 from host_agent.protocol.stamp import LEVELS, STAMP_BYTES, TOP_LEVEL
 from host_agent.protocol.units import WIRE_OVERHEAD_BYTES
 
@@ -94,7 +94,7 @@ def install(route: IPRoute, index: int, rate_bps: int) -> None:
             route,
             index,
             rate_bps,
-            default_level=UNSTAGED_LEVEL,
+            default_level=UNTAGGED_LEVEL,
             overhead_bytes=_PER_FRAME_BYTES,
             burst_bytes=max(_BURST_BYTES_MIN, round(rate_bps // 8 * _BURST_S)),
         )

@@ -25,8 +25,8 @@ from host_agent.ebpf.layout import CLASS_MAJOR, Config
 from host_agent.ebpf.object import load
 from host_agent.protocol.paths import RUN_DIRECTORY
 from host_agent.protocol.stamp import STAMP_BYTES
+from host_agent.protocol.units import ETHERNET_HEADER_BYTES
 
-ETHERNET_BYTES = 14
 EGRESS_PREFERENCE = 49_000
 INGRESS_PREFERENCE = 1
 """First filter on ingress, last on egress: filters of other programs see packets without stamps."""
@@ -193,9 +193,9 @@ def _prepare(
         with refused(f"cannot set gso_max_segs of {name}"):
             route.link("set", index=index, gso_max_segs=1)
     if options.order:
-        frame = min(mtu, link_mtu) + ETHERNET_BYTES
+        frame = min(mtu, link_mtu) + ETHERNET_HEADER_BYTES
         classes.install(route, index, classes.shaped_bps(rate_bps, frame) if share else rate_bps)
-    return Config(0, link_mtu + ETHERNET_BYTES, CLASS_MAJOR if options.order else 0, share)
+    return Config(0, link_mtu + ETHERNET_HEADER_BYTES, CLASS_MAJOR if options.order else 0, share)
 
 
 def _hook(

@@ -17,7 +17,7 @@ from host_agent.ebpf.errors import PolicyError
 from host_agent.protocol.errors import RequestError
 from host_agent.protocol.flow_request import PROTOCOLS, FiveTuple, FlowRequest, Match
 from host_agent.protocol.flow_spec import PROGRESS_BATCHES
-from host_agent.protocol.level import CODE_MAX, CODE_STEPS, LevelRule
+from host_agent.protocol.level import CODE_MAX, CODE_STEPS, UNTAGGED_LEVEL, LevelRule
 from host_agent.protocol.stamp import (
     ETHERTYPE_MFS,
     LEVELS,
@@ -37,8 +37,6 @@ BANKS = 2
 """Policies held: one in force, one being written."""
 CLASS_MAJOR = 1
 """Major number of the traffic class ids: ``1:1`` for level 0 to ``1:8`` for level 7."""
-UNSTAGED_LEVEL = 1
-"""Level of packets without a stamp, and of stamps that no rule matches, as in the switch."""
 
 INDEX = struct.Struct("<I")
 IDENTITY = struct.Struct("<Q")
@@ -204,7 +202,7 @@ def decode_state(value: bytes) -> FlowState:
     return FlowState(sent_bytes, packets, held - 1 if held else None)
 
 
-def encode_policy(rules: Sequence[LevelRule], bias: int, default_level: int = UNSTAGED_LEVEL) -> bytes:
+def encode_policy(rules: Sequence[LevelRule], bias: int, default_level: int = UNTAGGED_LEVEL) -> bytes:
     """A value of the map ``policies``: ordered rules, the first that matches wins.
 
     Raises:

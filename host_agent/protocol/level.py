@@ -26,6 +26,8 @@ URGENCY_ONE = 128
 
 Interval = tuple[int, int]
 ANY: Interval = (0, CODE_MAX)
+UNTAGGED_LEVEL = 1
+"""Level of packets without a stamp, and of stamps that no rule matches, unless an operator configures another."""
 
 
 def log2_code(value: int) -> int:

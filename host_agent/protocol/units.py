@@ -7,8 +7,7 @@ import re
 P4RUNTIME_PORT = 9559
 """TCP port that IANA assigned to P4Runtime."""
 DEFAULT_P4RUNTIME_ADDRESS = f"127.0.0.1:{P4RUNTIME_PORT}"
-HIGHEST_PORT = 510
-"""Highest number of a switch port in v1model; packets for port 511 are dropped."""
+ETHERNET_HEADER_BYTES = 14
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_IPV6 = 0x86DD
 NS_PER_S = 1_000_000_000

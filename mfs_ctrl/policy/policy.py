@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -182,7 +181,7 @@ class Policy:
         return replace(self, thresholds=self.thresholds.replace(**{**(thresholds or {}), **changed}))
 
     def tuned_by(
-        self, changes: Mapping[str, Mapping[str, Any]] | None = None, /, **changed: Mapping[str, Any]
+        self, changes: Mapping[str, Mapping[str, object]] | None = None, /, **changed: Mapping[str, object]
     ) -> Policy:
         """The policy with other settings of its tuning, by threshold, or ``load`` for the bias of ports.
 

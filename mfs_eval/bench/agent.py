@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import platform
 import socket
@@ -31,7 +32,7 @@ from pathlib import Path
 
 import click
 
-from host_agent.command_line import Positive
+from host_agent.command_line import Positive, logging_options
 from host_agent.daemon import hooks, route_mtu
 from host_agent.daemon.netlink import features, link, set_features
 from host_agent.daemon.options import SEGMENTATIONS, Ingress, InterfaceOptions, Segmentation
@@ -46,6 +47,8 @@ from mfs_eval import options
 from mfs_eval.results.markdown import table
 from mfs_eval.results.output import write_atomically, writing
 from topologies.namespaces import inside
+
+_LOG = logging.getLogger(__name__)
 
 INTERFACE = "v0"
 NAMES = ("agbench-a", "agbench-b")
@@ -185,9 +188,7 @@ def open_flow(table: FlowTable, near: socket.socket) -> None:
     table.open(FlowRequest(Match(addresses=ends), 9, Stage.P2D, monotonic_after(3_600_000_000), 1 << 50))
 
 
-def measure(
-    segmentation: Segmentation, ingress: Ingress, order: bool, turns: int, seconds: float, say: Callable[[str], None]
-) -> Measured:
+def measure(segmentation: Segmentation, ingress: Ingress, order: bool, turns: int, seconds: float) -> Measured:
     """All states, ``turns`` times in turn, ``seconds`` each."""
     options = InterfaceOptions(INTERFACE, RATE_BPS, order=order, ingress=ingress, segmentation=segmentation)
     gbps: dict[str, list[float]] = {state: [] for state in STATES}
@@ -221,7 +222,7 @@ def measure(
                     times[name][1] += info.runs
                 stamped += near.table.counters().stamped
                 removed += far.table.counters().removed
-            say(f"{segmentation}, {ingress}, turn {turn + 1} of {turns}: " + describe_turn(gbps))
+            _LOG.info("%s, %s, turn %d of %d: %s", segmentation, ingress, turn + 1, turns, describe_turn(gbps))
     ns = {name: total / max(1, runs) for name, (total, runs) in times.items()}
     return Measured(segmentation, ingress, order, gbps, ns, removed / max(1, stamped))
 
@@ -277,6 +278,7 @@ def table_of(found: list[Measured]) -> str:
     help="Where stamps are removed; may be repeated.",
 )
 @click.option("--order/--no-order", default=True, show_default=True, help="With or without the traffic classes.")
+@logging_options
 def agent(
     out: Path | None,
     turns: int,
@@ -287,9 +289,7 @@ def agent(
 ) -> None:
     """Measure what stamping in the kernel costs TCP over a veth pair, and print a table in Markdown."""
     found = [
-        measure(segmentation, ingress, order, turns, seconds, lambda line: click.echo(line, err=True))
-        for segmentation in segmentations
-        for ingress in ingresses
+        measure(segmentation, ingress, order, turns, seconds) for segmentation in segmentations for ingress in ingresses
     ]
     machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} processors"
     click.echo(f"{machine}; Gb/s, medians of {turns} turns of {seconds:g} s\n")

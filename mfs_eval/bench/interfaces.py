@@ -25,7 +25,7 @@ from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import NICENESS
 from topologies import namespaces
-from topologies.processes import Process, free_address, mfs
+from topologies.processes import Process, free_address, mfs, unwinding_on_sigterm
 from topologies.topology import Host, Topology, tor
 
 PREFIX = "mfsbench"
@@ -63,7 +63,7 @@ def interfaces(ports: int, rate: int, load: float, size: int, seconds: float) ->
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     topology = tor(ports, 1, rate)
     with (
-        namespaces.unwinding_on_sigterm(),
+        unwinding_on_sigterm(),
         namespaces.standing([topology], PREFIX) as realised,
         contextlib.ExitStack() as stack,
     ):

@@ -25,7 +25,7 @@ from mfs_ctrl.controller import Controller
 from mfs_ctrl.p4rt.session import Session
 from mfs_eval import options
 from mfs_eval.errors import EvaluationError
-from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES, ip_udp_header
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES, ip_udp_header
 from mfs_eval.packet_level.hosts.segment_header import ACK_BYTES, DATA_BYTES
 from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
 from mfs_eval.packet_level.packet_network import PacketNetwork
@@ -37,7 +37,7 @@ from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.sim.events import VirtualClock
 from soft_switch.sim.network import Link, VirtualNetwork
 from soft_switch.switch import Switch
-from topologies.topology import Host, tor
+from topologies.topology import FULL_FRAME_BYTES, Host, tor
 
 TOPOLOGY = tor()
 FLOWS = 256
@@ -48,7 +48,7 @@ MESSAGE_PACKETS = 16
 """Packets in a message of a flow."""
 LONGEST_FLOW_PACKETS = 400
 PACKETS_PER_ACK = 2
-FRAME_NS = wire_bytes(FRAME_BYTES) * 8 * 1_000_000_000 // TOPOLOGY.rate_bps
+FRAME_NS = wire_bytes(FULL_FRAME_BYTES) * 8 * 1_000_000_000 // TOPOLOGY.rate_bps
 """Transmission time of a full frame on a port's link."""
 LONGEST_SLACK_US = 400_000
 

@@ -39,7 +39,7 @@ from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import NICENESS
 from soft_switch.switch import Switch
 from topologies import bmv2, namespaces
-from topologies.processes import Process, free_address, listening, mfs
+from topologies.processes import Process, free_address, listening, mfs, unwinding_on_sigterm
 from topologies.topology import Topology, tor
 
 PREFIX = "mfspipe"
@@ -127,7 +127,7 @@ def pipelines(programs: tuple[str, ...], size: int, seconds: float, rounds: int,
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("", "switch", "offered/s", "left/s", "of a core", "left per CPU s", "x bmv2"):
         table.add_column(heading, justify="left" if heading in ("", "switch") else "right", no_wrap=True)
-    with namespaces.unwinding_on_sigterm():
+    with unwinding_on_sigterm():
         for program in programs:
             results: dict[SwitchUnderTest, list[Measured]] = {one: [] for one in switches}
             for _ in range(rounds):

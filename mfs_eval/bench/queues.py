@@ -27,7 +27,7 @@ from mfs_eval.errors import EvaluationError
 from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.realtime.packet_socket import PacketSocket
 from topologies import bmv2, namespaces, port_classes
-from topologies.processes import Process, free_address, listening, mfs
+from topologies.processes import Process, free_address, listening, mfs, unwinding_on_sigterm
 from topologies.topology import Topology, tor
 
 PREFIX = "mfsqueue"
@@ -89,7 +89,7 @@ def queues(rate: int, high: float, low: float, seconds: float) -> None:
     table.add_column("", no_wrap=True)
     for heading in ("high, Mb/s", "low, Mb/s", "both", "high lost", "low lost", "high p50, ms", "p99, ms"):
         table.add_column(heading, justify="right", no_wrap=True)
-    with namespaces.unwinding_on_sigterm():
+    with unwinding_on_sigterm():
         for one in switches:
             click.echo(f"measuring: {one.name}", err=True)
             flows = measured(one, tor(3, 1, rate), (high, low), seconds)

@@ -13,13 +13,13 @@ from functools import partial
 
 import numpy as np
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import Stage
 from mfs_eval.flow_level.fabric import Fabric, Racks
 from mfs_eval.flow_level.network import FlowNetwork
 from mfs_eval.flow_level.settings import FlowSettings
 from mfs_eval.flow_level.shares import Ints
-from mfs_eval.serving.network_interface import FlowSpec
 
 BUFFER_SPEED = 1_000
 """Rate of the buffer relative to a link, high enough that the buffer is never the bottleneck."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import ANY, LevelRule, decide
 from host_agent.protocol.stamp import Stage
 from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
@@ -24,11 +25,11 @@ from mfs_eval.flow_level.fabric import Fabric
 from mfs_eval.flow_level.port_loads import PortLoads
 from mfs_eval.flow_level.settings import SWITCHES, FlowSettings
 from mfs_eval.flow_level.shares import HEAP, MAX_HOPS, NONE, QUEUED, TOUCHED, UNSETTLED, Ints, grown, shares
-from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
-from mfs_eval.serving.network_interface import FlowSpec
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from soft_switch.sim.events import VirtualClock
+from topologies.topology import FULL_FRAME_BYTES
 
-WIRE_PACKET_BYTES = FRAME_BYTES + WIRE_OVERHEAD_BYTES
+WIRE_PACKET_BYTES = FULL_FRAME_BYTES + WIRE_OVERHEAD_BYTES
 HEADER_BYTES = WIRE_PACKET_BYTES - SEGMENT_BYTES
 DEFAULT_LEVEL = 1
 """Level of all flows at places that do not rank."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from host_agent.command_line import BitRate, Positive
+from host_agent.command_line import BitRate, Positive, logging_options
 from mfs_eval import options
 
 
@@ -29,6 +29,7 @@ from mfs_eval import options
 @click.option("--no-stamps", is_flag=True, help="Run without host agents: nothing is stamped or scheduled.")
 @click.option("--bmv2", is_flag=True, help="Use bmv2 (simple_switch_grpc on the PATH) instead of the embedded switch.")
 @click.option("--prefix", default="mfslive", show_default=True, help="Prefix of namespaces and interfaces.")
+@logging_options
 def live(
     policies: tuple[str, ...],
     requests: int,
@@ -50,7 +51,7 @@ def live(
 
     settings = LiveSettings(rate, stretch, not no_stamps, bmv2=bmv2)
     work = prepared(settings, requests, trace)
-    results = run_live(policies, work, request_rate, seeds, settings, click.echo, prefix)
+    results = run_live(policies, work, request_rate, seeds, settings, prefix)
     width = max(6, *(len(policy) for policy in policies))
     click.echo(f"{'policy':{width}}  seed  in SLO  TTFT mean    p50    p99  collective   flows  late by  took")
     for result in results:

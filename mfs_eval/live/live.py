@@ -8,12 +8,13 @@ which is zeros.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,10 @@ from mfs_eval.setup.workload import Workload, select
 from soft_switch.realtime.serving import NICENESS
 from topologies import bmv2, namespaces, port_classes
 from topologies.namespaces import Realised
-from topologies.processes import Process, free_port, listening, mfs
+from topologies.processes import Process, free_port, listening, mfs, unwinding_on_sigterm
 from topologies.topology import Host, Topology, tor
+
+_LOG = logging.getLogger(__name__)
 
 PREFIX = "mfslive"
 CLUSTER = Cluster(8, 1, 4, units=((0, 1), (2, 3), (4, 5)), decode_servers=(6,))
@@ -45,7 +48,7 @@ MESSAGE_BYTES = 16 * 1024
 WARM_CONNECTIONS = 6
 STALLED_S = 60.0
 """A run in which no request ends for so long is aborted."""
-SAY_EVERY_S = 5.0
+LOG_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,6 @@ def run_live(
     request_rate: float,
     seeds: Sequence[int],
     settings: LiveSettings,
-    say: Callable[[str], None],
     prefix: str = PREFIX,
 ) -> list[LiveResult]:
     """Serve ``work`` under each policy in turn, on the same switch and at the same arrival times.
@@ -166,7 +168,6 @@ def run_live(
         request_rate: requests per second of the model's time.
         seeds: seeds of the arrivals.
         settings: how the model is scaled down.
-        say: called with lines about the progress.
         prefix: prefix of namespaces and interfaces.
 
     Raises:
@@ -181,13 +182,13 @@ def run_live(
         results = []
         for policy in policies:
             with rack.controlled(policy) as controller, rack.stamping() as stamper:
-                say(f"{policy}: {controller.output().strip().splitlines()[-1].partition(': ')[2]}")
+                _LOG.info("%s: %s", policy, controller.output().strip().splitlines()[-1].partition(": ")[2])
                 for seed in seeds:
                     requests = with_poisson_arrivals(work.requests, request_rate, seed)
-                    results.append(serve(policy, seed, work, requests, rack, stamper, say))
-        said = rack.switch.finish().splitlines()
-        for line in () if settings.bmv2 else said[2:-1]:
-            say(f"the switch: {line}")
+                    results.append(serve(policy, seed, work, requests, rack, stamper))
+        lines = rack.switch.finish().splitlines()
+        for line in () if settings.bmv2 else lines[2:-1]:
+            _LOG.info("the switch: %s", line)
     return results
 
 
@@ -272,7 +273,7 @@ def live_rack(settings: LiveSettings, prefix: str = PREFIX) -> Iterator[LiveRack
     """
     topology = settings.topology
     with (
-        namespaces.unwinding_on_sigterm(),
+        unwinding_on_sigterm(),
         tempfile.TemporaryDirectory(prefix="mfs-live-") as folder,
         namespaces.standing([topology], prefix, management=True) as realised,
     ):
@@ -303,7 +304,6 @@ def serve(
     requests: Sequence[Request],
     rack: LiveRack,
     stamper: Stamper,
-    say: Callable[[str], None],
 ) -> LiveResult:
     """Serve ``requests`` on a rack whose controller has put ``policy`` into force; ``seed`` is that of their arrivals.
 
@@ -316,7 +316,7 @@ def serve(
         serving = Serving(rack.settings.scenario.serving, network, requests, work.slo_ns, work.placements)
         serving.start()
         began = time.monotonic()
-        network.run(_Progress(serving, len(requests), policy, began, say).over)
+        network.run(_Progress(serving, len(requests), policy, began).over)
         elapsed_s = time.monotonic() - began
     warm = round(WARM_UP_SHARE * len(serving.records))
     counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
@@ -329,13 +329,12 @@ def serve(
 class _Progress:
     """Reports the progress of a run, and whether it is over."""
 
-    def __init__(self, serving: Serving, count: int, policy: str, began: float, say: Callable[[str], None]) -> None:
+    def __init__(self, serving: Serving, count: int, policy: str, began: float) -> None:
         self._serving = serving
         self._count = count
         self._policy = policy
-        self._began = self._said = self._moved = began
+        self._began = self._logged = self._moved = began
         self._finished = 0
-        self._say = say
 
     def over(self) -> bool:
         """Return whether all requests are served.
@@ -351,7 +350,8 @@ class _Progress:
                 f"{self._policy}: no request has ended for {STALLED_S:g} s, {self._count - finished} of {self._count} "
                 f"are left; check that the controller is connected, or try a lower --rate"
             )
-        if now - self._said >= SAY_EVERY_S:
-            self._said = now
-            self._say(f"{self._policy}: {finished} of {self._count} requests after {now - self._began:.0f} s")
+        if now - self._logged >= LOG_EVERY_S:
+            self._logged = now
+            done = (self._policy, finished, self._count, now - self._began)
+            _LOG.info("%s: %d of %d requests after %.0f s", *done)
         return not self._serving.unfinished

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from itertools import cycle
 
 from host_agent.protocol.flow_spec import FlowSpec
-from host_agent.protocol.stamp import ETHERTYPE_MFS, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp
+from host_agent.protocol.stamp import ETHERTYPE_MFS, TOP_LEVEL, Flags, Stage, Stamp
 from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_eval.packet_level.hosts.agent import Agent, Flow
-from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, IP_UDP_BYTES, ip_udp_header
+from mfs_eval.packet_level.hosts.frames import IP_UDP_BYTES, ip_udp_header
 from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
 from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
 from soft_switch.sim.events import VirtualClock
+from topologies.topology import FULL_FRAME_BYTES, PAYLOAD_MTU
 
 CLAIMED_STAGE = Stage.NONE
 """The stage of acknowledgements, which no policy lets anything overtake, whatever else their stamps say."""
 DISCARD_PORT = 9
 """The UDP discard service (RFC 863): nobody acknowledges the flood."""
-
-_ETHERNET_BYTES = FRAME_BYTES - STAMP_BYTES - 1500
 
 
 class AdversarialAgent(Agent):
@@ -54,10 +53,10 @@ class Flooder:
         (mac, ip), targets = addresses
         self._host = host
         self._clock = clock
-        self._interval_ns = round((FRAME_BYTES + WIRE_OVERHEAD_BYTES) * 8 * NS_PER_S / (rate_bps * load))
+        self._interval_ns = round((FULL_FRAME_BYTES + WIRE_OVERHEAD_BYTES) * 8 * NS_PER_S / (rate_bps * load))
         self._due = False
         stamp = Stamp(CLAIMED_STAGE, Flags.NONE).pack()
-        payload = bytes(FRAME_BYTES - _ETHERNET_BYTES - STAMP_BYTES - IP_UDP_BYTES)
+        payload = bytes(PAYLOAD_MTU - IP_UDP_BYTES)
         ether_type = ETHERTYPE_MFS.to_bytes(2, "big")
         self._frames = cycle(
             to_mac + mac + ether_type + stamp + ip_udp_header(ip, to_ip, 0, len(payload), 0, DISCARD_PORT) + payload

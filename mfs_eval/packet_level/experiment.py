@@ -10,7 +10,7 @@ from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_ctrl.controller import TickRecord
 from mfs_ctrl.policy.policy import Policy, giving_up
 from mfs_eval.errors import ServingError
-from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.packet_level.stranding_meter import StrandingCounters
 from mfs_eval.packet_level.testbed import open_testbed
@@ -27,6 +27,7 @@ from mfs_eval.setup.run_settings import RunSettings
 from mfs_eval.setup.scenario import Scenario
 from mfs_eval.setup.workload import Workload
 from soft_switch.switch import Switch
+from topologies.topology import FULL_FRAME_BYTES
 
 WARM_UP_SHARE = 0.2
 """The first requests find an empty testbed: this share of all requests is served but does not count."""
@@ -112,7 +113,7 @@ def uncontended_network(scenario: Scenario) -> IdealNetwork:
         scenario.tors[0].rate_bps,
         latency_ns=2 * scenario.propagation_ns,
         packet_bytes=SEGMENT_BYTES,
-        header_bytes=FRAME_BYTES + WIRE_OVERHEAD_BYTES - SEGMENT_BYTES,
+        header_bytes=FULL_FRAME_BYTES + WIRE_OVERHEAD_BYTES - SEGMENT_BYTES,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from mfs_ctrl.policy.effective_deadline import robust_effective_deadline
 from mfs_eval.serving.batching import Chunk, Job
@@ -13,7 +14,6 @@ from mfs_eval.serving.costs import (
     kv_bytes_per_token_layer,
     sequence_gather_bytes_per_server_pair,
 )
-from mfs_eval.serving.network_interface import FlowSpec
 
 Departure = tuple[int, FlowSpec]
 """A flow and the host that sends it."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from host_agent.protocol.flow_spec import LAYER_MAX
 from mfs_eval.errors import ServingError
 from mfs_eval.serving.batching import BATCH_TOKENS
 from mfs_eval.serving.cluster import Cluster
 from mfs_eval.serving.costs import GPU, ModelShape
-
-MOST_LAYERS = 255
-"""Stamps carry layers in 8 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +62,9 @@ class ServingConfig:
         for name in ("batch_tokens", "layers_per_step", "scale"):
             if (value := getattr(self, name)) < 1:
                 raise ServingError(f"{name} must be at least 1, it is {value}")
-        if self.model.layers > MOST_LAYERS:
+        if self.model.layers > LAYER_MAX:
             raise ServingError(
-                f"{self.model.name} has {self.model.layers} layers, but stamps can carry at most {MOST_LAYERS}"
+                f"{self.model.name} has {self.model.layers} layers, but stamps can carry at most {LAYER_MAX}"
             )
         unit_nics = min(len(unit) for unit in self.cluster.units) * self.cluster.nics_per_server
         if self.kv_nics < 0 or (self.kv_nics and unit_nics % self.kv_nics):

@@ -14,10 +14,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import PAYLOAD_SHARE
 from mfs_ctrl.policy.coordinator import BatchLoad, Port, RequestLoad, prune
 from mfs_eval.serving.config import ServingConfig
-from mfs_eval.serving.network_interface import FlowSpec, Network, PassingNetwork
+from mfs_eval.serving.network_interface import Network, PassingNetwork
 from mfs_eval.serving.prefill_batch import PrefillBatch
 
 Hosts = TypeVar("Hosts", int, NDArray[np.int64])

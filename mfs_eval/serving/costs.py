@@ -6,10 +6,9 @@ embedding, softmax and the output head of the one predicted token, together abou
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from host_agent.protocol.units import NS_PER_S
-from mfs_eval.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +44,6 @@ class ModelShape:
     bytes_per_element: int = 2
     shared_intermediate: int = 0
 
-    def with_bytes_per_element(self, count: int) -> ModelShape:
-        """Return the model with ``count`` bytes per element of KV cache and activations."""
-        return replace(self, bytes_per_element=count)
-
 
 @dataclass(frozen=True, slots=True)
 class GPU:
@@ -57,24 +52,12 @@ class GPU:
     Attributes:
         name: product name.
         peak_flops: peak dense BF16 operations per second.
-        memory_bytes: size of its memory.
         efficiency: share of the peak that prefill reaches; tuned kernels reach 0.5 on long prompts.
     """
 
     name: str
     peak_flops: float
-    memory_bytes: int
     efficiency: float = 0.5
-
-    def with_efficiency(self, efficiency: float) -> GPU:
-        """Return the GPU at another share of its peak.
-
-        Raises:
-            ModelError: the share is not above 0 and at most 1.
-        """
-        if not 0 < efficiency <= 1:
-            raise ModelError(f"the efficiency of a GPU must be above 0 and at most 1, it is {efficiency}")
-        return replace(self, efficiency=efficiency)
 
 
 # From the config.json that is published with the weights on Hugging Face.
@@ -86,10 +69,9 @@ GROK_2 = ModelShape("Grok-2", 64, 8192, 64, 8, 128, 16384, 8, 2, 131072, shared_
 LLAMA3_8B = ModelShape("Llama3-8B", 32, 4096, 32, 8, 128, 14336, 1, 1, 128256)
 
 # Dense tensor-core rates (half of the "with sparsity" figure) from NVIDIA's A100, H100 (SXM5) and HGX B200 data sheets.
-_GB = 10**9
-A100 = GPU("A100", 312e12, 80 * _GB)
-H100 = GPU("H100", 989e12, 80 * _GB)
-B200 = GPU("B200", 2250e12, 180 * _GB)
+A100 = GPU("A100", 312e12)
+H100 = GPU("H100", 989e12)
+B200 = GPU("B200", 2250e12)
 
 
 def parameters(shape: ModelShape) -> int:
@@ -150,14 +132,6 @@ def all_to_all_bytes_per_layer(shape: ModelShape, tokens: int) -> int:
     if shape.experts == 1:
         return 0
     return 2 * tokens * shape.experts_per_token * shape.hidden * shape.bytes_per_element
-
-
-def cross_server_fraction(servers: int) -> float:
-    """Return the share of all-to-all bytes that leave their server, with tokens and experts spread evenly.
-
-    Traffic within a server goes over NVLink and does not load the network.
-    """
-    return (servers - 1) / servers
 
 
 def all_to_all_bytes_per_server_pair(shape: ModelShape, tokens: int, servers: int) -> int:

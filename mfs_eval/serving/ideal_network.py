@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from host_agent.protocol.units import NS_PER_S
 from mfs_eval.errors import ServingError
-from mfs_eval.serving.network_interface import FlowSpec
 from soft_switch.sim.events import VirtualClock
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from host_agent.protocol.units import NS_PER_S
-from mfs_eval.serving.network_interface import FlowSpec, Network, PassingNetwork
+from mfs_eval.serving.network_interface import Network, PassingNetwork
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import log2_code
 from host_agent.protocol.stamp import Stage, units_of
 from mfs_ctrl import Policy, policies
-from mfs_eval.serving.engine import Serving, ServingConfig
+from mfs_eval.serving.config import ServingConfig
+from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.ideal_network import IdealNetwork
 from mfs_eval.serving.trace import Request
 from mfs_eval.setup.scenario import Scenario

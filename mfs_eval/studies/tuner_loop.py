@@ -17,17 +17,17 @@ from host_agent.protocol.stamp import Stage
 from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_ctrl import Policy, policies
 from mfs_ctrl.controller import TickRecord
-from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.testbed import Testbed, open_testbed_on
 from mfs_eval.setup.run_settings import ControlSettings, HostSettings, RunSettings
-from topologies.topology import tor
+from topologies.topology import FULL_FRAME_BYTES, tor
 
 RECEIVER = 0
 """The host whose switch port is contended."""
 SENDERS = (1, 2, 3, 4)
 RATE_BPS = 2_000_000
 TICK_NS = 8 * NS_PER_S
-FRAME_NS = (FRAME_BYTES + WIRE_OVERHEAD_BYTES) * 8 * NS_PER_S // RATE_BPS
+FRAME_NS = (FULL_FRAME_BYTES + WIRE_OVERHEAD_BYTES) * 8 * NS_PER_S // RATE_BPS
 """Link time of a full frame."""
 RUN_SETTINGS = RunSettings(
     HostSettings(window=2, rerank_interval_ns=20_000_000), control=ControlSettings(tick_ns=TICK_NS)
@@ -60,9 +60,6 @@ class Load:
 
 
 FULL = Load()
-LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
-"""Short bursts that every last-stage flow outlasts: no threshold matters."""
-IDLE = Load(early_share=0, last_share=0)
 BEST_FIRST = 108
 """Q_1 at which the last stage misses a twentieth more than the early stages under :data:`FULL` as the switch counts,
 or a tenth more as the receivers see it; ``docs/studies/tuner.md`` has the results of other values."""

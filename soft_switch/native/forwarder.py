@@ -52,7 +52,7 @@ int forwarder_enqueue(struct forwarder *f, uint64_t port, uint64_t priority, con
 int64_t forwarder_next(struct forwarder *f, uint64_t port, uint64_t *out);
 uint64_t forwarder_transmission_ns(struct forwarder *f, uint64_t port, uint64_t length);
 """
-"""The declarations of ``forwarder.c``."""
+"""The structs and functions of ``forwarder.c``, in which cffi sets pointers to other libraries as numbers."""
 _NEVER = 1 << 62
 _NOTHING_DUE = (1 << 64) - 1
 _FAILED = -4

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,33 +23,7 @@ COMPILE_S = 300
 """Time limit of the compiler, in seconds."""
 RUNTIME = Path(__file__).with_name("runtime.h")
 CACHE_VARIABLE = "MFS_CACHE_DIR"
-DECLARATIONS = """
-typedef int64_t (*call_python)(void *handle, uint64_t what, uint64_t *args);
-struct column { uint32_t word, words; uint64_t parts; const uint64_t *masks, *starts, *bounds, *sets; };
-struct group { const uint64_t *masks, *slots; uint64_t slot_mask, best; };
-struct table {
-    uint64_t kind, words, stride, miss;
-    const uint64_t *records;
-    uint64_t *slots;
-    uint64_t slot_mask;
-    const uint64_t *starts, *winners;
-    uint64_t count;
-    const struct column *columns;
-    uint64_t column_count, set_words;
-    const struct group *groups;
-    uint64_t group_count;
-    uint64_t *memo;
-    uint64_t memo_mask, generation;
-};
-struct pipeline {
-    uint64_t **cells;
-    struct table *tables;
-    uint8_t *frame;
-    uint64_t frame_bytes;
-    call_python call;
-    void *handle;
-    uint8_t *state;
-};
+FUNCTIONS = """
 uint64_t pipeline_rid_at(void);
 uint64_t pipeline_priority_at(void);
 uint64_t pipeline_state_bytes(void);
@@ -59,17 +34,23 @@ int64_t pipeline_ingress(struct pipeline *s, uint64_t port, const uint8_t *data,
 int64_t pipeline_egress(struct pipeline *s, const uint8_t *state, const uint8_t *data, uint64_t n, uint64_t port,
                         uint64_t enqueued_ns, uint64_t dequeued_ns, uint64_t depths);
 """
-"""The declarations of every library for cffi; ``runtime.h`` explains them."""
+"""The functions of every library, for cffi."""
+_TYPES = re.compile(
+    r"^(?:typedef u?int\d+_t (?:[ui]\d+|\(\*call_python\)\([^)]*\));|struct (?:column|group|table|pipeline) \{.*?\};)$",
+    re.MULTILINE | re.DOTALL,
+)
+"""What cffi must know of ``runtime.h``, whose other parts it cannot read."""
 
 
 @functools.cache
 def interface() -> Any:
-    """The foreign function interface, with the declarations.
+    """The foreign function interface, with the types of ``runtime.h`` and :data:`FUNCTIONS`.
 
     Raises:
         NativeError: cffi is not installed.
     """
-    return declared(DECLARATIONS)
+    types = _TYPES.findall(RUNTIME.read_text("utf-8"))
+    return declared("\n".join([*types, FUNCTIONS]))
 
 
 def declared(declarations: str) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soft_switch.backend import Backend
-from soft_switch.p4runtime.server import serve
+from soft_switch.p4runtime.server import TLS, serve
 from soft_switch.ports import HIGHEST_PORT
 from soft_switch.queues.queue_trace import csv_recorder, traced
 from soft_switch.queues.traffic_manager import NewPort
@@ -98,6 +98,7 @@ def run_on_interfaces(
     device_config: Path | None = None,
     p4info: Path | None = None,
     queue_trace: Path | None = None,
+    tls: TLS | None = None,
     backend: Backend = "auto",
 ) -> None:
     """Run the switch on ``ports`` and serve P4Runtime at ``address`` until SIGINT or SIGTERM. For the main thread.
@@ -114,6 +115,7 @@ def run_on_interfaces(
                 device_id=device_id,
                 device_config=device_config,
                 p4info=p4info,
+                tls=tls,
                 backend=backend,
             )
             _LOG.info("ports: %s", ", ".join(_describe(port) for port in ports))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from soft_switch.errors import SwitchError
+
+Ts = TypeVarTuple("Ts")
 
 _NEVER = 1 << 100
 
@@ -33,7 +35,7 @@ class VirtualClock:
         self._count = 0
         self._arrivals: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
 
-    def call_at(self, time_ns: int, function: Callable[..., object], *args: Any) -> None:
+    def call_at(self, time_ns: int, function: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call ``function(*args)`` at ``time_ns``.
 
         Raises:
@@ -44,11 +46,11 @@ class VirtualClock:
         self._count = count = self._count + 1
         heappush(self._events, (time_ns, count, function, args))
 
-    def call_after(self, delay_ns: int, function: Callable[..., object], *args: Any) -> None:
+    def call_after(self, delay_ns: int, function: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call ``function(*args)`` after ``delay_ns``; see :meth:`call_at`."""
         self.call_at(self.now_ns + delay_ns, function, *args)
 
-    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+    def call_soon(self, function: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call ``function(*args)`` at the present time; from any thread, also while the clock runs.
 
         A call that arrives after the last event of a run waits for the next run.

@@ -9,9 +9,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from soft_switch.backend import Backend
 from soft_switch.errors import SwitchError
@@ -57,12 +54,11 @@ def stf(
     Takes a compiled PROGRAM (the JSON of p4c-bm2-ss) and a SCRIPT, or all pairs for v1model in a folder (--samples and
     --cache). Exits with 1 if a script does not pass.
     """
-    console = Console(stderr=True)
     try:
         if samples is not None:
             if cache is None:
                 raise click.UsageError("--samples needs --cache, a folder for compiled programs")
-            outcomes = _run_samples(samples, Compiler(cache, compiler), only, backend, console)
+            outcomes = _run_samples(samples, Compiler(cache, compiler), only, backend)
         elif program is not None and script is not None:
             outcomes = [run_pair(script.stem, program.read_bytes(), script.read_text(), backend)]
         else:
@@ -75,14 +71,21 @@ def stf(
     sys.exit(any(outcome.outcome != PASS for outcome in outcomes))
 
 
-def _run_samples(samples: Path, compiler: Compiler, only: str, backend: Backend, console: Console) -> list[Outcome]:
+def _run_samples(samples: Path, compiler: Compiler, only: str, backend: Backend) -> list[Outcome]:
+    # `mfs --help` imports this module, and the base install has no rich.
+    from rich.console import Console
+    from rich.progress import track
+
     pairs = [pair for pair in find_pairs(samples) if fnmatch(pair[1].stem, only)]
     if not pairs:
         raise click.UsageError(f"{samples} has no pair NAME.p4 (for v1model) and NAME.stf that matches {only!r}")
-    return [run_sample(compiler, *pair, backend) for pair in track(pairs, "scripts", console=console)]
+    return [run_sample(compiler, *pair, backend) for pair in track(pairs, "scripts", console=Console(stderr=True))]
 
 
 def _show(outcomes: list[Outcome]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     table = Table("script", "outcome", "reason", box=None)
     for outcome in outcomes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -36,3 +38,9 @@ def test_the_help_of_the_controller_needs_click_alone() -> None:
 def test_what_is_documented_is_all_that_policies_offers() -> None:
     for name in mfs_ctrl.policies.__all__:
         assert getattr(mfs_ctrl.policies, name).__doc__
+
+
+def test_policies_is_an_attribute_of_a_package_that_was_just_imported() -> None:
+    code = "import mfs_ctrl; print(mfs_ctrl.policies.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "mfs_ctrl.policies\n"

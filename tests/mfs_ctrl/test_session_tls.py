@@ -12,6 +12,7 @@ from mfs_ctrl.p4rt.session import Session
 from soft_switch.p4runtime.server import TLS, P4RuntimeServer
 from soft_switch.switch import Switch
 from tests.support.certificates import self_signed
+from tests.support.cli import finished, free_address, started
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,34 @@ def test_a_tls_file_that_cannot_be_read_is_named(folder: Path) -> None:
     session = Session("127.0.0.1:1", tls=TlsFiles(folder / "missing.pem"))
     with pytest.raises(SessionError, match=r"cannot read the TLS file .*missing\.pem: No such file"):
         session.connect()
+
+
+def test_mfs_ctrl_reaches_mfs_switch_over_tls_with_certificates_on_both_sides(folder: Path) -> None:
+    address = free_address()
+    served = ("--tls-cert", folder / "server.pem", "--tls-key", folder / "server.key")
+    client = ("--tls-cert", folder / "client.pem", "--tls-key", folder / "client.key")
+    small = ("--address", address, "--servers", "2", "--nics", "1")
+    with started(
+        "switch", "--address", address, *map(str, served), "--tls-client-ca", f"{folder}/client.pem"
+    ) as switch:
+        assert f"listens on {address} (TLS)" in switch.log_line()
+        with started("ctrl", *small, "--tls-ca", f"{folder}/server.pem", *map(str, client)) as controller:
+            assert f"connected to {address}: policy mfs in force" in controller.log_line()
+        refused = finished("ctrl", *small, "--tls-ca", f"{folder}/server.pem")
+        assert refused.returncode == 1
+        assert address in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("switch", "--tls-cert", "a.pem"), "--tls-cert and --tls-key go together."),
+        (("switch", "--tls-client-ca", "a.pem"), "--tls-client-ca needs --tls-cert and --tls-key."),
+        (("ctrl", "--tls-key", "a.key"), "--tls-cert and --tls-key go together."),
+        (("ctrl", "--tls-cert", "a.pem", "--tls-key", "a.key"), "--tls-cert needs --tls-ca."),
+    ],
+)
+def test_incomplete_tls_options_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    done = finished(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr

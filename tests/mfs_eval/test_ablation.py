@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from mfs_ctrl import policies
 from mfs_eval.errors import EvaluationError, ServingError
@@ -20,7 +21,6 @@ from mfs_eval.packet_level.testbed import open_testbed
 from mfs_eval.results.rows import PROVENANCE
 from mfs_eval.results.statistics import gap_closed, mean_interval, paired_difference
 from mfs_eval.serving.laxity import BatchTimes
-from mfs_eval.serving.network_interface import FlowSpec
 from mfs_eval.setup.policies import CEILING, LLF, policy_for
 from mfs_eval.setup.run_settings import RunSettings
 from mfs_eval.setup.scenario import SCENARIOS

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.stamp import SCAVENGER, Stage, Stamp
 from mfs_ctrl import policies
@@ -21,7 +22,6 @@ from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.coordination import Coordination, ports
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.ideal_network import IdealNetwork
-from mfs_eval.serving.network_interface import FlowSpec
 from mfs_eval.serving.placement import place
 from mfs_eval.serving.trace import Request, block_count
 from mfs_eval.setup.run_settings import ControlSettings, PruningSettings, RunSettings

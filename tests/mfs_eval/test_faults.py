@@ -136,12 +136,12 @@ def test_live_leaves_nothing_behind_on_sigterm_and_clean_removes_what_a_kill_lea
     command = ("live", "--no-stamps", "--policy", "fifo", "--requests", "100", "--prefix", prefix)
     try:
         with started(*command) as process:
-            assert "fifo in force" in process.line()
+            assert "fifo in force" in process.log_line()
             status, _, errors = process.end(signal.SIGTERM)
             assert (status, errors) == (128 + signal.SIGTERM, "")
             assert standing(prefix) == ""
         with started(*command) as process:
-            assert "fifo in force" in process.line()
+            assert "fifo in force" in process.log_line()
             children = children_of(process.process.pid)
             process.end(signal.SIGKILL)
             eventually(lambda: not any(alive(child) for child in children))

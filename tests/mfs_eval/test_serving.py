@@ -13,16 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from mfs_eval.errors import ServingError
 from mfs_eval.serving import cluster
 from mfs_eval.serving.cluster import Cluster
+from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.costs import GPU, ModelShape
-from mfs_eval.serving.engine import Serving, ServingConfig
+from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.generator import generate
 from mfs_eval.serving.ideal_network import IdealNetwork
 from mfs_eval.serving.metrics import summarise
-from mfs_eval.serving.network_interface import FlowSpec
 from mfs_eval.serving.objectives import low_load_records, objectives
 from mfs_eval.serving.placement import Placement, place
 from mfs_eval.serving.prefix_cache import Reuse
@@ -33,7 +34,7 @@ from mfs_eval.serving.trace import SAMPLE_PATH, Request, block_count, load_trace
 TINY = ModelShape("tiny", layers=4, hidden=2, heads=2, kv_heads=1, head_dim=1, intermediate=2, experts=4,
                   experts_per_token=2, vocab=10)  # fmt: skip
 SECOND = 10**9
-SLOW_GPU = GPU("slow", peak_flops=100.0, memory_bytes=1, efficiency=1.0)
+SLOW_GPU = GPU("slow", peak_flops=100.0, efficiency=1.0)
 
 
 class RecordingNetwork(IdealNetwork):
@@ -197,7 +198,7 @@ def test_requests_are_computed_where_they_are_placed() -> None:
 def test_the_speed_of_the_network_changes_times_but_not_the_work() -> None:
     """Units, reuse and the bytes of each stage are the same; only the composition of batches differs."""
     requests = with_poisson_arrivals(load_trace(SAMPLE_PATH, limit=120), 5.0, seed=2)
-    config = ServingConfig(cluster.testbed(), TINY, GPU("g", 1e7, 1, 1.0))
+    config = ServingConfig(cluster.testbed(), TINY, GPU("g", 1e7, 1.0))
     fast, slow = RecordingNetwork(10**9), RecordingNetwork(10**5)
     runs = [run(config, requests, network) for network in (fast, slow)]
     assert runs[0].batches != runs[1].batches
@@ -292,7 +293,7 @@ def test_any_workload_is_served_completely(seed: int, rate: float, layers_per_st
     """All requests finish, batches respect the limit, times add up, and the KV of each new token arrives."""
     requests = with_poisson_arrivals(generate(40, seed), rate, seed)
     config = ServingConfig(
-        cluster.testbed(), replace(TINY, layers=5), GPU("g", 1e7, 1, 1.0), layers_per_step=layers_per_step
+        cluster.testbed(), replace(TINY, layers=5), GPU("g", 1e7, 1.0), layers_per_step=layers_per_step
     )
     network = RecordingNetwork(10**6)
     serving = run(config, requests, network)
@@ -313,7 +314,7 @@ def test_any_workload_is_served_completely(seed: int, rate: float, layers_per_st
 
 def test_the_same_input_gives_the_same_records() -> None:
     requests = with_poisson_arrivals(load_trace(SAMPLE_PATH, limit=80), 5.0, seed=2)
-    config = ServingConfig(cluster.testbed(), TINY, GPU("g", 1e7, 1, 1.0))
+    config = ServingConfig(cluster.testbed(), TINY, GPU("g", 1e7, 1.0))
     assert run(config, requests).records == run(config, requests).records
 
 
@@ -344,7 +345,7 @@ def test_an_objective_is_three_times_the_low_load_ttft() -> None:
 
 
 def test_a_request_alone_meets_its_objective_and_a_crowd_does_not() -> None:
-    config = ServingConfig(cluster.testbed(), TINY, GPU("g", 1e7, 1, 1.0))
+    config = ServingConfig(cluster.testbed(), TINY, GPU("g", 1e7, 1.0))
     requests = load_trace(SAMPLE_PATH, limit=60)
     placements = place(requests, 2)
     slo = objectives(low_load_records(config, requests, placements, IdealNetwork(config.scaled_nic_bits_per_second)))

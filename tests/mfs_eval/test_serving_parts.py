@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import pytest
 
+from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
 from mfs_eval.errors import ClusterError, ServingError
 from mfs_eval.serving import cluster
 from mfs_eval.serving.batching import Job, form_batch
 from mfs_eval.serving.ideal_network import IdealNetwork
 from mfs_eval.serving.metrics import RequestRecord, percentile, summarise
-from mfs_eval.serving.network_interface import FlowSpec
 from mfs_eval.serving.placement import Placement, place
 from mfs_eval.serving.prefill_batch import BatchRecord
 from mfs_eval.serving.prefix_cache import PrefixCache, Reuse

@@ -13,7 +13,7 @@ from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import Stage
 from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.hosts.segment_header import RETRANSMISSION
 from mfs_eval.packet_level.low_load import workload
 from mfs_eval.packet_level.packet_network import PacketNetwork
@@ -29,9 +29,10 @@ from soft_switch.sim.events import VirtualClock
 from soft_switch.sim.network import Link
 from soft_switch.switch import Switch
 from tests.support.forwarding import Forwarding
+from topologies.topology import FULL_FRAME_BYTES
 
 LINK = Link(rate_bps=1_000_000_000, propagation_ns=1_000)
-FRAME_NS = 8 * wire_bytes(FRAME_BYTES)
+FRAME_NS = 8 * wire_bytes(FULL_FRAME_BYTES)
 ADDRESSES = {i: (bytes([2, 0, 0, 0, 0, i + 1]), bytes([10, 0, 0, i + 1])) for i in range(3)}
 RULES = [LevelRule(Stage.KV_REUSE, 5, rli=(0, 0)), LevelRule(Stage.KV_REUSE, 3), LevelRule(Stage.COLLECTIVE, 6)]
 

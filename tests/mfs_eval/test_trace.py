@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from host_agent.protocol.units import NS_PER_S
 from mfs_eval.errors import TraceError
 from mfs_eval.serving.cli import trace
 from mfs_eval.serving.generator import generate
 from mfs_eval.serving.trace import (
     BLOCK_TOKENS,
-    NS_PER_S,
     SAMPLE_PATH,
     Request,
     block_count,

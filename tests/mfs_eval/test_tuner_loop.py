@@ -13,12 +13,15 @@ import pytest
 
 from host_agent.protocol.level import CODE_STEPS, URGENCY_ONE, bias_code
 from mfs_ctrl.policy.tuning import TrackLateShare
-from mfs_eval.studies.tuner_loop import BEST_FIRST, FULL, IDLE, LIGHT, LOOP_POLICY, RATE_BPS, LoopPoint, tuner_loop
+from mfs_eval.studies.tuner_loop import BEST_FIRST, FULL, LOOP_POLICY, RATE_BPS, Load, LoopPoint, tuner_loop
 
 LOOP = LOOP_POLICY.tuning["mlu"]
 assert isinstance(LOOP, TrackLateShare)
 
 FACTOR_16 = 4 * CODE_STEPS
+IDLE = Load(early_share=0, last_share=0)
+LIGHT = Load(early_share=0.25, burst_flows=12, batch_flows=1)
+"""Short bursts that every last-stage flow outlasts: no threshold matters."""
 BAND = (BEST_FIRST - CODE_STEPS, BEST_FIRST + CODE_STEPS)
 """An octave to either side of the best threshold."""
 STATIONARY = 18

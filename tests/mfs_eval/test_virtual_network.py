@@ -15,7 +15,7 @@ from host_agent.protocol.level import GUARANTEED_SHARE, LevelRule
 from host_agent.protocol.stamp import Flags, Stage, Stamp
 from mfs_eval.packet_level.hosts import segment_header
 from mfs_eval.packet_level.hosts.agent import Agent
-from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.hosts.stamp_template import StampTemplate, progress_in
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from soft_switch.errors import SwitchError
@@ -24,6 +24,7 @@ from soft_switch.sim.events import ClockError, VirtualClock
 from soft_switch.sim.network import Link, VirtualNetwork
 from soft_switch.switch import PortError, Switch
 from tests.support.forwarding import Forwarding
+from topologies.topology import FULL_FRAME_BYTES
 
 SECOND_NS = 1_000_000_000
 LINK = Link(rate_bps=1_000_000_000, propagation_ns=1_234)
@@ -278,7 +279,7 @@ def test_a_flow_completes_when_its_last_byte_arrives() -> None:
     count = 50
     network.start_flow(0, spec(1, count * SEGMENT_BYTES), ends.append)
     clock.run()
-    tx_ns = 8 * wire_bytes(FRAME_BYTES)
+    tx_ns = 8 * wire_bytes(FULL_FRAME_BYTES)
     assert ends == [(count + 1) * tx_ns + 2 * LINK.propagation_ns]
     assert network.totals().sent == network.totals().received == count
 

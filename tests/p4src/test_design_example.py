@@ -14,20 +14,20 @@ from host_agent.protocol.level import bias_code, log2_code
 from host_agent.protocol.stamp import Stage, units_of
 from mfs_ctrl import policies
 from mfs_ctrl.policy.policy import Policy
-from mfs_eval.packet_level.hosts.frames import FRAME_BYTES, SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.sim.events import VirtualClock
 from soft_switch.sim.network import Link
 from soft_switch.switch import Switch
 from tests.support.program import Program
-from topologies.topology import tor
+from topologies.topology import FULL_FRAME_BYTES, tor
 
 RATE_BPS = 25_000_000
 UNIT_NS = 90_000_000
 # The only order that is in time has no slack to spare. Packets are stored and forwarded once, and lower levels keep
 # their guaranteed share, so a unit of data takes 0.9 units of time here. The other orders still miss.
-PACKETS_PER_UNIT = round(0.9 * UNIT_NS * RATE_BPS / (wire_bytes(FRAME_BYTES) * 8 * 10**9))
+PACKETS_PER_UNIT = round(0.9 * UNIT_NS * RATE_BPS / (wire_bytes(FULL_FRAME_BYTES) * 8 * 10**9))
 UNIT_BYTES = PACKETS_PER_UNIT * SEGMENT_BYTES
 LAYERS = 32
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_agent.protocol.level import bias_code
+from host_agent.protocol.scapy_layer import MFS
 from mfs_ctrl import policies
 from p4src import artifact
 from soft_switch.backend import ENVIRONMENT_VARIABLE, Backend, BackendError, backend_of_environment
@@ -30,7 +31,7 @@ from soft_switch.switch import Switch
 from soft_switch.tables.matches import ActionCall, Exact, Lpm, Range, Ternary
 from tests.support.native import no_machine_code
 from tests.support.p4_programs import program_text
-from tests.support.program import MFS, Program, ipv4_to, ipv6_to
+from tests.support.program import Program, ipv4_to, ipv6_to
 
 machine_code = pytest.mark.skipif(bool(no_machine_code()), reason=no_machine_code() or "nothing is missing")
 SMALL = ("state", "matching", "parsing", "variants", "copies", "loops", "stacks", "p4runtime_features")

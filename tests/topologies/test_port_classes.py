@@ -11,6 +11,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
+from host_agent.daemon.classes import HANDLE
 from host_agent.protocol.scapy_layer import MFS
 from host_agent.protocol.stamp import LEVELS
 from tests.support.realtime import real_kernel
@@ -65,7 +66,8 @@ def test_an_interface_without_room_for_classes_is_named(interface: str) -> None:
     port_classes.add_link(interface, 1_000_000)
     with pytest.raises(TopologyError, match=f"cannot add traffic classes to {interface}"):
         port_classes.add_link(interface, 1_000_000)
-    port_classes.remove_link(interface)
+    with IPRoute() as ip:
+        ip.tc("del", "htb", ip.link_lookup(ifname=interface)[0], HANDLE)
     port_classes.add_link(interface, 1_000_000, by_level=False)
     with pytest.raises(TopologyError, match="no network interface 'pcl-none'"):
         port_classes.add_link("pcl-none", 1_000_000)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-from host_agent.protocol.stamp import ETHERTYPE_MFS, STAMP_BYTES
+from host_agent.protocol.stamp import ETHERTYPE_MFS
 from mfs_eval.packet_level.hosts.segment_header import DATA_BYTES, PORT
+from topologies.topology import PAYLOAD_MTU
 
 Addresses = Mapping[int, tuple[bytes, bytes]]
 """MAC address (6 bytes) and IPv4 address (4 bytes) of each host, by its identifier."""
 
-ETHERNET_BYTES = 14
 IP_UDP_BYTES = 28
-IP_PACKET_BYTES = 1500
-SEGMENT_BYTES = IP_PACKET_BYTES - IP_UDP_BYTES - DATA_BYTES
+SEGMENT_BYTES = PAYLOAD_MTU - IP_UDP_BYTES - DATA_BYTES
 """Payload of a full segment."""
-FRAME_BYTES = ETHERNET_BYTES + STAMP_BYTES + IP_PACKET_BYTES
-"""Length of a full frame."""
 ETHERTYPE_IPV4_BYTES = b"\x08\x00"
 ETHERTYPE_SHIM_BYTES = ETHERTYPE_MFS.to_bytes(2, "big")
 PROTOCOL_UDP = 17

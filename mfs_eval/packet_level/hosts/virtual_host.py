@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from host_agent.protocol.level import LevelRule, bias_code
 from host_agent.protocol.stamp import STAMP_BYTES, Stage
-from host_agent.protocol.units import WIRE_OVERHEAD_BYTES
+from host_agent.protocol.units import ETHERNET_HEADER_BYTES, WIRE_OVERHEAD_BYTES
 from mfs_eval.packet_level.hosts.agent import Agent, Flow
 from mfs_eval.packet_level.hosts.frames import (
     CE,
     ECT0,
-    ETHERNET_BYTES,
     ETHERTYPE_IPV4_BYTES,
     ETHERTYPE_SHIM_BYTES,
-    FRAME_BYTES,
     IP_UDP_BYTES,
     PORT_BYTES,
     PROTOCOL_UDP,
@@ -30,6 +28,7 @@ from mfs_eval.packet_level.hosts.stamp_template import progress_in
 from mfs_eval.packet_level.hosts.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW
 from mfs_eval.packet_level.stranding_meter import StrandingMeter
 from soft_switch.sim.events import VirtualClock
+from topologies.topology import FULL_FRAME_BYTES
 
 CONNECTIONS_PER_HOST = 1 << 20
 
@@ -102,7 +101,7 @@ class VirtualHost:
         self._clock = clock
         self._addresses = addresses
         self._mac, self._ip = addresses[identity]
-        self._order: SendOrder[Flow | _Acks] = SendOrder(FRAME_BYTES)
+        self._order: SendOrder[Flow | _Acks] = SendOrder(FULL_FRAME_BYTES)
         self._acks = _Acks()
         self._headers: dict[int, dict[int, tuple[bytes, bytes]]] = {}
         self._incoming = IncomingConnections(identity, addresses, self.agent.counters)
@@ -287,9 +286,9 @@ class VirtualHost:
         """Take in a frame; see :class:`~soft_switch.sim.network.HostPort`."""
         ether_type = data[12:14]
         batch = stage = 0
-        ip = ETHERNET_BYTES
-        if ether_type == ETHERTYPE_SHIM_BYTES and len(data) >= ETHERNET_BYTES + STAMP_BYTES:
-            stage, batch, layer = progress_in(data, ETHERNET_BYTES)
+        ip = ETHERNET_HEADER_BYTES
+        if ether_type == ETHERTYPE_SHIM_BYTES and len(data) >= ETHERNET_HEADER_BYTES + STAMP_BYTES:
+            stage, batch, layer = progress_in(data, ETHERNET_HEADER_BYTES)
             self.agent.learn(batch, layer)
             ip += STAMP_BYTES
             ether_type = data[16:18]
