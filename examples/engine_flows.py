@@ -40,7 +40,9 @@ def main() -> None:
                     agent.advance(batch=7, layer=layer)  # this layer is being computed
                     connection.sendall(bytes(LAYER_BYTES))
                 agent.advance(batch=7, layer=LAYERS)
-                wait_for_receiver(connection)  # what still waits in the socket's buffer is stamped while the flow is open
+                wait_for_receiver(
+                    connection
+                )  # what still waits in the socket's buffer is stamped while the flow is open
                 flow.close()
                 print("sent, stamped")
         except AgentGoneError as error:

@@ -5,6 +5,7 @@ machine. ``pytest --hypothesis-profile=explore`` looks for others.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,9 @@ _SLOW_MACHINE = (HealthCheck.too_slow,)
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=_SLOW_MACHINE)
 settings.register_profile("explore", deadline=None, max_examples=1000, suppress_health_check=_SLOW_MACHINE)
 settings.load_profile("repeatable")
+
+# A shell ignores SIGINT for what it runs in the background, and the commands that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
