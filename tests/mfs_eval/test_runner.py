@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -29,8 +28,11 @@ run_all("sleeping", sleep, [(sys.argv[1],)] * 4, jobs=2)
 """
 
 
-def later(index: int, seconds: float) -> int:
-    time.sleep(seconds)
+def run_after(index: int, folder: Path, awaited: int | None) -> int:
+    """Return ``index`` once run ``awaited`` has ended."""
+    if awaited is not None:
+        eventually((folder / str(awaited)).exists)
+    (folder / str(index)).touch()
     return index
 
 
@@ -42,13 +44,16 @@ def die() -> None:
     os._exit(3)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_results_are_in_the_order_of_the_arguments(jobs: int) -> None:
+@pytest.mark.parametrize(("jobs", "awaited"), [(1, None), (2, 2)])
+def test_results_are_in_the_order_of_the_arguments(jobs: int, awaited: int | None, tmp_path: Path) -> None:
     done: list[int] = []
-    found = run_all("runs", later, [(0, 0.3), (1, 0.0), (2, 0.0)], jobs, done.append)
-    assert found == [0, 1, 2]
+    runs = [(0, tmp_path, awaited), (1, tmp_path, None), (2, tmp_path, None)]
+    assert run_all("runs", run_after, runs, jobs, done.append) == [0, 1, 2]
     assert sorted(done) == [0, 1, 2]
-    assert (done == [0, 1, 2]) == (jobs == 1)
+    if awaited is None:
+        assert done == [0, 1, 2]
+    else:
+        assert done.index(0) > done.index(1)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
