@@ -19,7 +19,7 @@ from host_agent.protocol.paths import AGENT_SOCKET, RUN_DIRECTORY
 
 
 def _octal(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
-    """File permissions as in ``chmod``."""
+    """Read file permissions as in ``chmod``."""
     try:
         mode = int(value, 8)
     except ValueError:

@@ -91,7 +91,7 @@ class OpenFlow:
         self._handle, self.number = answer["flow"], answer["number"]
 
     def _resumption(self) -> dict[str, Any]:
-        """The request that reopens the flow at a restarted agent."""
+        """Return the request that reopens the flow at a restarted agent."""
         return {"op": "open", **self.request.to_json(), "number": self.number, "resume": True}
 
 
@@ -194,7 +194,7 @@ class AgentClient:
         self.ask("advance", batch=batch, layer=layer)
 
     def progress(self, batch: int) -> int:
-        """The highest layer of ``batch`` known to this host, including layers learned from received stamps.
+        """Return the highest layer of ``batch`` known to this host, including layers learned from received stamps.
 
         Raises:
             RequestError: the batch is not in 0..2^32 - 1.
@@ -203,7 +203,7 @@ class AgentClient:
         return int(self.ask("progress", batch=check_integer("batch", batch))["layer"])
 
     def status(self) -> Answer:
-        """Policy, counters and flows of the agent, as ``mfs agent status --json`` prints them.
+        """Return policy, counters and flows of the agent, as ``mfs agent status --json`` prints them.
 
         Raises:
             AgentGoneError: the agent does not answer.

@@ -49,7 +49,7 @@ class Requests:
         }
 
     def answer(self, client: Client, request: object) -> dict[str, Any]:
-        """The answer to one request: ``{"ok": true, ...}`` or ``{"ok": false, "error": ...}``."""
+        """Return the answer to one request: ``{"ok": true, ...}`` or ``{"ok": false, "error": ...}``."""
         try:
             return {"ok": True, **self._perform(client, request)}
         except AgentError as error:

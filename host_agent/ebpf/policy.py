@@ -35,7 +35,7 @@ class PolicySource:
         self._tag = ""
 
     def fetch(self) -> PolicyDocument | None:
-        """The controller's policy; None if it has not changed since the last call.
+        """Return the controller's policy; None if it has not changed since the last call.
 
         Raises:
             PolicyError: the controller does not answer, or its answer is not a policy.
@@ -76,7 +76,7 @@ class PolicySource:
             raise PolicyError(f"the policy cannot be saved: {error}") from None
 
     def load(self) -> PolicyDocument | None:
-        """The policy kept on disk; None if there is none or it is broken."""
+        """Return the policy kept on disk; None if there is none or it is broken."""
         if self._saved is None:
             return None
         with contextlib.suppress(OSError, DocumentError):
@@ -129,5 +129,5 @@ class PolicyWatch:
 
 
 def saved_path(directory: Path, interface: str) -> Path:
-    """The file that keeps the policy of ``interface``."""
+    """Return the file that keeps the policy of ``interface``."""
     return directory / f"policy-{interface.replace(os.sep, '_')}.json"

@@ -40,7 +40,7 @@ class PolicyDocument:
     biases: Mapping[int, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The document as text; equal documents have equal texts."""
+        """Return the document as text; equal documents have equal texts."""
         document = {
             "name": self.name,
             "rules": [_rule_to_json(rule) for rule in self.rules],
@@ -73,7 +73,7 @@ class PolicyDocument:
 
 
 def etag(text: str) -> str:
-    """The entity tag of a document's text; tags are equal only for equal texts (RFC 9110, section 8.8.3)."""
+    """Return the entity tag of a document's text; tags are equal only for equal texts (RFC 9110, section 8.8.3)."""
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
 
 
