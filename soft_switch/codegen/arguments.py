@@ -14,7 +14,7 @@ Handler = Callable[[Compiler, Primitive], list[Stmt]]
 
 
 def field_at(primitive: Primitive, position: int) -> FieldRef:
-    """The field that an argument names.
+    """Return the field that an argument names.
 
     Raises:
         UnsupportedConstructError: it names something else.
@@ -26,7 +26,7 @@ def field_at(primitive: Primitive, position: int) -> FieldRef:
 
 
 def object_at(primitive: Primitive, position: int) -> str:
-    """The name of the extern that an argument names.
+    """Return the name of the extern that an argument names.
 
     Raises:
         UnsupportedConstructError: it names something else.

@@ -83,7 +83,7 @@ class Run:
     fields: tuple[Extracted, ...]
 
     def values(self, whole: ex.Number) -> Iterator[tuple[Extracted, ex.Number]]:
-        """The fields with their values, out of the run as one number."""
+        """Yield the fields with their values, cut out of the run as one number."""
         shift = 8 * self.size
         for one in self.fields:
             shift -= one.width
@@ -109,11 +109,11 @@ class Extract(Setting):
         return self.wanted
 
     def narrowed(self, live: ex.Names) -> Extract:
-        """The same for those variables that are read."""
+        """Return the same step for those variables that are read."""
         return replace(self, wanted=self.wanted & live)
 
     def runs(self) -> Iterator[Run]:
-        """The fields by runs of bytes; runs without a field that is wanted, too."""
+        """Yield the fields by runs of bytes, including runs without a wanted field."""
         at = bits = 0
         fields: list[Extracted] = []
         for one in self.fields:
@@ -345,5 +345,5 @@ Stmt: TypeAlias = Step | If | Block | Break | Loop
 
 
 def when(condition: ex.Condition, body: list[Stmt], orelse: list[Stmt] | None = None) -> If:
-    """``body`` where the condition holds, else ``orelse``."""
+    """Return ``body`` where the condition holds, else ``orelse``."""
     return If([Branch(condition, body)], orelse or [])

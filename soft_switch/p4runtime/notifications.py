@@ -31,7 +31,7 @@ class Notifications:
         epoch_clock: Callable[[], int],
         on_waiting: Callable[[], None],
     ) -> None:
-        """``lock`` is the switch's; ``on_waiting`` is called when :meth:`send_due` may be due earlier than it said."""
+        """Share the switch's ``lock``; call ``on_waiting`` when :meth:`send_due` may be due earlier than it said."""
         self.program: LoadedProgram | None = None
         self._sessions = sessions
         self._lock = lock

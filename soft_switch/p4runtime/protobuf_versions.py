@@ -69,7 +69,7 @@ def install() -> None:
 
 
 def unknown_field_numbers(message: Any) -> set[int]:
-    """Numbers of the fields of ``message`` that the generated code does not know."""
+    """Return the numbers of the fields of ``message`` that the generated code does not know."""
     try:
         from google.protobuf import unknown_fields
     except ImportError:

@@ -32,7 +32,7 @@ class PriorityArbiter:
     __slots__ = ("_busy", "_cost", "_due", "_next_due", "_next_queue", "_sent")
 
     def __init__(self, shares: Sequence[Fraction | float]) -> None:
-        """``shares`` has a fraction of the bytes sent for each queue; 0 guarantees nothing.
+        """Create an arbiter; ``shares`` has a fraction of the bytes sent for each queue; 0 guarantees nothing.
 
         Raises:
             ArbiterError: a share is negative, or they add up to more than 1.

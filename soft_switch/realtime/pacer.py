@@ -30,7 +30,7 @@ class Pacer:
         send: Callable[[int, bytes], object],
         catch_up_ns: int = CATCH_UP_NS,
     ) -> None:
-        """``clock`` gives nanoseconds; ``send`` takes (port, frame)."""
+        """Create a pacer; ``clock`` gives nanoseconds; ``send`` takes (port, frame)."""
         self.slipped_ns = 0
         self._clock = clock
         self._transmit = transmit

@@ -147,7 +147,7 @@ def _raise_priority() -> None:
 
 
 def _describe(port: PortSpec) -> str:
-    """A port for people: ``1 on veth1 at 20 Mb/s``."""
+    """Describe a port for people: ``1 on veth1 at 20 Mb/s``."""
     for factor, unit in ((10**9, "Gb/s"), (10**6, "Mb/s"), (10**3, "kb/s"), (1, "b/s")):
         if port.rate_bps >= factor:
             return f"{port.number} on {port.interface} at {port.rate_bps / factor:g} {unit}"
