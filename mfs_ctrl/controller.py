@@ -112,7 +112,7 @@ class Controller:
         return self._writer is not None
 
     def start(self, now_ns: int = 0) -> WriteReport | None:
-        """Connect, load the program if the switch lacks it, and write what differs; None while not primary.
+        """Connect, load the program if the switch lacks it, and write what differs; return None while not primary.
 
         May be called again after the connection was lost: the switch's state is then read again.
 
@@ -124,7 +124,7 @@ class Controller:
         return self._take_over(now_ns) if self.session.claim() else None
 
     def tick(self, now_ns: int) -> TickRecord | None:
-        """One step: read counters, decide, write differences. None while another controller is primary.
+        """Do one step: read counters, decide, write differences. Returns None while another controller is primary.
 
         Raises:
             SessionError: the switch cannot be reached or refuses something; call :meth:`start` to recover.
@@ -149,7 +149,7 @@ class Controller:
         return self._act(decision, load, now_ns)
 
     def set_policy(self, policy: Policy) -> WriteReport | None:
-        """Put another policy into force by switching epochs; None while another controller is primary.
+        """Put another policy into force by switching epochs; return None while another controller is primary.
 
         Raises:
             SessionError: as for :meth:`tick`.

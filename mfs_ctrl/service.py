@@ -72,7 +72,7 @@ def run_controller(
 
 
 def _one_tick(controller: Controller, in_touch: bool, discarding: set[str]) -> bool:
-    """One tick, after reconnecting if the switch was lost; returns whether the switch is in touch.
+    """Do one tick, after reconnecting if the switch was lost; return whether the switch is connected.
 
     Reasons for discards that were logged are added to ``discarding``.
     """
@@ -106,7 +106,7 @@ def _one_tick(controller: Controller, in_touch: bool, discarding: set[str]) -> b
 
 
 def describe(record: TickRecord) -> str:
-    """A tick that changed something, in one line."""
+    """Describe a tick that changed something, in one line."""
     thresholds = "".join(f", {name} {record.thresholds[name]}" for name in record.shares) if record.thresholds else ""
     measured = "".join(f", {share:.1%} for {name}" for name, share in record.shares.items() if share is not None)
     return f"{record.writes.updates} entries written: {record.reason}{thresholds}{measured}"
@@ -114,7 +114,7 @@ def describe(record: TickRecord) -> str:
 
 @contextlib.contextmanager
 def until_signalled() -> Iterator[Ended]:
-    """Within the block, SIGTERM and SIGINT only end the wait that this yields, be it under way or still to begin.
+    """Yield a wait that SIGTERM and SIGINT end, even if they arrive before it begins; they do nothing else.
 
     For the main thread.
     """

@@ -110,12 +110,12 @@ class StreamClient:
 
 
 def uint128(number: int) -> p4runtime_pb2.Uint128:
-    """An election id as P4Runtime carries it."""
+    """Return an election id as P4Runtime encodes it."""
     return p4runtime_pb2.Uint128(high=number >> 64, low=number & (1 << 64) - 1)
 
 
 def stream_error(error: Any, address: str) -> SessionError:
-    """The error that stands for the end of a stream."""
+    """Return the error that describes the end of a stream."""
     with contextlib.suppress(AttributeError):
         if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             return SessionError(f"the switch at {address} refuses the session: {error.code().name}, {error.details()}")

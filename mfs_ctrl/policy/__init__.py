@@ -19,12 +19,12 @@ SUFFIX = ".toml"
 
 
 def builtin_names() -> tuple[str, ...]:
-    """The names of the built-in policies, in alphabetical order."""
+    """Return the names of the built-in policies, in alphabetical order."""
     return tuple(sorted(path.stem for path in BUILTIN.glob(f"*{SUFFIX}")))
 
 
 def load(name_or_path: str | Path) -> Policy:
-    """The built-in policy of that name, or the one that a TOML file describes.
+    """Return the built-in policy of that name, or the one that a TOML file describes.
 
     Raises:
         PolicyError: there is no such policy, or the file is wrong; the message names file, key and what is allowed.

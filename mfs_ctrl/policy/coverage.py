@@ -20,7 +20,7 @@ _AXES = range(4)
 
 
 def uncovered(rules: Sequence[LevelRule]) -> LevelKey | None:
-    """A packet's key that no rule matches, or None."""
+    """Return the key of a packet that no rule matches, or None."""
     for stage in Stage:
         for late, domain in _DOMAINS.items():
             for box in _without([domain], (_box(rule) for rule in rules if _concerns(rule, stage, late))):
@@ -29,7 +29,7 @@ def uncovered(rules: Sequence[LevelRule]) -> LevelKey | None:
 
 
 def shadowed(rules: Sequence[LevelRule]) -> int | None:
-    """The index of a rule that no packet reaches, because earlier rules match first; or None."""
+    """Return the index of a rule that no packet reaches, because earlier rules match first; or None."""
     for index, rule in enumerate(rules):
         if not any(
             _without(
@@ -57,7 +57,7 @@ def _overlap(box: _Box, other: _Box) -> list[_Box]:
 
 
 def _without(boxes: Iterable[_Box], removed: Iterable[_Box]) -> list[_Box]:
-    """What is left of ``boxes``, as disjoint boxes."""
+    """Return what is left of ``boxes``, as disjoint boxes."""
     left = list(boxes)
     for cut in removed:
         left = [piece for box in left for piece in _minus(box, cut)]

@@ -31,7 +31,7 @@ class Dimension(Enum):
 
 
 def code_of(text: str) -> tuple[int, Dimension] | None:
-    """The code of a quantity with a unit, and its dimension; None if ``text`` is no quantity.
+    """Return the code of a quantity with a unit, and its dimension; None if ``text`` is no quantity.
 
     ``"900 us"``, ``"100 ms"`` and ``"1.1 s"`` are slack, ``"MLU 0.84"`` is urgency, ``"64 kB"`` and ``"1 MiB"`` are
     remaining bytes. Codes have eight steps an octave, so a value stands for a range of at most 13 %.

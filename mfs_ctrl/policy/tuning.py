@@ -16,7 +16,7 @@ from mfs_ctrl.policy.quantities import code_of
 
 
 def stage_named(value: Any) -> Stage:
-    """The stage with the name ``value``.
+    """Return the stage with the name ``value``.
 
     Raises:
         ValueError: there is none; the message lists them.
