@@ -188,7 +188,7 @@ def open_flow(table: FlowTable, near: socket.socket) -> None:
 def measure(
     segmentation: Segmentation, ingress: Ingress, order: bool, turns: int, seconds: float, say: Callable[[str], None]
 ) -> Measured:
-    """All states, ``turns`` times in turn, ``seconds`` each."""
+    """Measure all states in turn, ``turns`` times, ``seconds`` each."""
     options = InterfaceOptions(INTERFACE, RATE_BPS, order=order, ingress=ingress, segmentation=segmentation)
     gbps: dict[str, list[float]] = {state: [] for state in STATES}
     times: dict[str, list[int]] = {"egress": [0, 0], "ingress": [0, 0]}

@@ -47,7 +47,7 @@ class TickCost:
 
 
 def measure(ports: int, ticks: int, seed: int) -> dict[str, Any]:
-    """The cost of ``ticks`` ticks for a switch with ``ports`` ports, as a dictionary of :class:`TickCost`.
+    """Measure ``ticks`` ticks for a switch with ``ports`` ports; return the fields of a :class:`TickCost`.
 
     Before each tick a random part of the switch's counters grows, so that the tuner has evidence. The switch runs in
     another process.
@@ -137,7 +137,7 @@ class _Traffic:
 
 @contextmanager
 def _switch() -> Iterator[str]:
-    """Runs an embedded switch in another process; gives its address."""
+    """Run an embedded switch in another process; yield its address."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there,), daemon=True)

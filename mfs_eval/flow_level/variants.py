@@ -64,7 +64,7 @@ def _paper(
 
 
 def _mfs_at(top: float) -> Policy:
-    """The MFS policy that promotes at a minimal link utilisation (MLU) of ``top``."""
+    """Return the MFS policy that promotes at a minimal link utilisation (MLU) of ``top``."""
     mlu = URGENCY_ONE + round(CODE_STEPS * math.log2(top))
     return policies.mfs(mlu=mlu, near_rli=NEAR_RLI)
 

@@ -44,7 +44,7 @@ class Stamper(Protocol):
     """
 
     def open(self, host: int, connection: socket.socket, spec: FlowSpec, number: int, deadline_ns: int) -> None:
-        """From now on ``connection``, of ``host``, carries the flow; its previous flow has ended."""
+        """Note that ``connection``, of ``host``, carries the flow from now on; its previous flow has ended."""
         ...
 
     def advance(self, host: int, batch: int, layer: int) -> None:

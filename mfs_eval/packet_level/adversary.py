@@ -50,7 +50,7 @@ class Flooder:
         rate_bps: int,
         load: float,
     ) -> None:
-        """``addresses``: MAC and IPv4 of the host and of its targets. ``load``: share of the link rate to flood."""
+        """Create a flooder. ``addresses``: MAC and IPv4 of host and targets; ``load``: share of the link rate."""
         (mac, ip), targets = addresses
         self._host = host
         self._clock = clock

@@ -143,7 +143,7 @@ def _controlled(
     settings: RunSettings,
     device_id: int,
 ) -> Iterator[Controller]:
-    """A controller of ``switch`` that also passes its policy on to the hosts of ``tor``."""
+    """Provide a controller of ``switch`` that also passes its policy on to the hosts of ``tor``."""
     hosts = [host.id for host in tor.hosts]
 
     def tell_hosts(in_force: Policy, _biases: Mapping[int, int]) -> None:
@@ -235,6 +235,6 @@ def _network(
 
 
 def _decode_hosts(cluster: Cluster, host: int) -> list[int]:
-    """The hosts of decode servers on the rail of ``host``, except its own server's."""
+    """Return the hosts of decode servers on the rail of ``host``, except its own server's."""
     server, nic = divmod(host, cluster.nics_per_server)
     return [cluster.host(decode, nic) for decode in cluster.decode_servers if decode != server]

@@ -86,7 +86,7 @@ def _source(page: Path, name: str) -> Path:
 
 
 def _last_commit(path: Path) -> str:
-    """The commit that last changed the content of ``path``; empty if git does not know."""
+    """Return the commit that last changed the content of ``path``; empty if git does not know."""
     if shutil.which("git") is None:
         return ""
     log = ["git", "log", "-1", "--follow", "--diff-filter=AM", "--abbrev=10", "--format=%h", "--", path.name]

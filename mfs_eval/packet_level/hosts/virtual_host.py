@@ -284,7 +284,7 @@ class VirtualHost:
     # --- receiving -----------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now_ns: int) -> None:  # noqa: ARG002
-        """Take in a frame; see :class:`~soft_switch.sim.network.HostPort`."""
+        """Process a received frame; see :class:`~soft_switch.sim.network.HostPort`."""
         ether_type = data[12:14]
         batch = stage = 0
         ip = ETHERNET_BYTES
