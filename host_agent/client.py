@@ -103,7 +103,7 @@ class AgentClient:
 
         Args:
             path: Unix socket of the agent.
-            timeout_s: longest time to wait for an answer, in seconds.
+            timeout_s: longest wait for an answer, in seconds.
 
         Raises:
             AgentGoneError: no agent answers at ``path``, or its file permissions forbid it.
@@ -237,7 +237,7 @@ class AgentClient:
                 return self._exchange(request())
 
     def _forget(self, flow: OpenFlow) -> None:
-        """Do not resume ``flow`` any more."""
+        """Stop resuming ``flow`` after a restart of the agent."""
         with self._lock:
             if self._flows.get(flow.request.match) is flow:
                 del self._flows[flow.request.match]

@@ -49,7 +49,7 @@ EXTRAS = {
 }
 """The extra of the distribution that each command needs."""
 INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+"""Exit status after Ctrl-C: 128 plus the number of SIGINT, as in shells."""
 
 
 class Commands(LazyGroup):

@@ -38,7 +38,7 @@ class TickRecord:
         shares: what each tuning loop measured, by threshold; None without enough evidence.
         level_bytes: bytes that left at each level since the last tick, over all ports.
         writes: what was written.
-        reason: what was tuned, in words.
+        reason: what was tuned and why, as text.
         discards: packets that the program discarded since the last tick, by reason; reasons without any are left out.
     """
 
@@ -66,7 +66,7 @@ class Controller:
         artifact: the program that the switch is to run.
         topology: ports, hosts and routes.
         policy: the policy to start with.
-        parameters: what an operator chooses besides.
+        parameters: the operator's other choices.
         on_policy: told of each change of policy or bias.
         tune_thresholds: False keeps thresholds as they are.
         tune_bias: False keeps biases as they are.
@@ -103,7 +103,7 @@ class Controller:
 
     @property
     def biases(self) -> dict[int, int]:
-        """The bias code of each port, as wanted."""
+        """The bias code that each port should have."""
         return {port: state.bias for port, state in self._ports.items()}
 
     @property
@@ -224,7 +224,7 @@ class Controller:
         try:
             report = self._writer.apply(base, policy_rows(self.policy.rules, self._topology, self._parameters))
         except NotPrimaryError:
-            # Whoever is primary now may write anything, so a later turn of ours begins by reading.
+            # Another primary may write anything, so this controller reads the state again when it is primary.
             self._writer = None
             raise
         self._behind = False

@@ -37,7 +37,7 @@ FULL_FRAME_WIRE_BYTES = 1500 + 14 + STAMP_BYTES + WIRE_OVERHEAD_BYTES
 
 @dataclass(frozen=True, slots=True)
 class SwitchParameters:
-    """What an operator chooses besides topology and policy. The defaults police nothing and mark nothing.
+    """The operator's choices besides topology and policy. The defaults police nothing and mark nothing.
 
     Attributes:
         untrusted_ports: ports whose stamps are ignored.

@@ -1,4 +1,4 @@
-"""Kinds of option values of the commands that take a policy."""
+"""Types of option values for commands that take a policy."""
 
 from __future__ import annotations
 

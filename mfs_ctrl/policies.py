@@ -1,8 +1,8 @@
 """The built-in policies as functions, and policies by name or from a file.
 
 ``policies.load("karuna")``, ``policies.load("mine.toml")``, ``policies.mfs(mlu=120)``, ``policies.sjf([40, 80])``.
-What each policy does stands in its file in ``mfs_ctrl/policy/builtin/``. Boundaries of bands are codes, ascending
-(:func:`host_agent.protocol.level.log2_code`); without them the file's bands hold.
+The file of each policy in ``mfs_ctrl/policy/builtin/`` describes it. Boundaries of bands are ascending codes
+(:func:`host_agent.protocol.level.log2_code`), by default those of the file. MLU is the minimal link utilisation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def mfs(thresholds: Mapping[str, int] | None = None, /, **codes: int) -> Policy:
     """Return the MFS policy, with other thresholds than its file says.
 
     Raises:
-        PolicyError: there is no threshold of that name, or a value is no code.
+        PolicyError: there is no threshold of that name, or a value is not a code.
     """
     return load("mfs").at(thresholds, **codes)
 
@@ -44,7 +44,7 @@ def paper(top: float = 0.5, ratio: float = 4.0, near_rli: int = 2) -> Policy:
 
 
 def static() -> Policy:
-    """Return the policy with one class per stage, as with three traffic classes: collectives over reuse over P2D."""
+    """Return the policy with one class per stage: collectives over reuse over P2D (prefill to decode)."""
     return load("static")
 
 

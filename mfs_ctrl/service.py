@@ -23,7 +23,7 @@ from topologies.topology import Topology
 _LOG = logging.getLogger(__name__)
 
 Ended = Callable[[float], bool]
-"""Waits for at most so many seconds; True once the end is requested."""
+"""Wait for at most this many seconds; return True once the end is requested."""
 
 
 def run_controller(
@@ -91,7 +91,7 @@ def _one_tick(controller: Controller, in_touch: bool, discarding: set[str]) -> b
             _LOG.warning("the switch reports: %s", complaint)
     except SessionError as error:
         _LOG.warning("%s; trying again", error)
-        # What is known of the switch may be stale now.
+        # What is known about the switch may be stale now.
         controller.session.close()
         return False
     if record is not None:

@@ -85,7 +85,7 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
     message = detail["msg"]
     for theirs, ours in _WORDS.items():
         message = message.replace(theirs, ours)
-    # Messages about lengths say what was found.
+    # Messages about lengths already say what was found.
     return message if detail["type"] in ("too_short", "too_long") else f"{message}, not {value}"
 
 

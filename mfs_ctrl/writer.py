@@ -151,7 +151,7 @@ def base_phases(held: dict[Key, Entity], desired: dict[Key, Entity]) -> list[lis
     for key, entity in desired.items():
         present = held.get(key)
         if present is None:
-            # Default actions and meter cells always exist; those that were not read have their initial value.
+            # Default actions and meter cells always exist; those that were not read have their initial values.
             operation = MODIFY if isinstance(entity, DefaultAction | MeterConfig) else INSERT
             changes.append(Update(operation, entity))
         elif not _same(present, entity):

@@ -69,14 +69,14 @@ def request_rates_per_gpu(default: Sequence[float] = ()) -> Option:
     )
 
 
-def request_rates(help_text: str) -> Option:
-    """Return the option ``--request-rate``, which may be repeated."""
+def request_rates(default: str) -> Option:
+    """Return the option ``--request-rate``, which may be repeated; ``default`` describes its default."""
     return click.option(
         "--request-rate",
         "request_rates",
         type=Positive(0.001, 1e6),
         multiple=True,
-        help=f"{help_text} Requests per second; may be repeated.",
+        help=f"Requests per second; may be repeated. By default {default}.",
     )
 
 
@@ -96,6 +96,6 @@ TRACE: Option = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Mooncake trace (JSON Lines) to replay instead of the bundled one.",
 )
-JOBS: Option = click.option("--jobs", type=click.IntRange(min=1), help="Processes; by default one per core.")
+JOBS: Option = click.option("--jobs", type=click.IntRange(min=1), help="Number of processes; by default one per core.")
 SCENARIOS: Option = click.option("--scenario", "scenarios", multiple=True, help="Scenario to run; may be repeated.")
 VARIANTS: Option = click.option("--variant", "variants", multiple=True, help="Variant to run; may be repeated.")

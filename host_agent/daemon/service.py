@@ -49,7 +49,7 @@ class Service:
         self._started = time.monotonic()
 
     def first_policy(self) -> None:
-        """Put the controller's policy into force, else the one on disk, else none for now."""
+        """Put the controller's policy into force, else the one on disk, else none yet."""
         try:
             document = self._source.fetch()
             assert document is not None

@@ -78,7 +78,7 @@ class FlowTable:
         self._maps = maps
         self._flows: dict[int, FlowRequest] = {}
         self._by_key: dict[tuple[str, bytes], int] = {}
-        # The longest-free slot is reused first, so that a packet in flight does not meet another flow's state.
+        # The longest-free slot is reused first, so that a packet in flight does not use another flow's state.
         self._free = deque(range(FLOWS_MAX))
         self._next_number = int.from_bytes(os.urandom(2), "little")
         self._config = config

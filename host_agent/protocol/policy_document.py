@@ -1,7 +1,7 @@
 """A policy as a JSON document, as the controller serves it to host agents and as an agent keeps it on disk.
 
 ``{"name": "mfs", "rules": [{"stage": 3, "level": 7, "rli": [0, 0], "urgency": [9, 255]}, ...], "biases": {"1": 53}}``.
-Rules are ordered, the first that matches wins; an omitted interval matches everything. ``biases`` holds the bias of
+Rules are ordered: the first that matches wins; an omitted interval matches everything. ``biases`` holds the bias of
 each port of the switch (:func:`host_agent.protocol.level.bias_code`).
 """
 

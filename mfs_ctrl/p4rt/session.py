@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 class Session:
-    """A connection to the switch at ``address`` (host:port); of several, that of the highest election id is primary.
+    """A connection to the switch at ``address`` (host:port). Of several, the highest election id is primary.
 
     The session is not connected until :meth:`connect`; it can connect again after :meth:`close` or a loss. It is in
     plain text without ``tls``.
@@ -89,8 +89,8 @@ class Session:
         """Become primary if the switch says that there is none; return whether this controller is primary.
 
         A switch remembers the highest election id that it has seen and makes no client with a lower one primary
-        (P4Runtime specification, "Client Arbitration"). The bid is therefore that id plus our own: the bids of several
-        backups differ, and the highest wins.
+        (P4Runtime specification, "Client Arbitration"). The bid is therefore that id plus this session's: the bids of
+        several backups differ, and the highest wins.
 
         Raises:
             SessionError: the switch does not answer, or refuses.
@@ -166,7 +166,7 @@ class Session:
         for name, cells in wanted.items():
             counter_id = index.counters.named(name).id
             for cell in (None,) if cells is None else cells:
-                # Built in place: a copy costs as much again where protobuf is pure Python.
+                # Built in place: a copy doubles the cost where protobuf is pure Python.
                 entry = request.entities.add().counter_entry
                 entry.counter_id = counter_id
                 if cell is not None:

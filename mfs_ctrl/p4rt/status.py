@@ -27,7 +27,7 @@ def is_ok(code: int) -> bool:
 
 
 def code_name(code: int) -> str:
-    """Return the name of a canonical code, such as ``NOT_FOUND``; a number that has none stays a number."""
+    """Return the name of a canonical code, such as ``NOT_FOUND``; a number without a name stays a number."""
     try:
         return str(code_pb2.Code.Name(code))
     except ValueError:

@@ -57,7 +57,7 @@ class StreamClient:
         self._arbitrate()
 
     def bid(self, election_id: int) -> None:
-        """Take part in the arbitration with another election id from now on.
+        """Use another election id in the arbitration from now on.
 
         Raises:
             SwitchUnreachableError: the switch does not answer.
@@ -68,7 +68,7 @@ class StreamClient:
         self._arbitrate()
 
     def close(self) -> None:
-        """End the stream in good order; a switch that does not answer delays this by 2 s at most."""
+        """End the stream in an orderly way; a switch that does not answer delays this by 2 s at most."""
         self._requests.put(None)
         self._receiver.join(1.0)
         self._stream.cancel()

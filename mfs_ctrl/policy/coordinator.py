@@ -1,4 +1,4 @@
-"""Scheduling between batches: their order, which of them finish in time in the worst case, and which requests to prune.
+"""Scheduling between batches: their order, their finish in the worst case, and which requests to prune.
 
 Pure: it knows loads and deadlines, and neither network nor clock. Decisions keep no state. Each starts from the current
 loads, so that a pruned request returns as soon as it can be in time.
@@ -20,7 +20,7 @@ Port = int
 
 @dataclass(frozen=True, slots=True)
 class RequestLoad:
-    """Load of one request of a batch, all of which goes if the request is pruned.
+    """Load of one request of a batch, all of which is removed if the request is pruned.
 
     Attributes:
         request: its number; the same in all batches that compute parts of the prompt.

@@ -1,6 +1,7 @@
-"""Whether a list of rules gives every packet a level, and whether each rule ever has a say.
+"""Whether a list of rules gives every packet a level, and whether each rule ever applies.
 
-Rules are boxes over (RLI, urgency, slack, remaining); what a list leaves uncovered is found by subtracting them.
+Rules are boxes over (RLI, urgency, slack, remaining), where RLI is the relative layer index. What a list leaves
+uncovered is found by subtracting them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from host_agent.protocol.stamp import Stage
 _Box = tuple[Interval, ...]
 _DOMAINS: dict[int, _Box] = {
     0: (ANY, ANY, ANY, ANY),
-    # A late flow has no slack, and no bound to its MLU (host_agent.protocol.level.level_key).
+    # A late flow has no slack, and no bound on its MLU (minimal link utilisation; host_agent.protocol.level.level_key).
     1: (ANY, (CODE_MAX, CODE_MAX), (0, 0), ANY),
 }
 _AXES = range(4)

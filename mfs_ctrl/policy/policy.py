@@ -1,8 +1,11 @@
-"""What a policy is: a named list of rules for the table ``rmlq``, whose bounds may be named thresholds.
+"""Policies: named lists of rules for the table ``rmlq``, whose bounds may be named thresholds.
 
-A policy sees what a stamp and the switch know of a packet (:class:`host_agent.protocol.level.LevelKey`) and gives it a
-level. The first rule that matches wins: on hosts by order, in the switch by priority. The built-in policies are TOML
-files in ``builtin/``; :mod:`mfs_ctrl.policy.policy_file` reads them and yours.
+The table is the reverse multi-level queue (RMLQ). Rules compare the relative layer index (RLI), the urgency (a code of
+the minimal link utilisation, MLU), the slack and the remaining bytes of a packet.
+
+A policy sees what a stamp and the switch know about a packet (:class:`host_agent.protocol.level.LevelKey`) and gives
+the packet a level. The first rule that matches wins: on hosts by order, in the switch by priority. The built-in
+policies are TOML files in ``builtin/``; :mod:`mfs_ctrl.policy.policy_file` reads them and yours.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class Thresholds(Mapping[str, int]):
     Codes are 0 to 255; 256 is a threshold that nothing reaches.
 
     Raises:
-        PolicyError: a value is no such code.
+        PolicyError: a value is not such a code.
     """
 
     __slots__ = ("_codes",)
@@ -66,7 +69,7 @@ class Thresholds(Mapping[str, int]):
         """Return these thresholds with some of them changed.
 
         Raises:
-            PolicyError: there is no threshold of that name, or the value is no code.
+            PolicyError: there is no threshold of that name, or the value is not a code.
         """
         if unknown := sorted(changed.keys() - self.keys()):
             have = f"there are {', '.join(self)}" if self else "there are none"
@@ -177,7 +180,7 @@ class Policy:
         """Return the policy with other thresholds: all of them, or some by name.
 
         Raises:
-            PolicyError: there is no threshold of that name, or a value is no code.
+            PolicyError: there is no threshold of that name, or a value is not a code.
         """
         return replace(self, thresholds=self.thresholds.replace(**{**(thresholds or {}), **changed}))
 
@@ -210,7 +213,7 @@ class Policy:
         return replace(self, tuning=tuning, load=load)
 
     def with_slack_times(self, factor: float) -> Policy:
-        """Return the policy for objectives ``factor`` times as long: its thresholds of slack rise by 8 codes an octave.
+        """Return the policy for objectives ``factor`` times as long: its slack thresholds rise by 8 codes per octave.
 
         Raises:
             PolicyError: the policy has no threshold of slack, the factor is not above 0, or codes leave their range.

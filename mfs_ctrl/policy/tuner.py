@@ -1,7 +1,7 @@
 """The tuner: one pure step from what the switch counted to better thresholds and biases.
 
 The policy declares which thresholds move and on which evidence (:mod:`mfs_ctrl.policy.tuning`). Every loop is a bounded
-step with a dead band. All evidence is used together, so that none is discarded half gathered.
+step with a dead band. All evidence is used at the same time, so that none is discarded while incomplete.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Decision:
         ports: the state of each port.
         shares: what each loop measured, by threshold; None without enough evidence.
         evidence_used: whether the evidence was used, so that gathering restarts.
-        reason: what moved, in words.
+        reason: what moved and why, as text.
         motions: the last move of each threshold, for the next step.
     """
 
@@ -181,9 +181,9 @@ def _by_late_share(code: int, flows: Observation, loop: TrackLateShare, motion: 
         return code, ""
     low, high = loop.bounds
     if code < low:
-        return min(low, code + _stride(motion, 1, loop)), "led back into the bounds"
+        return min(low, code + _stride(motion, 1, loop)), "back towards the bounds"
     if code > high:
-        return max(high, code - _stride(motion, -1, loop)), "led back into the bounds"
+        return max(high, code - _stride(motion, -1, loop)), "back towards the bounds"
     owed = late - (flows.late_share(*loop.compared_with) or 0.0)
     if owed > loop.late_target:
         wanted = max(1, round(loop.gain * (owed - loop.late_target) / loop.late_target))

@@ -4,7 +4,7 @@ Five states of the same link take turns, several times:
 
 - ``untouched``: no agent; packets of up to 64 KiB cross the veth pair in one piece.
 - ``prepared``: no programs, but the route MTU and the offloads as the agent sets them.
-- ``sending``: agents at both ends without their ingress program, and a flow that nobody opened: packets pass the egress
+- ``sending``: agents at both ends without their ingress program, and no open flow: packets pass the egress
   program and the classes, and get no stamp.
 - ``attached``: the same with the ingress program, which removes nothing.
 - ``stamped``: the flow is open: stamped and scheduled at one end, its stamps removed at the other.

@@ -120,7 +120,7 @@ class _Traffic:
                 update.entity.counter_entry.index.index = cell
 
     def grow(self, cells: int | None = CELLS_PER_TICK) -> None:
-        """Count packets in so many random cells; None is all."""
+        """Count packets in that many random cells; None means all."""
         request = type(self._request)(device_id=1, election_id=self._request.election_id)
         updates = self._request.updates
         for update in updates if cells is None else self._rnd.sample(list(updates), cells):
@@ -160,7 +160,7 @@ def _serve(connection: Connection) -> None:
     server.stop(0)
 
 
-@click.command(short_help="What a tick of the controller costs.")
+@click.command(short_help="Cost of a tick of the controller.")
 @click.option(
     "--ports",
     type=click.IntRange(1, 200),
@@ -169,7 +169,7 @@ def _serve(connection: Connection) -> None:
     show_default=True,
     help="Ports of the switch; may be repeated.",
 )
-@click.option("--ticks", type=click.IntRange(min=1), default=200, show_default=True, help="Of each measurement.")
+@click.option("--ticks", type=click.IntRange(min=1), default=200, show_default=True, help="Ticks per measurement.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Measurements of each kind.")
 @click.option(
     "--python",

@@ -1,4 +1,4 @@
-"""Progress of batches, as its own hosts, other hosts and switches know it."""
+"""Progress of batches, as known to their own hosts, other hosts and switches."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Tenants:
         name: as on the command line.
         why: what it shows, in one line.
         longest: share of the requests, those with the longest prompts, that belong to the second tenant; None assigns
-            each request by the toss of a coin.
+            each request at random.
         objective: factor of the second tenant's objectives.
         stated: factor of the objectives that the second tenant states to the scheduler; it is judged without it.
     """
@@ -69,7 +69,7 @@ class TenantOutcome:
 
     Attributes:
         attainment: share of its requests in time.
-        progress: mean of low-load TTFT over TTFT, 0 to 1.
+        progress: mean of low-load TTFT (time to first token) over TTFT, 0 to 1.
         ttft_p99_s: 99th percentile of its TTFTs, seconds.
     """
 

@@ -30,7 +30,7 @@ class Variant:
     Attributes:
         name: as on the command line.
         policy: a name for :func:`~mfs_eval.setup.policies.policy_for`, or the ceiling.
-        why: what it stands for, in one line.
+        why: its purpose, in one line.
         settings: who ranks, and what they know.
         rules: the policy itself, if it is not one of the named ones.
         drop_budget: share of the requests that may be given up (:mod:`mfs_ctrl.policy.coordinator`); None switches

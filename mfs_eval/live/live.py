@@ -41,10 +41,10 @@ CLUSTER = Cluster(8, 1, 4, units=((0, 1), (2, 3), (4, 5)), decode_servers=(6,))
 """As in the scenario ``incast``, with one interface per server; the eighth server is idle."""
 LAYERS_PER_STEP = 8
 MESSAGE_BYTES = 16 * 1024
-"""A flow may be promoted after so many real bytes, each of which stands for some thousands."""
+"""A flow may be promoted after this many real bytes, each of which represents some thousands."""
 WARM_CONNECTIONS = 6
 STALLED_S = 60.0
-"""A run in which no request ends for so long is aborted."""
+"""A run in which no request ends for this long is aborted."""
 SAY_EVERY_S = 5.0
 
 

@@ -15,9 +15,9 @@ from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
 from soft_switch.sim.events import VirtualClock
 
 CLAIMED_STAGE = Stage.NONE
-"""The stage of acknowledgements, which no policy lets anything overtake, whatever else their stamps say."""
+"""The stage of acknowledgements, which nothing overtakes under any policy, whatever else their stamps say."""
 DISCARD_PORT = 9
-"""The UDP discard service (RFC 863): nobody acknowledges the flood."""
+"""The UDP discard service (RFC 863), which does not acknowledge the flood."""
 
 _ETHERNET_BYTES = FRAME_BYTES - STAMP_BYTES - 1500
 

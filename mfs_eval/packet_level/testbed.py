@@ -91,7 +91,7 @@ class Testbed:
         controllers: one per switch, in the order of the scenario's ``tors``.
     """
 
-    __test__ = False  # not a test class, whatever pytest makes of the name
+    __test__ = False  # not a test class, despite its name
 
     network: PacketNetwork
     serving_network: TestbedNetwork

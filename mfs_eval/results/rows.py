@@ -30,7 +30,7 @@ class StoredRow(Provenance):
 
     Attributes:
         LEADING: the first columns of the file, in order; the other fields follow in the order of their definition.
-        KEY: the fields that tell runs apart.
+        KEY: the fields that identify a run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -66,7 +66,7 @@ class Served(_Model):
     """Requests per second."""
     seed: int
     slo_attainment: float
-    """Share of requests whose TTFT is within the objective."""
+    """Share of requests whose time to first token (TTFT) is within the objective."""
     ttft_mean_s: float
     ttft_p50_s: float
     ttft_p99_s: float

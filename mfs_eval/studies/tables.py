@@ -100,7 +100,7 @@ def _last_commit(path: Path) -> str:
 def tables(pages: tuple[Path, ...], write: bool) -> None:
     """Compute the tables of PAGES, by default those of the README and of docs/studies.
 
-    A table stands between <!-- begin NAME --> and <!-- end NAME -->.
+    A table goes between <!-- begin NAME --> and <!-- end NAME -->.
     """
     for page in pages or PAGES:
         try:

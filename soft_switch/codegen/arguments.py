@@ -17,7 +17,7 @@ def field_at(primitive: Primitive, position: int) -> FieldRef:
     """Return the field that an argument names.
 
     Raises:
-        UnsupportedConstructError: it names something else.
+        UnsupportedConstructError: the argument names something else.
     """
     target = primitive.args[position]
     if not isinstance(target, FieldRef):
@@ -29,7 +29,7 @@ def object_at(primitive: Primitive, position: int) -> str:
     """Return the name of the extern that an argument names.
 
     Raises:
-        UnsupportedConstructError: it names something else.
+        UnsupportedConstructError: the argument names something else.
     """
     target = primitive.args[position]
     if not isinstance(target, ObjectRef):

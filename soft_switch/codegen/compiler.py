@@ -1,4 +1,4 @@
-"""Compiles expressions of the program, using what is known of variables at the place where they stand."""
+"""Compiles expressions of the program, using what is known about variables at their place in the code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TRUTHS = ("and", "or", "not", "d2b", "valid", "valid_union")
 
 
 class Scope:
-    """What is known of variables at one place of the code: constants, copies and narrower intervals."""
+    """What is known about variables at one place in the code: constants, copies and narrower intervals."""
 
     def __init__(self, known: dict[str, Literal | Var] | None = None) -> None:
         self._known = dict(known or {})
@@ -41,7 +41,7 @@ class Scope:
         return Scope(self._known)
 
     def look_up(self, name: str) -> Literal | Var | None:
-        """Return what is known of a variable."""
+        """Return what is known about a variable."""
         return self._known.get(name)
 
     def forget(self, names: Iterable[str]) -> None:

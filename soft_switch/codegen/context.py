@@ -35,7 +35,7 @@ class Context:
     """State of the generation of one program.
 
     Attributes:
-        program: what is compiled.
+        program: the program to compile.
         externs: counters, meters, registers and tables by "kind:name", and the functions that generated code calls.
         objects: what the generated code uses: tables' results, counters, hash memos and the like, by name.
         types: the types of variables.

@@ -167,7 +167,7 @@ class _Control:
         scope: Scope,
         result: list[st.Stmt],
     ) -> None:
-        """Add the choice between the actions. ``otherwise`` is for a result that runs none of them."""
+        """Add the choice between the actions. ``otherwise`` is for a result that runs no action."""
         todo = [path for path in paths if path.body or otherwise is not None]
         if not todo:
             return

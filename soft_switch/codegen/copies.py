@@ -75,7 +75,7 @@ class Copies:
 
     @property
     def returns(self) -> bool:
-        """Whether packets come in again."""
+        """Whether packets may re-enter."""
         return bool(self.wishes & {"resubmit", "recirculate"})
 
     @property

@@ -1,4 +1,4 @@
-"""Control flow: where paths that part at a node meet again."""
+"""Control flow: where paths that diverge at a node meet again."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ MAX_WAYS = 1000
 MAX_STATES = 4000
 """States of such a loop: one for each state of the program and number of elements that are filled."""
 MAX_STEPS = 4096
-"""States that a packet may go through in such a loop; bmv2 has no limit."""
+"""States that a packet may pass in such a loop; bmv2 has no limit."""
 _START = ar.constant(0)
 
 
@@ -222,7 +222,7 @@ class _Parser:
         if varbit is None:
             raise UnsupportedConstructError(f"varbit extract of {header.name}", compiler.place)
         count, given = context.hold("bits", ar.fit(compiler.value(width), 32, False))
-        # The checks below see to it that this holds.
+        # The checks below ensure this.
         bits = Var(given.low, min(given.high, varbit.most), given.name)
         add_up, end = context.hold(
             "at", ar.add(ar.add(offset, ar.constant(header.width // 8)), ar.shift_right(given, ar.constant(3)))

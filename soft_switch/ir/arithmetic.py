@@ -86,7 +86,7 @@ def shift_left(left: ex.Number, right: ex.Number) -> ex.Number:
     shifted = _binary(left, "<<", right, low, max(left.high << few, 0, left.high << many))
     if right.high < MAX_SHIFT:
         return shifted
-    # A shift by an absurd count must not build an absurd number.
+    # A shift by an absurd count must not build a huge number.
     return choice(ex.Compare("<", right, constant(MAX_SHIFT)), shifted, constant(0))
 
 

@@ -1,4 +1,4 @@
-"""Removal of statements whose result nobody reads."""
+"""Removal of statements whose result is never read."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _prune_if(statement: st.If, live: Names, after_block: Names) -> tuple[list[s
                 orelse, before, branches = body, body_before, []
             continue
         if not body and not branches and not orelse:
-            continue  # the last branch does nothing, and neither would what follows it
+            continue  # the last branch does nothing, and the same holds for what follows it
         branches.append(st.Branch(branch.condition, body))
         before = before | body_before | branch.condition.reads
     if not branches:

@@ -1,7 +1,7 @@
 """Statements of the generated functions.
 
 Those without a body say what they read and write; :mod:`soft_switch.ir.liveness` drops the ones without other effect
-whose variables nobody reads.
+whose variables are never read.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Keep(Setting):
 
 @dataclass(frozen=True, slots=True)
 class TakeAlong(Step):
-    """Sets variables to what a packet that comes in again has taken along."""
+    """Sets variables to the fields that a re-entering packet has kept."""
 
     targets: tuple[str, ...]
 
@@ -259,7 +259,7 @@ class Multicast(Step):
 
 @dataclass(frozen=True, slots=True)
 class ComeAgain(Step):
-    """Has the packet in the variable ``packet`` come in again, by the object ``function``."""
+    """Makes the packet in the variable ``packet`` re-enter, by the object ``function``."""
 
     function: str
     port: ex.Number
@@ -272,7 +272,7 @@ class ComeAgain(Step):
 
 @dataclass(frozen=True, slots=True)
 class Drop(Step):
-    """Leaves the function: the packet goes no further."""
+    """Leaves the function and drops the packet."""
 
 
 @dataclass(frozen=True, slots=True)

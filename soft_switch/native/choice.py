@@ -24,7 +24,7 @@ def machine_code(
         NativeError: ``backend`` is ``c``, and machine code is not possible.
     """
     if backend == "python":
-        return None, "Python was asked for"
+        return None, "Python was requested"
     try:
         made = MachineCode(generated, externs)
     except NativeError as error:

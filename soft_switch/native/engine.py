@@ -48,7 +48,7 @@ class MachineCode:
 
     Attributes:
         source: the compiled C without its runtime.
-        makes_copies: whether the program may copy packets or have them come in again.
+        makes_copies: whether the program may copy packets or make them re-enter.
         rid_at: where egress_rid is in the state of a packet: (first byte, bytes). None if it is not in it.
         priority_at: where priority is in the state of a packet, likewise.
         ingress: see :class:`~soft_switch.pipeline.Pipeline`.

@@ -88,7 +88,7 @@ class RingSocket(Protocol):
 class Forwarder:
     """Moves packets between ``sockets`` through ``machine_code``; ``ports`` give rates, shares and limits.
 
-    :meth:`account` brings its counters into sockets and ports.
+    :meth:`account` adds its counters to those of sockets and ports.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Forwarder:
             NativeError: no compiler or cffi is installed, or this program or these ports need Python.
         """
         if machine_code.makes_copies:
-            raise NativeError("packets that are copied, or come in again, go through Python")
+            raise NativeError("packets that are copied or re-enter go through Python")
         if any(type(port) is not Port for port in ports.values()):
             raise NativeError("ports with a queue trace go through Python")
         ffi = self._ffi = interface()
@@ -170,7 +170,7 @@ class Forwarder:
         return None if next_ns == _NOTHING_DUE else next_ns
 
     def receive(self, port: int, data: bytes, now_ns: int) -> None:
-        """Take a frame that did not come in at a socket.
+        """Take a frame that did not arrive at a socket.
 
         Raises:
             ProgramAssertionError: an assertion of the program does not hold.

@@ -18,7 +18,7 @@ from soft_switch.native.numbers import U64, CNumber, Kind, convert, kind_of, mod
 from soft_switch.tables.entry import LAST_HIT_AT
 
 PORT_BITS = 32
-"""How far the priority is shifted in what ``ingress`` returns; the port is below."""
+"""Shift of the priority in the value that ``ingress`` returns; the port is in the lower bits."""
 _PRIORITY_BITS = 16
 _WORD_BITS = 64
 _HEADS = {
@@ -298,7 +298,7 @@ class FunctionPrinter(ExpressionPrinter):
         for position, name in enumerate(targets):
             low, high = self.module.types.numbers[name]
             if low < 0 or high >> _WORD_BITS:
-                raise CannotTranslateError(f"{name}, kept for a packet that comes in again")
+                raise CannotTranslateError(f"{name}, kept for a packet that re-enters")
             lines.append(self._set(name, CNumber(f"again[{position}]", low, high, U64)))
         return lines
 

@@ -47,10 +47,10 @@ class Translated:
         source: the C, which goes after ``runtime.h``.
         cells: the memory that C and Python share, by number.
         tables: the tables, by number.
-        requests: what C asks of Python, by number.
+        requests: requests of C to Python, by number.
         rid_bytes: how many bytes egress_rid has in a packet's state; None if it is not in it.
         priority_bytes: how many bytes priority has there; None if it is not in it.
-        header_bytes: how much longer than the packet that came in one may be that leaves, at most.
+        header_bytes: most bytes by which a packet may grow between arrival and departure.
     """
 
     source: str = ""

@@ -1,6 +1,6 @@
 """When each port sends: at its link's rate, on a clock that is passed in. Pure: no sockets, no pipelines.
 
-A computer that does other things, too, is sometimes late. A late port sends its next frame as if the previous one had
+A computer with other work is sometimes late. A late port sends its next frame as if the previous one had
 left in time, so it keeps its rate. Only a bounded delay is caught up; link time beyond that is lost.
 """
 

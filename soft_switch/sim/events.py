@@ -70,7 +70,7 @@ class VirtualClock:
     def run(self, until_ns: int | None = None) -> int:
         """Run until nothing is scheduled, or until ``until_ns``, calls at that time included.
 
-        The clock then stands at ``until_ns`` if given, otherwise at the last call. Returns the number of calls made.
+        The clock then shows ``until_ns`` if given, otherwise at the last call. Returns the number of calls made.
         """
         events, arrivals = self._events, self._arrivals
         before = self._count - len(events)

@@ -12,7 +12,7 @@ from soft_switch.tables.entry import Entry
 from soft_switch.tables.table import Table
 
 SHORTEST_NS = 10_000_000
-"""The shortest timeout; shorter ones, which would only keep a processor busy, are raised to it."""
+"""The shortest timeout; shorter ones, which would only keep a processor busy, are raised to this."""
 _SLACK = 1024
 
 

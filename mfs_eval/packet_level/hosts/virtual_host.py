@@ -38,7 +38,7 @@ _ZEROS = bytes(SEGMENT_BYTES)
 
 
 class _Acks:
-    """The waiting acknowledgements, which stand in a ring like a flow. Each turn sends one of them."""
+    """The waiting acknowledgements, which take turns in a ring like a flow. Each turn sends one of them."""
 
     __slots__ = ("pending", "ring")
 
