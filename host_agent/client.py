@@ -60,7 +60,7 @@ class OpenFlow:
         beyond_bytes: int | None = None,
         pruned: bool | None = None,
     ) -> None:
-        """Change the flow; what is not given stays as it is.
+        """Change the flow; values that are not given stay unchanged.
 
         Args:
             slack_us: new deadline, in microseconds from now; or

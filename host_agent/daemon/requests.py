@@ -30,7 +30,7 @@ class Client:
 
 
 class Requests:
-    """Answers requests from a :class:`FlowTable`."""
+    """Requests of clients, answered from a :class:`FlowTable`."""
 
     def __init__(self, table: FlowTable, status: Callable[[], dict[str, Any]]) -> None:
         """Set the flows, and ``status``, which returns the status of the agent itself."""

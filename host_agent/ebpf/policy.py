@@ -20,7 +20,7 @@ SIZE_MAX = 1 << 20
 
 
 class PolicySource:
-    """Fetches the policy from a controller, and keeps the last one in a file."""
+    """Policy of a controller, fetched over HTTP and kept in a file."""
 
     def __init__(self, url: str, saved: Path | None = None) -> None:
         """Set the controller's ``url``, as ``http://HOST:PORT``, and the file ``saved``.
@@ -85,7 +85,7 @@ class PolicySource:
 
 
 class PolicyWatch:
-    """Fetches the policy at an interval, in its own thread, so that a silent controller delays nothing else."""
+    """Thread that fetches the policy at an interval, so that a silent controller delays nothing else."""
 
     def __init__(
         self, source: PolicySource, interval_s: float, on_news: Callable[[PolicyDocument | str], None]
