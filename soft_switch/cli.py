@@ -60,7 +60,7 @@ class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
     "interfaces",
     type=PortAtInterface(),
     multiple=True,
-    help="Put a port on a network interface, e.g. 1@veth1, or 1@veth1@40M to give it its own rate; repeatable.",
+    help="Put a port on a network interface, e.g. 1@veth1, or 1@veth1@40M to give it its own rate; may be repeated.",
 )
 @click.option(
     "--rate",

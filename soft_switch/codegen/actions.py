@@ -24,7 +24,7 @@ def emit_action(
 
 
 class _Body:
-    """Turns the jumps of an action back into nested conditionals."""
+    """Structurer that turns the jumps of an action back into nested conditionals."""
 
     def __init__(self, context: Context, primitives: Sequence[Primitive], params: tuple[Number, ...]) -> None:
         self._context = context

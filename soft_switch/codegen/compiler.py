@@ -31,7 +31,7 @@ _TRUTHS = ("and", "or", "not", "d2b", "valid", "valid_union")
 
 
 class Scope:
-    """What is known about variables at one place in the code: constants, copies and narrower intervals."""
+    """Knowledge about variables at one place in the code: constants, copies and narrower intervals."""
 
     def __init__(self, known: dict[str, Literal | Var] | None = None) -> None:
         self._known = dict(known or {})
@@ -63,7 +63,7 @@ class Scope:
 
 
 class Compiler:
-    """Compiles expressions. ``params`` are the values of the enclosing action's parameters."""
+    """Compiler of expressions. ``params`` are the values of the enclosing action's parameters."""
 
     def __init__(self, context: Context, scope: Scope, place: str, params: tuple[Number, ...] = ()) -> None:
         self.context = context

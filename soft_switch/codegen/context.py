@@ -1,4 +1,4 @@
-"""What all parts of code generation share: variables, objects of the run, and how each header is used."""
+"""State that all parts of code generation share: variables, objects of the run, and how each header is used."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def emit_control(context: Context, control: ControlDef, scope: Scope) -> list[st
 
 @dataclass(slots=True)
 class _Path:
-    """What one action of a table does, and where control goes afterwards."""
+    """Statements of one action of a table, and the node to which control goes afterwards."""
 
     action_id: int
     body: list[st.Stmt]

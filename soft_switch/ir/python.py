@@ -14,7 +14,7 @@ from soft_switch.ir.program import EGRESS, INGRESS, PARSE_AGAIN, Function, Gener
 from soft_switch.tables.entry import LAST_HIT_AT
 
 _CHOICE, _OR, _AND, _NOT, _COMPARE, _PRODUCT, _SIGN, _ATOM = 1, 2, 3, 4, 5, 11, 12, 13
-"""How tightly operators bind; an operand that binds less than its operator allows is put in parentheses."""
+"""Precedence of operators; an operand that binds less than its operator allows is put in parentheses."""
 _BINARY: Final = {"|": 6, "^": 7, "&": 8, "<<": 9, ">>": 9, "+": 10, "-": 10, "*": 11, "//": 11, "%": 11}
 _LONG = 1 << 16
 """Numbers from here on are printed in hexadecimal."""

@@ -26,7 +26,7 @@ LENGTH = _reserved(COUNTS, "n")
 CLOCK = _reserved(TIMES, "now_ns")
 """Time of the block that runs."""
 PAYLOAD = _reserved(COUNTS, "off")
-"""Where the payload begins in the packet."""
+"""Offset of the payload in the packet."""
 PORT = _reserved((0, DROP_PORT), "port")
 """Port at which the packet came in."""
 ENQUEUED, DEQUEUED = _reserved(TIMES, "enqueued_ns"), _reserved(TIMES, "dequeued_ns")
@@ -38,7 +38,7 @@ RESUBMIT, RECIRCULATE = _reserved(COUNTS, "resubmit_list"), _reserved(COUNTS, "r
 TRUNCATE = _reserved((0, 1 << 32), "truncate_to")
 """Length to which the packet is truncated, plus 1; 0 if it is not truncated."""
 ROUNDS = _reserved(COUNTS, "rounds")
-"""How often the packet has re-entered."""
+"""Number of times that the packet has re-entered."""
 DIGEST = _reserved(COUNTS, "digest_list")
 """Id of the digest that ingress requested last; 0 for none."""
 INSTANCE_TYPE = _reserved(COUNTS, "instance_type_now")

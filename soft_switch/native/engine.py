@@ -44,7 +44,7 @@ class NativeHandles(NamedTuple):
 
 
 class MachineCode:
-    """Runs the packets of a pipeline. The state of an :class:`Ingressed` is (a C struct, the packet's bytes).
+    """A pipeline that runs as machine code. The state of an :class:`Ingressed` is (a C struct, the packet's bytes).
 
     Attributes:
         source: the compiled C without its runtime.

@@ -26,7 +26,7 @@ def _interval(node: ex.Number) -> ex.Interval:
 
 
 class ExpressionPrinter:
-    """Prints the expressions of one function and notes which variables they use."""
+    """Printer of the expressions of one function; it notes which variables they use."""
 
     def __init__(self, module: Module, function: Function) -> None:
         self.module = module

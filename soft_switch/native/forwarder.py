@@ -86,7 +86,7 @@ class RingSocket(Protocol):
 
 
 class Forwarder:
-    """Moves packets between ``sockets`` through ``machine_code``; ``ports`` give rates, shares and limits.
+    """Packet loop between ``sockets`` through ``machine_code``; ``ports`` give rates, shares and limits.
 
     :meth:`account` adds its counters to those of sockets and ports.
     """

@@ -32,7 +32,7 @@ _HEADS = {
 
 
 class FunctionPrinter(ExpressionPrinter):
-    """Prints one function."""
+    """Printer of one function."""
 
     _keeps = False
 

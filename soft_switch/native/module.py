@@ -1,4 +1,4 @@
-"""What all functions of a translated program share: tables, cells, requests, and the state of a packet."""
+"""State that all functions of a translated program share: tables, cells, requests, and the state of a packet."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RecordLayout:
-    """Where the parameters are in a table's records of ``stride`` words: (first word, words, bits) of each."""
+    """Places of the parameters in a table's records of ``stride`` words: (first word, words, bits) of each."""
 
     places: tuple[tuple[int, int, int], ...]
     stride: int

@@ -36,7 +36,7 @@ from soft_switch.pipeline import Pipeline
 
 
 class ControlledSwitch(Protocol):
-    """What the server needs of a switch; :class:`soft_switch.switch.Switch` is one."""
+    """Interface that the server needs of a switch; :class:`soft_switch.switch.Switch` is one."""
 
     pipeline: Pipeline | None
     cpu_port: int | None

@@ -1,4 +1,4 @@
-"""What the switch sends to clients unasked: packet-ins, digests and idle timeouts of the running program."""
+"""Messages that the switch sends to clients unasked: packet-ins, digests and idle timeouts of the running program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Notifications:
-    """Sends the notifications of ``program`` to the primaries of all roles in whose scope they are.
+    """Notifications of ``program`` to the primaries of all roles in whose scope they are.
 
     Attributes:
         program: the program that runs; None before the first.

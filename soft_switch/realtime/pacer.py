@@ -10,14 +10,14 @@ from collections.abc import Callable
 from heapq import heappop, heappush, heapreplace
 
 CATCH_UP_NS = 20_000_000
-"""How much link time a port catches up at once; about as long as a read of the switch's counters stops packets."""
+"""Link time that a port catches up at once; about as long as a read of the switch's counters stops packets."""
 
 Transmit = Callable[[int, int], tuple[bytes, int] | None]
 """Maps (port, now in ns) to the frame that the port sends now and its time on the link in ns; None if it is idle."""
 
 
 class Pacer:
-    """Takes frames from ports when their links are free.
+    """Schedule that takes frames from ports when their links are free.
 
     Attributes:
         slipped_ns: link time of all ports that was lost because :meth:`send_due` was called too late.

@@ -26,7 +26,7 @@ from soft_switch.switch import Switch
 _LOG = logging.getLogger(__name__)
 
 THREAD_TURN_S = 50e-6
-"""How long the packet loop waits for another thread of the process. Python's own 5 ms are eight frames at 20 Mb/s."""
+"""Longest wait of the packet loop for another thread of the process. Python's own 5 ms are eight frames at 20 Mb/s."""
 NICENESS = -15
 
 

@@ -17,7 +17,7 @@ class ClockError(SwitchError):
 
 
 class VirtualClock:
-    """Runs callbacks in order of time; callbacks of the same time run in the order in which they were scheduled.
+    """Event loop in virtual time; callbacks of the same time run in the order in which they were scheduled.
 
     All methods except :meth:`call_soon` belong to the thread that runs the clock.
 

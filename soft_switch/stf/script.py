@@ -58,7 +58,7 @@ class SetDefault:
 
 @dataclass(frozen=True, slots=True)
 class RemoveAll:
-    """Removes all entries."""
+    """Removal of all entries."""
 
 
 @dataclass(frozen=True, slots=True)

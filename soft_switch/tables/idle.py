@@ -17,7 +17,7 @@ _SLACK = 1024
 
 
 class IdleWatch:
-    """Watches the entries of some tables.
+    """Watch over the entries of some tables.
 
     A hit only sets the entry's time. An entry is checked when it would be due without a hit, and again when it would be
     due by its latest hit. So an entry that is hit all the time costs one check per timeout.
