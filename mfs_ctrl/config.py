@@ -88,7 +88,7 @@ def parse(text: str) -> SwitchConfig:
 
 
 class _Reader:
-    """Validates the tables of a document, first each for itself and then against one another."""
+    """Validator of the tables of a document, first each one alone and then against the others."""
 
     def __init__(self, document: Mapping[str, Any], report: Report) -> None:
         self._document = document

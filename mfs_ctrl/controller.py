@@ -27,7 +27,7 @@ OnPolicy = Callable[[Policy, Mapping[int, int]], None]
 
 @dataclass(frozen=True, slots=True)
 class TickRecord:
-    """What one tick saw and did.
+    """Observations and actions of one tick.
 
     Attributes:
         time_ns: as passed to :meth:`Controller.tick`.
@@ -55,7 +55,7 @@ class TickRecord:
 
 
 class Controller:
-    """Keeps one switch in the state that topology, policy and parameters define, and tunes the policy.
+    """Controller of one switch: keeps it in the state that topology, policy and parameters define, and tunes.
 
     The policy says which of its thresholds are tuned, and what counts as load of a port.
     While another controller is primary, ticks do nothing. The first tick after this controller has become primary reads
@@ -67,7 +67,7 @@ class Controller:
         topology: ports, hosts and routes.
         policy: the policy to start with.
         parameters: the operator's other choices.
-        on_policy: told of each change of policy or bias.
+        on_policy: called on each change of policy or bias.
         tune_thresholds: False keeps thresholds as they are.
         tune_bias: False keeps biases as they are.
     """

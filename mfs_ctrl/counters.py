@@ -111,7 +111,7 @@ Cells = Mapping[str, Mapping[int, Count]]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was counted over ``interval_ns`` (0: unknown); cells that did not change are left out."""
+    """Counts over ``interval_ns`` (0: unknown); cells that did not change are left out."""
 
     interval_ns: int = 0
     port_level: Mapping[PortLevel, Count] = field(default_factory=dict)

@@ -56,7 +56,7 @@ class WriteReport:
 
 
 class Writer:
-    """Reads the state of the switch once, tracks it, and writes only differences.
+    """Writer of differences: reads the state of the switch once and tracks it.
 
     Changes by other clients are noticed only after :meth:`resync`. After an error the state is read again.
     """

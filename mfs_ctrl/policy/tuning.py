@@ -1,4 +1,4 @@
-"""How a policy is retuned, as data: which threshold follows which measurement, on which stages and levels.
+"""Tuning of a policy, as data: which threshold follows which measurement, on which stages and levels.
 
 A policy declares its loops; :mod:`mfs_ctrl.policy.tuner` runs them and knows no policy. Steps and bounds are codes,
 eight per octave; bounds may also be quantities with a unit (:mod:`mfs_ctrl.policy.quantities`).
