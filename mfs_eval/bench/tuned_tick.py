@@ -82,7 +82,7 @@ def measure(ports: int, ticks: int, seed: int) -> dict[str, Any]:
 
 
 class _Traffic:
-    """Counts packets in the switch by writing counter cells, in the name of the primary controller."""
+    """Made-up traffic: counter cells that are written in the name of the primary controller."""
 
     def __init__(self, address: str, ports: Sequence[int], rnd: random.Random) -> None:
         from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc

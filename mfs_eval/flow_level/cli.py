@@ -60,7 +60,7 @@ DEFAULT_VARIANTS = (
     multiple=True,
     default=("alike",),
     show_default=True,
-    help="How two tenants differ: alike, loose, eager, bulk; may be repeated.",
+    help="Difference between two tenants: alike, loose, eager, bulk; may be repeated.",
 )
 @click.option(
     "--servers",

@@ -18,7 +18,7 @@ ALIKE = "alike"
 
 @dataclass(frozen=True, slots=True)
 class Tenants:
-    """How two tenants differ.
+    """Difference between two tenants.
 
     Attributes:
         name: as on the command line.
@@ -65,7 +65,7 @@ TENANTS = {
 
 @dataclass(frozen=True, slots=True)
 class TenantOutcome:
-    """How one tenant fared; zeros if it has no requests.
+    """Outcome of one tenant; zeros if it has no requests.
 
     Attributes:
         attainment: share of its requests in time.

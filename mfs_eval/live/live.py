@@ -50,7 +50,7 @@ SAY_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class LiveSettings:
-    """How the model is scaled down.
+    """Scaling of the model.
 
     Attributes:
         rate_bps: rate of each link.
@@ -68,7 +68,7 @@ class LiveSettings:
 
     @property
     def scenario(self) -> Scenario:
-        """What is served. Its scale maps a 100 Gb/s link to ``rate_bps``, in the model's time.
+        """The scenario that is served. Its scale maps a 100 Gb/s link to ``rate_bps``, in the model's time.
 
         Raises:
             EvaluationError: rate and stretch together exceed the modelled 100 Gb/s.
@@ -111,7 +111,7 @@ class LiveResult:
 
 
 class AgentStamper:
-    """Opens flows with the hosts' agents through their Unix sockets."""
+    """Stamper that opens flows with the hosts' agents through their Unix sockets."""
 
     def __init__(self, agents: Mapping[int, AgentClient]) -> None:
         self._agents = agents
@@ -327,7 +327,7 @@ def serve(
 
 
 class _Progress:
-    """Reports the progress of a run, and whether it is over."""
+    """Progress of a run, and whether it is over."""
 
     def __init__(self, serving: Serving, count: int, policy: str, began: float, say: Callable[[str], None]) -> None:
         self._serving = serving

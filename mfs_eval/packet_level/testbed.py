@@ -34,7 +34,7 @@ from soft_switch.switch import Switch
 from topologies.topology import Topology, cables
 
 RESPONSE_TIMEOUT_S = 600.0
-"""How long the controller waits for the switch, which runs in the same process and is late only on a busy machine."""
+"""Timeout of the controller for the switch, which runs in the same process and is late only on a busy machine."""
 
 
 class TestbedNetwork:

@@ -20,7 +20,7 @@ Departure = tuple[int, FlowSpec]
 
 
 class BatchFlows:
-    """What a batch sends, independent of when.
+    """The flows that a batch sends, independent of time.
 
     Args:
         config: what is served, on which hardware.

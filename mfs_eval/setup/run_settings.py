@@ -17,7 +17,7 @@ DROP_BUDGET = 0.1
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:
-    """How hosts send.
+    """Settings of hosts.
 
     Attributes:
         window: packets that a flow may have in flight.
@@ -54,7 +54,7 @@ class PortSettings:
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    """What the controller does, who follows it, and how fast news of progress travels.
+    """Settings of the controller, its followers, and the propagation of progress.
 
     Attributes:
         tick_ns: time between two steps of the controller.
@@ -114,7 +114,7 @@ class AdversarySettings:
 
 @dataclass(frozen=True, slots=True)
 class PruningSettings:
-    """What happens to requests that cannot, or should not, meet their deadline.
+    """Treatment of requests that cannot, or should not, meet their deadline.
 
     Attributes:
         drop_budget: share of the requests, 0 to 1, that may be given up so that the others meet their deadlines

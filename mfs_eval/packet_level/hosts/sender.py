@@ -59,7 +59,7 @@ class Sender:
         window: segments that may be in flight at the flow's level or above; congestion marks halve it.
         unsent_bytes: bytes that are written and have to be sent, or sent again.
         sends_on: after :meth:`next_segment`, whether another segment can follow at the same level.
-        counters: counts retransmissions and time-outs.
+        counters: counts retransmissions and timeouts.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class Sender:
         Args:
             segment_bytes: payload of a full segment.
             window: largest window, in segments.
-            rto_ns: retransmission time-out.
+            rto_ns: retransmission timeout.
             counters: counters to share with other connections.
 
         Raises:
