@@ -68,7 +68,7 @@ def test_finish_is_compute_and_all_load_before_at_the_bottleneck_that_the_batch_
     # The second waits at port 1 for 5 + 40; the third is alone at port 3.
     assert prune([third, second, first], RATE, 1000, 0).finish_ns == {1: 1040, 2: 1065, 3: 1001}
     assert prune([first], {**RATE, 0: 4 * 10**9}, 0, 0).finish_ns == {1: 10 + 60}
-    # Without the first's request, its batch waits for what it shares at port 2, and the second for itself alone.
+    # Without the request of the first batch, that batch waits only for shared bytes, and the second only for itself.
     given_up = prune([replace(first, requests=(request(0, 20, p0=30, p1=5),)), second, third], RATE, 1000, 0.4)
     assert given_up.pruned == {0}
     assert given_up.finish_ns == {1: 1017, 2: 1060, 3: 1001}
