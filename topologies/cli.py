@@ -19,7 +19,7 @@ prefix_option = click.option(
 )
 
 
-@click.group()
+@click.group(short_help="Topologies as network namespaces (Linux, root).")
 def topology() -> None:
     """Set up and take down topologies as network namespaces (Linux, root)."""
 

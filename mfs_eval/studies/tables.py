@@ -80,7 +80,7 @@ def origin(page: Path, name: str) -> str:
 
 
 def _source(page: Path, name: str) -> Path:
-    """The rows of a table, relative to the folder of ``page``: a page of the studies, or the README above them."""
+    """Return the path of a table's rows, relative to the folder of ``page``: a study or the README."""
     source = Path(TABLES[name].source)
     return _STUDIES / source if (page.parent / _STUDIES).is_dir() else source
 
