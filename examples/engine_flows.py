@@ -1,4 +1,4 @@
-"""What a serving engine adds to its KV transfer: a flow per request, told to the agent before the data is sent.
+"""Additions of a serving engine to its KV transfer: a flow per request, announced to the agent before the data.
 
     python examples/engine_flows.py HOST PORT [--socket /run/mfs/agent.sock]
 

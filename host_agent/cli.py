@@ -19,7 +19,7 @@ from host_agent.protocol.paths import AGENT_SOCKET, RUN_DIRECTORY
 
 
 def _octal(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
-    """File permissions as in ``chmod``."""
+    """Read file permissions as in ``chmod``."""
     try:
         mode = int(value, 8)
     except ValueError:
@@ -51,7 +51,7 @@ def agent() -> None:
     """Stamp and order the traffic of a server (Linux, root)."""
 
 
-@agent.command()
+@agent.command(short_help="Run the agent on an interface.")
 @_interface
 @click.option("--policy-url", required=True, metavar="URL", help="URL of the controller, http://HOST:PORT.")
 @_socket
@@ -60,11 +60,11 @@ def agent() -> None:
     callback=_octal,
     default="0660",
     show_default=True,
-    help="Permissions of the socket; those who may write may open flows.",
+    help="Permissions of the socket; users who may write to it may open flows.",
 )
 @click.option("--group", help="Group of the socket, for instance the serving engine's.")
 @_state
-@click.option("--rate", type=BitRate(), help="Bits per second of the link, e.g. 100G.  [default: as reported]")
+@click.option("--rate", type=BitRate(), help="Rate of the link, e.g. 100G.  [default: as reported]")
 @click.option("--link-mtu", type=click.IntRange(576, 65_535), help="MTU of the link, the shim's 24 bytes included.")
 @click.option("--no-order", is_flag=True, help="Leave the interface's queueing unchanged.")
 @click.option(
@@ -92,7 +92,7 @@ def agent() -> None:
     type=Positive(0, 86_400),
     default=30.0,
     show_default=True,
-    help="Seconds that clients have to come back after a crash of the agent.",
+    help="Seconds that clients have to reconnect after a crash of the agent.",
 )
 @click.option("--statistics", is_flag=True, help="Measure the programs' run time, at a small cost.")
 @logging_options

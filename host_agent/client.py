@@ -60,7 +60,7 @@ class OpenFlow:
         beyond_bytes: int | None = None,
         pruned: bool | None = None,
     ) -> None:
-        """Change the flow; what is not given stays as it is.
+        """Change the flow; values that are not given stay unchanged.
 
         Args:
             slack_us: new deadline, in microseconds from now; or
@@ -91,7 +91,7 @@ class OpenFlow:
         self._handle, self.number = answer["flow"], answer["number"]
 
     def _resumption(self) -> dict[str, Any]:
-        """The request that reopens the flow at a restarted agent."""
+        """Return the request that reopens the flow at a restarted agent."""
         return {"op": "open", **self.request.to_json(), "number": self.number, "resume": True}
 
 
@@ -103,7 +103,7 @@ class AgentClient:
 
         Args:
             path: Unix socket of the agent.
-            timeout_s: longest time to wait for an answer, in seconds.
+            timeout_s: longest wait for an answer, in seconds.
 
         Raises:
             AgentGoneError: no agent answers at ``path``, or its file permissions forbid it.
@@ -194,7 +194,7 @@ class AgentClient:
         self.ask("advance", batch=batch, layer=layer)
 
     def progress(self, batch: int) -> int:
-        """The highest layer of ``batch`` known to this host, including layers learned from received stamps.
+        """Return the highest layer of ``batch`` known to this host, including layers learned from received stamps.
 
         Raises:
             RequestError: the batch is not in 0..2^32 - 1.
@@ -203,7 +203,7 @@ class AgentClient:
         return int(self.ask("progress", batch=check_integer("batch", batch))["layer"])
 
     def status(self) -> Answer:
-        """Policy, counters and flows of the agent, as ``mfs agent status --json`` prints them.
+        """Return policy, counters and flows of the agent, as ``mfs agent status --json`` prints them.
 
         Raises:
             AgentGoneError: the agent does not answer.
@@ -237,7 +237,7 @@ class AgentClient:
                 return self._exchange(request())
 
     def _forget(self, flow: OpenFlow) -> None:
-        """Do not resume ``flow`` any more."""
+        """Stop resuming ``flow`` after a restart of the agent."""
         with self._lock:
             if self._flows.get(flow.request.match) is flow:
                 del self._flows[flow.request.match]

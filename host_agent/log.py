@@ -35,7 +35,7 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002
-        """The time in UTC, ISO 8601, with milliseconds."""
+        """Return the time in UTC, ISO 8601, with milliseconds."""
         return _timestamp(record)
 
 

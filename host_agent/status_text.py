@@ -19,7 +19,7 @@ _WORDS = {
 
 
 def describe(status: Mapping[str, Any]) -> str:
-    """The answer to a status request as text of several lines."""
+    """Describe the answer to a status request in several lines."""
     policy, counters = status["policy"], status["counters"]
     origin = f"from {policy['from'] or 'nowhere'}; controller: {policy['controller']}"
     lines = [

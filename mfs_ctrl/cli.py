@@ -49,7 +49,7 @@ EXTRAS = {
 }
 """The extra of the distribution that each command needs."""
 INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+"""Exit status after Ctrl-C: 128 plus the number of SIGINT, as in shells."""
 
 
 class Commands(LazyGroup):
@@ -80,7 +80,7 @@ def mfs() -> None:
 
 def main() -> None:
     """Run ``mfs`` on the arguments of the process. An expected error is one line on stderr and exit status 1."""
-    # gRPC would log to stderr beside our own messages.
+    # gRPC would log to stderr, among the messages of the command.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         mfs()

@@ -25,18 +25,24 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
 """Parameters that ``--config`` replaces."""
 
 
-@click.command()
+@click.command(short_help="Run the controller of one switch.")
 @click.option("--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="The switch's P4Runtime address.")
 @click.option("--tls-ca", type=_FILE, help="Connect over TLS; authorities (PEM) that sign the switch's certificate.")
 @click.option("--tls-cert", type=_FILE, help="Client certificate (PEM), if the switch requires one; needs --tls-key.")
 @click.option("--tls-key", type=_FILE, help="Private key (PEM) of --tls-cert.")
-@click.option("--device-id", type=click.IntRange(1, 2**64 - 1), default=1, show_default=True)
+@click.option(
+    "--device-id",
+    type=click.IntRange(1, 2**64 - 1),
+    default=1,
+    show_default=True,
+    help="P4Runtime device id of the switch.",
+)
 @click.option(
     "--election-id",
     type=click.IntRange(1, 2**128 - 1),
     default=1,
     show_default=True,
-    help="The controller with the highest is primary.",
+    help="P4Runtime election id; the controller with the highest is primary.",
 )
 @click.option(
     "--policy", type=PolicyOrFile(), metavar="NAME|FILE.toml", default="mfs", show_default=True, help=policy_help()
@@ -46,13 +52,19 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
     type=_FILE,
     help="A TOML file with the switch's ports and hosts, instead of --topology, --node, --servers, --nics and --rate.",
 )
-@click.option("--topology", "topology_name", default="tor", show_default=True, help="See `mfs topology list`.")
-@click.option("--node", help="Which switch of the topology this is, where it has several.")
-@click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Number of servers.")
-@click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces of each server.")
-@click.option("--rate", type=BitRate(), default="100G", show_default=True, help="Of each port, bits per second.")
 @click.option(
-    "--dscp", is_flag=True, help="Write levels into the DSCP of outgoing packets, for links that order by it."
+    "--topology",
+    "topology_name",
+    default="tor",
+    show_default=True,
+    help="Name of the topology; see `mfs topology list`.",
+)
+@click.option("--node", help="Name of the switch, in a topology of several.")
+@click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Number of servers.")
+@click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces per server.")
+@click.option("--rate", type=BitRate(), default="100G", show_default=True, help="Rate of each port.")
+@click.option(
+    "--dscp", is_flag=True, help="Write levels into the DSCP of outgoing packets, for links that schedule by it."
 )
 @click.option("--interval", type=Positive(0.001, 86_400), default=1.0, show_default=True, help="Seconds between ticks.")
 @click.option(
@@ -62,7 +74,9 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
     show_default=True,
     help="Multiply the policy's thresholds of slack, for latency objectives that are this many times longer.",
 )
-@click.option("--policy-listen", metavar="HOST:PORT", help="Serve the policy in force to host agents here, over HTTP.")
+@click.option(
+    "--policy-listen", metavar="HOST:PORT", help="Address to serve the policy in force to host agents, over HTTP."
+)
 @click.option(
     "--device-config",
     type=_FILE,

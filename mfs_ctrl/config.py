@@ -59,7 +59,7 @@ class SwitchConfig:
 
 
 def read(path: Path) -> SwitchConfig:
-    """The switch that the file at ``path`` describes.
+    """Return the switch that the file at ``path`` describes.
 
     Raises:
         ConfigError: the file cannot be read or has mistakes; the message lists all of them with their places.
@@ -75,7 +75,7 @@ def read(path: Path) -> SwitchConfig:
 
 
 def parse(text: str) -> SwitchConfig:
-    """The switch that ``text`` describes.
+    """Return the switch that ``text`` describes.
 
     Raises:
         ConfigError: ``text`` is not TOML or has mistakes; the message lists all of them with their places.
@@ -88,7 +88,7 @@ def parse(text: str) -> SwitchConfig:
 
 
 class _Reader:
-    """Validates the tables of a document, first each for itself and then against one another."""
+    """Validator of the tables of a document, first each one alone and then against the others."""
 
     def __init__(self, document: Mapping[str, Any], report: Report) -> None:
         self._document = document
@@ -130,7 +130,7 @@ class _Reader:
         return config
 
     def _array(self, name: str, model: type[Table]) -> dict[int, Table]:
-        """The valid elements of an array of tables, by index."""
+        """Return the valid elements of an array of tables, by index."""
         items = self._document.get(name, [])
         if not isinstance(items, list):
             self._report.add((name,), f"must be an array of tables: write [[{name}]]")

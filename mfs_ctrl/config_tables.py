@@ -146,7 +146,7 @@ class ParametersTable(_Table):
     guaranteed_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = _DEFAULTS.guaranteed_share
 
     def parameters(self) -> SwitchParameters:
-        """The parameters that the table describes."""
+        """Return the parameters that the table describes."""
         values: dict[str, Any] = dict(self)
         for name in ("untrusted_ports", "stamp_unaware_ports", "dscp_ports"):
             values[name] = frozenset(values[name])

@@ -27,7 +27,7 @@ OnPolicy = Callable[[Policy, Mapping[int, int]], None]
 
 @dataclass(frozen=True, slots=True)
 class TickRecord:
-    """What one tick saw and did.
+    """Observations and actions of one tick.
 
     Attributes:
         time_ns: as passed to :meth:`Controller.tick`.
@@ -38,7 +38,7 @@ class TickRecord:
         shares: what each tuning loop measured, by threshold; None without enough evidence.
         level_bytes: bytes that left at each level since the last tick, over all ports.
         writes: what was written.
-        reason: what was tuned, in words.
+        reason: what was tuned and why, as text.
         discards: packets that the program discarded since the last tick, by reason; reasons without any are left out.
     """
 
@@ -55,7 +55,7 @@ class TickRecord:
 
 
 class Controller:
-    """Keeps one switch in the state that topology, policy and parameters define, and tunes the policy.
+    """Controller of one switch: keeps it in the state that topology, policy and parameters define, and tunes.
 
     The policy says which of its thresholds are tuned, and what counts as load of a port.
     While another controller is primary, ticks do nothing. The first tick after this controller has become primary reads
@@ -66,8 +66,8 @@ class Controller:
         artifact: the program that the switch is to run.
         topology: ports, hosts and routes.
         policy: the policy to start with.
-        parameters: what an operator chooses besides.
-        on_policy: told of each change of policy or bias.
+        parameters: the operator's other choices.
+        on_policy: called on each change of policy or bias.
         tune_thresholds: False keeps thresholds as they are.
         tune_bias: False keeps biases as they are.
     """
@@ -103,7 +103,7 @@ class Controller:
 
     @property
     def biases(self) -> dict[int, int]:
-        """The bias code of each port, as wanted."""
+        """The bias code that each port should have."""
         return {port: state.bias for port, state in self._ports.items()}
 
     @property
@@ -112,7 +112,7 @@ class Controller:
         return self._writer is not None
 
     def start(self, now_ns: int = 0) -> WriteReport | None:
-        """Connect, load the program if the switch lacks it, and write what differs; None while not primary.
+        """Connect, load the program if the switch lacks it, and write what differs; return None while not primary.
 
         May be called again after the connection was lost: the switch's state is then read again.
 
@@ -124,7 +124,7 @@ class Controller:
         return self._take_over(now_ns) if self.session.claim() else None
 
     def tick(self, now_ns: int) -> TickRecord | None:
-        """One step: read counters, decide, write differences. None while another controller is primary.
+        """Do one step: read counters, decide, write differences. Returns None while another controller is primary.
 
         Raises:
             SessionError: the switch cannot be reached or refuses something; call :meth:`start` to recover.
@@ -149,7 +149,7 @@ class Controller:
         return self._act(decision, load, now_ns)
 
     def set_policy(self, policy: Policy) -> WriteReport | None:
-        """Put another policy into force by switching epochs; None while another controller is primary.
+        """Put another policy into force by switching epochs; return None while another controller is primary.
 
         Raises:
             SessionError: as for :meth:`tick`.
@@ -224,7 +224,7 @@ class Controller:
         try:
             report = self._writer.apply(base, policy_rows(self.policy.rules, self._topology, self._parameters))
         except NotPrimaryError:
-            # Whoever is primary now may write anything, so a later turn of ours begins by reading.
+            # Another primary may write anything, so this controller reads the state again when it is primary.
             self._writer = None
             raise
         self._behind = False

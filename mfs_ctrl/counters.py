@@ -46,7 +46,7 @@ class PortLevel:
 
     @classmethod
     def of(cls, index: int) -> PortLevel:
-        """Meaning of cell ``index``."""
+        """Return the meaning of cell ``index``."""
         return cls(index >> 3, index & 7)
 
 
@@ -68,7 +68,7 @@ class LaxityCell:
 
     @classmethod
     def of(cls, index: int) -> LaxityCell:
-        """Meaning of cell ``index``."""
+        """Return the meaning of cell ``index``."""
         return cls(Stage(index >> 7), index >> 4 & 7, index & 15)
 
 
@@ -91,7 +91,7 @@ class CompletionCell:
 
     @classmethod
     def of(cls, index: int) -> CompletionCell:
-        """Meaning of cell ``index``."""
+        """Return the meaning of cell ``index``."""
         return cls(Stage(index >> 9), index >> 6 & 7, bool(index >> 5 & 1), index & 31)
 
     @property
@@ -101,7 +101,7 @@ class CompletionCell:
 
 
 def cells_of_ports(ports: Iterable[int]) -> list[int]:
-    """The cells of ``port_level`` that belong to ``ports``."""
+    """Return the cells of ``port_level`` that belong to ``ports``."""
     return [PortLevel(port, level).index for port in ports for level in range(LEVELS)]
 
 
@@ -111,7 +111,7 @@ Cells = Mapping[str, Mapping[int, Count]]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was counted over ``interval_ns`` (0: unknown); cells that did not change are left out."""
+    """Counts over ``interval_ns`` (0: unknown); cells that did not change are left out."""
 
     interval_ns: int = 0
     port_level: Mapping[PortLevel, Count] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Observation:
     discarded: Mapping[str, int] = field(default_factory=dict)
 
     def late_share(self, *stages: Stage) -> float | None:
-        """Share of the finished flows of ``stages`` that were late; None if none finished."""
+        """Return the share of the finished flows of ``stages`` that were late; None if none finished."""
         completed = self.completed(*stages)
         if not completed:
             return None
@@ -128,11 +128,11 @@ class Observation:
         return late / completed
 
     def completed(self, *stages: Stage) -> int:
-        """Number of flows of ``stages`` that finished."""
+        """Return the number of flows of ``stages`` that finished."""
         return sum(flows for cell, flows in self.completion.items() if cell.stage in stages)
 
     def slack_code_at(self, share: float, *stages: Stage) -> int | None:
-        """The slack code, to an octave, that ``share`` of the flows of ``stages`` in time do not exceed."""
+        """Return the slack code, to an octave, that ``share`` of the flows of ``stages`` in time do not exceed."""
         in_time = sorted(
             (cell.slack_code, flows)
             for cell, flows in self.completion.items()
@@ -148,7 +148,7 @@ class Observation:
 
 
 def observe(before: Cells, after: Cells, interval_ns: int = 0) -> Observation:
-    """What was counted between two reads.
+    """Return what was counted between two reads.
 
     A cell below its old count was reset in between and counts from 0. A counter that is missing in ``after`` was not
     read and counts nothing.

@@ -37,7 +37,7 @@ FULL_FRAME_WIRE_BYTES = FULL_FRAME_BYTES + WIRE_OVERHEAD_BYTES
 
 @dataclass(frozen=True, slots=True)
 class SwitchParameters:
-    """What an operator chooses besides topology and policy. The defaults police nothing and mark nothing.
+    """The operator's choices besides topology and policy. The defaults police nothing and mark nothing.
 
     Attributes:
         untrusted_ports: ports whose stamps are ignored.
@@ -93,17 +93,17 @@ class PolicyRows:
     idle_gap_us: int
 
     def entries(self, epoch: int) -> tuple[TableEntry, ...]:
-        """The rows under epoch number ``epoch``; the first rule has the highest priority."""
+        """Return the rows under epoch number ``epoch``; the first rule has the highest priority."""
         count = len(self.rules)
         return tuple(rmlq_row(rule, epoch, count - order) for order, rule in enumerate(self.rules))
 
     def activation(self, epoch: int) -> DefaultAction:
-        """The default action that puts ``epoch`` into force."""
+        """Return the default action that puts ``epoch`` into force."""
         return DefaultAction("epoch", ActionCall("activate", (epoch, self.idle_gap_us)))
 
 
 def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapping[int, int]) -> tuple[Entity, ...]:
-    """All entities except the policy: edge, routes, next hops, biases, marking, last hops and meters.
+    """Return all entities except the policy: edge, routes, next hops, biases, marking, last hops and meters.
 
     ``biases`` has the bias code of each port of the topology.
 
@@ -143,19 +143,19 @@ def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapp
 
 
 def policy_rows(rules: Iterable[LevelRule], topology: Topology, parameters: SwitchParameters) -> PolicyRows:
-    """The rows for ``rules``; the idle gap is the time after which the queue of any port has drained."""
+    """Return the rows for ``rules``; the idle gap is the time after which the queue of any port has drained."""
     guaranteed_bps = parameters.guaranteed_share * min(topology.rates.values())
     drain_us = parameters.queue_bytes * 8 * 1_000_000 / guaranteed_bps if guaranteed_bps else math.inf
     return PolicyRows(tuple(rules), math.ceil(min(drain_us, IDLE_GAP_NEVER_US)))
 
 
 def initial_biases(topology: Topology) -> dict[int, int]:
-    """The bias code of each port without load."""
+    """Return the bias code of each port without load."""
     return {port: bias_code(rate_bps) for port, rate_bps in topology.rates.items()}
 
 
 def rmlq_row(rule: LevelRule, epoch: int, priority: int) -> TableEntry:
-    """One rule as a row of ``rmlq``. Intervals that match everything are left out."""
+    """Return one rule as a row of ``rmlq``. Intervals that match everything are left out."""
     match: list[FieldMatch] = [("epoch", Exact(epoch)), ("stage", Exact(int(rule.stage)))]
     intervals = (
         ("late", rule.late, LATE_ANY),
@@ -180,7 +180,7 @@ def _path(group: int, hops: Iterable[ActionCall]) -> tuple[Entity, ...]:
 
 
 def _forward(port: int, topology: Topology, neighbour_mac: bytes) -> ActionCall:
-    """The hop through ``port``, which identifies the selector's member."""
+    """Return the hop through ``port``, which identifies the selector's member."""
     macs = int.from_bytes(topology.switch_mac, "big"), int.from_bytes(neighbour_mac, "big")
     return ActionCall("forward", (port, *macs))
 
@@ -201,7 +201,7 @@ def _edge_row(port: int, parameters: SwitchParameters) -> TableEntry:
 
 
 def _dscp_rows(port: int) -> list[TableEntry]:
-    """Class selectors CS0 to CS7; higher is more urgent (RFC 2474, 4.2.2)."""
+    """Return the rows for class selectors CS0 to CS7; higher is more urgent (RFC 2474, 4.2.2)."""
     return [
         TableEntry(
             "dscp", (("egress_port", Exact(port)), ("level", Exact(level))), ActionCall("write_dscp", (level << 3,))

@@ -1,4 +1,4 @@
-"""Kinds of option values of the commands that take a policy."""
+"""Types of option values for commands that take a policy."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ class PolicyOrFile(click.ParamType):  # type: ignore[type-arg]  # generic in new
 
 
 def policy_help() -> str:
-    """What ``--policy`` takes, for help texts."""
+    """Return the help text of ``--policy``."""
     return f"Built-in ({', '.join(policy.builtin_names())}), or a TOML file."

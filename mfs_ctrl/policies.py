@@ -1,8 +1,8 @@
 """The built-in policies as functions, and policies by name or from a file.
 
 ``policies.load("karuna")``, ``policies.load("mine.toml")``, ``policies.mfs(mlu=120)``, ``policies.sjf([40, 80])``.
-What each policy does stands in its file in ``mfs_ctrl/policy/builtin/``. Boundaries of bands are codes, ascending
-(:func:`host_agent.protocol.level.log2_code`); without them the file's bands hold.
+The file of each policy in ``mfs_ctrl/policy/builtin/`` describes it. Boundaries of bands are ascending codes
+(:func:`host_agent.protocol.level.log2_code`), by default those of the file. MLU is the minimal link utilisation.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ __all__ = [
 
 
 def mfs(thresholds: Mapping[str, int] | None = None, /, **codes: int) -> Policy:
-    """The MFS policy, with other thresholds than its file says.
+    """Return the MFS policy, with other thresholds than its file says.
 
     Raises:
-        PolicyError: there is no threshold of that name, or a value is no code.
+        PolicyError: there is no threshold of that name, or a value is not a code.
     """
     return load("mfs").at(thresholds, **codes)
 
 
 def paper(top: float = 0.5, ratio: float = 4.0, near_rli: int = 2) -> Policy:
-    """The paper's policy with thresholds of minimal link utilisation ``top * ratio**-i`` (the paper's U and E)."""
+    """Return the paper's policy with thresholds of MLU ``top * ratio**-i`` (the paper's U and E)."""
     codes = (max(1, min(CODE_MAX, round(URGENCY_ONE + CODE_STEPS * math.log2(top * ratio**-i)))) for i in range(3))
     return load("paper").at({f"mlu_{i}": code for i, code in enumerate(codes)}, near_rli=near_rli)
 
 
 def static() -> Policy:
-    """One class per stage: collectives over reuse over P2D, what three traffic classes give an operator."""
+    """Return the policy with one class per stage: collectives over reuse over P2D (prefill to decode)."""
     return load("static")
 
 
 def fifo() -> Policy:
-    """Everything in one queue."""
+    """Return the policy that puts everything in one queue."""
     return load("fifo")
 
 
 def sjf(boundaries: Sequence[int]) -> Policy:
-    """Shortest remaining first; ``boundaries`` of remaining bytes.
+    """Return shortest remaining first; ``boundaries`` are codes of remaining bytes.
 
     Raises:
         PolicyError: boundaries do not rise, or are too many.
@@ -63,7 +63,7 @@ def sjf(boundaries: Sequence[int]) -> Policy:
 
 
 def edf(boundaries: Sequence[int]) -> Policy:
-    """Earliest deadline first; ``boundaries`` of slack.
+    """Return earliest deadline first; ``boundaries`` are codes of slack.
 
     Raises:
         PolicyError: boundaries do not rise, or are too many.

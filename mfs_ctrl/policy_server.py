@@ -31,7 +31,7 @@ class PolicyServerError(ControlError):
 
 
 class PolicyServer:
-    """Serves the last published policy; answers 503 before the first."""
+    """HTTP server of the last published policy; answers 503 before the first."""
 
     def __init__(self, address: str) -> None:
         """Listen at ``address``, HOST:PORT; port 0 takes any free port.

@@ -24,7 +24,7 @@ from topologies.topology import Topology
 _LOG = logging.getLogger(__name__)
 
 Ended = Callable[[float], bool]
-"""Waits for at most so many seconds; True once the end is requested."""
+"""Wait for at most this many seconds; return True once the end is requested."""
 
 
 def run_controller(
@@ -74,7 +74,7 @@ def run_controller(
 
 
 def _one_tick(controller: Controller, in_touch: bool, discarding: set[str]) -> bool:
-    """One tick, after reconnecting if the switch was lost; returns whether the switch is in touch.
+    """Do one tick, after reconnecting if the switch was lost; return whether the switch is connected.
 
     Reasons for discards that were logged are added to ``discarding``.
     """
@@ -93,7 +93,7 @@ def _one_tick(controller: Controller, in_touch: bool, discarding: set[str]) -> b
             _LOG.warning("the switch reports: %s", complaint)
     except SessionError as error:
         _LOG.warning("%s; trying again", error)
-        # What is known of the switch may be stale now.
+        # What is known about the switch may be stale now.
         controller.session.close()
         return False
     if record is not None:
@@ -108,7 +108,7 @@ def _one_tick(controller: Controller, in_touch: bool, discarding: set[str]) -> b
 
 
 def describe(record: TickRecord) -> str:
-    """A tick that changed something, in one line."""
+    """Describe a tick that changed something, in one line."""
     thresholds = "".join(f", {name} {record.thresholds[name]}" for name in record.shares) if record.thresholds else ""
     measured = "".join(f", {share:.1%} for {name}" for name, share in record.shares.items() if share is not None)
     return f"{record.writes.updates} entries written: {record.reason}{thresholds}{measured}"
@@ -116,7 +116,7 @@ def describe(record: TickRecord) -> str:
 
 @contextlib.contextmanager
 def until_signalled() -> Iterator[Ended]:
-    """Within the block, SIGTERM and SIGINT only end the wait that this yields, whether or not it has begun.
+    """Yield a wait that SIGTERM and SIGINT end, even if they arrive before it begins; they do nothing else.
 
     For the main thread. :func:`soft_switch.signals.stop_on_signal` would not do here: it blocks the signals in threads
     that start within the block, while the policy server's thread runs before.

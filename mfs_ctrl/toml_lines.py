@@ -32,7 +32,7 @@ class LineIndex:
                 self._lines.setdefault((*table, *_names(key[1])), number)
 
     def line(self, path: Sequence[str | int]) -> int | None:
-        """The line of ``path`` or, failing that, of the nearest enclosing key or table."""
+        """Return the line of ``path`` or, failing that, of the nearest enclosing key or table."""
         for length in range(len(path), 0, -1):
             if (number := self._lines.get(tuple(path[:length]))) is not None:
                 return number

@@ -31,7 +31,7 @@ class Report:
         self._mistakes.append((number or 0, f"{line}{place(location)}: {message}"))
 
     def validated(self, location: Location, value: object, model: type[Table]) -> Table | None:
-        """``value`` as ``model``, or None after its mistakes have been recorded."""
+        """Validate ``value`` as ``model``; return None if there are mistakes, which are recorded."""
         try:
             return model.model_validate(value)
         except ValidationError as error:
@@ -54,7 +54,7 @@ class Report:
 
 
 def place(location: Location) -> str:
-    """``[[host]] 2, mac`` or ``[parameters], untrusted_ports[1]``; elements of an array of tables count from 1."""
+    """Describe a place: ``[[host]] 2, mac`` (counted from 1) or ``[parameters], untrusted_ports[1]``."""
     if not location:
         return "the file"
     name, *path = location
@@ -85,7 +85,7 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
     message = detail["msg"]
     for theirs, ours in _WORDS.items():
         message = message.replace(theirs, ours)
-    # Messages about lengths say what was found.
+    # Messages about lengths already say what was found.
     return message if detail["type"] in ("too_short", "too_long") else f"{message}, not {value}"
 
 

@@ -34,10 +34,10 @@ class Switch(Protocol):
     """The part of a session that the writer uses."""
 
     def read_state(self, index: P4InfoIndex) -> Iterable[Entity]:
-        """Entities that are set."""
+        """Return the entities that are set."""
 
     def write(self, updates: Sequence[Update], index: P4InfoIndex) -> int:
-        """Apply independent updates; returns the number of requests."""
+        """Apply independent updates; return the number of requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class WriteReport:
 
 
 class Writer:
-    """Reads the state of the switch once, tracks it, and writes only differences.
+    """Writer of differences: reads the state of the switch once and tracks it.
 
     Changes by other clients are noticed only after :meth:`resync`. After an error the state is read again.
     """
@@ -132,7 +132,7 @@ class _Tally:
 
 
 def by_key(entities: Iterable[Entity]) -> dict[Key, Entity]:
-    """Entities by key.
+    """Return the entities by key.
 
     Raises:
         DesiredStateError: two different entities have the same key.
@@ -146,12 +146,12 @@ def by_key(entities: Iterable[Entity]) -> dict[Key, Entity]:
 
 
 def base_phases(held: dict[Key, Entity], desired: dict[Key, Entity]) -> list[list[Update]]:
-    """Updates from ``held`` to ``desired``, in phases: referenced objects are inserted first and deleted last."""
+    """Return the updates from ``held`` to ``desired`` in phases: referenced objects come first and go last."""
     changes = []
     for key, entity in desired.items():
         present = held.get(key)
         if present is None:
-            # Default actions and meter cells always exist; those that were not read have their initial value.
+            # Default actions and meter cells always exist; those that were not read have their initial values.
             operation = MODIFY if isinstance(entity, DefaultAction | MeterConfig) else INSERT
             changes.append(Update(operation, entity))
         elif not _same(present, entity):
@@ -164,7 +164,7 @@ def base_phases(held: dict[Key, Entity], desired: dict[Key, Entity]) -> list[lis
 
 
 def policy_phases(held: Sequence[Entity], policy: PolicyRows) -> list[list[Update]]:
-    """Updates that put ``policy`` into force. ``held`` are the rows of ``rmlq`` and the default action of ``epoch``.
+    """Return the updates that put ``policy`` into force. ``held``: the rows of ``rmlq``, the default of ``epoch``.
 
     The new rows are inserted beside those in force, one write switches to them, and then the old rows are deleted, so
     that every packet sees a complete set.
@@ -192,7 +192,7 @@ def policy_phases(held: Sequence[Entity], policy: PolicyRows) -> list[list[Updat
 
 
 def active_epoch(entities: Iterable[Entity]) -> int:
-    """The epoch in force: the argument of the default action of ``epoch``, initially 0."""
+    """Return the epoch in force: the argument of the default action of ``epoch``, initially 0."""
     for entity in entities:
         if isinstance(entity, DefaultAction) and entity.table == EPOCH and entity.call.args:
             return entity.call.args[0]
@@ -200,7 +200,7 @@ def active_epoch(entities: Iterable[Entity]) -> int:
 
 
 def epoch_of(row: TableEntry) -> int:
-    """The epoch of a row of ``rmlq``; -1 if the row does not match on one."""
+    """Return the epoch of a row of ``rmlq``; -1 if the row does not match on one."""
     value = dict(row.match).get(EPOCH)
     return value.value if isinstance(value, Exact) else -1
 

@@ -57,7 +57,7 @@ def demo(
     jobs: int | None,
     order: str,
 ) -> None:
-    """Replay LLM requests on a testbed of 8 servers, packet by packet, and report TTFT for each policy.
+    """Replay LLM requests on a testbed of 8 servers, packet by packet, and report the time to first token (TTFT).
 
     Prints a table per scenario and request rate, and writes report.html and results.json.
     """
@@ -77,7 +77,7 @@ def demo(
     multiple=True,
     help="Only the request rate at which fair sharing attains about this share; may be repeated.",
 )
-@options.request_rates("Instead of the scenario's rates.")
+@options.request_rates("the scenario's rates")
 @options.seeds("1-10")
 @options.requests(defaults.ABLATION_REQUESTS)
 @options.scale(defaults.ABLATION_SCALE)

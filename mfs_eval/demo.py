@@ -112,7 +112,7 @@ def run_demo(
 
 
 def play(point: Point) -> Run:
-    """One run of the grid."""
+    """Play one run of the grid."""
     settings = RunSettings(control=ControlSettings(order=point.order))
     return run(scenario_named(point.scenario), point.work, point.policy, point.request_rate, point.seed, settings)
 

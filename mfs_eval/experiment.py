@@ -30,8 +30,9 @@ def run(
     """Serve a trace on a simulated testbed and return what became of its requests.
 
     The packets cross the compiled P4 program in the embedded switch, which a controller tunes over P4Runtime. The same
-    arguments give the same result. The objectives of the requests (three times their TTFT in an idle testbed) are
-    measured at the first run with the same scenario and requests, which takes some seconds, and reused afterwards.
+    arguments give the same result. The objective of a request is three times its time to first token (TTFT) in an idle
+    testbed. The first run with a scenario and requests measures the objectives, which takes some seconds; later runs
+    reuse them.
 
     Args:
         scenario: what is simulated: one of :data:`mfs_eval.scenarios`, its name, or a scenario of your own.

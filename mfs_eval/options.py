@@ -15,7 +15,7 @@ Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def out_folder(default: str | None, contents: str) -> Option:
-    """``--out``, a folder for ``contents``; required if there is no default."""
+    """Return the option ``--out``, a folder for ``contents``; required if there is no default."""
     shown: dict[str, Any] = {"required": True} if default is None else {"default": Path(default), "show_default": True}
     return click.option(
         "--out", type=click.Path(path_type=Path, file_okay=False), help=f"Folder for {contents}.", **shown
@@ -23,18 +23,18 @@ def out_folder(default: str | None, contents: str) -> Option:
 
 
 def out_file() -> Option:
-    """``--out``, a file for the numbers of a benchmark."""
+    """Return the option ``--out``, a file for the numbers of a benchmark."""
     return click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="JSON file for the numbers.")
 
 
 def requests(default: int, minimum: int = 1) -> Option:
-    """``--requests``."""
+    """Return the option ``--requests``."""
     kind = click.IntRange(min=minimum)
     return click.option("--requests", type=kind, default=default, show_default=True, help="Requests per run.")
 
 
 def seeds(default: str) -> Option:
-    """``--seeds``, which gives the command a tuple."""
+    """Return the option ``--seeds``, which gives the command a tuple."""
     return click.option(
         "--seeds",
         type=Seeds(),
@@ -45,7 +45,7 @@ def seeds(default: str) -> Option:
 
 
 def policies(default: Sequence[str] = ()) -> Option:
-    """``--policy``, which may be repeated."""
+    """Return the option ``--policy``, which may be repeated."""
     return click.option(
         "--policy",
         "policies",
@@ -57,7 +57,7 @@ def policies(default: Sequence[str] = ()) -> Option:
 
 
 def request_rates_per_gpu(default: Sequence[float] = ()) -> Option:
-    """``--request-rate-per-gpu``, which may be repeated."""
+    """Return the option ``--request-rate-per-gpu``, which may be repeated."""
     return click.option(
         "--request-rate-per-gpu",
         "rates_per_gpu",
@@ -69,19 +69,19 @@ def request_rates_per_gpu(default: Sequence[float] = ()) -> Option:
     )
 
 
-def request_rates(help_text: str) -> Option:
-    """``--request-rate``, which may be repeated."""
+def request_rates(default: str) -> Option:
+    """Return the option ``--request-rate``, which may be repeated; ``default`` describes its default."""
     return click.option(
         "--request-rate",
         "request_rates",
         type=Positive(0.001, 1e6),
         multiple=True,
-        help=f"{help_text} Requests per second; may be repeated.",
+        help=f"Requests per second; may be repeated. By default {default}.",
     )
 
 
 def scale(default: int) -> Option:
-    """``--scale``."""
+    """Return the option ``--scale``."""
     return click.option(
         "--scale",
         type=click.IntRange(min=1),
@@ -96,6 +96,6 @@ TRACE: Option = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Mooncake trace (JSON Lines) to replay instead of the bundled one.",
 )
-JOBS: Option = click.option("--jobs", type=click.IntRange(min=1), help="Processes; by default one per core.")
+JOBS: Option = click.option("--jobs", type=click.IntRange(min=1), help="Number of processes; by default one per core.")
 SCENARIOS: Option = click.option("--scenario", "scenarios", multiple=True, help="Scenario to run; may be repeated.")
 VARIANTS: Option = click.option("--variant", "variants", multiple=True, help="Variant to run; may be repeated.")

@@ -66,7 +66,7 @@ def run_all(
 def _completed(
     function: Callable[..., T], arguments: Sequence[tuple[object, ...]], jobs: int | None
 ) -> Generator[tuple[int, T], None, None]:
-    """Number and result of each call, in the order of completion. Closing it kills the workers."""
+    """Yield the number and result of each call, in the order of completion. Closing it kills the workers."""
     calls = [joblib.delayed(_numbered)(index, function, given) for index, given in enumerate(arguments)]
     watching = {"initializer": _exit_with_parent, "initargs": (os.getpid(),)} if jobs != 1 else {}
     with joblib.parallel_config("loky", n_jobs=jobs or -1, max_nbytes=None, **watching):

@@ -37,13 +37,13 @@ class Artifact:
 
 
 def source_hashes(name: str = V1MODEL) -> dict[str, str]:
-    """SHA-256 of each P4 source of the artifact ``name``, by path relative to ``p4src``."""
+    """Return the SHA-256 of each P4 source of the artifact ``name``, by path relative to ``p4src``."""
     sources = sorted(path for folder in FOLDERS[name] for path in (ROOT / folder).rglob("*.p4"))
     return {path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
 
 
 def stale_sources(name: str = V1MODEL) -> list[str]:
-    """Sources that were changed, added or removed after the artifact ``name`` was compiled.
+    """Return the sources that were changed, added or removed after the artifact ``name`` was compiled.
 
     Raises:
         ArtifactError: the manifest is missing or lacks the artifact.
@@ -53,7 +53,7 @@ def stale_sources(name: str = V1MODEL) -> list[str]:
 
 
 def load(name: str = V1MODEL) -> Artifact:
-    """The committed artifact ``name``; only that for v1model is committed with its device config.
+    """Load the committed artifact ``name``; only that for v1model is committed with its device config.
 
     Raises:
         ArtifactError: the artifact is missing or does not match the sources.
@@ -70,7 +70,7 @@ def load(name: str = V1MODEL) -> Artifact:
 
 
 def p4info(name: str = V1MODEL) -> str:
-    """The committed P4Info of the artifact ``name``, as protobuf text.
+    """Return the committed P4Info of the artifact ``name``, as protobuf text.
 
     Raises:
         OSError: it cannot be read.
@@ -79,7 +79,7 @@ def p4info(name: str = V1MODEL) -> str:
 
 
 def from_files(device_config: Path, p4info: Path) -> Artifact:
-    """A program from its files, such as a device config made by ``mfs tofino pack``.
+    """Load a program from its files, such as a device config made by ``mfs tofino pack``.
 
     Raises:
         ArtifactError: a file cannot be read.
@@ -91,7 +91,7 @@ def from_files(device_config: Path, p4info: Path) -> Artifact:
 
 
 def manifest_entry(name: str) -> dict[str, dict[str, str]]:
-    """The manifest's entry for the artifact ``name``: ``compiler`` (name and version) and ``sources`` (hashes).
+    """Return the manifest's entry for the artifact ``name``: ``compiler`` (name and version) and ``sources`` (hashes).
 
     Raises:
         ArtifactError: the manifest cannot be read or lacks the artifact.

@@ -48,7 +48,7 @@ class Program:
 
 
 def log2_entries() -> str:
-    """The const entries of the table ``log2``: a leading one and the three bits below it, mapped to a code."""
+    """Return the const entries of the table ``log2``: a leading one and the three bits below it, mapped to a code."""
     rows = []
     for exponent in range(VALUE_BITS - 1, 0, -1):
         kept = min(MANTISSA_BITS, exponent)
@@ -100,7 +100,7 @@ PROGRAMS = (
 
 
 def compile_programs() -> list[str]:
-    """Compile each program whose compiler is on the PATH, and record its sources; returns the programs' names.
+    """Compile each program whose compiler is on the PATH, and record its sources; return the programs' names.
 
     Raises:
         CompilerError: no compiler is on the PATH, or a program does not compile.
@@ -127,7 +127,7 @@ def compile_programs() -> list[str]:
 
 
 def version(compiler: str) -> str:
-    """The version that ``compiler`` prints, without the build id."""
+    """Return the version that ``compiler`` prints, without the build id."""
     printed = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True)
     return (printed.stdout + printed.stderr).partition("Version ")[2].split()[0]
 

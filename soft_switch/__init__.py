@@ -1,7 +1,7 @@
 """A software switch for compiled P4 programs (v1model), with queues and links that keep time.
 
 :class:`Testbench` is the place to start: a program between ports, on a virtual clock. :class:`Pipeline` is a program
-alone, :class:`Switch` a program with ports, for a driver of your own. A P4Runtime server for either is
+alone, :class:`Switch` a program with ports, to be moved by your own driver. A P4Runtime server for either is
 :class:`soft_switch.p4runtime.server.P4RuntimeServer`, which needs gRPC; nothing here does.
 """
 

@@ -1,4 +1,4 @@
-"""How programs run: as machine code, or as Python."""
+"""Backends: programs run as machine code, or as Python."""
 
 from __future__ import annotations
 

@@ -40,14 +40,16 @@ class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
         return int(number), interface, BitRate().convert(rate, param, ctx) if "@" in rest else None
 
 
-@click.command()
-@click.option("--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="Where to serve P4Runtime.")
+@click.command(short_help="Run the embedded switch and serve it over P4Runtime.")
+@click.option(
+    "--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="Address of the P4Runtime server."
+)
 @click.option(
     "--device-id",
     type=click.IntRange(0, 2**64 - 1),
     default=1,
     show_default=True,
-    help="The specification forbids 0; simple_switch_grpc and clients made for it use 0 by default.",
+    help="P4Runtime device id. The specification forbids 0, which simple_switch_grpc and its clients use by default.",
 )
 @click.option("--cpu-port", type=click.IntRange(0, HIGHEST_PORT), help="Port of packet-in and packet-out.")
 @click.option("--empty", is_flag=True, help="Start without a program; a controller pushes one.")
@@ -61,14 +63,14 @@ class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
     "interfaces",
     type=PortAtInterface(),
     multiple=True,
-    help="Put a port on a network interface, e.g. 1@veth1, or 1@veth1@40M to give it its own rate; repeatable.",
+    help="Put a port on a network interface, e.g. 1@veth1, or 1@veth1@40M to give it its own rate; may be repeated.",
 )
 @click.option(
     "--rate",
     type=BitRate(),
     default="20M",
     show_default=True,
-    help="Rate of each port on an interface; preamble, FCS and gap count.",
+    help="Rate of each port on an interface; preamble, FCS and gap included.",
 )
 @backend_option
 @click.option(

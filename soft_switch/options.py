@@ -13,5 +13,5 @@ backend_option = click.option(
     envvar=ENVIRONMENT_VARIABLE,
     default="auto",
     show_default=True,
-    help="Run programs as machine code (c), which takes a C compiler, or as Python; auto: machine code if possible.",
+    help="Run programs as machine code (c), which needs a C compiler, or as Python; auto: machine code if possible.",
 )

@@ -128,7 +128,7 @@ class Pipeline:
 
     @property
     def runs_as(self) -> str:
-        """How the program runs, for people."""
+        """How the program runs, as text for people."""
         return "machine code" if self.machine_code is not None else f"Python ({self.why_python})"
 
     def reenter(self, packet: Reentry, now_ns: int) -> Ingressed | None:

@@ -41,7 +41,7 @@ class Switch:
     """
 
     def __init__(self, cpu_port: int | None = None, new_port: NewPort | None = None) -> None:
-        """``new_port`` makes the ports, for a traffic manager of your own."""
+        """Create a switch; pass ``new_port`` to use your own traffic manager."""
         self.pipeline: Pipeline | None = None
         self.ports: dict[int, Port[Ingressed]] = {}
         self.cpu_port = cpu_port

@@ -41,7 +41,7 @@ class Testbench:
     __test__ = False  # pytest would collect it by its name.
 
     def __init__(self, pipeline: Pipeline, cpu_port: int | None = None) -> None:
-        """``cpu_port`` is the port whose packets go to ``packet_ins`` instead of a link."""
+        """Create a testbench; packets to ``cpu_port`` go to ``packet_ins`` instead of a link."""
         self.trace: list[QueueEvent] = []
         self.packet_ins: list[Frame] = []
         self._sent: list[Frame] = []

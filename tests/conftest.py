@@ -1,5 +1,5 @@
 """Fixtures that several files of tests share, and how property tests run: the same examples each time, however slow the
-machine. ``pytest --hypothesis-profile=explore`` looks for others.
+machine. ``pytest --hypothesis-profile=explore`` searches for others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The border between the distribution's base and its extras: what an import drags in (pyproject.toml)."""
+"""The border between the distribution's base and its extras: what an import loads (pyproject.toml)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def forbidden(modules: set[str]) -> set[str]:
     return {name for name in modules if any(name == bad or name.startswith(f"{bad}.") for bad in FORBIDDEN)}
 
 
-def test_the_host_agent_needs_the_standard_library_alone() -> None:
+def test_the_host_agent_needs_only_the_standard_library() -> None:
     assert "host_agent.protocol.flow_spec" in HOST_AGENT
     modules = loaded_by("host_agent", *HOST_AGENT)
     assert modules >= set(HOST_AGENT)
@@ -66,7 +66,7 @@ def test_no_module_of_the_host_agent_names_another_package(module: str) -> None:
     assert imported <= set(sys.stdlib_module_names) | {"host_agent"}
 
 
-def test_the_command_line_starts_with_click_alone() -> None:
+def test_the_command_line_needs_only_click_to_start() -> None:
     modules = loaded_by("mfs_ctrl.cli")
     assert forbidden(modules) == set()
     assert beyond({"mfs_ctrl", "host_agent", "soft_switch", "click"}, modules) == set()
@@ -80,14 +80,14 @@ def test_help_needs_click_alone() -> None:
     )
 
 
-def test_the_agent_on_a_server_needs_pyroute2_beside() -> None:
+def test_the_agent_on_a_server_also_needs_pyroute2() -> None:
     modules = loaded_by("host_agent.daemon.service")
     assert forbidden(modules) == set()
-    # multiprocessing, which pyroute2 imports, knows the main module by another name. psutil it takes where it is there.
+    # multiprocessing, which pyroute2 imports, knows the main module by another name. It uses psutil if installed.
     assert beyond({"host_agent", "pyroute2", "__mp_main__", "psutil"}, modules) == set()
 
 
-def test_the_errors_that_the_command_line_foresees_cost_nothing_either() -> None:
+def test_expected_errors_of_the_command_line_load_nothing_else() -> None:
     modules = loaded_by(
         "mfs_eval.errors", "host_agent.ebpf.errors", "mfs_ctrl.errors", "p4src.artifact", "soft_switch.errors"
     )
@@ -100,7 +100,7 @@ def test_computing_what_to_write_needs_neither_protobuf_nor_grpc() -> None:
     assert beyond({"mfs_ctrl", "topologies", "soft_switch", "host_agent"}, modules) == set()
 
 
-def test_the_switch_and_the_hosts_agree_on_what_each_has_a_constant_for() -> None:
+def test_the_switch_and_the_hosts_agree_on_constants_that_both_define() -> None:
     # The embedded switch is independent of the host agent, so each has its own.
     assert units.WIRE_OVERHEAD_BYTES == traffic_manager.WIRE_OVERHEAD_BYTES
     assert level.GUARANTEED_SHARE == arbiter.DEFAULT_SHARE

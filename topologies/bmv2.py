@@ -12,7 +12,7 @@ PROGRAM = "simple_switch_grpc"
 
 
 def command(address: str, ports: Mapping[int, str], device_id: int, thrift_port: int) -> list[str]:
-    """The command that starts bmv2 without a program, with a queue for each level and P4Runtime at ``address``.
+    """Return the command that starts bmv2 without a program, with a queue for each level and P4Runtime at ``address``.
 
     Args:
         address: HOST:PORT of the P4Runtime server.

@@ -50,7 +50,7 @@ CATALOGUE: Mapping[str, TopologyKind] = {
 
 
 def switches(name: str, servers: int = 8, nics: int = 1, rate_bps: int = DEFAULT_RATE_BPS) -> Mapping[str, Topology]:
-    """The switches of the topology ``name``, by their names.
+    """Return the switches of the topology ``name``, by their names.
 
     Args:
         name: a key of :data:`CATALOGUE`.
@@ -70,7 +70,7 @@ def switches(name: str, servers: int = 8, nics: int = 1, rate_bps: int = DEFAULT
 
 
 def switch(name: str, node: str | None, servers: int, nics: int, rate_bps: int) -> Topology:
-    """The switch ``node`` of a topology; None for the only switch of a topology.
+    """Return the switch ``node`` of a topology; None for the only switch of a topology.
 
     Raises:
         TopologyError: there is no such topology or switch.

@@ -13,20 +13,18 @@ servers_option = click.option(
 nics_option = click.option(
     "--nics", type=click.IntRange(1, 8), default=1, show_default=True, help="Interfaces per server."
 )
-rate_option = click.option(
-    "--rate", type=BitRate(), default="20M", show_default=True, help="Bits per second of each host's link."
-)
+rate_option = click.option("--rate", type=BitRate(), default="20M", show_default=True, help="Rate of each host's link.")
 prefix_option = click.option(
     "--prefix", help="Prefix of the names of namespaces and interfaces.  [default: by topology]"
 )
 
 
-@click.group()
+@click.group(short_help="Topologies as network namespaces (Linux, root).")
 def topology() -> None:
     """Set up and take down topologies as network namespaces (Linux, root)."""
 
 
-@topology.command()
+@topology.command(short_help="Set up the topology NAME.")
 @click.argument("name")
 @servers_option
 @nics_option
@@ -69,9 +67,9 @@ def list_topologies() -> None:
         click.echo(f"{name:12} {state:5} {kind.description}")
 
 
-@topology.command()
+@topology.command(short_help="Add a link with traffic classes behind a port of bmv2.")
 @click.argument("interface")
-@click.option("--rate", type=BitRate(), required=True, help="Rate of the link in bits per second on the wire.")
+@click.option("--rate", type=BitRate(), required=True, help="Rate of the link, in bits on the wire.")
 def link(interface: str, rate: int) -> None:
     """Turn INTERFACE, behind a port of bmv2, into a link with a rate and a traffic class for each level (by DSCP)."""
     from topologies import port_classes
@@ -79,7 +77,7 @@ def link(interface: str, rate: int) -> None:
     port_classes.add_link(interface, rate)
 
 
-@click.command()
+@click.command(short_help="Remove what a crash left in the kernel (Linux, root).")
 @click.option("--prefix", help="Remove only namespaces and interfaces whose names start with this prefix and a dash.")
 def clean(prefix: str | None) -> None:
     """Remove namespaces, interfaces, queues and programs that a crash left.

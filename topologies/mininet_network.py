@@ -78,7 +78,7 @@ class NamedTopology(Topo):  # type: ignore[misc]
 
 
 def host_commands(topologies: Sequence[Topology]) -> dict[int, list[str]]:
-    """For each server, the commands that set the addresses and neighbours of its interfaces."""
+    """Return, for each server, the commands that set the addresses and neighbours of its interfaces."""
     commands: dict[int, list[str]] = {}
     for topology in topologies:
         for host in topology.hosts:
@@ -153,11 +153,11 @@ class P4RuntimeSwitch(Switch):  # type: ignore[misc]
         self._process: Process | None = None
 
     def command(self, ports: Mapping[int, str]) -> list[str]:
-        """The command that runs the switch with these interfaces by port."""
+        """Return the command that runs the switch with these interfaces by port."""
         raise NotImplementedError
 
     def ready(self, output: str) -> bool:
-        """Whether the switch is ready, judging by its output."""
+        """Return whether the switch is ready, judging by its output."""
         raise NotImplementedError
 
     def start(self, controllers: Sequence[Node]) -> None:
@@ -263,7 +263,7 @@ def network(
     policy: str = "mfs",
     **switch_params: Any,
 ) -> Any:
-    """A ``mininet.net.Mininet`` of the topology ``name``, not started.
+    """Return a ``mininet.net.Mininet`` of the topology ``name``, not started.
 
     Args:
         name: a key of the catalogue.
@@ -293,7 +293,7 @@ def network(
 
 @contextlib.contextmanager
 def running(*args: Any, **params: Any) -> Iterator[Any]:
-    """A started :func:`network` with these arguments, stopped at the end.
+    """Provide a started :func:`network` with these arguments, stopped at the end.
 
     Raises:
         TopologyError: as for :func:`network`, or a process did not start.

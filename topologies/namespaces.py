@@ -55,7 +55,7 @@ class Realised:
     management: Mapping[int, str] = field(default_factory=dict)
 
     def switch_options(self, topology: Topology, number: int = 0) -> list[str]:
-        """Arguments of ``mfs switch`` that connect its ports to the interfaces of the topology at index ``number``."""
+        """Return the arguments of ``mfs switch`` that connect its ports to the interfaces of topology ``number``."""
         rates = topology.rates
         return [
             word
@@ -129,7 +129,7 @@ def clean(prefix: str = DEFAULT_PREFIX) -> list[str]:
 
 
 def prefixes() -> list[str]:
-    """The prefixes in use that start with :data:`DEFAULT_PREFIX`, including those that a crash left."""
+    """Return the prefixes in use that start with :data:`DEFAULT_PREFIX`, including those that a crash left."""
     names = [*netns.listnetns(), *_interfaces()]
     found = {name.partition("-")[0] for name in names if name.startswith(DEFAULT_PREFIX) and "-" in name}
     return sorted(prefix for prefix in found if _PREFIX.fullmatch(prefix))

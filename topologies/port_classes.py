@@ -1,4 +1,4 @@
-"""A link behind a port that has none: HTB with a class for each level, for switches that do not queue by bits.
+"""A link behind a port without one: HTB with a class for each level, for switches that do not queue by bits.
 
 bmv2 limits each queue in packets, so a port with two busy levels sends twice its rate. Behind its ports the kernel can
 be the link: HTB shapes the interface to its rate, and eight classes order what the switch sends. Filters take the level

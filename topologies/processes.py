@@ -63,7 +63,7 @@ class Process:
         return self
 
     def output(self) -> str:
-        """The output so far, stdout and stderr."""
+        """Return the output so far, stdout and stderr."""
         with open(f"/proc/self/fd/{self._log.fileno()}", encoding="utf-8", errors="replace") as log:
             return log.read()
 
@@ -110,7 +110,7 @@ class Process:
 
 
 def mfs() -> list[str]:
-    """The command ``mfs``: from this checkout's environment, from this Python's, or from the PATH.
+    """Return the command ``mfs``: from this checkout's environment, from this Python's, or from the PATH.
 
     Raises:
         TopologyError: there is no such command.
@@ -125,19 +125,19 @@ def mfs() -> list[str]:
 
 
 def free_port() -> int:
-    """A free TCP port of the loopback interface."""
+    """Return a free TCP port of the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def free_address() -> str:
-    """A free address of the loopback interface, as HOST:PORT."""
+    """Return a free address of the loopback interface, as HOST:PORT."""
     return f"127.0.0.1:{free_port()}"
 
 
 def listening(address: str) -> bool:
-    """Whether a server listens at ``address``, HOST:PORT. Needed for bmv2, which does not report when it does."""
+    """Return whether a server listens at ``address``, HOST:PORT. Needed for bmv2, which does not report it."""
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
         probe.settimeout(1)

@@ -142,7 +142,7 @@ class Topology:
 
 
 def tor(servers: int = 8, nics: int = 2, rate_bps: int = 100_000_000_000, propagation_ns: int = 1_000) -> Topology:
-    """One top-of-rack switch (ToR). Host ``id`` is ``server * nics + nic`` and is connected to port ``id + 1``.
+    """Return one top-of-rack switch (ToR). Host ``id`` is ``server * nics + nic`` and is connected to port ``id + 1``.
 
     Args:
         servers: number of servers.
@@ -167,7 +167,7 @@ def two_tors(
     uplinks: int = 1,
     uplink_rate_bps: int | None = None,
 ) -> tuple[Topology, Topology]:
-    """Two racks whose ToRs are connected directly.
+    """Return two racks whose ToRs are connected directly.
 
     Hosts are numbered as in :func:`tor`. Ports are numbered from 1 on each switch, hosts first, then uplinks; the n-th
     uplink of one switch leads to the n-th of the other.
@@ -219,7 +219,7 @@ def leaf_spine(
     spines: int = 2,
     uplink_rate_bps: int | None = None,
 ) -> tuple[Topology, ...]:
-    """Two racks with half of the servers each; every ToR has an uplink to each spine switch.
+    """Return two racks with half of the servers each; every ToR has an uplink to each spine switch.
 
     Hosts are numbered as in :func:`tor`. Ports are numbered from 1 on each switch, hosts first, then uplinks; port 1 of
     a spine switch leads to the first ToR.
@@ -281,7 +281,7 @@ class Neighbour:
 
 
 def neighbours(topologies: Sequence[Topology]) -> tuple[Neighbour, ...]:
-    """The neighbours of all hosts; the n-th interface of a server reaches the n-th interfaces of the others."""
+    """Return the neighbours of all hosts; the n-th interface of a server reaches the n-th interfaces of the others."""
     everyone = [(host, topology.switch_mac) for topology in topologies for host in topology.hosts]
     return tuple(
         Neighbour(host, own, address, mac)
@@ -302,7 +302,7 @@ class End:
 
 
 def cables(topologies: Sequence[Topology]) -> tuple[tuple[End, End], ...]:
-    """The links between switches. Several links between two switches are paired in the order of their ports.
+    """Return the links between switches. Several links between two switches are paired in the order of their ports.
 
     Raises:
         ValueError: a port leads to a missing switch, or the other switch has no port that leads back.

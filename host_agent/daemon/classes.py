@@ -29,7 +29,7 @@ _PER_FRAME_BYTES = WIRE_OVERHEAD_BYTES + STAMP_BYTES
 
 
 def class_of(level: int) -> int:
-    """The class id of a level."""
+    """Return the class id of a level."""
     return HANDLE | (level + 1)
 
 
@@ -68,7 +68,7 @@ def add_classes(
 
 
 def root_qdisc(route: IPRoute, index: int) -> str:
-    """Kind of the root qdisc that was added to the interface; empty for the kernel's default, whose handle is 0."""
+    """Return the kind of the interface's root qdisc; empty for the kernel's default, whose handle is 0."""
     for qdisc in route.get_qdiscs(index=index):
         if qdisc["parent"] == _ROOT and qdisc["handle"]:
             return str(qdisc.get_attr("TCA_KIND"))
@@ -76,7 +76,7 @@ def root_qdisc(route: IPRoute, index: int) -> str:
 
 
 def shaped_bps(rate_bps: int, frame_bytes: int) -> int:
-    """The rate of packets that are segmented later into frames of ``frame_bytes``, shim included.
+    """Return the rate of packets that are segmented later into frames of ``frame_bytes``, shim included.
 
     The kernel adds ``overhead`` once for such a packet, not once for each of its frames.
     """

@@ -67,7 +67,7 @@ class Attached:
 
 
 def link_rate_bps(interface: str) -> int | None:
-    """The rate that the interface reports for its link, in bits per second; None if it reports none."""
+    """Return the rate that the interface reports for its link, in bits per second; None if it reports none."""
     try:
         megabits = int(Path(f"/sys/class/net/{interface}/speed").read_text("ascii"))
     except (OSError, ValueError):
@@ -76,7 +76,7 @@ def link_rate_bps(interface: str) -> int | None:
 
 
 def unwanted_features(options: InterfaceOptions) -> tuple[str, ...]:
-    """The offloads, as named by ``ethtool -k``, that few interfaces support behind a shim."""
+    """Return the offloads, as named by ``ethtool -k``, that few interfaces support behind a shim."""
     if options.segmentation == "interface":
         return ()
     return _SEGMENTATION if options.keep_checksum else _SEGMENTATION + _CHECKSUM
@@ -125,7 +125,7 @@ def attach(options: InterfaceOptions, state: StateFile) -> Attached:
 def _running(
     route: IPRoute, found: Any, left: InterfaceBackup, options: InterfaceOptions, ours: Programs
 ) -> tuple[Program, Program | None] | None:
-    """The programs that an agent with the same options left on the interface, if all are present and unchanged."""
+    """Return the programs that an agent with the same options left behind, if all are present and unchanged."""
     index = found["index"]
     hooked = {
         "xdp": _xdp(found) == left.ingress,
@@ -254,7 +254,7 @@ def _set_xdp(route: IPRoute, index: int, descriptor: int, flags: int) -> None:
 
 
 def _xdp(found: Any) -> int:
-    """Id of the XDP program of an interface; 0 for none."""
+    """Return the id of the XDP program of an interface; 0 for none."""
     held = found.get_attr("IFLA_XDP")
     return int(held.get_attr("IFLA_XDP_PROG_ID") or 0) if held is not None else 0
 
@@ -267,7 +267,7 @@ def _preferences(route: IPRoute, index: int, hook: int) -> set[int]:
 
 
 def has_filter(route: IPRoute, index: int) -> bool:
-    """Whether the agent's filter is on the interface's egress hook."""
+    """Return whether the agent's filter is on the interface's egress hook."""
     return EGRESS_PREFERENCE in _preferences(route, index, _CLSACT_EGRESS)
 
 
@@ -346,7 +346,7 @@ def clean(directory: Path = RUN_DIRECTORY) -> list[str]:
 
 
 def _reconstructed(route: IPRoute, found: Any) -> InterfaceBackup | None:
-    """A backup without the earlier settings, from the agent's programs on the interface; None if there are none."""
+    """Return a backup without the earlier settings, made from the agent's programs; None if there are none."""
     index = found["index"]
     left = InterfaceBackup(found.get_attr("IFLA_IFNAME"), {}, clsact=True)
     if number := _xdp(found):

@@ -34,7 +34,7 @@ def ignoring_absence() -> Iterator[None]:
 
 
 def link(route: IPRoute, interface: str) -> Any:
-    """The netlink description of an interface.
+    """Return the netlink description of an interface.
 
     Raises:
         InterfaceError: there is no such interface, or it is not Ethernet.
@@ -49,7 +49,7 @@ def link(route: IPRoute, interface: str) -> Any:
 
 
 def features(interface: str, names: Iterable[str]) -> list[str]:
-    """Those of the offloads ``names`` (as in ``ethtool -k``) that are on and can be turned off."""
+    """Return those of the offloads ``names`` (as in ``ethtool -k``) that are on and can be turned off."""
     try:
         with contextlib.closing(Ethtool()) as tool:
             held = tool.get_features(interface).features

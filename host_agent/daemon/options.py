@@ -14,7 +14,7 @@ SEGMENTATIONS: tuple[Segmentation, ...] = get_args(Segmentation)
 
 @dataclass(frozen=True, slots=True)
 class InterfaceOptions:
-    """How to use an interface.
+    """Options of an interface.
 
     Attributes:
         interface: name of the interface.
@@ -41,7 +41,7 @@ class InterfaceOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
-    """How the process runs.
+    """Options of the process.
 
     Attributes:
         policy_url: URL of the controller, ``http://HOST:PORT``.

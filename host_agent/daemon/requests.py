@@ -30,7 +30,7 @@ class Client:
 
 
 class Requests:
-    """Answers requests from a :class:`FlowTable`."""
+    """Requests of clients, answered from a :class:`FlowTable`."""
 
     def __init__(self, table: FlowTable, status: Callable[[], dict[str, Any]]) -> None:
         """Set the flows, and ``status``, which returns the status of the agent itself."""
@@ -49,7 +49,7 @@ class Requests:
         }
 
     def answer(self, client: Client, request: object) -> dict[str, Any]:
-        """The answer to one request: ``{"ok": true, ...}`` or ``{"ok": false, "error": ...}``."""
+        """Return the answer to one request: ``{"ok": true, ...}`` or ``{"ok": false, "error": ...}``."""
         try:
             return {"ok": True, **self._perform(client, request)}
         except AgentError as error:

@@ -26,7 +26,7 @@ Route = dict[str, Any]
 
 
 def routes_of(route: IPRoute, index: int) -> tuple[list[Route], list[str]]:
-    """The IPv4 unicast routes of all tables through an interface.
+    """Return the IPv4 unicast routes of all tables through an interface.
 
     Returns:
         The routes, and the destinations of routes with attributes that cannot be restored, such as several next hops.
@@ -48,7 +48,7 @@ def routes_of(route: IPRoute, index: int) -> tuple[list[Route], list[str]]:
 
 
 def with_mtu(entry: Route, mtu: int) -> Route:
-    """``entry`` with an MTU of at most ``mtu`` bytes."""
+    """Return ``entry`` with an MTU of at most ``mtu`` bytes."""
     metrics = dict(entry["metrics"])
     metrics["RTAX_MTU"] = min(mtu, metrics.get("RTAX_MTU", mtu))
     if "RTAX_ADVMSS" in metrics:
@@ -87,7 +87,7 @@ def _mtu6_path(interface: str) -> Path:
 
 
 def mtu6(interface: str) -> int | None:
-    """The interface's MTU for IPv6, in bytes; None without IPv6."""
+    """Return the interface's MTU for IPv6, in bytes; None without IPv6."""
     try:
         return int(_mtu6_path(interface).read_text("ascii"))
     except (OSError, ValueError):

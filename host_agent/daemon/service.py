@@ -49,7 +49,7 @@ class Service:
         self._started = time.monotonic()
 
     def first_policy(self) -> None:
-        """Put the controller's policy into force, else the one on disk, else none for now."""
+        """Put the controller's policy into force, else the one on disk, else none yet."""
         try:
             document = self._source.fetch()
             assert document is not None
@@ -192,7 +192,7 @@ def run_agent(options: InterfaceOptions, service: ServiceOptions) -> None:
 
 @contextlib.contextmanager
 def locked(interface: str, directory: Path) -> Iterator[StateFile]:
-    """The interface's state file, locked for this process."""
+    """Provide the interface's state file, locked for this process."""
     state = StateFile(directory, interface)
     try:
         yield state
@@ -202,7 +202,7 @@ def locked(interface: str, directory: Path) -> Iterator[StateFile]:
 
 @contextlib.contextmanager
 def listening(path: Path, mode: int, group: str | None) -> Iterator[socket.socket]:
-    """A listening Unix socket at ``path``, removed at the end; ``mode`` and ``group`` say who may connect.
+    """Provide a listening Unix socket at ``path``, removed at the end; ``mode`` and ``group`` say who may connect.
 
     Raises:
         SocketError: another agent serves the path, it is not a socket, or it cannot be created.

@@ -43,12 +43,12 @@ class InterfaceBackup:
 
 
 def interfaces(directory: Path) -> list[str]:
-    """The interfaces of this network namespace that have a state file in ``directory``."""
+    """Return the interfaces of this network namespace that have a state file in ``directory``."""
     return sorted(path.name.removesuffix(_suffix()) for path in directory.glob(f"*{_suffix()}"))
 
 
 def _suffix() -> str:
-    """Suffix of the state files of this network namespace; another one may have an interface of the same name."""
+    """Return the suffix of this network namespace's state files; another may have an interface of the same name."""
     return f"-{os.stat('/proc/thread-self/ns/net').st_ino}.json"
 
 
@@ -80,7 +80,7 @@ class StateFile:
             raise InterfaceError(f"an agent is running on {interface}; stop it first (SIGTERM)") from None
 
     def read(self) -> InterfaceBackup | None:
-        """The backup of an agent that ended without restoring the interface, or None.
+        """Return the backup of an agent that ended without restoring the interface, or None.
 
         Raises:
             InterfaceError: the file is broken.

@@ -108,7 +108,7 @@ class Map:
         )
 
     def get_all(self, key: bytes) -> list[bytes] | None:
-        """The values at ``key``, one per processor for a per-CPU map, else one; None if the key is absent."""
+        """Return the values at ``key``, one per processor for a per-CPU map, else one; None if the key is absent."""
         size = -(-self.spec.value_bytes // 8) * 8 if self._copies > 1 else self.spec.value_bytes
         value = ctypes.create_string_buffer(size * self._copies)
         try:
@@ -120,7 +120,7 @@ class Map:
         return [value.raw[at : at + self.spec.value_bytes] for at in range(0, size * self._copies, size)]
 
     def get(self, key: bytes) -> bytes | None:
-        """The value at ``key``, or None."""
+        """Return the value at ``key``, or None."""
         values = self.get_all(key)
         return None if values is None else values[0]
 
@@ -282,7 +282,7 @@ class Program:
         return verdict, out.raw[:length], after.raw
 
     def info(self) -> ProgramInfo:
-        """The kernel's description of the program."""
+        """Return the kernel's description of the program."""
         maps = (ctypes.c_uint32 * _MAPS_MAX)()
         asked = _PROGRAM_INFO.pack(0, b"", _MAPS_MAX, ctypes.addressof(maps), b"")
         info = _info(self.descriptor, asked).raw
@@ -354,7 +354,7 @@ def enable_statistics() -> int:
 
 
 def processors() -> int:
-    """The number of possible processors, which is the number of values per key of a per-CPU map."""
+    """Return the number of possible processors, which is the number of values per key of a per-CPU map."""
     with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
         ranges = file.read().strip().split(",")
     return max(int(part.rpartition("-")[2]) for part in ranges) + 1

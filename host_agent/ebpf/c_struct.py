@@ -52,7 +52,7 @@ class Field:
         return f"{self.count}{_CODES[self.type]}"
 
     def declaration(self) -> str:
-        """The line of the C source."""
+        """Return the line of the C source."""
         kind = f"struct {self.type.name}" if isinstance(self.type, CStruct) else self.type
         declared = f"    {kind} {self.name}{f'[{self.count}]' if self.count > 1 else ''};"
         return f"{declared:{_COMMENT_COLUMN}}// {self.comment}" if self.comment else declared
@@ -103,7 +103,7 @@ class CStruct:
         return self._codec.unpack(data)
 
     def source(self) -> str:
-        """The declaration in C."""
+        """Return the declaration in C."""
         head = f"// {self._comment}\n" if self._comment else ""
         lines = "".join(f"{field.declaration()}\n" for field in self._fields)
         return f"{head}struct {self.name} {{\n{lines}}};\n"

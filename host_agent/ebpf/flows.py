@@ -39,7 +39,7 @@ MATCH_MAPS = ("cookies", "tuples", "cgroups")
 
 
 def cgroup_id(path: str) -> int:
-    """The id of the cgroup at ``path``, absolute or below the cgroup file system.
+    """Return the id of the cgroup at ``path``, absolute or below the cgroup file system.
 
     Raises:
         RequestError: there is no such cgroup.
@@ -78,7 +78,7 @@ class FlowTable:
         self._maps = maps
         self._flows: dict[int, FlowRequest] = {}
         self._by_key: dict[tuple[str, bytes], int] = {}
-        # The longest-free slot is reused first, so that a packet in flight does not meet another flow's state.
+        # The longest-free slot is reused first, so that a packet in flight does not use another flow's state.
         self._free = deque(range(FLOWS_MAX))
         self._next_number = int.from_bytes(os.urandom(2), "little")
         self._config = config
@@ -174,16 +174,16 @@ class FlowTable:
             self._maps["progress"].put(INDEX.pack(batch), INDEX.pack(layer))
 
     def current_layer(self, batch: int) -> int:
-        """The highest known layer of ``batch``, including layers learned from received stamps."""
+        """Return the highest known layer of ``batch``, including layers learned from received stamps."""
         value = self._maps["progress"].get(INDEX.pack(batch))
         return 0 if value is None else int(INDEX.unpack(value)[0])
 
     def handles(self) -> list[int]:
-        """The handles of the open flows."""
+        """Return the handles of the open flows."""
         return list(self._flows)
 
     def report(self) -> list[FlowReport]:
-        """All open flows with their state."""
+        """Return all open flows with their state."""
         found = []
         for flow, request in self._flows.items():
             state = self._maps["states"].get(INDEX.pack(flow)) or NO_STATE
@@ -191,11 +191,11 @@ class FlowTable:
         return found
 
     def counters(self) -> Counters:
-        """The counters of the hooks."""
+        """Return the counters of the hooks."""
         return decode_counters(self._maps["counted"].get_all(INDEX.pack(0)) or [])
 
     def request(self, flow: int) -> FlowRequest:
-        """An open flow, as opened and updated.
+        """Return an open flow, as opened and updated.
 
         Raises:
             RequestError: there is no such flow.
@@ -211,5 +211,5 @@ class FlowTable:
 
 
 def monotonic_after(us: int) -> int:
-    """The time ``us`` microseconds from now, on CLOCK_MONOTONIC in nanoseconds."""
+    """Return the time ``us`` microseconds from now, on CLOCK_MONOTONIC in nanoseconds."""
     return time.monotonic_ns() + us * 1000

@@ -127,7 +127,7 @@ STRUCTS = (FLOW, STATE, INTERVAL, RULE, POLICY, CONFIG, FIVE_TUPLE, COUNTERS)
 
 
 def constants() -> dict[str, int]:
-    """Constants of the C source, by name."""
+    """Return the constants of the C source, by name."""
     return {
         "ETHERTYPE_MFS": ETHERTYPE_MFS,
         "TYPE_IPV4": ETHERTYPE_IPV4,
@@ -152,7 +152,7 @@ def constants() -> dict[str, int]:
 
 
 def encode_flow(flow: FlowRequest) -> bytes:
-    """A value of the map ``flows``; ``flow`` has a number."""
+    """Encode ``flow``, which has a number, as a value of the map ``flows``."""
     return FLOW.pack(
         flow.deadline_ns,
         flow.total_bytes,
@@ -203,7 +203,7 @@ def decode_state(value: bytes) -> FlowState:
 
 
 def encode_policy(rules: Sequence[LevelRule], bias: int, default_level: int = UNTAGGED_LEVEL) -> bytes:
-    """A value of the map ``policies``: ordered rules, the first that matches wins.
+    """Encode a value of the map ``policies``: ordered rules, the first that matches wins.
 
     Raises:
         PolicyError: more than :data:`RULES_MAX` rules, or a value outside its range.
@@ -236,7 +236,7 @@ class Config(NamedTuple):
 
 
 def encode_config(config: Config) -> bytes:
-    """The value of the map ``configs``."""
+    """Encode the value of the map ``configs``."""
     return CONFIG.pack(*config)
 
 
@@ -247,7 +247,7 @@ def decode_config(value: bytes) -> Config:
 
 
 def encode_five_tuple(addresses: FiveTuple) -> bytes:
-    """A key of the map ``tuples``."""
+    """Encode a key of the map ``tuples``."""
     ends = [ipaddress.ip_address(end).packed.rjust(16, b"\0") for end in (addresses.source, addresses.destination)]
     ports = [port.to_bytes(2, "big") for port in (addresses.source_port, addresses.destination_port)]
     return FIVE_TUPLE.pack(*ends, *ports, PROTOCOLS[addresses.protocol])
@@ -264,7 +264,7 @@ def decode_five_tuple(key: bytes) -> FiveTuple:
 
 
 def encode_match(match: Match) -> tuple[str, bytes]:
-    """The map that holds ``match``, and its key there.
+    """Return the map that holds ``match``, and its key there.
 
     Raises:
         RequestError: the cgroup is a path and not an id.
@@ -279,7 +279,7 @@ def encode_match(match: Match) -> tuple[str, bytes]:
 
 
 def decode_match(name: str, key: bytes) -> Match:
-    """The match that :func:`encode_match` encodes like this."""
+    """Return the match that :func:`encode_match` encodes like this."""
     if name == "tuples":
         return Match(addresses=decode_five_tuple(key))
     (identity,) = IDENTITY.unpack(key)
@@ -316,7 +316,7 @@ class Counters:
 
 
 def decode_counters(values: Sequence[bytes]) -> Counters:
-    """The sum of the values of all processors."""
+    """Return the sum of the values of all processors."""
     sums = [sum(column) for column in zip(*map(COUNTERS.unpack, values), strict=True)]
     stamped, shared, too_long, segmented, failed, removed, malformed, learnt = sums[: -2 * LEVELS]
     packets, level_bytes = tuple(sums[-2 * LEVELS : -LEVELS]), tuple(sums[-LEVELS:])

@@ -60,7 +60,7 @@ class BpfObject:
 
 
 def source_hashes() -> dict[str, str]:
-    """SHA-256 of the object's source files, by file name."""
+    """Return the SHA-256 of each of the object's source files, by file name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(ROOT.glob("*.[ch]"))}
 
 

@@ -20,7 +20,7 @@ SIZE_MAX = 1 << 20
 
 
 class PolicySource:
-    """Fetches the policy from a controller, and keeps the last one in a file."""
+    """Policy of a controller, fetched over HTTP and kept in a file."""
 
     def __init__(self, url: str, saved: Path | None = None) -> None:
         """Set the controller's ``url``, as ``http://HOST:PORT``, and the file ``saved``.
@@ -35,7 +35,7 @@ class PolicySource:
         self._tag = ""
 
     def fetch(self) -> PolicyDocument | None:
-        """The controller's policy; None if it has not changed since the last call.
+        """Return the controller's policy; None if it has not changed since the last call.
 
         Raises:
             PolicyError: the controller does not answer, or its answer is not a policy.
@@ -76,7 +76,7 @@ class PolicySource:
             raise PolicyError(f"the policy cannot be saved: {error}") from None
 
     def load(self) -> PolicyDocument | None:
-        """The policy kept on disk; None if there is none or it is broken."""
+        """Return the policy kept on disk; None if there is none or it is broken."""
         if self._saved is None:
             return None
         with contextlib.suppress(OSError, DocumentError):
@@ -85,7 +85,7 @@ class PolicySource:
 
 
 class PolicyWatch:
-    """Fetches the policy at an interval, in its own thread, so that a silent controller delays nothing else."""
+    """Thread that fetches the policy at an interval, so that a silent controller delays nothing else."""
 
     def __init__(
         self, source: PolicySource, interval_s: float, on_news: Callable[[PolicyDocument | str], None]
@@ -129,5 +129,5 @@ class PolicyWatch:
 
 
 def saved_path(directory: Path, interface: str) -> Path:
-    """The file that keeps the policy of ``interface``."""
+    """Return the file that keeps the policy of ``interface``."""
     return directory / f"policy-{interface.replace(os.sep, '_')}.json"

@@ -121,7 +121,7 @@ class Match:
         return cls(**{kind: content})
 
     def to_json(self) -> dict[str, Any]:
-        """The field ``match`` of a request."""
+        """Return the field ``match`` of a request."""
         if self.addresses is not None:
             return {"addresses": {field.name: getattr(self.addresses, field.name) for field in fields(FiveTuple)}}
         return {"cookie": self.cookie} if self.cookie is not None else {"cgroup": self.cgroup}
@@ -194,7 +194,7 @@ class FlowRequest:
         return cls(match=match, stage=stage, deadline_ns=deadline_ns, **values)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of a request, without those that have their default."""
+        """Return the fields of a request, without those that have their default."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
         return {**changed, "match": self.match.to_json(), "stage": self.stage.name}
@@ -219,12 +219,12 @@ class FlowUpdate:
         return cls(deadline(values.pop("slack_us", None), values.pop("deadline_ns", None), now_ns), **values)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of a request, without those that do not change."""
+        """Return the fields of a request, without those that do not change."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     def applied_to(self, flow: FlowRequest) -> FlowRequest:
-        """``flow`` with these changes.
+        """Return ``flow`` with these changes.
 
         Raises:
             RequestError: a value has the wrong type or is out of range.
@@ -260,7 +260,7 @@ def check_progress(batch: object, layer: object) -> tuple[int, int]:
 
 
 def deadline(slack_us: object, deadline_ns: object, now_ns: int) -> int | None:
-    """The deadline on CLOCK_MONOTONIC in nanoseconds, from one of both arguments; None if both are None.
+    """Return the deadline on CLOCK_MONOTONIC in nanoseconds, from either argument; None if both are None.
 
     Args:
         slack_us: microseconds from ``now_ns``.

@@ -31,7 +31,7 @@ UNTAGGED_LEVEL = 1
 
 
 def log2_code(value: int) -> int:
-    """The 8-bit logarithmic code of ``value``, a 32-bit number: eight steps per octave, linear within an octave.
+    """Return the 8-bit logarithmic code of ``value``, a 32-bit number: eight steps per octave, linear within an octave.
 
     The values 0 and 1 share code 0. The code is at most 1.7 steps below ``8 log2(value)`` (floor of a chord of the
     logarithm).
@@ -44,7 +44,7 @@ def log2_code(value: int) -> int:
 
 
 def bias_code(rate_bps: float, load: float = 0.0) -> int:
-    """The ``bias`` of a port: added to ``code(remaining) - code(slack)``, it gives the urgency behind this port.
+    """Return the ``bias`` of a port: added to ``code(remaining) - code(slack)``, it gives the urgency behind this port.
 
     MLU = remaining / (slack B (1 - rho)) (paper section 4.1), remaining in stamp units, slack in microseconds. B is the
     payload rate of the top level, without the shares guaranteed to the other levels.
@@ -63,7 +63,7 @@ def bias_code(rate_bps: float, load: float = 0.0) -> int:
 
 
 def urgency(remaining_code: int, slack_code: int, bias: int) -> int:
-    """``128 + 8 log2(MLU)``, saturated at 0 and 255."""
+    """Return ``128 + 8 log2(MLU)``, saturated at 0 and 255."""
     return max(0, min(CODE_MAX, remaining_code + bias - slack_code))
 
 
@@ -96,7 +96,7 @@ class LevelKey:
 
 
 def level_key(stage: Stage, rli: int, slack_us: int, remaining: int, bias: int) -> LevelKey:
-    """The key of a packet with these stamp values behind a port with this ``bias``; ``remaining`` in stamp units."""
+    """Return the key of a packet with these stamp values behind a port with ``bias``; ``remaining`` in stamp units."""
     late = int(slack_us <= 0)
     slack_code = 0 if late else log2_code(slack_us)
     remaining_code = log2_code(remaining)
@@ -106,7 +106,7 @@ def level_key(stage: Stage, rli: int, slack_us: int, remaining: int, bias: int) 
 
 
 def decide(rules: Sequence[LevelRule], key: LevelKey, default: int = 0) -> int:
-    """The level of the first rule that matches ``key``, or ``default``."""
+    """Return the level of the first rule that matches ``key``, or ``default``."""
     for rule in rules:
         if (
             rule.stage == key.stage

@@ -1,7 +1,7 @@
 """A policy as a JSON document, as the controller serves it to host agents and as an agent keeps it on disk.
 
 ``{"name": "mfs", "rules": [{"stage": 3, "level": 7, "rli": [0, 0], "urgency": [9, 255]}, ...], "biases": {"1": 53}}``.
-Rules are ordered, the first that matches wins; an omitted interval matches everything. ``biases`` holds the bias of
+Rules are ordered: the first that matches wins; an omitted interval matches everything. ``biases`` holds the bias of
 each port of the switch (:func:`host_agent.protocol.level.bias_code`).
 """
 
@@ -40,7 +40,7 @@ class PolicyDocument:
     biases: Mapping[int, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The document as text; equal documents have equal texts."""
+        """Return the document as text; equal documents have equal texts."""
         document = {
             "name": self.name,
             "rules": [_rule_to_json(rule) for rule in self.rules],
@@ -73,7 +73,7 @@ class PolicyDocument:
 
 
 def etag(text: str) -> str:
-    """The entity tag of a document's text; tags are equal only for equal texts (RFC 9110, section 8.8.3)."""
+    """Return the entity tag of a document's text; tags are equal only for equal texts (RFC 9110, section 8.8.3)."""
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
 
 

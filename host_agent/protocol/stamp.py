@@ -117,10 +117,10 @@ class Stamp:
 
 
 def units_of(byte_count: int) -> int:
-    """``byte_count`` in stamp units, rounded up and saturated at the field's maximum."""
+    """Return ``byte_count`` in stamp units, rounded up and saturated at the field's maximum."""
     return min(-(-byte_count // REMAINING_UNIT_BYTES), REMAINING_MAX_UNITS)
 
 
 def clamp_slack_us(slack_us: int) -> int:
-    """``slack_us`` saturated at the field's minimum and maximum."""
+    """Return ``slack_us`` saturated at the field's minimum and maximum."""
     return max(SLACK_MIN_US, min(SLACK_MAX_US, slack_us))

@@ -14,7 +14,7 @@ NS_PER_S = 1_000_000_000
 WIRE_OVERHEAD_BYTES = 24
 """Link time of a frame beyond its own bytes: FCS (4), preamble (8) and interframe gap (12), IEEE 802.3."""
 LOAD_LIMIT = 0.9
-"""Upper bound of the load that calculations use: higher-priority traffic never starves the rest for good."""
+"""Upper bound of the load that calculations use: higher-priority traffic never starves the rest permanently."""
 _FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 HIGHEST_BPS = 10**12
 

@@ -9,7 +9,7 @@ from mfs_ctrl.errors import EntryError
 
 
 def to_bytes(value: int, width: int, what: str) -> bytes:
-    """``value`` in canonical form: the shortest byte string, and one zero byte for 0.
+    """Return ``value`` in canonical form: the shortest byte string, and one zero byte for 0.
 
     Raises:
         EntryError: ``value`` does not fit in ``width`` bits; the message begins with ``what``.
@@ -20,5 +20,5 @@ def to_bytes(value: int, width: int, what: str) -> bytes:
 
 
 def to_int(data: bytes) -> int:
-    """The value of a byte string, canonical or not."""
+    """Return the value of a byte string, canonical or not."""
     return int.from_bytes(data, "big")

@@ -29,7 +29,7 @@ class TlsFiles:
 
 
 def open_channel(address: str, tls: TlsFiles | None = None) -> grpc.Channel:
-    """A channel to ``address`` (host:port), in plain text without ``tls``. It connects when it is first used.
+    """Return a channel to ``address`` (host:port), in plain text without ``tls``. It connects when it is first used.
 
     Raises:
         SessionError: a TLS file cannot be read.

@@ -32,7 +32,7 @@ _KIND_OF: Mapping[type[MatchValue], str] = {Exact: EXACT, Lpm: LPM, Ternary: TER
 
 
 def encode(entity: Entity, index: P4InfoIndex) -> p4runtime_pb2.Entity:
-    """``entity`` as a P4Runtime message.
+    """Return ``entity`` as a P4Runtime message.
 
     Raises:
         EntryError: the program lacks an object that ``entity`` names, or a value does not fit its field.
@@ -64,7 +64,7 @@ def encode(entity: Entity, index: P4InfoIndex) -> p4runtime_pb2.Entity:
 
 
 def encode_reset(entity: DefaultAction | MeterConfig, index: P4InfoIndex) -> p4runtime_pb2.Entity:
-    """The message that, written as MODIFY, restores the program's initial state: no action, or no rates."""
+    """Return the message that, written as MODIFY, restores the program's initial state: no action, or no rates."""
     message = encode(entity, index)
     if isinstance(entity, DefaultAction):
         message.table_entry.ClearField("action")
@@ -74,7 +74,7 @@ def encode_reset(entity: DefaultAction | MeterConfig, index: P4InfoIndex) -> p4r
 
 
 def decode(message: p4runtime_pb2.Entity, index: P4InfoIndex) -> Entity | None:
-    """The entity of a read response, or None for an object that is not set, such as a meter without rates.
+    """Return the entity of a read response, or None for an object that is not set, such as a meter without rates.
 
     Raises:
         EntryError: the message does not match the P4Info.

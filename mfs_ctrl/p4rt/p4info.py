@@ -90,7 +90,7 @@ class Directory(Generic[Item]):
         self.by_id = {item.id: item for item in self.by_name.values()}
 
     def named(self, name: str) -> Item:
-        """The object with this name.
+        """Return the object with this name.
 
         Raises:
             EntryError: there is no such object.
@@ -101,7 +101,7 @@ class Directory(Generic[Item]):
             raise EntryError(f"the program has no {self.kind} {name!r}; it has {self._names()}") from None
 
     def numbered(self, object_id: int) -> Item:
-        """The object with this id.
+        """Return the object with this id.
 
         Raises:
             EntryError: there is no such object.

@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 class Session:
-    """A connection to the switch at ``address`` (host:port); of several, that of the highest election id is primary.
+    """A connection to the switch at ``address`` (host:port). Of several, the highest election id is primary.
 
     The session is not connected until :meth:`connect`; it can connect again after :meth:`close` or a loss. It is in
     plain text without ``tls``.
@@ -74,7 +74,7 @@ class Session:
         return self.connected and self._live().arbitration.status.code == code_pb2.OK
 
     def connect(self) -> bool:
-        """Open the session, or reopen it; returns whether this controller is primary.
+        """Open the session, or reopen it; return whether this controller is primary.
 
         Raises:
             SwitchUnreachableError: nothing answers at the address.
@@ -86,11 +86,11 @@ class Session:
         return self.primary
 
     def claim(self) -> bool:
-        """Become primary if the switch says that there is none; returns whether this controller is primary.
+        """Become primary if the switch says that there is none; return whether this controller is primary.
 
         A switch remembers the highest election id that it has seen and makes no client with a lower one primary
-        (P4Runtime specification, "Client Arbitration"). The bid is therefore that id plus our own: the bids of several
-        backups differ, and the highest wins.
+        (P4Runtime specification, "Client Arbitration"). The bid is therefore that id plus this session's: the bids of
+        several backups differ, and the highest wins.
 
         Raises:
             SessionError: the switch does not answer, or refuses.
@@ -111,7 +111,7 @@ class Session:
             client.close()
 
     def ensure_pipeline(self, artifact: Artifact) -> tuple[P4InfoIndex, bool]:
-        """Load the program unless the switch already runs it; returns the program's index and whether it was loaded.
+        """Load the program unless the switch already runs it; return the program's index and whether it was loaded.
 
         Loading a program removes all entries of the switch.
 
@@ -139,7 +139,7 @@ class Session:
         return index, True
 
     def read_state(self, index: P4InfoIndex) -> Iterator[Entity]:
-        """Entries, members, groups, and the default actions and meters that are set, except those of const tables."""
+        """Yield entries, members, groups, and default actions and meters that are set, except those of const tables."""
         request = p4runtime_pb2.ReadRequest(device_id=self.device_id)
         for table in index.tables.by_name.values():
             if table.is_const:
@@ -160,13 +160,13 @@ class Session:
     def read_counters(
         self, index: P4InfoIndex, wanted: Mapping[str, Iterable[int] | None]
     ) -> dict[str, dict[int, Count]]:
-        """Cells of counters, by counter name and index: those that ``wanted`` names, or all where it has None."""
+        """Return counter cells by counter name and index: those that ``wanted`` names, or all where it has None."""
         request = p4runtime_pb2.ReadRequest(device_id=self.device_id)
         counts: dict[str, dict[int, Count]] = {name: {} for name in wanted}
         for name, cells in wanted.items():
             counter_id = index.counters.named(name).id
             for cell in (None,) if cells is None else cells:
-                # Built in place: a copy costs as much again where protobuf is pure Python.
+                # Built in place: a copy doubles the cost where protobuf is pure Python.
                 entry = request.entities.add().counter_entry
                 entry.counter_id = counter_id
                 if cell is not None:
@@ -178,7 +178,7 @@ class Session:
         return counts
 
     def write(self, updates: Sequence[Update], index: P4InfoIndex) -> int:
-        """Apply ``updates``, which must not depend on one another; returns the number of requests.
+        """Apply ``updates``, which must not depend on one another; return the number of requests.
 
         Raises:
             WriteFailedError: the switch refused some, which the error names; the others of their batch are applied.
@@ -191,7 +191,7 @@ class Session:
         return requests
 
     def stream_errors(self) -> list[str]:
-        """Errors that the switch has reported on the stream since the last call.
+        """Return the errors that the switch has reported on the stream since the last call.
 
         Raises:
             SessionError: the session has ended.
@@ -265,7 +265,7 @@ class Session:
 
 
 def pipeline_cookie(artifact: Artifact) -> int:
-    """The number of 64 bits that identifies a compiled program."""
+    """Return the 64-bit number that identifies a compiled program."""
     digest = hashlib.sha256(artifact.config + b"\0" + artifact.p4info.encode())
     return int.from_bytes(digest.digest()[:8], "big")
 
@@ -280,7 +280,7 @@ def _encode_update(update: Update, index: P4InfoIndex) -> p4runtime_pb2.Update:
 
 
 def _refusals(error: Any, batch: Sequence[Update]) -> list[Refusal]:
-    """The refused updates of a failed batch: the status has one ``p4.v1.Error`` for each update, in order."""
+    """Return the refused updates of a failed batch: the status has one ``p4.v1.Error`` for each update, in order."""
     return [
         Refusal(str(update), code_name(reason.canonical_code), reason.message)
         for update, reason in zip(batch, update_errors(error, p4runtime_pb2.Error), strict=False)

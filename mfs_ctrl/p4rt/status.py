@@ -11,7 +11,7 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 
 def update_errors(error: Any, message_class: Callable[[], Any]) -> Iterator[Any]:
-    """The errors of a failed batch as ``message_class``: one per update in order; None where the type differs."""
+    """Yield the errors of a failed batch as ``message_class``: one per update in order; None where the type differs."""
     status = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY:
@@ -22,12 +22,12 @@ def update_errors(error: Any, message_class: Callable[[], Any]) -> Iterator[Any]
 
 
 def is_ok(code: int) -> bool:
-    """Whether a canonical code says that an update was applied."""
+    """Return whether a canonical code says that an update was applied."""
     return bool(code == code_pb2.OK)
 
 
 def code_name(code: int) -> str:
-    """The name of a canonical code, such as ``NOT_FOUND``; a number that has none stays a number."""
+    """Return the name of a canonical code, such as ``NOT_FOUND``; a number without a name stays a number."""
     try:
         return str(code_pb2.Code.Name(code))
     except ValueError:

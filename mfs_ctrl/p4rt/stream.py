@@ -57,7 +57,7 @@ class StreamClient:
         self._arbitrate()
 
     def bid(self, election_id: int) -> None:
-        """Take part in the arbitration with another election id from now on.
+        """Use another election id in the arbitration from now on.
 
         Raises:
             SwitchUnreachableError: the switch does not answer.
@@ -68,7 +68,7 @@ class StreamClient:
         self._arbitrate()
 
     def close(self) -> None:
-        """End the stream in good order; a switch that does not answer delays this by 2 s at most."""
+        """End the stream in an orderly way; a switch that does not answer delays this by 2 s at most."""
         self._requests.put(None)
         self._receiver.join(1.0)
         self._stream.cancel()
@@ -110,12 +110,12 @@ class StreamClient:
 
 
 def uint128(number: int) -> p4runtime_pb2.Uint128:
-    """An election id as P4Runtime carries it."""
+    """Return an election id as P4Runtime encodes it."""
     return p4runtime_pb2.Uint128(high=number >> 64, low=number & (1 << 64) - 1)
 
 
 def stream_error(error: Any, address: str) -> SessionError:
-    """The error that stands for the end of a stream."""
+    """Return the error that describes the end of a stream."""
     with contextlib.suppress(AttributeError):
         if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             return SessionError(f"the switch at {address} refuses the session: {error.code().name}, {error.details()}")

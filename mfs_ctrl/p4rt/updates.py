@@ -9,7 +9,7 @@ from mfs_ctrl.p4rt.entries import Entity
 
 
 class Operation(IntEnum):
-    """What an update does; the numbers are those of P4Runtime's ``Update.Type``."""
+    """Kind of an update; the numbers are those of P4Runtime's ``Update.Type``."""
 
     INSERT = 1
     MODIFY = 2

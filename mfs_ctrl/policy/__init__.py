@@ -1,4 +1,4 @@
-"""Policies as data, and what moves them: the tuner, effective deadlines, the coordinator.
+"""Policies as data, and what acts on them: the tuner, effective deadlines, the coordinator.
 
 Importing this package needs the standard library only; :func:`load` needs pydantic (the extra ``ctrl``).
 """
@@ -19,12 +19,12 @@ SUFFIX = ".toml"
 
 
 def builtin_names() -> tuple[str, ...]:
-    """The names of the built-in policies, in alphabetical order."""
+    """Return the names of the built-in policies, in alphabetical order."""
     return tuple(sorted(path.stem for path in BUILTIN.glob(f"*{SUFFIX}")))
 
 
 def load(name_or_path: str | Path) -> Policy:
-    """The built-in policy of that name, or the one that a TOML file describes.
+    """Return the built-in policy of that name, or the one that a TOML file describes.
 
     Raises:
         PolicyError: there is no such policy, or the file is wrong; the message names file, key and what is allowed.

@@ -1,4 +1,4 @@
-"""Scheduling between batches: their order, which of them finish in time in the worst case, and which requests to prune.
+"""Scheduling between batches: their order, their finish in the worst case, and which requests to prune.
 
 Pure: it knows loads and deadlines, and neither network nor clock. Decisions keep no state. Each starts from the current
 loads, so that a pruned request returns as soon as it can be in time.
@@ -20,7 +20,7 @@ Port = int
 
 @dataclass(frozen=True, slots=True)
 class RequestLoad:
-    """Load of one request of a batch, all of which goes if the request is pruned.
+    """Load of one request of a batch, all of which is removed if the request is pruned.
 
     Attributes:
         request: its number; the same in all batches that compute parts of the prompt.
@@ -70,7 +70,7 @@ class Decision:
 
 
 def rank(batches: Iterable[BatchLoad]) -> list[BatchLoad]:
-    """``batches`` by effective deadline, then by number."""
+    """Return ``batches`` by effective deadline, then by number."""
     return sorted(batches, key=lambda batch: (batch.effective_deadline_ns, batch.batch))
 
 
@@ -140,7 +140,7 @@ def _infeasible(
 
 
 def _walk(ordered: Sequence[BatchLoad], bandwidth_bps: Mapping[Port, int], now_ns: int, allowed: int) -> list[int]:
-    """Requests that the walk prunes, in order."""
+    """Return the requests that the walk prunes, in order."""
     load: Counter[Port] = Counter()
     pruned: list[int] = []
     bytes_of: dict[int, Counter[Port]] = {}
@@ -178,7 +178,7 @@ def _finish(
     now_ns: int,
     pruned: Collection[int],
 ) -> tuple[int, Port]:
-    """Finish of ``batch``, and its bottleneck: of the ports that it uses, the one with the longest ``load``."""
+    """Return the finish of ``batch`` and its bottleneck: the port with the longest ``load`` of those it uses."""
     waits = [
         (-(-load[port] * 8 * NS_PER_S // bandwidth_bps[port]), -port)
         for port, own in _bytes_of(batch, pruned).items()

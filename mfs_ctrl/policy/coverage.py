@@ -1,6 +1,7 @@
-"""Whether a list of rules gives every packet a level, and whether each rule ever has a say.
+"""Whether a list of rules gives every packet a level, and whether each rule ever applies.
 
-Rules are boxes over (RLI, urgency, slack, remaining); what a list leaves uncovered is found by subtracting them.
+Rules are boxes over (RLI, urgency, slack, remaining), where RLI is the relative layer index. What a list leaves
+uncovered is found by subtracting them.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from host_agent.protocol.stamp import Stage
 _Box = tuple[Interval, ...]
 _DOMAINS: dict[int, _Box] = {
     0: (ANY, ANY, ANY, ANY),
-    # A late flow has no slack, and no bound to its MLU (host_agent.protocol.level.level_key).
+    # A late flow has no slack, and no bound on its MLU (minimal link utilisation; host_agent.protocol.level.level_key).
     1: (ANY, (CODE_MAX, CODE_MAX), (0, 0), ANY),
 }
 _AXES = range(4)
 
 
 def uncovered(rules: Sequence[LevelRule]) -> LevelKey | None:
-    """A packet's key that no rule matches, or None."""
+    """Return the key of a packet that no rule matches, or None."""
     for stage in Stage:
         for late, domain in _DOMAINS.items():
             for box in _without([domain], (_box(rule) for rule in rules if _concerns(rule, stage, late))):
@@ -29,7 +30,7 @@ def uncovered(rules: Sequence[LevelRule]) -> LevelKey | None:
 
 
 def shadowed(rules: Sequence[LevelRule]) -> int | None:
-    """The index of a rule that no packet reaches, because earlier rules match first; or None."""
+    """Return the index of a rule that no packet reaches, because earlier rules match first; or None."""
     for index, rule in enumerate(rules):
         if not any(
             _without(
@@ -57,7 +58,7 @@ def _overlap(box: _Box, other: _Box) -> list[_Box]:
 
 
 def _without(boxes: Iterable[_Box], removed: Iterable[_Box]) -> list[_Box]:
-    """What is left of ``boxes``, as disjoint boxes."""
+    """Return what is left of ``boxes``, as disjoint boxes."""
     left = list(boxes)
     for cut in removed:
         left = [piece for box in left for piece in _minus(box, cut)]

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 
 def split(deadlines: Iterable[int]) -> tuple[list[int], list[int]]:
-    """``deadlines`` in ascending order as (tight, loose), parted at the largest gap, or the first of several largest.
+    """Split ``deadlines``, in ascending order, at the largest gap (the first of several) into (tight, loose).
 
     Deadlines without a gap (a single one, or all equal) are all loose.
 
@@ -23,7 +23,7 @@ def split(deadlines: Iterable[int]) -> tuple[list[int], list[int]]:
 
 
 def robust_effective_deadline(deadlines: Iterable[int]) -> int:
-    """The effective deadline of a batch, in the unit of ``deadlines``, rounded down; absolute or relative like these.
+    """Return the effective deadline of a batch, absolute or relative like ``deadlines``, in their unit, rounded down.
 
     With f the share of tight deadlines (:func:`split`) it is f min(tight) + (1 - f) min(loose); without a gap, the
     deadline itself.

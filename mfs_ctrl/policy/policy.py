@@ -1,8 +1,11 @@
-"""What a policy is: a named list of rules for the table ``rmlq``, whose bounds may be named thresholds.
+"""Policies: named lists of rules for the table ``rmlq``, whose bounds may be named thresholds.
 
-A policy sees what a stamp and the switch know of a packet (:class:`host_agent.protocol.level.LevelKey`) and gives it a
-level. The first rule that matches wins: on hosts by order, in the switch by priority. The built-in policies are TOML
-files in ``builtin/``; :mod:`mfs_ctrl.policy.policy_file` reads them and yours.
+The table is the reverse multi-level queue (RMLQ). Rules compare the relative layer index (RLI), the urgency (a code of
+the minimal link utilisation, MLU), the slack and the remaining bytes of a packet.
+
+A policy sees what a stamp and the switch know about a packet (:class:`host_agent.protocol.level.LevelKey`) and gives
+the packet a level. The first rule that matches wins: on hosts by order, in the switch by priority. The built-in
+policies are TOML files in ``builtin/``; :mod:`mfs_ctrl.policy.policy_file` reads them and yours.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ class Thresholds(Mapping[str, int]):
     Codes are 0 to 255; 256 is a threshold that nothing reaches.
 
     Raises:
-        PolicyError: a value is no such code.
+        PolicyError: a value is not such a code.
     """
 
     __slots__ = ("_codes",)
@@ -62,10 +65,10 @@ class Thresholds(Mapping[str, int]):
         return f"Thresholds({', '.join(f'{name}={code}' for name, code in self._codes.items())})"
 
     def replace(self, **changed: int) -> Thresholds:
-        """These thresholds with some of them changed.
+        """Return these thresholds with some of them changed.
 
         Raises:
-            PolicyError: there is no threshold of that name, or the value is no code.
+            PolicyError: there is no threshold of that name, or the value is not a code.
         """
         if unknown := sorted(changed.keys() - self.keys()):
             have = f"there are {', '.join(self)}" if self else "there are none"
@@ -85,7 +88,7 @@ class Span:
     below: bool = False
 
     def at(self, thresholds: Mapping[str, int]) -> Interval:
-        """The codes with these thresholds; empty if the first is above the second."""
+        """Return the codes with these thresholds; empty if the first is above the second."""
         low, high = (thresholds[end] if isinstance(end, str) else end for end in (self.low, self.high))
         return low, min(high - self.below, CODE_MAX)
 
@@ -111,7 +114,7 @@ class Rule:
     remaining: Span = EVERY
 
     def at(self, thresholds: Mapping[str, int]) -> LevelRule | None:
-        """The row with these thresholds; None if it matches nothing."""
+        """Return the row with these thresholds; None if it matches nothing."""
         spans = [span.at(thresholds) for span in self.spans.values()]
         if any(low > high for low, high in spans):
             return None
@@ -173,17 +176,17 @@ class Policy:
         object.__setattr__(self, "rules", tuple(row for row in rows if row is not None))
 
     def at(self, thresholds: Mapping[str, int] | None = None, /, **changed: int) -> Policy:
-        """The policy with other thresholds: all of them, or some by name.
+        """Return the policy with other thresholds: all of them, or some by name.
 
         Raises:
-            PolicyError: there is no threshold of that name, or a value is no code.
+            PolicyError: there is no threshold of that name, or a value is not a code.
         """
         return replace(self, thresholds=self.thresholds.replace(**{**(thresholds or {}), **changed}))
 
     def tuned_by(
         self, changes: Mapping[str, Mapping[str, object]] | None = None, /, **changed: Mapping[str, object]
     ) -> Policy:
-        """The policy with other settings of its tuning, by threshold, or ``load`` for the bias of ports.
+        """Return the policy with other settings of its tuning, by threshold, or ``load`` for the bias of ports.
 
         ``policy.tuned_by(mlu={"late_target": 0.1}, load={"weight": 0.5})``.
 
@@ -209,7 +212,7 @@ class Policy:
         return replace(self, tuning=tuning, load=load)
 
     def with_slack_times(self, factor: float) -> Policy:
-        """The policy for objectives ``factor`` times as long: its thresholds of slack rise by 8 codes an octave.
+        """Return the policy for objectives ``factor`` times as long: its slack thresholds rise by 8 codes per octave.
 
         Raises:
             PolicyError: the policy has no threshold of slack, the factor is not above 0, or codes leave their range.
@@ -228,7 +231,7 @@ class Policy:
         return tuple(name for name in self.thresholds if name.startswith("band_"))
 
     def with_bands(self, boundaries: Sequence[int]) -> Policy:
-        """The policy with its bands parted at ``boundaries``, codes in ascending order; bands beyond them stay empty.
+        """Return the policy with its bands divided at ``boundaries``, ascending codes; bands beyond them stay empty.
 
         Raises:
             PolicyError: boundaries do not rise within 1 to 255, or there are more than thresholds.
@@ -248,14 +251,14 @@ class Policy:
         return bool(self.thresholds_of(Dimension.SLACK))
 
     def thresholds_of(self, compared: Dimension) -> frozenset[str]:
-        """The names of the thresholds that rules compare with this field."""
+        """Return the names of the thresholds that rules compare with this field."""
         return frozenset(
             name for rule in self.templates if isinstance(rule, Rule) for name in rule.spans[compared].names
         )
 
 
 def described(error: ValidationError, *place: str) -> str:
-    """The first mistake of ``error`` as one line: where, what is wrong, what was given."""
+    """Return the first mistake of ``error`` as one line: where, what is wrong, what was given."""
     first = error.errors(include_url=False)[0]
     # pydantic counts from 0, and names the member of a union beside the key.
     keys = (key + 1 if isinstance(key, int) else key for key in first["loc"] if key not in RULES)
@@ -270,14 +273,14 @@ def described(error: ValidationError, *place: str) -> str:
 
 
 def giving_up(chosen: Policy) -> Policy:
-    """``chosen``, with :data:`GIVE_UP` as its first rule if it lacks that rule. Pruning has no effect without it."""
+    """Return ``chosen``, with :data:`GIVE_UP` as its first rule. Without that rule, pruning has no effect."""
     if GIVE_UP in chosen.rules:
         return chosen
     return replace(chosen, templates=(GIVE_UP, *chosen.templates))
 
 
 def folded(base: Policy, levels: int) -> Policy:
-    """The policy ``base`` on a switch with ``levels`` queues, 1 to 8: neighbouring levels share one, order is kept.
+    """Return the policy ``base`` for a switch with ``levels`` queues, 1 to 8: neighbours share one, order is kept.
 
     The lowest queue is the scavenger, so that what is given up still falls. Thresholds are fixed, since the evidence of
     the loops is by level.

@@ -21,7 +21,7 @@ from mfs_ctrl.policy.tuning import Level, LoadBias, LoopByRule, StageByName, Tra
 
 
 def load(name_or_path: str | Path) -> Policy:
-    """The built-in policy of that name, or the one that a TOML file describes.
+    """Return the built-in policy of that name, or the one that a TOML file describes.
 
     Raises:
         PolicyError: there is no such policy, or the file is wrong; the message names file, key and what is allowed.
@@ -52,7 +52,7 @@ def _load(path: Path) -> Policy:
 
 
 def _merged(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
-    """The file's tables, on top of those of the policy that it extends."""
+    """Return the file's tables, on top of those of the policy that it extends."""
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -123,7 +123,7 @@ class _Document(_Table):
 
 
 def _parsed(document: Mapping[str, Any]) -> Policy:
-    """The policy that a complete document describes. Rules are counted from 1.
+    """Return the policy that a complete document describes. Rules are counted from 1.
 
     Raises:
         PolicyError: it is incomplete or contradicts itself; the message names the key.
@@ -159,7 +159,7 @@ def _parsed(document: Mapping[str, Any]) -> Policy:
 
 
 def _thresholds(document: _Document) -> tuple[dict[str, int], dict[str, Dimension | None]]:
-    """The codes of the thresholds, and the dimensions of those that have a unit."""
+    """Return the codes of the thresholds, and the dimensions of those that have a unit."""
     codes, dimensions = {}, {}
     for name, value in document.thresholds.items():
         codes[name], dimensions[name] = _code(value, f"thresholds.{name}")
@@ -182,7 +182,7 @@ def _code(value: int | str, place: str) -> tuple[int, Dimension | None]:
 
 
 def _resolved(span: _Span, dimension: Dimension, thresholds: Mapping[str, Dimension | None], place: str) -> Span:
-    """``span`` with its quantities as codes; names of thresholds stay names."""
+    """Return ``span`` with its quantities as codes; names of thresholds stay names."""
 
     def end(value: int | str, key: str) -> int | str:
         where = f"{place}.{key}"
@@ -210,7 +210,7 @@ def _resolved(span: _Span, dimension: Dimension, thresholds: Mapping[str, Dimens
 
 
 def _check_rules(policy: Policy, places: list[str]) -> None:
-    """Every packet must get a level, wherever the tuner moves thresholds, and every rule must have a say.
+    """Check that every packet gets a level, wherever the tuner moves thresholds, and that every rule may apply.
 
     Raises:
         PolicyError: some packet gets no level, or a rule matches nothing.
@@ -236,13 +236,13 @@ def _check_rules(policy: Policy, places: list[str]) -> None:
 
 
 def _corners(policy: Policy) -> list[Thresholds]:
-    """The thresholds with each tuned one at either of its bounds."""
+    """Return the thresholds with each tuned one at either of its bounds."""
     bounds = [[(name, code) for code in loop.bounds] for name, loop in policy.tuning.items()]
     return [policy.thresholds.replace(**dict(corner)) for corner in product(*bounds)]
 
 
 def _check_thresholds(policy: Policy) -> None:
-    """Every threshold must be used, and used as its loop expects.
+    """Check that every threshold is used, and used as its loop expects.
 
     Raises:
         PolicyError: a threshold is not used, or a loop would move it the wrong way.

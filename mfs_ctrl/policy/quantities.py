@@ -1,4 +1,4 @@
-"""Codes of the table ``rmlq`` in units that people use: slack as time, urgency as MLU, remaining bytes.
+"""Codes of the table ``rmlq`` (reverse multi-level queue) in units for people: time, MLU, bytes.
 
 MLU is the minimal link utilisation: the share of a link that a flow needs from now on to finish by its deadline.
 """
@@ -31,10 +31,10 @@ class Dimension(Enum):
 
 
 def code_of(text: str) -> tuple[int, Dimension] | None:
-    """The code of a quantity with a unit, and its dimension; None if ``text`` is no quantity.
+    """Return the code of a quantity with a unit, and its dimension; None if ``text`` is not a quantity.
 
     ``"900 us"``, ``"100 ms"`` and ``"1.1 s"`` are slack, ``"MLU 0.84"`` is urgency, ``"64 kB"`` and ``"1 MiB"`` are
-    remaining bytes. Codes have eight steps an octave, so a value stands for a range of at most 13 %.
+    remaining bytes. Codes have eight steps per octave, so a code covers a range of at most 13 %.
 
     Raises:
         ValueError: the quantity is too large for a stamp, or an MLU of 0.

@@ -1,7 +1,7 @@
 """The tuner: one pure step from what the switch counted to better thresholds and biases.
 
 The policy declares which thresholds move and on which evidence (:mod:`mfs_ctrl.policy.tuning`). Every loop is a bounded
-step with a dead band. All evidence is used together, so that none is discarded half gathered.
+step with a dead band. All evidence is used at the same time, so that none is discarded while incomplete.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Decision:
         ports: the state of each port.
         shares: what each loop measured, by threshold; None without enough evidence.
         evidence_used: whether the evidence was used, so that gathering restarts.
-        reason: what moved, in words.
+        reason: what moved and why, as text.
         motions: the last move of each threshold, for the next step.
     """
 
@@ -65,7 +65,7 @@ class Decision:
 
 
 def evidence_cells(policy: Policy) -> dict[str, tuple[int, ...]]:
-    """The counter cells that the policy's loops measure, by counter: no others, since each cell costs a message.
+    """Return the counter cells that the policy's loops measure, by counter: no others, since each cell costs a message.
 
     Of the finished flows these are the levels that the policy gives to the stages in question. Flows at the scavenger
     level that finish in time had been given up, and are no evidence.
@@ -102,7 +102,7 @@ def step(
     rates: Mapping[int, int],
     motions: Mapping[str, Motion] = NO_MOTION,
 ) -> Decision:
-    """One step of all loops of ``policy``.
+    """Do one step of all loops of ``policy``.
 
     Args:
         policy: with the thresholds in force.
@@ -137,14 +137,14 @@ def step(
 
 
 def tuned(code: int, flows: Observation, loop: Loop, motion: Motion = AT_REST) -> tuple[int, str]:
-    """The next value of the threshold that ``loop`` moves, now ``code``, and why; an empty reason if it stays."""
+    """Return the next value of the threshold that ``loop`` moves, now ``code``, and why; no reason if it stays."""
     if isinstance(loop, TrackLateShare):
         return _by_late_share(code, flows, loop, motion)
     return _by_median_slack(code, flows, loop)
 
 
 def measured_share(flows: Observation, loop: Loop) -> float | None:
-    """The share that ``loop`` compares with its target; None without enough evidence."""
+    """Return the share that ``loop`` compares with its target; None without enough evidence."""
     if isinstance(loop, TrackLateShare):
         return flows.late_share(loop.stage) if flows.completed(loop.stage) >= loop.min_completions else None
     packets = {loop.tight_level: 0, loop.loose_level: 0}
@@ -159,7 +159,7 @@ def measured_share(flows: Observation, loop: Loop) -> float | None:
 def tuned_ports(
     ports: Mapping[int, PortState], load: Observation, rates: Mapping[int, int], settings: LoadBias
 ) -> dict[int, PortState]:
-    """The next state of each port: load smoothed, bias moved if it is off by the hysteresis."""
+    """Return the next state of each port: load smoothed, bias moved if it is off by the hysteresis."""
     if load.interval_ns <= 0:
         return dict(ports)
     sent = dict.fromkeys(ports, 0)
@@ -181,9 +181,9 @@ def _by_late_share(code: int, flows: Observation, loop: TrackLateShare, motion: 
         return code, ""
     low, high = loop.bounds
     if code < low:
-        return min(low, code + _stride(motion, 1, loop)), "led back into the bounds"
+        return min(low, code + _stride(motion, 1, loop)), "back towards the bounds"
     if code > high:
-        return max(high, code - _stride(motion, -1, loop)), "led back into the bounds"
+        return max(high, code - _stride(motion, -1, loop)), "back towards the bounds"
     owed = late - (flows.late_share(*loop.compared_with) or 0.0)
     if owed > loop.late_target:
         wanted = max(1, round(loop.gain * (owed - loop.late_target) / loop.late_target))
@@ -195,7 +195,7 @@ def _by_late_share(code: int, flows: Observation, loop: TrackLateShare, motion: 
 
 
 def _stride(motion: Motion, direction: int, loop: TrackLateShare) -> int:
-    """The largest move now: one code, doubled for each step before it in the same ``direction`` (1 or -1)."""
+    """Return the largest move now: one code, doubled for each step before it in the same ``direction`` (1 or -1)."""
     most = loop.later_step if direction > 0 else loop.step
     return min(most, max(1, 2 * direction * motion.codes))
 
@@ -208,7 +208,7 @@ def _slack_to_spare(flows: Observation, loop: TrackLateShare) -> bool:
 
 
 def _by_median_slack(code: int, flows: Observation, loop: TrackMedianSlack) -> tuple[int, str]:
-    """Towards the median, as far as the share says that a move is needed."""
+    """Move towards the median, as far as the share says that a move is needed."""
     share = measured_share(flows, loop)
     if share is None or abs(share - loop.target) <= loop.band:
         return code, ""
@@ -223,6 +223,6 @@ def _by_median_slack(code: int, flows: Observation, loop: TrackMedianSlack) -> t
 
 
 def _within(moved: int, before: int, bounds: tuple[int, int]) -> int:
-    """``moved`` within ``bounds``; a start outside them is led back by single steps, never by a leap."""
+    """Return ``moved`` within ``bounds``; a start outside them returns in single steps, never at once."""
     low, high = min(bounds[0], before), max(bounds[1], before)
     return max(low, min(high, moved))

@@ -1,7 +1,7 @@
-"""How a policy is retuned, as data: which threshold follows which measurement, on which stages and levels.
+"""Tuning of a policy, as data: which threshold follows which measurement, on which stages and levels.
 
 A policy declares its loops; :mod:`mfs_ctrl.policy.tuner` runs them and knows no policy. Steps and bounds are codes,
-eight an octave; bounds may also be quantities with a unit (:mod:`mfs_ctrl.policy.quantities`).
+eight per octave; bounds may also be quantities with a unit (:mod:`mfs_ctrl.policy.quantities`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mfs_ctrl.policy.quantities import code_of
 
 
 def stage_named(value: Any) -> Stage:
-    """The stage with the name ``value``.
+    """Return the stage with the name ``value``.
 
     Raises:
         ValueError: there is none; the message lists them.
@@ -71,7 +71,7 @@ class TrackLateShare(_Settings):
         step: largest move towards earlier promotion.
         later_step: largest move towards later promotion; smaller, because a miss costs more than an early finish.
         gain: codes to move for an excess as large as the target, as far as the stride allows.
-        bounds: least and greatest threshold. A start outside is led back one stride at a time.
+        bounds: least and greatest threshold. A start outside returns one stride at a time.
         spare_octaves: promotion moves later only while the median slack left by promoted flows exceeds the 90th
             percentile of ``compared_with`` (what a new request has) divided by 2 to the power of this.
     """
@@ -125,7 +125,7 @@ class TrackMedianSlack(_Settings):
     def _two_levels(self) -> TrackMedianSlack:
         if self.tight_level == self.loose_level:
             raise ValueError(
-                f"tight_level and loose_level are both {self.tight_level}, so the sides cannot be told apart"
+                f"tight_level and loose_level are both {self.tight_level}, so the two sides cannot be distinguished"
             )
         return self
 

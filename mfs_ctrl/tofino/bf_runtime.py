@@ -54,7 +54,7 @@ class Table:
 
 
 def parse_tables(info: bytes) -> dict[str, Table]:
-    """The tables of the traffic manager in BF Runtime's JSON description, by name.
+    """Return the tables of the traffic manager in BF Runtime's JSON description, by name.
 
     Raises:
         TofinoError: the JSON does not describe tables.
@@ -114,7 +114,7 @@ class BfRuntime:
         self._channel.close()
 
     def placement(self, dev_port: int) -> Placement:
-        """The placement of the queues of ``dev_port``.
+        """Return the placement of the queues of ``dev_port``.
 
         Raises:
             TofinoError: the switch refuses, or has no such port.
@@ -132,7 +132,7 @@ class BfRuntime:
         raise TofinoError(f"the switch at {self.address} has no row for port {dev_port} in {table_name}")
 
     def write(self, changes: Iterable[tuple[Setting, Placement]]) -> int:
-        """Change rows in order, one request each, so that an error names the row; returns the number of rows.
+        """Change rows in order, one request each, so that an error names the row; return the number of rows.
 
         Raises:
             TofinoError: the switch refuses a row; the rows before it have been written.
@@ -232,7 +232,7 @@ def _named(known: Mapping[str, Result], name: str, what: str) -> Result:
 
 
 def _reasons(error: Any) -> Iterator[str]:
-    """The service's reason for each update that it refused."""
+    """Yield the service's reason for each update that it refused."""
     for reason in update_errors(error, BF_RUNTIME["Error"]):
         if reason is not None and not is_ok(reason.canonical_code):
             yield f"{code_name(reason.canonical_code)}: {reason.message or 'no reason given'}"

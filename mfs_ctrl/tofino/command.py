@@ -14,7 +14,7 @@ BUFFER_BYTES_MAX = 64 << 20
 """Buffer of the largest chip of the family."""
 
 
-@click.group()
+@click.group(short_help="Device configs and queues of Tofino switches.")
 def tofino() -> None:
     """Make device configs for Tofino switches, and set up their queues.
 
@@ -46,7 +46,7 @@ def pack(conf: Path, out: Path, kind: str) -> None:
     click.echo(f"{out}: {config.p4_name}, {len(config.profiles)} pipelines, {len(data):,} bytes")
 
 
-@tofino.command()
+@tofino.command(short_help="Extract the files in a device config.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to write to.")
 def unpack(file: Path, out: Path) -> None:
@@ -63,7 +63,7 @@ def unpack(file: Path, out: Path) -> None:
         click.echo(str(path))
 
 
-@tofino.command()
+@tofino.command(short_help="Show or write the queue settings of a switch.")
 @click.option(
     "--dev-port",
     "dev_ports",
@@ -71,32 +71,38 @@ def unpack(file: Path, out: Path) -> None:
     multiple=True,
     help="Number of a port on the chip; may be repeated.",
 )
-@click.option("--rate", type=BitRate(), default="100G", show_default=True, help="Bits per second of a port.")
+@click.option("--rate", type=BitRate(), default="100G", show_default=True, help="Rate of each port.")
 @click.option(
     "--chip",
     "chip_name",
     type=click.Choice(["tofino", "tofino2"]),
     default="tofino",
     show_default=True,
-    help="The chip, where --address is not given.",
+    help="The chip, if --address is not given.",
 )
 @click.option(
     "--queue-bytes",
     type=click.IntRange(1, BUFFER_BYTES_MAX),
-    help="Limit of a queue in bytes; by default that of the controller.",
+    help="Limit of a queue in bytes; by default the controller's.",
 )
 @click.option(
     "--guaranteed-share",
     type=click.FloatRange(0, 0.125),
-    help="Share of the port's rate that is guaranteed to each level; by default that of the controller.",
+    help="Share of the port's rate that is guaranteed to each level; by default the controller's.",
 )
 @click.option("--shape", is_flag=True, help="Limit the ports to their rate.")
 @click.option("--stratum", is_flag=True, help="Print text for Stratum's chassis config instead.")
 @click.option(
     "--address", help=f"The switch's BF Runtime service, such as {DEFAULT_BF_RUNTIME}: look up the queues there."
 )
-@click.option("--device-id", type=click.IntRange(0, 255), default=0, show_default=True)
-@click.option("--apply", is_flag=True, help="Write the settings to the switch. Without this nothing is changed.")
+@click.option(
+    "--device-id",
+    type=click.IntRange(0, 255),
+    default=0,
+    show_default=True,
+    help="BF Runtime device id of the chip.",
+)
+@click.option("--apply", is_flag=True, help="Write the settings to the switch. Without this option nothing is changed.")
 def queues(
     dev_ports: tuple[int, ...],
     rate: int,

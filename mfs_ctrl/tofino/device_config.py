@@ -41,7 +41,7 @@ class DeviceConfig:
 
 
 def read_conf(path: Path) -> DeviceConfig:
-    """The program that the compiler's NAME.conf describes.
+    """Return the program that the compiler's NAME.conf describes.
 
     Its files are looked up under the recorded paths and, in case the folder was moved, relative to NAME.conf.
 
@@ -86,7 +86,7 @@ def _text(described: Any, key: str) -> str:
 
 
 def _named(conf: Path, name: str, folder: str = "") -> bytes:
-    """The content of a file that ``conf`` names."""
+    """Return the content of a file that ``conf`` names."""
     candidates = Path(name), conf.parent / name, conf.parent / folder / Path(name).name
     for candidate in candidates:
         if candidate.is_file():
@@ -95,7 +95,7 @@ def _named(conf: Path, name: str, folder: str = "") -> bytes:
 
 
 def to_stratum(config: DeviceConfig) -> bytes:
-    """``config`` in Stratum's current format, the protobuf message ``BfPipelineConfig``."""
+    """Return ``config`` in Stratum's current format, the protobuf message ``BfPipelineConfig``."""
     message = BfPipelineConfig(p4_name=config.p4_name, bfruntime_info=config.bfruntime_info)
     for profile in config.profiles:
         message.profiles.add(
@@ -108,7 +108,7 @@ def to_stratum(config: DeviceConfig) -> bytes:
 
 
 def from_stratum(data: bytes) -> DeviceConfig:
-    """The program in a device config that :func:`to_stratum` made.
+    """Return the program in a device config that :func:`to_stratum` made.
 
     Raises:
         TofinoError: ``data`` is not such a message.
@@ -127,7 +127,7 @@ def from_stratum(data: bytes) -> DeviceConfig:
 
 
 def to_pi(config: DeviceConfig) -> bytes:
-    """``config`` in the format of the PI library: name, binary, context, each preceded by its length (32 bits, LE).
+    """Return ``config`` in the PI library's format: name, binary, context, each preceded by its length (32 bits, LE).
 
     Raises:
         TofinoError: the program has several pipelines, which that format cannot hold.
@@ -142,7 +142,7 @@ def to_pi(config: DeviceConfig) -> bytes:
 
 
 def unpack(config: DeviceConfig, folder: Path) -> list[Path]:
-    """Write the files in ``config`` to ``folder``; returns their paths.
+    """Write the files in ``config`` to ``folder``; return their paths.
 
     Raises:
         TofinoError: the name of a pipeline is not a valid name of a folder.

@@ -42,7 +42,7 @@ class Chip:
     cell_bytes: int
 
     def table(self, name: str) -> str:
-        """The full name of the traffic manager's table ``name``."""
+        """Return the full name of the traffic manager's table ``name``."""
         return f"{self.prefix}.tm.{name}"
 
 
@@ -57,7 +57,7 @@ class Placement:
     pg_queues: tuple[int, ...]
 
     def queue(self, dev_port: int, level: int) -> int:
-        """The number in the group of the queue of ``level``; the queue id equals the level.
+        """Return the number in the group of the queue of ``level``; the queue id equals the level.
 
         Raises:
             TofinoError: the port has fewer queues than there are levels.
@@ -86,7 +86,7 @@ class Setting:
         return self.dev_port // PORTS_PER_PIPE
 
     def key(self, placement: Placement) -> dict[str, int]:
-        """The row's key.
+        """Return the row's key.
 
         Raises:
             TofinoError: the port has too few queues.
@@ -96,7 +96,7 @@ class Setting:
         return {"pg_id": placement.pg_id, "pg_queue": placement.queue(self.dev_port, self.level)}
 
     def describe(self, placement: Placement | None = None) -> str:
-        """One line for people, with the row's key if ``placement`` is given."""
+        """Describe the row in one line, with its key if ``placement`` is given."""
         where = f"port {self.dev_port}" + ("" if self.level is None else f" level {self.level}")
         key = "" if placement is None else "".join(f" {name}={number}" for name, number in self.key(placement).items())
         fields = ", ".join(f"{name}={_text(value)}" for name, value in self.data.items())
@@ -106,7 +106,7 @@ class Setting:
 def settings(
     rates_bps: Mapping[int, int], parameters: SwitchParameters, chip: Chip, shape: bool = False
 ) -> tuple[Setting, ...]:
-    """All rows for the ports ``rates_bps`` (bits per second by port), in the order in which they must be written.
+    """Return all rows for the ports ``rates_bps`` (bits per second by port), in the order of writing.
 
     ``shape`` limits each port to its rate, for links that are faster than the network behind them.
 
@@ -128,7 +128,7 @@ def settings(
 
 
 def buffer_cells(rates_bps: Iterable[int], parameters: SwitchParameters, chip: Chip) -> tuple[int, int]:
-    """The cells reserved for the queues of all ports, and the sum of the queues' limits."""
+    """Return the cells reserved for the queues of all ports, and the sum of the queues' limits."""
     queues = LEVELS * len(list(rates_bps))
     return queues * _own_cells(chip), queues * _limit_cells(parameters, chip)
 

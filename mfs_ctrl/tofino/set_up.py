@@ -12,7 +12,7 @@ from mfs_ctrl.tofino.stratum import chassis_text
 
 
 def parameters_with(queue_bytes: int | None, guaranteed_share: float | None) -> SwitchParameters:
-    """The controller's default parameters, except for those that are given."""
+    """Return the controller's default parameters, except for those that are given."""
     parameters = SwitchParameters()
     if queue_bytes is not None:
         parameters = replace(parameters, queue_bytes=queue_bytes)
@@ -22,7 +22,7 @@ def parameters_with(queue_bytes: int | None, guaranteed_share: float | None) -> 
 
 
 def stratum_text(rates_bps: Mapping[int, int], parameters: SwitchParameters, chip_name: str) -> Iterator[str]:
-    """Lines of Stratum's chassis config for the queues of the ports ``rates_bps``.
+    """Return the lines of Stratum's chassis config for the queues of the ports ``rates_bps``.
 
     Raises:
         TofinoError: the chip does not support the parameters.
@@ -33,7 +33,7 @@ def stratum_text(rates_bps: Mapping[int, int], parameters: SwitchParameters, chi
 def planned_rows(
     rates_bps: Mapping[int, int], parameters: SwitchParameters, chip_name: str, shape: bool
 ) -> Iterator[str]:
-    """Lines that describe the settings of the ports ``rates_bps`` on a chip, without a switch.
+    """Yield lines that describe the settings of the ports ``rates_bps`` on a chip, without a switch.
 
     Raises:
         TofinoError: the chip does not support the parameters.
@@ -52,7 +52,7 @@ def set_up_queues(
     device_id: int,
     apply: bool,
 ) -> Iterator[str]:
-    """Lines that describe the settings of the ports ``rates_bps``, with the placement of their queues on a switch.
+    """Yield lines that describe the settings of the ports ``rates_bps`` and the placement of their queues.
 
     With ``apply`` the settings are written after the last of these lines; one more line gives the number of rows.
 

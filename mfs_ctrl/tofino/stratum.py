@@ -20,7 +20,7 @@ _POOLS = {SHARED_POOL: "EGRESS_APP_POOL_0"}
 
 
 def chassis_text(rows: Iterable[Setting]) -> Iterator[str]:
-    """The lines of ``vendor_config { ... }`` for the queues among ``rows``, which :func:`queues.settings` returns."""
+    """Yield the lines of ``vendor_config { ... }`` for the queues among ``rows`` of :func:`queues.settings`."""
     yield "vendor_config {"
     yield "  tofino_config {"
     yield "    node_id_to_qos_config {"

@@ -4,7 +4,7 @@ Five states of the same link take turns, several times:
 
 - ``untouched``: no agent; packets of up to 64 KiB cross the veth pair in one piece.
 - ``prepared``: no programs, but the route MTU and the offloads as the agent sets them.
-- ``sending``: agents at both ends without their ingress program, and a flow that nobody opened: packets pass the egress
+- ``sending``: agents at both ends without their ingress program, and no open flow: packets pass the egress
   program and the classes, and get no stamp.
 - ``attached``: the same with the ingress program, which removes nothing.
 - ``stamped``: the flow is open: stamped and scheduled at one end, its stamps removed at the other.
@@ -189,7 +189,7 @@ def open_flow(table: FlowTable, near: socket.socket) -> None:
 
 
 def measure(segmentation: Segmentation, ingress: Ingress, order: bool, turns: int, seconds: float) -> Measured:
-    """All states, ``turns`` times in turn, ``seconds`` each."""
+    """Measure all states in turn, ``turns`` times, ``seconds`` each."""
     options = InterfaceOptions(INTERFACE, RATE_BPS, order=order, ingress=ingress, segmentation=segmentation)
     gbps: dict[str, list[float]] = {state: [] for state in STATES}
     times: dict[str, list[int]] = {"egress": [0, 0], "ingress": [0, 0]}

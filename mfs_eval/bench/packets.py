@@ -223,7 +223,7 @@ def _all_of(count: int, passed: int) -> int:
 
 
 def _headers(source: Host, target: Host, connection: int, payload_bytes: int) -> tuple[bytes, bytes]:
-    """The headers before and after the stamp."""
+    """Return the headers before and after the stamp."""
     ethernet = TOPOLOGY.switch_mac + source.mac + _SHIM_TYPE
     return ethernet, ip_udp_header(source.ipv4.packed, target.ipv4.packed, connection, payload_bytes, 2)
 

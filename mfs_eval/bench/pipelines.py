@@ -2,8 +2,8 @@
 
 First the pipeline alone, as Python and as machine code: ingress and egress, packet by packet, with the entries that a
 controller writes. Then, as root, the switch as users run it: a host sends to another over veth, in turn through the
-embedded switch and through ``simple_switch_grpc`` (if it is on the PATH), with the same program, entries and packets on
-the same cores. The kernel counts what leaves. Of several offered rates the one with the highest output counts, because
+embedded switch and through ``simple_switch_grpc`` (if it is on the PATH). Program, entries, packets and cores are the
+same. The kernel counts what leaves. Of several offered rates the one with the highest output counts, because
 a switch that is offered too much may do worse.
 """
 
@@ -86,7 +86,7 @@ class Measured:
         return self.left / self.cpu if self.cpu else 0.0
 
 
-@click.command(short_help="Packets per second as Python, machine code, bmv2.")
+@click.command(short_help="Packets per second in Python, machine code, bmv2.")
 @click.option(
     "--program",
     "programs",

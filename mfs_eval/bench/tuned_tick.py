@@ -47,7 +47,7 @@ class TickCost:
 
 
 def measure(ports: int, ticks: int, seed: int) -> dict[str, Any]:
-    """The cost of ``ticks`` ticks for a switch with ``ports`` ports, as a dictionary of :class:`TickCost`.
+    """Measure ``ticks`` ticks for a switch with ``ports`` ports; return the fields of a :class:`TickCost`.
 
     Before each tick a random part of the switch's counters grows, so that the tuner has evidence. The switch runs in
     another process.
@@ -82,7 +82,7 @@ def measure(ports: int, ticks: int, seed: int) -> dict[str, Any]:
 
 
 class _Traffic:
-    """Counts packets in the switch by writing counter cells, in the name of the primary controller."""
+    """Made-up traffic: counter cells that are written in the name of the primary controller."""
 
     def __init__(self, address: str, ports: Sequence[int], rnd: random.Random) -> None:
         from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
@@ -120,7 +120,7 @@ class _Traffic:
                 update.entity.counter_entry.index.index = cell
 
     def grow(self, cells: int | None = CELLS_PER_TICK) -> None:
-        """Count packets in so many random cells; None is all."""
+        """Count packets in that many random cells; None means all."""
         request = type(self._request)(device_id=1, election_id=self._request.election_id)
         updates = self._request.updates
         for update in updates if cells is None else self._rnd.sample(list(updates), cells):
@@ -137,7 +137,7 @@ class _Traffic:
 
 @contextmanager
 def _switch() -> Iterator[str]:
-    """Runs an embedded switch in another process; gives its address."""
+    """Run an embedded switch in another process; yield its address."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there,), daemon=True)
@@ -160,7 +160,7 @@ def _serve(connection: Connection) -> None:
     server.stop(0)
 
 
-@click.command(short_help="What a tick of the controller costs.")
+@click.command(short_help="Cost of a tick of the controller.")
 @click.option(
     "--ports",
     type=click.IntRange(1, 200),
@@ -169,7 +169,7 @@ def _serve(connection: Connection) -> None:
     show_default=True,
     help="Ports of the switch; may be repeated.",
 )
-@click.option("--ticks", type=click.IntRange(min=1), default=200, show_default=True, help="Of each measurement.")
+@click.option("--ticks", type=click.IntRange(min=1), default=200, show_default=True, help="Ticks per measurement.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Measurements of each kind.")
 @click.option(
     "--python",

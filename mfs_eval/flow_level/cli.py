@@ -60,7 +60,7 @@ DEFAULT_VARIANTS = (
     multiple=True,
     default=("alike",),
     show_default=True,
-    help="How two tenants differ: alike, loose, eager, bulk; may be repeated.",
+    help="Difference between two tenants: alike, loose, eager, bulk; may be repeated.",
 )
 @click.option(
     "--servers",
@@ -114,7 +114,7 @@ def sweep(
     report_sweep(out)
 
 
-@click.command(short_help="Print the tables of a sweep, and draw it.")
+@click.command(short_help="Print the tables of a sweep and draw its pictures.")
 @options.out_folder("out/sweep", "sweep.csv and the pictures")
 def report(out: Path) -> None:
     """Print the tables of the sweep in a folder, and draw its pictures beside sweep.csv."""

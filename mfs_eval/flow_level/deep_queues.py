@@ -1,6 +1,6 @@
 """Switches whose queues hold whole flows, as those of the packet-level engine do at its scale.
 
-Scaled down a thousandfold, a queue of a megabyte stands for gigabytes. Last-stage flows therefore leave their sender at
+Scaled down a thousandfold, a queue of a megabyte represents gigabytes. Last-stage flows therefore leave their sender at
 the full rate of its NIC and wait in the switch for the port to their receiver, in order of arrival within a level. Here
 such a flow takes two legs, to a buffer and from there; other flows share their path as usual.
 """

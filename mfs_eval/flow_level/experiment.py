@@ -40,11 +40,11 @@ class FlowRun(Served):
     requests: int
     """Requests that count: those after the warm-up."""
     attainment_short: float
-    """SLO attainment of the half of the requests with the shorter objectives."""
+    """Attainment of the half of the requests with the shorter objectives (SLOs)."""
     attainment_long: float
-    """SLO attainment of the half with the longer objectives."""
+    """Attainment of the half with the longer objectives."""
     overrun_p99: float
-    """99th percentile of TTFT divided by the objective: how long late requests have to wait."""
+    """99th percentile of TTFT (time to first token) over the objective: how long late requests have to wait."""
     requests_pruned: int
     """Requests that were given up when they finished, including those of the warm-up."""
     flows: int

@@ -180,7 +180,7 @@ class FatTree:
 
 
 def _rows(up: Ints, down: Ints) -> Ints:
-    """Paths across one switch."""
+    """Return the paths across one switch."""
     rows = np.full((len(up), MAX_HOPS), NONE)
     rows[:, 0] = up
     rows[:, 1] = down

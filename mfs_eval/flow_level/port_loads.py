@@ -41,7 +41,7 @@ class PortLoads:
         self.bias: Ints = np.array([self._bias_of[rate][0] for rate in rates_bps])
 
     def measure(self, state: Shares, known: ranking.Marks, flows: Ints, now_ns: int) -> None:
-        """Take in the rates of ``flows`` and update the biases."""
+        """Record the rates of ``flows`` and update the biases."""
         sample = np.empty_like(self._loads)
         ranking.early_load(state, known, flows, sample)
         weight = 1 - math.exp(-(now_ns - self._measured_ns) / LOAD_MEMORY_NS)

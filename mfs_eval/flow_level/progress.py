@@ -1,4 +1,4 @@
-"""Progress of batches, as its own hosts, other hosts and switches know it."""
+"""Progress of batches, as known to their own hosts, other hosts and switches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Progress:
         self._own: dict[int, frozenset[int]] = {}
 
     def column(self, batch: int) -> int:
-        """The column of ``batch`` in ``layers``; a new batch gets the next one."""
+        """Return the column of ``batch`` in ``layers``; a new batch gets the next one."""
         column = self._columns.get(batch)
         if column is None:
             column = self._columns[batch] = len(self._columns)
@@ -39,7 +39,7 @@ class Progress:
             self._own[batch] = frozenset(hosts)
 
     def is_own(self, host: int, batch: int) -> bool:
-        """Whether ``host`` is one of those that compute ``batch``."""
+        """Return whether ``host`` is one of those that compute ``batch``."""
         return host in self._own.get(batch, ())
 
     def learn(self, who: Iterable[int], column: int, layer: int) -> None:

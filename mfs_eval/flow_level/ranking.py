@@ -23,11 +23,11 @@ _STAGE_BITS = 2
 _P2D = int(Stage.P2D)
 _SCAVENGER = int(SCAVENGER)
 SHARE, OBEY, RANK = range(3)
-"""What switches do: let all flows share alike, obey the level that the sender marked, or rank."""
+"""Behaviour of switches: let all flows share alike, obey the level that the sender marked, or rank."""
 
 
 class Marks(NamedTuple):
-    """What is known of flows beyond their shares: one array per attribute, indexed by flow (``key`` by hop).
+    """Knowledge about flows beyond their shares: one array per attribute, indexed by flow (``key`` by hop).
 
     Attributes:
         stage: stage.

@@ -12,7 +12,7 @@ SWITCHES = {"share": ranking.SHARE, "obey": ranking.OBEY, "rank": ranking.RANK}
 
 @dataclass(frozen=True, slots=True)
 class FlowSettings:
-    """Who ranks flows, and what they know.
+    """Ranking of flows: by whom, and with what knowledge.
 
     Attributes:
         hosts_rank: whether hosts rank the flows at their NICs by the policy; otherwise flows share alike there.

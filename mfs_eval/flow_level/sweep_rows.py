@@ -31,7 +31,7 @@ class Row(FlowRun, StoredRow):
     layout: str
     """Placement of the units on the fabric: packed or spread."""
     tenants: str
-    """How the two tenants differ (:mod:`.tenants`); the next columns describe the first and the second."""
+    """Difference between the two tenants (:mod:`.tenants`); the next columns describe the first and the second."""
     attainment_first: float
     attainment_second: float
     progress_first: float

@@ -18,13 +18,13 @@ ALIKE = "alike"
 
 @dataclass(frozen=True, slots=True)
 class Tenants:
-    """How two tenants differ.
+    """Difference between two tenants.
 
     Attributes:
         name: as on the command line.
         why: what it shows, in one line.
         longest: share of the requests, those with the longest prompts, that belong to the second tenant; None assigns
-            each request by the toss of a coin.
+            each request at random.
         objective: factor of the second tenant's objectives.
         stated: factor of the objectives that the second tenant states to the scheduler; it is judged without it.
     """
@@ -65,11 +65,11 @@ TENANTS = {
 
 @dataclass(frozen=True, slots=True)
 class TenantOutcome:
-    """How one tenant fared; zeros if it has no requests.
+    """Outcome of one tenant; zeros if it has no requests.
 
     Attributes:
         attainment: share of its requests in time.
-        progress: mean of low-load TTFT over TTFT, 0 to 1.
+        progress: mean of low-load TTFT (time to first token) over TTFT, 0 to 1.
         ttft_p99_s: 99th percentile of its TTFTs, seconds.
     """
 

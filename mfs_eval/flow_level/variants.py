@@ -30,7 +30,7 @@ class Variant:
     Attributes:
         name: as on the command line.
         policy: a name for :func:`~mfs_eval.setup.policies.policy_for`, or the ceiling.
-        why: what it stands for, in one line.
+        why: its purpose, in one line.
         settings: who ranks, and what they know.
         rules: the policy itself, if it is not one of the named ones.
         drop_budget: share of the requests that may be given up (:mod:`mfs_ctrl.policy.coordinator`); None switches
@@ -64,7 +64,7 @@ def _paper(
 
 
 def _mfs_at(top: float) -> Policy:
-    """The MFS policy that promotes at a minimal link utilisation (MLU) of ``top``."""
+    """Return the MFS policy that promotes at a minimal link utilisation (MLU) of ``top``."""
     mlu = URGENCY_ONE + round(CODE_STEPS * math.log2(top))
     return policies.mfs(mlu=mlu, near_rli=NEAR_RLI)
 

@@ -44,16 +44,16 @@ CLUSTER = Cluster(8, 1, 4, units=((0, 1), (2, 3), (4, 5)), decode_servers=(6,))
 """As in the scenario ``incast``, with one interface per server; the eighth server is idle."""
 LAYERS_PER_STEP = 8
 MESSAGE_BYTES = 16 * 1024
-"""A flow may be promoted after so many real bytes, each of which stands for some thousands."""
+"""A flow may be promoted after this many real bytes, each of which represents some thousands."""
 WARM_CONNECTIONS = 6
 STALLED_S = 60.0
-"""A run in which no request ends for so long is aborted."""
+"""A run in which no request ends for this long is aborted."""
 LOG_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class LiveSettings:
-    """How the model is scaled down.
+    """Scaling of the model.
 
     Attributes:
         rate_bps: rate of each link.
@@ -71,7 +71,7 @@ class LiveSettings:
 
     @property
     def scenario(self) -> Scenario:
-        """What is served. Its scale maps a 100 Gb/s link to ``rate_bps``, in the model's time.
+        """The scenario that is served. Its scale maps a 100 Gb/s link to ``rate_bps``, in the model's time.
 
         Raises:
             EvaluationError: rate and stretch together exceed the modelled 100 Gb/s.
@@ -114,7 +114,7 @@ class LiveResult:
 
 
 class AgentStamper:
-    """Opens flows with the hosts' agents through their Unix sockets."""
+    """Stamper that opens flows with the hosts' agents through their Unix sockets."""
 
     def __init__(self, agents: Mapping[int, AgentClient]) -> None:
         self._agents = agents
@@ -327,7 +327,7 @@ def serve(
 
 
 class _Progress:
-    """Reports the progress of a run, and whether it is over."""
+    """Progress of a run, and whether it is over."""
 
     def __init__(self, serving: Serving, count: int, policy: str, began: float) -> None:
         self._serving = serving

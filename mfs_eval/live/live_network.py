@@ -38,13 +38,13 @@ _CONNECTORS = 8
 
 
 class Stamper(Protocol):
-    """Is told which flow a connection carries, so that its packets are stamped. Times are on CLOCK_MONOTONIC.
+    """Interface that stamps the packets of connections by their flows. Times are on CLOCK_MONOTONIC.
 
     Every host has its own thread for the calls, because they may wait for the host's agent.
     """
 
     def open(self, host: int, connection: socket.socket, spec: FlowSpec, number: int, deadline_ns: int) -> None:
-        """From now on ``connection``, of ``host``, carries the flow; its previous flow has ended."""
+        """Note that ``connection``, of ``host``, carries the flow from now on; its previous flow has ended."""
         ...
 
     def advance(self, host: int, batch: int, layer: int) -> None:
@@ -109,7 +109,7 @@ class LiveNetwork:
         Args:
             places: by number of the host.
             stretch: real time over the model's time.
-            stamper: is told what connections carry; None for no stamps.
+            stamper: stamps the packets of connections; None for no stamps.
             first_batch: is added to the model's batches, because switches remember those of an earlier run.
 
         Raises:

@@ -16,9 +16,9 @@ from soft_switch.sim.events import VirtualClock
 from topologies.topology import FULL_FRAME_BYTES, PAYLOAD_MTU
 
 CLAIMED_STAGE = Stage.NONE
-"""The stage of acknowledgements, which no policy lets anything overtake, whatever else their stamps say."""
+"""The stage of acknowledgements, which nothing overtakes under any policy, whatever else their stamps say."""
 DISCARD_PORT = 9
-"""The UDP discard service (RFC 863): nobody acknowledges the flood."""
+"""The UDP discard service (RFC 863), which does not acknowledge the flood."""
 
 
 class AdversarialAgent(Agent):
@@ -49,7 +49,7 @@ class Flooder:
         rate_bps: int,
         load: float,
     ) -> None:
-        """``addresses``: MAC and IPv4 of the host and of its targets. ``load``: share of the link rate to flood."""
+        """Create a flooder. ``addresses``: MAC and IPv4 of host and targets; ``load``: share of the link rate."""
         (mac, ip), targets = addresses
         self._host = host
         self._clock = clock

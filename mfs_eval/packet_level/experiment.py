@@ -124,7 +124,7 @@ def _occupancy(switches: Iterable[Switch], now_ns: int) -> Occupancy:
 
 
 def _counted(records: Sequence[RequestRecord]) -> list[RequestRecord]:
-    """The records in order of arrival, without those of the warm-up."""
+    """Return the records in order of arrival, without those of the warm-up."""
     return after_warm_up(records, round(WARM_UP_SHARE * len(records)))
 
 

@@ -17,7 +17,7 @@ from mfs_eval.setup.workload import Workload, select
 def workload(scenario: Scenario, trace: Sequence[Request], count: int, slo_factor: float = SLO_FACTOR) -> Workload:
     """Return the work that :func:`~mfs_eval.setup.workload.select` takes from ``trace``, with its objectives.
 
-    An objective is ``slo_factor`` times the TTFT that the request has alone on the scenario's testbed.
+    An objective is ``slo_factor`` times the time to first token (TTFT) of the request alone on the scenario's testbed.
 
     Raises:
         EvaluationError: the trace has too few requests.

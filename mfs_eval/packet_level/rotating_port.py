@@ -1,7 +1,7 @@
 """A port whose queues rotate: waiting packets rise by one level per period, as in a calendar queue.
 
-It shows what a traffic manager would gain that promotes packets already enqueued. The queues from ``lowest`` to the top
-form the calendar. At each turn every one of them moves to the place above it, and the top one, which must be empty,
+It shows what a traffic manager would gain by promoting packets that are already enqueued. The queues from ``lowest`` to
+the top form the calendar. At each turn, each of them moves to the place above it, and the top one, which must be empty,
 moves to the lowest place. While the top one still holds packets, the turn is delayed. Queues below ``lowest`` stay.
 """
 
@@ -58,7 +58,7 @@ class RotatingPort(Port[T]):
         return super().next()
 
     def transmission_ns(self, length: int) -> int:
-        """See :meth:`Port.transmission_ns`. The call also tells this port when the next packet will be needed."""
+        """See :meth:`Port.transmission_ns`. The call also says when the next packet will be needed."""
         duration = super().transmission_ns(length)
         self._free_ns = self._now_ns + duration
         return duration

@@ -1,4 +1,4 @@
-"""What promotions strand in lower queues, and the reordering that results.
+"""Segments that promotions strand in lower queues, and the resulting reordering.
 
 A segment is *stranded* if its flow is promoted while it is in flight at a lower level. A promotion's delay lasts until
 the last segment that it stranded is acknowledged, whether as first sent or as a retransmission.
@@ -37,7 +37,7 @@ class StrandingCounters:
 
 
 class StrandingMeter:
-    """Observes the senders and receivers of all hosts of a network."""
+    """Observer of the senders and receivers of all hosts of a network."""
 
     def __init__(self) -> None:
         self.counters = StrandingCounters()

@@ -34,7 +34,7 @@ from soft_switch.switch import Switch
 from topologies.topology import Topology, cables
 
 RESPONSE_TIMEOUT_S = 600.0
-"""How long the controller waits for the switch, which runs in the same process and is late only on a busy machine."""
+"""Timeout of the controller for the switch, which runs in the same process and is late only on a busy machine."""
 
 
 class TestbedNetwork:
@@ -91,7 +91,7 @@ class Testbed:
         controllers: one per switch, in the order of the scenario's ``tors``.
     """
 
-    __test__ = False  # not a test class, whatever pytest makes of the name
+    __test__ = False  # not a test class, despite its name
 
     network: PacketNetwork
     serving_network: TestbedNetwork
@@ -143,7 +143,7 @@ def _controlled(
     settings: RunSettings,
     device_id: int,
 ) -> Iterator[Controller]:
-    """A controller of ``switch`` that also passes its policy on to the hosts of ``tor``."""
+    """Provide a controller of ``switch`` that also passes its policy on to the hosts of ``tor``."""
     hosts = [host.id for host in tor.hosts]
 
     def tell_hosts(in_force: Policy, _biases: Mapping[int, int]) -> None:
@@ -235,6 +235,6 @@ def _network(
 
 
 def _decode_hosts(cluster: Cluster, host: int) -> list[int]:
-    """The hosts of decode servers on the rail of ``host``, except its own server's."""
+    """Return the hosts of decode servers on the rail of ``host``, except its own server's."""
     server, nic = divmod(host, cluster.nics_per_server)
     return [cluster.host(decode, nic) for decode in cluster.decode_servers if decode != server]

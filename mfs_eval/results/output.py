@@ -16,7 +16,7 @@ def check_writable(path: Path) -> None:
     Raises:
         OSError: it cannot.
     """
-    # Before the runs, so that nobody waits for minutes only to learn that the results are lost.
+    # Before the runs: otherwise an unwritable path would be found only after minutes of work.
     new = not path.exists()
     path.open("a").close()
     if new:

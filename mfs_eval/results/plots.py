@@ -108,7 +108,7 @@ def ablation(attained: Mapping[float, Sequence[tuple[str, Estimate]]], rates: st
     axes.invert_yaxis()
     axes.set_xlim(0, 1.02)
     if attained:
-        # Above the rows: inside the axes it would hide one.
+        # Above the rows: inside the axes it would hide a row.
         axes.legend(title=rates, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(attained))
     return _svg(figure)
 

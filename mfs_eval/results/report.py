@@ -47,7 +47,7 @@ def rows(runs: Sequence[Run], scenario: str, rate: float) -> list[tuple[str, lis
 
 
 def _cells(runs: Sequence[Run]) -> list[str]:
-    """Mean of each column; attainment has an interval computed from the requests of all runs together."""
+    """Return the mean of each column; attainment has an interval computed from the requests of all runs together."""
     cells = [form.format(fmean(getattr(one, name) for one in runs) * factor) for name, _, form, factor in COLUMNS]
     share = fmean(one.slo_attainment for one in runs)
     half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(share * (1 - share) / sum(r.requests for r in runs))

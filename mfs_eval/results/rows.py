@@ -30,7 +30,7 @@ class StoredRow(Provenance):
 
     Attributes:
         LEADING: the first columns of the file, in order; the other fields follow in the order of their definition.
-        KEY: the fields that tell runs apart.
+        KEY: the fields that identify a run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -142,7 +142,7 @@ class RowStore(Generic[R]):
 
 
 def _foreign(row: Provenance, wanted: Provenance) -> str | None:
-    """Why ``row`` must not be mixed with rows of the provenance ``wanted``."""
+    """Return why ``row`` must not be mixed with rows of the provenance ``wanted``."""
     if UNKNOWN in (row.trace_digest, row.program_digest, row.version):
         return "its rows do not say which trace and version they come from, so no runs can be added"
     for name, found, expected in (

@@ -26,7 +26,7 @@ class _Model(BaseModel):
 
 
 class Provenance(_Model):
-    """Where results come from. Digests are the first 16 hexadecimal digits of a SHA-256."""
+    """Origin of results. Digests are the first 16 hexadecimal digits of a SHA-256."""
 
     trace_digest: str = UNKNOWN
     """Of the trace file."""
@@ -44,7 +44,7 @@ class Occupancy(_Model):
 
 
 class TunerPoint(_Model):
-    """What the controller had in force at one time, and what it had seen since the previous one."""
+    """Settings that the controller had in force at one time, and what it had seen since the previous one."""
 
     time_s: float
     mlu_threshold: float
@@ -58,7 +58,7 @@ class TunerPoint(_Model):
 
 
 class Served(_Model):
-    """What was run, and how its requests fared: the fields that both engines share."""
+    """A run and the outcome of its requests: the fields that both engines share."""
 
     scenario: str
     policy: str
@@ -66,7 +66,7 @@ class Served(_Model):
     """Requests per second."""
     seed: int
     slo_attainment: float
-    """Share of requests whose TTFT is within the objective."""
+    """Share of requests whose time to first token (TTFT) is within the objective."""
     ttft_mean_s: float
     ttft_p50_s: float
     ttft_p99_s: float

@@ -20,7 +20,7 @@ Departure = tuple[int, FlowSpec]
 
 
 class BatchFlows:
-    """What a batch sends, independent of when.
+    """The flows that a batch sends, independent of time.
 
     Args:
         config: what is served, on which hardware.
@@ -48,7 +48,7 @@ class BatchFlows:
         self._attended = self.tokens + sum(chunk.context for chunk in chunks)
 
     def __iter__(self) -> Iterator[Departure]:
-        """All flows of the batch, step by step."""
+        """Yield all flows of the batch, step by step."""
         for step in range(self.steps):
             yield from self.collective(step)
             for chunk in self._chunks:
@@ -56,15 +56,15 @@ class BatchFlows:
                 yield from self.new_kv(chunk, step)
 
     def layers_of(self, step: int) -> int:
-        """Number of layers in ``step``."""
+        """Return the number of layers in ``step``."""
         return min(self._config.layers_per_step, self._config.model.layers - step * self._config.layers_per_step)
 
     def layers_done(self, step: int) -> int:
-        """Number of layers that are computed at the end of ``step``."""
+        """Return the number of layers that are computed at the end of ``step``."""
         return min((step + 1) * self._config.layers_per_step, self._config.model.layers)
 
     def collective_bytes(self, step: int) -> int:
-        """Scaled bytes of a step's all-to-all from one NIC to a NIC of another server; 0 without a collective."""
+        """Return the scaled bytes of a step's all-to-all between NICs of two servers; 0 without a collective."""
         config = self._config
         servers = len(config.cluster.units[self._unit])
         if servers == 1:
@@ -76,12 +76,12 @@ class BatchFlows:
         return self._scaled(total) if total else 0
 
     def longest_hand_over_bytes(self) -> int:
-        """Scaled bytes that the largest chunk hands over in the last step, if all NICs carry equal shares."""
+        """Return the scaled bytes that the largest chunk hands over in the last step, spread evenly over all NICs."""
         longest_chunk = max(chunk.tokens for chunk in self._chunks)
         return self._scaled(longest_chunk * self.layers_of(self.steps - 1) * self._kv_bytes // len(self.hosts))
 
     def reused_kv(self, chunk: Chunk, step: int) -> Iterator[Departure]:
-        """The KV that ``chunk`` fetches for ``step`` from the unit that holds it."""
+        """Yield the flows of KV that ``chunk`` fetches for ``step`` from the unit that holds it."""
         if chunk.holder is None or chunk.fetched_tokens == 0:
             return
         sources = self._config.cluster.unit_hosts(chunk.holder)
@@ -102,7 +102,7 @@ class BatchFlows:
             )
 
     def collective(self, step: int) -> Iterator[Departure]:
-        """The all-to-all of ``step``, along the rails."""
+        """Yield the flows of the all-to-all of ``step``, along the rails."""
         count = self.collective_bytes(step)
         if not count:
             return
@@ -128,7 +128,7 @@ class BatchFlows:
                         yield cluster.host(source, nic), specs[cluster.host(destination, nic)]
 
     def new_kv(self, chunk: Chunk, step: int) -> Iterator[Departure]:
-        """The new KV of ``chunk`` and ``step``, to the decode server, from each NIC that carries a share of it."""
+        """Yield the flows of new KV of ``chunk`` and ``step`` to the decode server, one from each NIC that has some."""
         cluster, layers, job = self._config.cluster, self._config.model.layers, chunk.job
         interfaces = self._kv_interfaces(job)
         total = chunk.tokens * self.layers_of(step) * self._kv_bytes
@@ -153,7 +153,7 @@ class BatchFlows:
             yield self.hosts[interface], specs[nic]
 
     def _kv_interfaces(self, job: Job) -> Sequence[int]:
-        """The NICs that a job's KV arrives at and leaves by, as positions in ``hosts``."""
+        """Return the NICs that a job's KV arrives at and leaves by, as positions in ``hosts``."""
         count = len(self.hosts)
         size = 1 if self._config.kv_on_one_gpu else self._config.kv_nics or count
         first = job.request.index % (count // size) * size

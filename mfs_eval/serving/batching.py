@@ -28,7 +28,7 @@ class Job:
         computed_ns: when its last batch ended; None before.
         compute_ns, stage1_wait_ns, stage2_ns: time that its batches spent computing, waiting for reused KV, and in
             collectives.
-        flows: number of its P2D flows in flight.
+        flows: number of its P2D (prefill-to-decode) flows in flight.
     """
 
     request: Request

@@ -35,7 +35,7 @@ def stats(file: Path) -> None:
     click.echo(f"common start     {found.first_block_share:.1%} of the requests start with the most frequent block")
 
 
-@trace.command()
+@trace.command(short_help="Generate a trace like the Mooncake conversation trace.")
 @click.option("--requests", type=click.IntRange(1, 10_000_000), required=True, help="Number of requests.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the random draws.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write.")

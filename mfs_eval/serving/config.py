@@ -1,4 +1,4 @@
-"""What is served, on which hardware, and how its flows are laid out."""
+"""Configuration of the serving model: model, hardware, and layout of flows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mfs_eval.serving.costs import GPU, ModelShape
 
 @dataclass(frozen=True, slots=True)
 class ServingConfig:
-    """What is served, on which hardware.
+    """Model and hardware of a serving run.
 
     Attributes:
         cluster: servers, prefill units, decode servers.

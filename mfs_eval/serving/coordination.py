@@ -33,7 +33,7 @@ def ports(source: Hosts, destination: Hosts) -> tuple[Hosts, Hosts]:
 
 
 class _BatchInFlight:
-    """A batch and its unsent bytes by request; the key None stands for what the whole batch needs."""
+    """A batch and its unsent bytes by request; the key None is for what the whole batch needs."""
 
     def __init__(self, batch: PrefillBatch) -> None:
         self.prefill = batch

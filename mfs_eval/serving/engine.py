@@ -1,8 +1,8 @@
 """Disaggregated serving: requests wait at prefill units, are batched, computed, and handed to decode servers.
 
-An event-driven, deterministic state machine on any :class:`~mfs_eval.serving.network_interface.Network`. Where a
-request is computed and what it reuses is planned beforehand (:mod:`mfs_eval.serving.placement`), so only the formation
-and the progress of batches depend on the network, and policies are compared on the same work.
+An event-driven, deterministic state machine on any :class:`~mfs_eval.serving.network_interface.Network`. The
+placement and the reuse of requests are planned beforehand (:mod:`mfs_eval.serving.placement`). Only the formation and
+the progress of batches depend on the network, so policies are compared on the same work.
 """
 
 from __future__ import annotations

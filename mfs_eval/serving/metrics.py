@@ -57,7 +57,7 @@ class RequestRecord:
 
     @property
     def earliness_ns(self) -> int:
-        """Time from the arrival of the last P2D byte to the deadline; negative if late."""
+        """Time from the arrival of the last P2D (prefill-to-decode) byte to the deadline; negative if late."""
         return self.deadline_ns - self.arrival_ns - self.ttft_ns
 
     @property

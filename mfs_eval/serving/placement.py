@@ -16,7 +16,7 @@ from mfs_eval.serving.trace import Request
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a request is computed.
+    """Placement of a request.
 
     Attributes:
         unit: number of the prefill unit.

@@ -102,7 +102,7 @@ class PrefillBatch:
         return self._estimated(left)
 
     def flows(self) -> Iterator[Departure]:
-        """All flows that the batch sends from beginning to end."""
+        """Return all flows that the batch sends from beginning to end."""
         return iter(self._flows)
 
     def start(self) -> None:
@@ -115,7 +115,7 @@ class PrefillBatch:
         self._begin_step()
 
     def record(self) -> BatchRecord:
-        """The batch's history up to now."""
+        """Return the batch's history up to now."""
         return BatchRecord(
             batch=self.batch,
             unit=self.unit,

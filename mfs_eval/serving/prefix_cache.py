@@ -12,7 +12,7 @@ from mfs_eval.serving.trace import BLOCK_TOKENS, Request
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """What a unit can reuse of a prompt.
+    """Part of a prompt that a unit can reuse.
 
     Attributes:
         local_tokens: tokens at the beginning of the prompt whose KV the unit holds.

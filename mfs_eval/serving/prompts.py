@@ -1,7 +1,7 @@
 """Prompts with a given mean length and a given share of reusable tokens, the way papers describe workloads.
 
 Every prompt begins with blocks of one of several *prefixes* (a conversation so far, or an agent's instructions and
-tools) and continues with blocks of its own.
+tools) and continues with its own blocks.
 """
 
 from __future__ import annotations

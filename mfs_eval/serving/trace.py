@@ -153,7 +153,7 @@ def _parse_line(line: str, index: int, place: str) -> Request:
         raise TraceError(f"{place}: is not JSON ({error.msg} at column {error.colno})") from None
     except RecursionError:
         raise TraceError(f"{place}: is nested too deeply to be a request") from None
-    except ValueError:  # the interpreter converts no longer ones
+    except ValueError:  # the interpreter does not convert longer ones
         raise TraceError(f"{place}: holds a number of several thousand digits") from None
     if not isinstance(fields, dict):
         raise TraceError(f"{place}: is JSON, but not an object with the fields of a request")

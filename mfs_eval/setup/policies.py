@@ -70,12 +70,12 @@ _FITTED: dict[str, Callable[[_SurveyNetwork], list[int]]] = {
 
 
 def serving_for(name: str, scenario: Scenario) -> ServingConfig:
-    """What is served under the policy ``name``: the same for all, except the deadlines of a clairvoyant's flows."""
+    """Return what is served under policy ``name``: always the same, except the deadlines of a clairvoyant's flows."""
     return replace(scenario.serving, laxity_deadlines=name == LLF)
 
 
 def policy_for(name: str, scenario: Scenario, work: Workload, requests: Iterable[Request]) -> Policy:
-    """The built-in policy ``name``, fitted to the scenario, or the policy in the TOML file ``name``, as it is.
+    """Return the built-in policy ``name``, fitted to the scenario, or the policy in the TOML file ``name``, as it is.
 
     The bands of a built-in policy hold equally many flows of this workload without contention.
 

@@ -12,18 +12,18 @@ from host_agent.protocol.units import NS_PER_S
 ORDERS = ("both", "hosts", "switch")
 """Who schedules by the policy: hosts and switch, the hosts alone, or the switch alone."""
 DROP_BUDGET = 0.1
-"""Share of the requests that may be given up where a run prunes and sets no budget of its own."""
+"""Share of the requests that may be given up where a run prunes without its own budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:
-    """How hosts send.
+    """Settings of hosts.
 
     Attributes:
         window: packets that a flow may have in flight.
         rerank_interval_ns: time between two rankings of the waiting flows.
         message_segments: full segments in a message. A flow may be promoted only where a message begins. In a scaled
-            run one packet stands for several megabytes, more than a KV block or a chunk of a collective, so by default
+            run one packet represents several megabytes, more than a KV block or a chunk of a collective, so by default
             each packet is a message.
         promote_within: whether a flow may also be promoted within a message.
     """
@@ -54,7 +54,7 @@ class PortSettings:
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    """What the controller does, who follows it, and how fast news of progress travels.
+    """Settings of the controller, its followers, and the propagation of progress.
 
     Attributes:
         tick_ns: time between two steps of the controller.
@@ -114,7 +114,7 @@ class AdversarySettings:
 
 @dataclass(frozen=True, slots=True)
 class PruningSettings:
-    """What happens to requests that cannot, or should not, meet their deadline.
+    """Treatment of requests that cannot, or should not, meet their deadline.
 
     Attributes:
         drop_budget: share of the requests, 0 to 1, that may be given up so that the others meet their deadlines

@@ -13,7 +13,7 @@ from mfs_eval.serving.placement import HotPrefixes
 from topologies.topology import Topology, tor, two_tors
 
 LOADS = (0.6, 0.4, 0.2)
-"""Approximate SLO attainment of fair sharing at the request rates of a scenario."""
+"""Approximate attainment of objectives (SLOs) under fair sharing at the request rates of a scenario."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ def cheating(rows: Iterable[Row]) -> str:
 
 
 def _differences(rows: Iterable[Row], heading: str, pairs: Sequence[tuple[str, str, str]]) -> str:
-    """A line per label, variant and base, and a column per scenario."""
+    """Return a line per label, variant and base, and a column per scenario."""
     found = Attainment(rows)
     lines = [
         (

@@ -143,7 +143,7 @@ def _means(runs: Sequence[Served]) -> tuple[float, float, float]:
     type=click.Choice(COMPARED),
     help="Variant to run; may be repeated. By default all.",
 )
-@options.request_rates("By default a low one and two of the scenario's.")
+@options.request_rates("a low rate and two of the scenario's")
 @options.seeds("11-13")
 @options.requests(defaults.ABLATION_REQUESTS)
 @options.scale(defaults.ABLATION_SCALE)

@@ -109,12 +109,12 @@ def _variants(rows: Iterable[Row], heading: str, labels: Mapping[str, str], more
 
 
 def _chosen(rows: Iterable[Row], **values: object) -> list[Row]:
-    """Rows with these values, by seed."""
+    """Return the rows with these values, by seed."""
     found = [row for row in rows if all(getattr(row, name) == value for name, value in values.items())]
     return sorted(found, key=lambda row: row.seed)
 
 
 def _cells(rows: Iterable[Row], **values: object) -> tuple[str, str]:
-    """Mean attainment of the rows with these values, and by seed."""
+    """Return the mean attainment of the rows with these values, and that of each seed."""
     shares = [100 * row.slo_attainment for row in _chosen(rows, **values)]
     return f"{fmean(shares):.0f}", ", ".join(f"{share:.0f}" for share in shares)

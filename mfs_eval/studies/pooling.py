@@ -1,7 +1,7 @@
 """``mfs study pooling``: what one router over all units is worth.
 
-The same units, requests and arrivals on a network without contention, under one router, and divided into groups that
-each have a router, to which requests are dealt at random or in turn. Only waiting for GPUs differs.
+The same units, requests and arrivals run on a network without contention: once under one router, and once divided into
+groups with a router each. Requests are dealt to the groups at random or in turn. Only waiting for GPUs differs.
 """
 
 from __future__ import annotations

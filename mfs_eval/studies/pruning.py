@@ -46,7 +46,7 @@ def variants(budgets: tuple[float, ...], hopeless: bool) -> Iterator[tuple[str, 
 @options.seeds("1-2")
 @click.option("--hopeless/--no-hopeless", help="Whether hopeless requests are computed last.")
 @click.option("--dense", is_flag=True, help="Serve Llama3-8B, which has no collectives: all traffic is KV.")
-@options.request_rates("Instead of the scenario's rates.")
+@options.request_rates("the scenario's rates")
 def pruning(
     scenarios: tuple[str, ...],
     policies: tuple[str, ...],

@@ -24,7 +24,7 @@ from mfs_eval.setup.scenario import SCENARIOS
 from mfs_eval.setup.workload import Workload
 
 SCENARIO = replace(SCENARIOS["incast"], scale=1000)
-"""The scenario whose contention is in the switch. A packet stands for 1.5 MB."""
+"""The scenario whose contention is in the switch. A packet represents 1.5 MB."""
 RATE = SCENARIO.request_rates[0]
 MESSAGE_SEGMENTS = 8
 BASE = RunSettings(HostSettings(message_segments=MESSAGE_SEGMENTS))

@@ -80,13 +80,13 @@ def origin(page: Path, name: str) -> str:
 
 
 def _source(page: Path, name: str) -> Path:
-    """The rows of a table, relative to the folder of ``page``: a page of the studies, or the README above them."""
+    """Return the path of a table's rows, relative to the folder of ``page``: a study or the README."""
     source = Path(TABLES[name].source)
     return _STUDIES / source if (page.parent / _STUDIES).is_dir() else source
 
 
 def _last_commit(path: Path) -> str:
-    """The commit that last changed the content of ``path``; empty if git does not know."""
+    """Return the commit that last changed the content of ``path``; empty if git does not know."""
     if shutil.which("git") is None:
         return ""
     log = ["git", "log", "-1", "--follow", "--diff-filter=AM", "--abbrev=10", "--format=%h", "--", path.name]
@@ -100,7 +100,7 @@ def _last_commit(path: Path) -> str:
 def tables(pages: tuple[Path, ...], write: bool) -> None:
     """Compute the tables of PAGES, by default those of the README and of docs/studies.
 
-    A table stands between <!-- begin NAME --> and <!-- end NAME -->.
+    A table goes between <!-- begin NAME --> and <!-- end NAME -->.
     """
     for page in pages or PAGES:
         try:

@@ -16,7 +16,7 @@ from p4src.artifact import FOLDERS, ROOT, TOFINO
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Replaces ``old`` by ``new`` everywhere in the file ``path``, relative to ``p4src``."""
+    """Replacement of ``old`` by ``new`` everywhere in the file ``path``, relative to ``p4src``."""
 
     path: str
     old: str

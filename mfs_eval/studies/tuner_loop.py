@@ -165,7 +165,7 @@ class TunerLoop:
 
 @contextmanager
 def tuner_loop(first: int, policy: Policy = LOOP_POLICY, seed: int = 1) -> Iterator[TunerLoop]:
-    """The loop with Q_1 set to ``first``, an urgency code.
+    """Provide the loop with Q_1 set to ``first``, an urgency code.
 
     Raises:
         ArtifactError, SessionError: see :func:`~mfs_eval.packet_level.testbed.open_testbed_on`.

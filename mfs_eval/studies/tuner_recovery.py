@@ -19,7 +19,7 @@ OFF = 4 * CODE_STEPS
 STARTS = {"16 times too late": BEST_FIRST + OFF, "16 times too early": BEST_FIRST - OFF}
 TICKS = 40
 SHOWN = 10
-"""Shares are averaged over so many ticks at the start and at the end."""
+"""Shares are averaged over this many ticks at the start and at the end."""
 
 
 def recover(seed: int, ticks: int = TICKS) -> dict[str, list[LoopPoint]]:

@@ -19,12 +19,12 @@ from soft_switch.model.program import Const, Primitive
 def emit_action(
     context: Context, scope: Scope, primitives: Sequence[Primitive], params: tuple[Number, ...]
 ) -> list[Stmt]:
-    """Statements of an action body. Updates ``scope``. An ``exit`` ends in a :class:`Break`."""
+    """Return the statements of an action body and update ``scope``. An ``exit`` becomes a :class:`Break`."""
     return _Body(context, primitives, params).emit(0, None, scope)
 
 
 class _Body:
-    """Turns the jumps of an action back into nested conditionals."""
+    """Structurer that turns the jumps of an action back into nested conditionals."""
 
     def __init__(self, context: Context, primitives: Sequence[Primitive], params: tuple[Number, ...]) -> None:
         self._context = context
@@ -55,7 +55,7 @@ class _Body:
         return self._at(target.value)
 
     def _loop(self, scope: Scope) -> list[Stmt]:
-        """An action with backward jumps: its straight parts become the parts of a loop."""
+        """Compile an action with backward jumps: its straight parts become the parts of a loop."""
         jumps = [i for i, p in enumerate(self._primitives) if p.op in ("_jump", "_jump_if_zero")]
         starts = {0} | {after for i in jumps for after in self._successors(i) if after is not None}
         counter = self._context.fresh("part", (-1, len(self._primitives))).name

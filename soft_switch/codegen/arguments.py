@@ -14,10 +14,10 @@ Handler = Callable[[Compiler, Primitive], list[Stmt]]
 
 
 def field_at(primitive: Primitive, position: int) -> FieldRef:
-    """The field that an argument names.
+    """Return the field that an argument names.
 
     Raises:
-        UnsupportedConstructError: it names something else.
+        UnsupportedConstructError: the argument names something else.
     """
     target = primitive.args[position]
     if not isinstance(target, FieldRef):
@@ -26,10 +26,10 @@ def field_at(primitive: Primitive, position: int) -> FieldRef:
 
 
 def object_at(primitive: Primitive, position: int) -> str:
-    """The name of the extern that an argument names.
+    """Return the name of the extern that an argument names.
 
     Raises:
-        UnsupportedConstructError: it names something else.
+        UnsupportedConstructError: the argument names something else.
     """
     target = primitive.args[position]
     if not isinstance(target, ObjectRef):

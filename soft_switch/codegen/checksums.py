@@ -16,7 +16,7 @@ from soft_switch.model.program import VALID, ChecksumDef, Const, Expr, FieldRef,
 
 
 def emit_verification(context: Context, scope: Scope) -> list[Stmt]:
-    """Compares the checksums that the program verifies, and notes the outcome in checksum_error."""
+    """Compare the checksums that the program verifies, and note the outcome in checksum_error."""
     error = context.intrinsic("checksum_error")
     if error is None:
         return []
@@ -51,7 +51,7 @@ def _written_by_parser(context: Context) -> set[str]:
 
 
 def _checksum(compiler: Compiler, checksum: ChecksumDef, *, extracted: bool) -> ex.Number:
-    """The value of a checksum. ``extracted``: no header has been changed since it was extracted."""
+    """Return the value of a checksum. ``extracted``: no header has been changed since it was extracted."""
     context = compiler.context
     calculation = context.program.calculations[checksum.calculation]
     mask = internet_mask(context, checksum) if extracted else None
@@ -64,7 +64,7 @@ def _checksum(compiler: Compiler, checksum: ChecksumDef, *, extracted: bool) -> 
 
 
 def internet_mask(context: Context, checksum: ChecksumDef) -> int | None:
-    """The bits of the target's header that the checksum covers, if it is the Internet checksum of that header alone.
+    """Return the bits of the target's header that the checksum covers if it is that header's Internet checksum.
 
     The order of 16-bit words does not matter to it, so every field only has to keep its place within a word.
     """
@@ -102,7 +102,7 @@ class _Piece:
 
 
 def emit_deparser(context: Context, scope: Scope, limit: ex.Var | None) -> tuple[list[Stmt], ex.Frame]:
-    """Updates checksums and composes the headers; returns the statements and the frame of headers and payload."""
+    """Update checksums and compose the headers; return the statements and the frame of headers and payload."""
     program = context.program
     updates = [c for c in program.checksums if c.update]
     pieces = {name: _Piece(program.headers[name], []) for name in program.deparser_order}
@@ -133,7 +133,7 @@ def emit_deparser(context: Context, scope: Scope, limit: ex.Var | None) -> tuple
 
 
 def _stands_alone(context: Context, checksum: ChecksumDef, updates: list[ChecksumDef]) -> bool:
-    """Whether a checksum may be computed while its header is composed, after all others."""
+    """Return whether a checksum may be computed while its header is composed, after all others."""
     if internet_mask(context, checksum) is None:
         return False
     reads = _reads(context, checksum)
@@ -160,7 +160,7 @@ def _fields_of(expr: Expr | None) -> set[FieldRef]:
 
 
 def _emit(context: Context, scope: Scope, piece: _Piece, out: str) -> list[Stmt]:
-    """Composes a valid header in the variable ``out``."""
+    """Compose a valid header in the variable ``out``."""
     header = piece.header
     if not context.is_rewritten(header.name):
         return [SetBytes(out, ex.BytesVar(context.wire(header.name)))]
@@ -210,7 +210,7 @@ def _emit_varbit(context: Context, header: HeaderDef, varying: str, out: str) ->
 
 
 def _parts(compiler: Compiler, header: HeaderDef, without: set[str]) -> list[ex.Number]:
-    """The fields, except for those in ``without``, at their places in the header as one number."""
+    """Return the fields, except for those in ``without``, at their places in the header as one number."""
     context = compiler.context
     written = context.written_fields(header.name)
     keep, parts = 0, list[ex.Number]()

@@ -1,4 +1,4 @@
-"""Compiles expressions of the program, using what is known of variables at the place where they stand."""
+"""Compiles expressions of the program, using what is known about variables at their place in the code."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ _TRUTHS = ("and", "or", "not", "d2b", "valid", "valid_union")
 
 
 class Scope:
-    """What is known of variables at one place of the code: constants, copies and narrower intervals."""
+    """Knowledge about variables at one place in the code: constants, copies and narrower intervals."""
 
     def __init__(self, known: dict[str, Literal | Var] | None = None) -> None:
         self._known = dict(known or {})
 
     def copy(self) -> Scope:
-        """The same knowledge, for a branch."""
+        """Return a copy, for a branch."""
         return Scope(self._known)
 
     def look_up(self, name: str) -> Literal | Var | None:
-        """What is known of a variable."""
+        """Return what is known about a variable."""
         return self._known.get(name)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Drops all that involves variables that may have changed."""
+        """Drop everything that involves variables that may have changed."""
         gone = set(names)
         for key, value in list(self._known.items()):
             if key in gone or (isinstance(value, Var) and value.name in gone):
                 del self._known[key]
 
     def learn(self, name: str, value: Number) -> None:
-        """Notes that a variable now has the value of an expression."""
+        """Note that a variable now has the value of an expression."""
         self.forget((name,))
         if isinstance(value, Literal) or (isinstance(value, Var) and value.name != name):
             self._known[name] = value
@@ -63,7 +63,7 @@ class Scope:
 
 
 class Compiler:
-    """Compiles expressions. ``params`` are the values of the enclosing action's parameters."""
+    """Compiler of expressions. ``params`` are the values of the enclosing action's parameters."""
 
     def __init__(self, context: Context, scope: Scope, place: str, params: tuple[Number, ...] = ()) -> None:
         self.context = context
@@ -72,11 +72,11 @@ class Compiler:
         self.params = params
 
     def field(self, ref: FieldRef) -> Number:
-        """The value of a field."""
+        """Return the value of a field."""
         return self.scope.look_up(self.context.name(ref)) or self.context.variable(ref)
 
     def element(self, ref: ElementRef, name: str) -> Number:
-        """A field of the element of a stack at a computed index; 0 where the stack has no such element."""
+        """Return a field of the element of a stack at a computed index; 0 where the stack has no such element."""
         headers = self.context.program.stacks[ref.stack]
         index = self.value(ref.index)
         if index.const is not None:
@@ -86,7 +86,7 @@ class Compiler:
         return arithmetic.pick([self.field(FieldRef(header, name)) for header in headers], index)
 
     def last(self, ref: LastField) -> Number:
-        """A field of the element that the parser extracted last; 0 before there is one."""
+        """Return a field of the element that the parser extracted last; 0 before there is one."""
         filled = self.field(FieldRef(ref.stack, NEXT)).const
         if filled is None:
             raise UnsupportedConstructError("last element of a stack outside of the parser", self.place)
@@ -95,7 +95,7 @@ class Compiler:
         return self.field(FieldRef(self.context.program.stacks[ref.stack][filled - 1], ref.name))
 
     def value(self, expr: Argument) -> Number:
-        """A number."""
+        """Compile an expression to a number."""
         if isinstance(expr, Const):
             return ar.constant(expr.value)
         if isinstance(expr, FieldRef):
@@ -115,7 +115,7 @@ class Compiler:
         raise UnsupportedConstructError(f"operand {expr}", self.place)
 
     def truth(self, expr: Argument) -> Condition:
-        """A condition."""
+        """Compile an expression to a condition."""
         if isinstance(expr, BoolConst):
             return ar.TRUE if expr.value else ar.FALSE
         if isinstance(expr, Op):
@@ -141,7 +141,7 @@ class Compiler:
         return ar.not_zero(self.value(expr))
 
     def assume(self, expr: Argument, holds: bool) -> None:
-        """Notes what a condition that holds, or does not, says of single variables."""
+        """Note what a condition that holds, or does not hold, says about single variables."""
         if isinstance(expr, FieldRef):
             if self.context.program.field_def(expr).width == 1:
                 self.scope.learn(self.context.name(expr), ar.constant(int(holds)))
@@ -161,24 +161,24 @@ class Compiler:
                     self.scope.learn(self.context.name(left), ar.constant(right.value))
 
     def assuming(self, expr: Argument, holds: bool) -> Compiler:
-        """A compiler for places where a condition holds, or does not."""
+        """Return a compiler for places where a condition holds, or where it does not."""
         inner = Compiler(self.context, self.scope.copy(), self.place, self.params)
         inner.assume(expr, holds)
         return inner
 
     def fitted(self, ref: FieldRef, value: Number) -> Number:
-        """The value reduced to the width of a field."""
+        """Return the value reduced to the width of a field."""
         definition = self.context.program.field_def(ref)
         return ar.fit(value, definition.width, definition.signed)
 
     def assign(self, ref: FieldRef, value: Number) -> Assign:
-        """Sets a field, reduced to its width."""
+        """Set a field, reduced to its width."""
         name, value = self.context.name(ref), self.fitted(ref, value)
         self.scope.learn(name, value)
         return Assign(name, value)
 
     def perform(self, ref: FieldRef, value: Number) -> Perform:
-        """Sets a field to a value whose computation has an effect."""
+        """Set a field to a value whose computation has an effect."""
         name = self.context.name(ref)
         self.scope.forget((name,))
         return Perform(name, self.fitted(ref, value))

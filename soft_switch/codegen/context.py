@@ -1,4 +1,4 @@
-"""What all parts of code generation share: variables, objects of the run, and how each header is used."""
+"""State that all parts of code generation share: variables, objects of the run, and how each header is used."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Context:
     """State of the generation of one program.
 
     Attributes:
-        program: what is compiled.
+        program: the program to compile.
         externs: counters, meters, registers and tables by "kind:name", and the functions that generated code calls.
         objects: what the generated code uses: tables' results, counters, hash memos and the like, by name.
         types: the types of variables.
@@ -54,7 +54,7 @@ class Context:
         self._written = _written_fields(self.program)
 
     def name(self, ref: FieldRef) -> str:
-        """The variable of a field."""
+        """Return the variable of a field."""
         known = self._names.get(ref)
         if known is None:
             suffix = "valid" if ref.name == VALID else ref.name
@@ -74,29 +74,29 @@ class Context:
         return limits(definition.width + (definition.most and definition.most + 1), definition.signed)
 
     def variable(self, ref: FieldRef) -> Var:
-        """A field, with all the values that it may have."""
+        """Return a field, with all the values that it may have."""
         name = self.name(ref)
         return Var(*self.types.numbers[name], name)
 
     def valid(self, header: str) -> Var:
-        """The variable that is 1 while ``header`` is valid, else 0."""
+        """Return the variable that is 1 while ``header`` is valid, else 0."""
         return self.variable(FieldRef(header, VALID))
 
     def raw(self, header: str) -> Var:
-        """The variable that holds the header as one number, as it was extracted."""
+        """Return the variable that holds the header as one number, as it was extracted."""
         return self.variable(FieldRef(header, _RAW))
 
     def wire(self, header: str) -> str:
-        """The variable that holds the header's bytes, as they were extracted."""
+        """Return the variable that holds the header's bytes, as they were extracted."""
         return self.name(FieldRef(header, _WIRE))
 
     def intrinsic(self, name: str) -> Var | None:
-        """The variable of a field of standard or intrinsic metadata; None if the program does not have it."""
+        """Return the variable of a field of standard or intrinsic metadata; None if the program does not have it."""
         ref = self.program.intrinsic(name)
         return None if ref is None else self.variable(ref)
 
     def unique(self, wish: str) -> str:
-        """A name for a variable or object that nothing else has."""
+        """Return a name for a variable or object that nothing else has."""
         base = re.sub(r"\W+", "_", wish).strip("_") or "x"
         if base[0].isdigit():
             base = f"x{base}"
@@ -108,33 +108,33 @@ class Context:
         return name
 
     def fresh(self, prefix: str, interval: Interval) -> Var:
-        """A new variable for numbers of an interval."""
+        """Return a new variable for numbers of an interval."""
         self._count += 1
         name = self.unique(f"{prefix}{self._count}")
         self.types.numbers[name] = interval
         return Var(*interval, name)
 
     def fresh_octets(self, prefix: str, most: int) -> str:
-        """The name of a new variable for ``most`` bytes or fewer."""
+        """Return the name of a new variable for ``most`` bytes or fewer."""
         self._count += 1
         name = self.unique(f"{prefix}{self._count}")
         self.types.octets[name] = most
         return name
 
     def fresh_record(self, table: Table) -> str:
-        """The name of a new variable for a result of ``table``."""
+        """Return the name of a new variable for a result of ``table``."""
         self._count += 1
         name = self.unique(f"r{self._count}")
         self.types.records[name] = table
         return name
 
     def hold(self, prefix: str, value: Number) -> tuple[Assign, Var]:
-        """A new variable for a value that is used more than once, and the statement that sets it."""
+        """Return a new variable for a value that is used more than once, and the statement that sets it."""
         variable = self.fresh(prefix, (value.low, value.high))
         return Assign(variable.name, value), variable
 
     def share(self, wish: str, thing: Any) -> str:
-        """The name under which the generated code finds ``thing``."""
+        """Return the name under which the generated code finds ``thing``."""
         for name, known in self.objects.items():
             if known is thing:
                 return name
@@ -143,19 +143,19 @@ class Context:
         return name
 
     def share_extern(self, name: str, wish: str | None = None) -> str:
-        """The name under which the generated code finds an extern."""
+        """Return the name under which the generated code finds an extern."""
         return self.share(wish or name, self.externs[name])
 
     def written_fields(self, header: str) -> set[str]:
-        """Fields of the header that are set other than by extraction."""
+        """Return the fields of the header that are set other than by extraction."""
         return self._written.get(header, set())
 
     def is_rewritten(self, header: str) -> bool:
-        """Whether the header may leave with other bytes than were extracted."""
+        """Return whether the header may leave with other bytes than were extracted."""
         return header in self._written
 
     def fields_of(self, header: HeaderDef) -> list[FieldRef]:
-        """All fields of a header, in wire order."""
+        """Return all fields of a header, in wire order."""
         return [FieldRef(header.name, f.name) for f in header.fields]
 
 
@@ -164,7 +164,7 @@ _RESERVED = frozenset(keyword.kwlist) | RESERVED_NAMES
 
 
 def all_primitives(program: Program) -> Iterator[Primitive]:
-    """Every primitive of actions, parser and deparser."""
+    """Yield every primitive of actions, parser and deparser."""
     for action in program.actions.values():
         yield from action.primitives
     for state in program.states.values():
@@ -243,7 +243,7 @@ def _headers_named(program: Program, argument: object) -> list[str]:
 
 
 def header_name(argument: Expr | ObjectRef | str | tuple[Expr, ...], place: str) -> str:
-    """The header that a primitive's argument names."""
+    """Return the header that a primitive's argument names."""
     if not isinstance(argument, HeaderRef):
         raise UnsupportedConstructError("header that is computed", place)
     return argument.name

@@ -24,13 +24,13 @@ MAX_NODES = 20_000
 
 
 def emit_control(context: Context, control: ControlDef, scope: Scope) -> list[st.Stmt]:
-    """Statements of a control block, which ``exit`` leaves."""
+    """Return the statements of a control block, which ``exit`` leaves."""
     return [st.Block(_Control(context, control).chain(control.first, None, scope))]
 
 
 @dataclass(slots=True)
 class _Path:
-    """What one action of a table does, and where control goes afterwards."""
+    """Statements of one action of a table, and the node to which control goes afterwards."""
 
     action_id: int
     body: list[st.Stmt]
@@ -49,7 +49,7 @@ class _Control:
             raise UnsupportedConstructError("loop of tables", f"{control.name}, {error.node}") from error
 
     def chain(self, at: str | None, stop: str | None, scope: Scope) -> list[st.Stmt]:
-        """Everything from ``at`` up to ``stop``. Updates ``scope``."""
+        """Compile everything from ``at`` up to ``stop``, and update ``scope``."""
         result: list[st.Stmt] = []
         while at != stop and at is not None:
             self._emitted += 1
@@ -167,7 +167,7 @@ class _Control:
         scope: Scope,
         result: list[st.Stmt],
     ) -> None:
-        """Adds the choice between the actions. ``otherwise`` is for a result that runs none of them."""
+        """Add the choice between the actions. ``otherwise`` is for a result that runs no action."""
         todo = [path for path in paths if path.body or otherwise is not None]
         if not todo:
             return

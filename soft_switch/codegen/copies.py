@@ -23,12 +23,12 @@ NORMAL, INGRESS_CLONE, EGRESS_CLONE, RECIRCULATED, REPLICATED, RESUBMITTED = 0, 
 
 
 def session_note(session: ex.Number) -> ex.Number:
-    """What the variable of a clone request holds; it is not 0 even for session 0."""
+    """Return what the variable of a clone request holds; it is not 0 even for session 0."""
     return bitwise_or(masked(session, _SESSION_BITS), constant(_SESSION_SET))
 
 
 def note(variable: ex.Var, number: ex.Number) -> st.Assign:
-    """Notes a number that the program gives to a request."""
+    """Store a number that the program passes to a request."""
     return st.Assign(variable.name, fit(number, va.COUNTS[1].bit_length(), False))
 
 
@@ -75,7 +75,7 @@ class Copies:
 
     @property
     def returns(self) -> bool:
-        """Whether packets come in again."""
+        """Whether packets may re-enter."""
         return bool(self.wishes & {"resubmit", "recirculate"})
 
     @property
@@ -84,12 +84,12 @@ class Copies:
         return va.TRUNCATE if "truncate" in self.wishes else None
 
     def start(self) -> list[st.Stmt]:
-        """Clears all requests."""
+        """Clear all requests."""
         requests = (va.CLONE, va.CLONE_LIST, va.RESUBMIT, va.RECIRCULATE)
         return [st.Assign(request.name, constant(0)) for request in requests] if self.any else []
 
     def take_along(self) -> list[st.Stmt]:
-        """In ingress: restores the fields that a packet which comes in again has kept."""
+        """Restore, in ingress, the fields that a re-entering packet has kept."""
         names = (self._instance_type().name, va.ROUNDS.name, *(self.context.name(ref) for ref in self.preserved))
         return [st.TakeAlong(names)]
 
@@ -97,7 +97,7 @@ class Copies:
         return self.context.intrinsic("instance_type") or va.INSTANCE_TYPE
 
     def _keep(self, request: ex.Var) -> list[st.Stmt]:
-        """The fields of the list whose number is in ``request``, zero for the others."""
+        """Keep the fields of the list whose number is in ``request``, and zero for the others."""
         branches: list[st.Branch] = []
         for number, fields in sorted(self.context.program.field_lists.items()):
             values = tuple(self.context.variable(ref) if ref in fields else constant(0) for ref in self.preserved)
@@ -120,7 +120,7 @@ class Copies:
     def _copied(
         self, carried: Sequence[str], kind: int, instead: Mapping[str, ex.BytesVar | ex.Var] | None = None
     ) -> ex.State:
-        """The state of a copy: headers unchanged, metadata zero unless it is kept. ``instead`` replaces variables."""
+        """Return the state of a copy: headers unchanged, metadata zero unless kept. ``instead`` replaces variables."""
         metadata = self._of_metadata()
         positions = {self.context.name(ref): i for i, ref in enumerate(self.preserved)}
         parts: list[ex.Number | ex.BytesVar] = []
@@ -140,7 +140,7 @@ class Copies:
         return self._kept(self.preserved.index(ref)) if ref in self.preserved else constant(0)
 
     def at_ingress_end(self, carried: Sequence[str]) -> tuple[list[st.Stmt], list[st.Stmt]]:
-        """(clones, which precede digests; resubmission and multicast, which follow them and end ingress)."""
+        """Return (clones, which precede digests; resubmission and multicast, which follow them and end ingress)."""
         clone: list[st.Stmt] = []
         rest: list[st.Stmt] = []
         if self.clones:
@@ -158,16 +158,16 @@ class Copies:
         return clone, rest
 
     def normal_state(self, carried: Sequence[str], kind: int = NORMAL) -> ex.State:
-        """The state of a packet that goes on to egress."""
+        """Return the state of a packet that continues to egress."""
         own = self._instance_type().name if self.any else None
         return tuple(constant(kind) if name == own else self._carried(name) for name in carried)
 
     def parsed_state(self, carried: Sequence[str]) -> ex.State:
-        """The state of an ingress clone, right after it was parsed again."""
+        """Return the state of an ingress clone, right after it was parsed again."""
         return self._copied(carried, INGRESS_CLONE)
 
     def after_egress(self, carried: Sequence[str]) -> list[st.Stmt]:
-        """Clones of what egress has made."""
+        """Return the statements that clone what egress has made."""
         if not self.clones:
             return []
         state = self._copied(carried, EGRESS_CLONE, {ex.PACKET: ex.BytesVar(va.CUT), va.LENGTH_NOW.name: va.CUT_LENGTH})
@@ -176,7 +176,7 @@ class Copies:
         return [st.when(not_zero(va.CLONE), [*self._keep(va.CLONE_LIST), request])]
 
     def after_deparser(self) -> list[st.Stmt]:
-        """Recirculation of the packet that would be sent."""
+        """Return the statements that recirculate the packet that would be sent."""
         if "recirculate" not in self.wishes:
             return []
         body = [*self._keep(va.RECIRCULATE), self._again(RECIRCULATED, constant(0), va.FRAME), st.Drop()]

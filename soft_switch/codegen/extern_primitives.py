@@ -17,7 +17,7 @@ from soft_switch.model.program import Const, Primitive
 def _index(
     compiler: Compiler, primitive: Primitive, position: int, size: int
 ) -> tuple[list[st.Stmt], Number, Condition]:
-    """(what to do before, the index, the condition under which it is within ``size``)."""
+    """Return (what to do before, the index, the condition under which it is within ``size``)."""
     value = compiler.value(primitive.args[position])
     before: list[st.Stmt] = []
     if not value.is_atom:

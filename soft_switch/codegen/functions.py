@@ -31,7 +31,7 @@ _GIVEN = {
 
 
 def generate(program: Program, externs: dict[str, Any]) -> Generated:
-    """Generates the code of a program. For ``externs`` see :class:`Context`; "new" makes an Ingressed."""
+    """Generate the code of a program. For ``externs`` see :class:`Context`; "new" makes an Ingressed."""
     context = Context(program, externs)
     copies = Copies(context)
     carried: list[str] = []
@@ -69,7 +69,7 @@ def _position(context: Context, intrinsic: str, carried: list[str]) -> int | Non
 
 
 def _set(context: Context, name: str, value: ex.Number) -> Iterable[st.Stmt]:
-    """Sets an intrinsic field if the program has it."""
+    """Set an intrinsic field if the program has it."""
     ref = context.program.intrinsic(name)
     if ref is not None:
         definition = context.program.field_def(ref)
@@ -120,7 +120,7 @@ def _start() -> list[st.Stmt]:
 
 
 def _parse_again(context: Context, copies: Copies, carried: list[str]) -> list[st.Stmt]:
-    """Makes the state of an ingress clone from the packet as it came in."""
+    """Make the state of an ingress clone from the packet as it came in."""
     return [
         *_start(),
         *_set(context, "ingress_port", va.PORT),
@@ -153,7 +153,7 @@ def _ingress(context: Context, copies: Copies, carried: list[str]) -> list[st.St
 
 
 def _digests(context: Context) -> list[st.Stmt]:
-    """Sends the last digest that ingress asked for, with the values at the end of ingress."""
+    """Send the last digest that ingress asked for, with the values at the end of ingress."""
     branches: list[st.Branch] = []
     for number, digest in sorted(context.program.digests.items()):
         values = tuple(

@@ -1,4 +1,4 @@
-"""Control flow: where paths that part at a node meet again."""
+"""Control flow: where paths that diverge at a node meet again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CycleError(Exception):
 
 
 def post_dominators(first: Node | None, successors: Callable[[Node], Sequence[Node | None]]) -> dict[Node, Node | None]:
-    """For each node reachable from ``first``, the nearest node that every path from it to the end (None) passes.
+    """Return, for each node reachable from ``first``, the nearest one that every path from it to the end (None) passes.
 
     Raises:
         CycleError: a path leads back to a node.

@@ -18,7 +18,7 @@ Input = FieldRef | Const
 
 
 def flat_inputs(context: Context, calculation: Calculation) -> list[Input]:
-    """The inputs with whole headers replaced by their fields."""
+    """Return the inputs with whole headers replaced by their fields."""
     result: list[Input] = []
     for item in calculation.inputs:
         if isinstance(item, HeaderRef):
@@ -29,7 +29,7 @@ def flat_inputs(context: Context, calculation: Calculation) -> list[Input]:
 
 
 def hash_value(compiler: Compiler, calculation: Calculation) -> ex.Number:
-    """The hash as an expression."""
+    """Return the hash as an expression."""
     if calculation.with_payload:
         raise UnsupportedConstructError("hash over the payload", calculation.place)
     inputs = flat_inputs(compiler.context, calculation)
@@ -49,7 +49,7 @@ def _width(context: Context, item: Input) -> int:
 
 
 def memoised_hash(compiler: Compiler, algorithm: str, inputs: Sequence[Input], name: str, place: str) -> ex.Number:
-    """A hash over ``inputs``, looked up by their values in a :class:`HashMemo`."""
+    """Return a hash over ``inputs``, looked up by their values in a :class:`HashMemo`."""
     context = compiler.context
     if algorithm == "random":
         return ex.Random(0, 0xFFFFFFFF, context.share_extern("randint"), constant(0), constant(0xFFFFFFFF))
@@ -70,7 +70,7 @@ def memoised_hash(compiler: Compiler, algorithm: str, inputs: Sequence[Input], n
 
 
 def unmemoised_hash(compiler: Compiler, calculation: Calculation, name: str) -> ex.Number:
-    """A hash whose values seldom repeat, or that covers the payload."""
+    """Return a hash whose values seldom repeat, or that covers the payload."""
     _check_algorithm(calculation.algorithm, calculation.place)
     context, fields = compiler.context, list[tuple[ex.Number, ex.Number]]()
     inputs = flat_inputs(context, calculation)

@@ -18,7 +18,7 @@ from soft_switch.model.program import NEXT, Const, FieldRef, HeaderDef, Primitiv
 
 
 def varbit_width(value: Number) -> Number:
-    """The bits of a field of variable width, whose variable holds its value after a one, or 0."""
+    """Return the bits of a field of variable width, whose variable holds its value after a one, or 0."""
     bits = ar.subtract(ar.bit_length(ar.choice(ar.not_zero(value), value, ar.constant(1))), ar.constant(1))
     return replace(bits, low=0)
 
@@ -38,7 +38,7 @@ def _zeroed(context: Context, header: str) -> list[Stmt]:
 
 
 def emit_only_member(context: Context, header: str) -> list[Stmt]:
-    """Makes the other members of a header's union invalid."""
+    """Make the other members of a header's union invalid."""
     result: list[Stmt] = []
     for other in context.program.siblings(header):
         valid = context.valid(other)
@@ -93,7 +93,7 @@ def _copy_header(context: Context, target: str, source: str, place: str) -> list
 
 
 def _assign_all(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
-    """Assignment of a stack or a union: header by header."""
+    """Assign a stack or a union, header by header."""
     program, names = compiler.context.program, []
     for argument in primitive.args[:2]:
         if not isinstance(argument, StackRef | UnionRef):
@@ -110,7 +110,7 @@ def _assign_all(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
 
 
 def _shift_stack(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
-    """push_front and pop_front: elements move by a constant, and the new ones are invalid."""
+    """Compile push_front or pop_front: elements move by a constant, and the new ones are invalid."""
     context = compiler.context
     stack, count = primitive.args[:2]
     if not isinstance(stack, StackRef) or not isinstance(count, Const):

@@ -32,12 +32,12 @@ MAX_WAYS = 1000
 MAX_STATES = 4000
 """States of such a loop: one for each state of the program and number of elements that are filled."""
 MAX_STEPS = 4096
-"""States that a packet may go through in such a loop; bmv2 has no limit."""
+"""States that a packet may pass in such a loop; bmv2 has no limit."""
 _START = ar.constant(0)
 
 
 def emit_parser(context: Context, scope: Scope) -> list[st.Stmt]:
-    """Statements that parse the packet and set ``off`` to the beginning of the payload.
+    """Return the statements that parse the packet and set ``off`` to the beginning of the payload.
 
     standard_metadata.parser_error gets the error, if there is one; headers extracted before it stay valid.
     """
@@ -76,7 +76,7 @@ class _Parser:
             return start + self._loop(first, scope)
 
     def _loop(self, first: str | None, scope: Scope) -> list[st.Stmt]:
-        """All states as parts of a loop."""
+        """Compile all states as parts of a loop."""
         assert first is not None
         self._numbers = {self._here(first, scope): 0}
         part, at = self._context.fresh("part", (-1, MAX_STATES)), self._context.fresh("at", COUNTS)
@@ -148,7 +148,7 @@ class _Parser:
         return [*result, st.Break()]
 
     def _need(self, end: Number, where: Number) -> st.Stmt:
-        """A packet that ends before ``end`` is an error at ``where``."""
+        """Return the statement that reports an error at ``where`` if the packet ends before ``end``."""
         return st.when(ar.compare("<", LENGTH, end), self._fail("PacketTooShort", where))
 
     def _op(self, op: ParserOp, compiler: Compiler, offset: Number) -> tuple[list[st.Stmt], Number]:
@@ -203,7 +203,7 @@ class _Parser:
         return [*before, *extract, st.Assign(valid, ar.constant(1)), *others], end
 
     def _extract_fixed(self, header: HeaderDef, offset: Number) -> list[st.Stmt]:
-        """Sets the fields of a header, its bytes, and the header as one number."""
+        """Set the fields of a header, its bytes, and the header as one number."""
         context, size = self._context, header.width // 8
         fields = tuple(
             st.Extracted(context.name(FieldRef(header.name, f.name)), f.width, f.signed) for f in header.fields
@@ -217,12 +217,12 @@ class _Parser:
     def _extract_varbit(
         self, header: HeaderDef, width: object, compiler: Compiler, offset: Number
     ) -> tuple[list[st.Stmt], list[st.Stmt], Number]:
-        """(checks, what sets the fields, where the header ends)."""
+        """Return (checks, what sets the fields, where the header ends)."""
         context, varbit = self._context, header.varbit
         if varbit is None:
             raise UnsupportedConstructError(f"varbit extract of {header.name}", compiler.place)
         count, given = context.hold("bits", ar.fit(compiler.value(width), 32, False))
-        # The checks below see to it that this holds.
+        # The checks below ensure this.
         bits = Var(given.low, min(given.high, varbit.most), given.name)
         add_up, end = context.hold(
             "at", ar.add(ar.add(offset, ar.constant(header.width // 8)), ar.shift_right(given, ar.constant(3)))

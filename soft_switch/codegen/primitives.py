@@ -17,7 +17,7 @@ from soft_switch.ports import DROP_PORT
 
 
 def emit_primitive(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
-    """Statements of one primitive."""
+    """Return the statements of one primitive."""
     handler = _HANDLERS.get(primitive.op)
     if handler is None:
         raise UnsupportedConstructError(f"primitive {primitive.op!r}", primitive.place)
@@ -33,7 +33,7 @@ def emit_primitive(compiler: Compiler, primitive: Primitive) -> list[Stmt]:
 
 
 def _at_element(compiler: Compiler, primitive: Primitive, position: int) -> list[Stmt]:
-    """The primitive for each element of a stack that a computed index may select."""
+    """Compile the primitive for each element of a stack that a computed index may select."""
     argument = primitive.args[position]
     element = argument.element if isinstance(argument, ElementField) else argument
     assert isinstance(element, ElementRef)

@@ -1,6 +1,6 @@
 """Intermediate representation of a compiled program: typed expressions and statements.
 
-:mod:`soft_switch.codegen` builds it from a P4 program, :mod:`soft_switch.ir.liveness` removes what nobody reads, and
+:mod:`soft_switch.codegen` builds it from a P4 program, :mod:`soft_switch.ir.liveness` removes unused statements, and
 two printers turn it into source text: :mod:`soft_switch.ir.python` and :mod:`soft_switch.native.functions` (C).
 
 Every field that the program uses is a variable of the generated function, and so is the validity of each header.

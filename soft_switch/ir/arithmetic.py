@@ -17,17 +17,17 @@ TRUE, FALSE = ex.Known(True), ex.Known(False)
 
 
 def constant(value: int) -> ex.Literal:
-    """A known number."""
+    """Return a known number."""
     return ex.Literal(value, value)
 
 
 def limits(width: int, signed: bool) -> ex.Interval:
-    """The least and the greatest number of ``width`` bits."""
+    """Return the least and the greatest number of ``width`` bits."""
     return (-(1 << (width - 1)), (1 << (width - 1)) - 1) if signed else (0, (1 << width) - 1)
 
 
 def bits_bound(*numbers: int) -> int:
-    """The least 2^n - 1 that bounds the magnitude of the bits of all numbers."""
+    """Return the least 2^n - 1 that bounds the magnitude of the bits of all numbers."""
     return (1 << max((n if n >= 0 else ~n).bit_length() for n in numbers)) - 1
 
 
@@ -36,7 +36,7 @@ def _binary(left: ex.Number, sign: str, right: ex.Number, low: int, high: int) -
 
 
 def add(left: ex.Number, right: ex.Number) -> ex.Number:
-    """``left + right``."""
+    """Return ``left + right``."""
     if right.const == 0:
         return left
     if left.const == 0:
@@ -49,7 +49,7 @@ def add(left: ex.Number, right: ex.Number) -> ex.Number:
 
 
 def subtract(left: ex.Number, right: ex.Number) -> ex.Number:
-    """``left - right``."""
+    """Return ``left - right``."""
     if right.const == 0:
         return left
     if left.const == 0:
@@ -63,20 +63,20 @@ def _multiply(left: ex.Number, right: ex.Number) -> ex.Number:
 
 
 def divide(left: ex.Number, right: ex.Number) -> ex.Number:
-    """``left // right``; 0 for a divisor of 0."""
+    """Return ``left // right``; 0 for a divisor of 0."""
     quotient = _binary(left, "//", right, min(left.low, 0), max(left.high, 0))
     return quotient if right.const else choice(not_zero(right), quotient, constant(0))
 
 
 def remainder(left: ex.Number, right: ex.Number) -> ex.Number:
-    """``left % right``; 0 for a divisor of 0."""
+    """Return ``left % right``; 0 for a divisor of 0."""
     high = max(right.high - 1, 0)
     rest = _binary(left, "%", right, 0, high if left.low < 0 else min(left.high, high))
     return rest if right.const else choice(not_zero(right), rest, constant(0))
 
 
 def shift_left(left: ex.Number, right: ex.Number) -> ex.Number:
-    """``left << right``; 0 for a count of :data:`MAX_SHIFT` or more."""
+    """Return ``left << right``; 0 for a count of :data:`MAX_SHIFT` or more."""
     if right.const is not None and right.const >= MAX_SHIFT:
         return constant(0)
     if right.const == 0:
@@ -86,12 +86,12 @@ def shift_left(left: ex.Number, right: ex.Number) -> ex.Number:
     shifted = _binary(left, "<<", right, low, max(left.high << few, 0, left.high << many))
     if right.high < MAX_SHIFT:
         return shifted
-    # A shift by an absurd count must not build an absurd number.
+    # A shift by an absurd count must not build a huge number.
     return choice(ex.Compare("<", right, constant(MAX_SHIFT)), shifted, constant(0))
 
 
 def placed(value: ex.Number, count: ex.Number) -> ex.Number:
-    """``value << count`` for a count that is a position in a header, which is never absurd."""
+    """Return ``value << count`` for a count that is a position in a header, which is never absurd."""
     if count.const == 0 or value.const == 0:
         return value
     low, high = min(value.low << count.low, value.low << count.high), max(value.high << count.high, 0)
@@ -99,7 +99,7 @@ def placed(value: ex.Number, count: ex.Number) -> ex.Number:
 
 
 def shift_right(left: ex.Number, right: ex.Number) -> ex.Number:
-    """``left >> right``."""
+    """Return ``left >> right``."""
     if right.const == 0:
         return left
     few, many = max(right.low, 0), min(right.high, MAX_SHIFT)
@@ -108,7 +108,7 @@ def shift_right(left: ex.Number, right: ex.Number) -> ex.Number:
 
 
 def masked(value: ex.Number, mask: int) -> ex.Number:
-    """``value & mask`` for a mask that is not negative."""
+    """Return ``value & mask`` for a mask that is not negative."""
     if value.const is not None:
         return constant(value.const & mask)
     if value.low >= 0 and mask & (mask + 1) == 0 and value.high <= mask:
@@ -121,7 +121,7 @@ def masked(value: ex.Number, mask: int) -> ex.Number:
 
 
 def bitwise_and(left: ex.Number, right: ex.Number) -> ex.Number:
-    """``left & right``."""
+    """Return ``left & right``."""
     if right.const is not None and right.const >= 0:
         return masked(left, right.const)
     if left.const is not None and left.const >= 0:
@@ -134,7 +134,7 @@ def bitwise_and(left: ex.Number, right: ex.Number) -> ex.Number:
 
 
 def bitwise_or(left: ex.Number, right: ex.Number) -> ex.Number:
-    """``left | right``."""
+    """Return ``left | right``."""
     if right.const == 0:
         return left
     if left.const == 0:
@@ -143,7 +143,7 @@ def bitwise_or(left: ex.Number, right: ex.Number) -> ex.Number:
 
 
 def bitwise_xor(left: ex.Number, right: ex.Number) -> ex.Number:
-    """``left ^ right``."""
+    """Return ``left ^ right``."""
     return _bitwise(left, "^", right)
 
 
@@ -153,7 +153,7 @@ def _bitwise(left: ex.Number, sign: str, right: ex.Number) -> ex.Number:
 
 
 def bits_joined(parts: Sequence[ex.Number]) -> ex.Number:
-    """The parts, which have no bits in common, in one number."""
+    """Return the parts, which have no bits in common, in one number."""
     nothing: ex.Number = constant(0)
     return reduce(bitwise_or, parts, nothing)
 
@@ -194,24 +194,24 @@ COMPARISONS = frozenset(_COMPARE)
 
 
 def arithmetic(op: str, left: ex.Number, right: ex.Number) -> ex.Number:
-    """``left op right``; division and remainder by zero give 0 (bmv2 stops there)."""
+    """Return ``left op right``; division and remainder by zero give 0 (bmv2 stops there)."""
     if left.const is not None and right.const is not None and (op not in ("<<", ">>") or right.const >= 0):
         return constant(_FOLD[op](left.const, right.const))
     return _BINARY[op](left, right)
 
 
 def complement(value: ex.Number) -> ex.Number:
-    """``~value``."""
+    """Return ``~value``."""
     return constant(~value.const) if value.const is not None else ex.Unary(~value.high, ~value.low, "~", value)
 
 
 def bit_length(value: ex.Number) -> ex.Number:
-    """How many bits a number has that is not negative."""
+    """Return the bit length of a number that is not negative."""
     return ex.BitLength(0, value.high.bit_length(), value)
 
 
 def fit(value: ex.Number, width: int, signed: bool) -> ex.Number:
-    """``value`` reduced to a field of ``width`` bits, as an assignment does."""
+    """Return ``value`` reduced to a field of ``width`` bits, as an assignment does."""
     low, high = limits(width, signed)
     if low <= value.low and value.high <= high:
         return value
@@ -226,7 +226,7 @@ def fit(value: ex.Number, width: int, signed: bool) -> ex.Number:
 
 
 def clamp(value: ex.Number, width: int, signed: bool, temporary: str) -> ex.Number:
-    """Saturating cast to ``width`` bits; ``temporary`` is a variable that nothing else uses."""
+    """Saturate a number to ``width`` bits; ``temporary`` is a variable that nothing else uses."""
     low, high = limits(width, signed)
     if value.const is not None:
         return constant(min(max(value.const, low), high))
@@ -245,33 +245,33 @@ def clamp(value: ex.Number, width: int, signed: bool, temporary: str) -> ex.Numb
 
 
 def internet_checksum(value: ex.Number, temporary: str) -> ex.Number:
-    """The Internet checksum of a number of 16-bit words; ``temporary`` is a variable that nothing else uses."""
+    """Return the Internet checksum of a number of 16-bit words; ``temporary`` is a variable that nothing else uses."""
     bind = ex.Bind(value.low, value.high, temporary, value)
     negative = ex.Unary(-value.high, -value.low, "-", ex.Bound(value.low, value.high, temporary))
     return choice(ex.NotZero(bind), ex.Binary(0, 0xFFFE, "%", negative, constant(0xFFFF)), constant(0xFFFF))
 
 
 def choice(condition: ex.Condition, yes: ex.Number, no: ex.Number) -> ex.Number:
-    """``yes`` where the condition holds, else ``no``."""
+    """Return ``yes`` where the condition holds, else ``no``."""
     if condition.known is not None:
         return yes if condition.known else no
     return ex.Choice(min(yes.low, no.low), max(yes.high, no.high), condition, yes, no)
 
 
 def least(left: ex.Number, right: ex.Number) -> ex.Number:
-    """The lesser one of two numbers."""
+    """Return the smaller of two numbers."""
     smaller = choice(compare("<", left, right), left, right)
     return replace(smaller, high=min(left.high, right.high))
 
 
 def most(left: ex.Number, right: ex.Number) -> ex.Number:
-    """The greater one of two numbers."""
+    """Return the larger of two numbers."""
     larger = choice(compare(">", left, right), left, right)
     return replace(larger, low=max(left.low, right.low))
 
 
 def pick(items: Sequence[ex.Number], index: ex.Number) -> ex.Number:
-    """The one of ``items`` at ``index``; 0 where there is none."""
+    """Return the item at ``index``; 0 where there is none."""
     low, high = min(0, *(v.low for v in items)), max(0, *(v.high for v in items))
     picked = ex.Pick(low, high, tuple(items), index)
     if index.low >= 0 and index.high < len(items):
@@ -280,17 +280,17 @@ def pick(items: Sequence[ex.Number], index: ex.Number) -> ex.Number:
 
 
 def load(begin: ex.Number, size: int) -> ex.Load:
-    """``size`` bytes of the packet as a number."""
+    """Return ``size`` bytes of the packet as a number."""
     return ex.Load(0, (1 << 8 * size) - 1, begin, add(begin, constant(size)), size)
 
 
 def octets(begin: ex.Number, size: int) -> ex.Slice:
-    """``size`` bytes of the packet."""
+    """Return ``size`` bytes of the packet."""
     return ex.Slice(begin, add(begin, constant(size)), size)
 
 
 def compare(op: str, left: ex.Number, right: ex.Number) -> ex.Condition:
-    """A comparison of numbers; known where the intervals decide it."""
+    """Return a comparison of numbers; known where the intervals decide it."""
     corners = {_COMPARE[op](a, b) for a in (left.low, left.high) for b in (right.low, right.high)}
     if len(corners) == 1 and op not in ("==", "!="):
         return TRUE if corners == {True} else FALSE
@@ -300,33 +300,33 @@ def compare(op: str, left: ex.Number, right: ex.Number) -> ex.Condition:
 
 
 def within(index: ex.Number, size: int) -> ex.Condition:
-    """``0 <= index < size``."""
+    """Return ``0 <= index < size``."""
     return connective("and", compare("<=", constant(0), index), compare("<", index, constant(size)))
 
 
 def not_zero(value: ex.Number) -> ex.Condition:
-    """``value != 0``."""
+    """Return ``value != 0``."""
     if value.const is not None:
         return TRUE if value.const else FALSE
     return ex.NotZero(value)
 
 
 def as_number(condition: ex.Condition) -> ex.Number:
-    """1 where the condition holds, else 0."""
+    """Return 1 where the condition holds, else 0."""
     if isinstance(condition, ex.NotZero) and condition.number.low >= 0 and condition.number.high <= 1:
         return condition.number
     return choice(condition, constant(1), constant(0))
 
 
 def negation(condition: ex.Condition) -> ex.Condition:
-    """The condition does not hold."""
+    """Return the negation of a condition."""
     if condition.known is not None:
         return FALSE if condition.known else TRUE
     return condition.operand if isinstance(condition, ex.Not) else ex.Not(condition)
 
 
 def connective(word: str, left: ex.Condition, right: ex.Condition) -> ex.Condition:
-    """``and`` or ``or``."""
+    """Combine conditions with ``and`` or ``or``."""
     for one, other in ((left, right), (right, left)):
         if one.known is not None:
             if word == "and":
@@ -336,13 +336,13 @@ def connective(word: str, left: ex.Condition, right: ex.Condition) -> ex.Conditi
 
 
 def both(*conditions: ex.Condition) -> ex.Condition:
-    """All conditions hold."""
+    """Return the conjunction of all conditions."""
     everything: ex.Condition = TRUE
     return reduce(lambda left, right: connective("and", left, right), conditions, everything)
 
 
 def either(condition: ex.Condition, yes: ex.Condition, no: ex.Condition) -> ex.Condition:
-    """``yes`` where the condition holds, else ``no``."""
+    """Return ``yes`` where the condition holds, else ``no``."""
     if condition.known is not None:
         return yes if condition.known else no
     return ex.Either(condition, yes, no)

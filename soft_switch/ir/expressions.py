@@ -56,7 +56,7 @@ class Number(Node):
     low: int
     high: int
     is_atom: ClassVar[bool] = False
-    """Whether it costs nothing to compute it twice."""
+    """Whether computing it twice costs nothing."""
 
     @property
     def const(self) -> int | None:
@@ -124,7 +124,7 @@ class Bound(Number):
 
 @dataclass(frozen=True, slots=True)
 class Pick(Number):
-    """The one of ``items`` at ``index``, which is within them."""
+    """The item at ``index``, which is in range."""
 
     items: tuple[Number, ...]
     index: Number
@@ -132,7 +132,7 @@ class Pick(Number):
 
 @dataclass(frozen=True, slots=True)
 class BitLength(Number):
-    """How many bits a number has that is not negative."""
+    """Bit length of a number that is not negative."""
 
     operand: Number
 
@@ -251,7 +251,7 @@ class Condition(Node):
 
 @dataclass(frozen=True, slots=True)
 class Known(Condition):
-    """A condition of which it is known whether it holds."""
+    """A condition that is known to hold or not to hold."""
 
     value: bool
 
@@ -281,7 +281,7 @@ class Not(Condition):
 
 @dataclass(frozen=True, slots=True)
 class Junction(Condition):
-    """``left and right`` or ``left or right``. The right one is looked at only if the left one does not decide."""
+    """``left and right`` or ``left or right``. The right one is evaluated only if the left one does not decide."""
 
     word: str
     left: Condition
@@ -307,7 +307,7 @@ class Member(Condition):
 
 @dataclass(frozen=True, slots=True)
 class IsNew(Condition):
-    """The packet comes in for the first time."""
+    """The packet enters for the first time."""
 
     uses: ClassVar = ("again",)
 
@@ -359,4 +359,4 @@ class Frame(Bytes):
 
 
 State: TypeAlias = tuple[Number | BytesVar, ...]
-"""What a packet takes from ingress to egress, in the order of the variables that are carried."""
+"""State that a packet carries from ingress to egress, in the order of the carried variables."""

@@ -1,4 +1,4 @@
-"""Removal of statements whose result nobody reads."""
+"""Removal of statements whose result is never read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from soft_switch.ir.expressions import EMPTY, Names, Var
 
 
 def written(statements: Iterable[st.Stmt]) -> set[str]:
-    """Every variable that any of the statements may set."""
+    """Return every variable that any of the statements may set."""
     result: set[str] = set()
     for statement in statements:
         if isinstance(statement, st.Step):
@@ -29,7 +29,7 @@ def written(statements: Iterable[st.Stmt]) -> set[str]:
 
 
 def prune(statements: Sequence[st.Stmt], live: Names, after_block: Names = EMPTY) -> tuple[list[st.Stmt], Names]:
-    """The statements that matter if ``live`` is read afterwards, and what they read from before.
+    """Return the statements that matter if ``live`` is read afterwards, and what they read from before.
 
     ``after_block`` is what is read where a :class:`Break` leads.
     """
@@ -78,7 +78,7 @@ def _prune_if(statement: st.If, live: Names, after_block: Names) -> tuple[list[s
                 orelse, before, branches = body, body_before, []
             continue
         if not body and not branches and not orelse:
-            continue  # the last branch does nothing, and neither would what follows it
+            continue  # the last branch does nothing, and the same holds for what follows it
         branches.append(st.Branch(branch.condition, body))
         before = before | body_before | branch.condition.reads
     if not branches:
@@ -90,7 +90,7 @@ def _prune_if(statement: st.If, live: Names, after_block: Names) -> tuple[list[s
 
 
 def _prune_loop(statement: st.Loop, live: Names) -> tuple[list[st.Stmt], Names]:
-    """Any part may follow any other, so what one of them reads is live after all of them."""
+    """Prune a loop: any part may follow any other, so what one part reads is live after all of them."""
     after = live | {statement.variable}
     while True:
         pruned = {number: prune(body, after, live) for number, body in statement.parts.items()}
@@ -101,7 +101,7 @@ def _prune_loop(statement: st.Loop, live: Names) -> tuple[list[st.Stmt], Names]:
 
 
 def has_break(statements: Iterable[st.Stmt]) -> bool:
-    """Whether any of the statements leaves the enclosing block."""
+    """Return whether any of the statements leaves the enclosing block."""
     return any(
         isinstance(s, st.Break)
         or (isinstance(s, st.If) and (any(has_break(branch.body) for branch in s.branches) or has_break(s.orelse)))

@@ -29,15 +29,15 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What is generated of a program.
+    """The code generated from a program.
 
     Attributes:
         functions: callees before their callers.
         types: types of variables.
         objects: tables' results, counters, hash memos and the like, by the name that the functions use.
         carried: variables that make up the state of a packet between ingress and egress, in order.
-        preserved: how many fields a packet that comes in again may take along.
-        comes_again: whether packets come in again.
+        preserved: how many fields a re-entering packet may keep.
+        comes_again: whether packets may re-enter.
         rid_at: where egress_rid is in the state; None if egress does not read it.
         priority_at: where priority is in the state; None if egress does not read it.
         source: the functions as Python.

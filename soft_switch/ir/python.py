@@ -14,7 +14,7 @@ from soft_switch.ir.program import EGRESS, INGRESS, PARSE_AGAIN, Function, Gener
 from soft_switch.tables.entry import LAST_HIT_AT
 
 _CHOICE, _OR, _AND, _NOT, _COMPARE, _PRODUCT, _SIGN, _ATOM = 1, 2, 3, 4, 5, 11, 12, 13
-"""How tightly operators bind; an operand that binds less than its operator allows is put in parentheses."""
+"""Precedence of operators; an operand that binds less than its operator allows is put in parentheses."""
 _BINARY: Final = {"|": 6, "^": 7, "&": 8, "<<": 9, ">>": 9, "+": 10, "-": 10, "*": 11, "//": 11, "%": 11}
 _LONG = 1 << 16
 """Numbers from here on are printed in hexadecimal."""
@@ -23,7 +23,7 @@ _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
 
 
 def print_python(code: Generated) -> tuple[str, dict[str, Any]]:
-    """The source of all functions, and the objects that it needs besides those of ``code``."""
+    """Print all functions; return the source, and the objects that it needs besides those of ``code``."""
     printer = _Printer(code)
     lines: list[str] = []
     for function in code.functions:
@@ -43,12 +43,12 @@ class _Printer:
         self._count = 0
 
     def _fresh(self) -> str:
-        """A new variable; names of fields do not begin with an underscore."""
+        """Return a new variable; names of fields do not begin with an underscore."""
         self._count += 1
         return f"_{self._count}"
 
     def function(self, function: Function) -> list[str]:
-        """Lines of a function."""
+        """Print a function, as lines."""
         code, lines = self._code, []
         parameters = {
             INGRESS: f"port, data, now_ns{', again=None' if code.comes_again else ''}",
@@ -163,7 +163,7 @@ class _Printer:
         raise NotImplementedError(type(step).__name__)
 
     def _extract(self, step: st.Extract) -> list[str]:
-        """Extracts fields by one call of struct, unless a single byte is enough."""
+        """Extract fields by one call of struct, unless a single byte is enough."""
         layout, targets, after = "!", list[str](), list[str]()
         needed: list[st.Run] = []
         for run in step.runs():
@@ -206,7 +206,7 @@ class _Printer:
     # ---- expressions ----
 
     def text(self, node: ex.Node, least: int = 0) -> str:
-        """An expression, in parentheses if it binds less tightly than ``least``."""
+        """Print an expression, in parentheses if it binds less tightly than ``least``."""
         binds, text = self._number(node) if isinstance(node, ex.Number) else self._condition(node)
         return f"({text})" if binds < least else text
 
@@ -250,11 +250,11 @@ class _Printer:
         return _ATOM, self._access(node)
 
     def _object(self, node: ex.Number) -> str:
-        """A number of which a method is called."""
+        """Print a number on which a method is called."""
         return f"({self.text(node)})" if isinstance(node, ex.Literal) else self.text(node, _ATOM)
 
     def _access(self, node: ex.Number) -> str:
-        """What is asked of an object or of the result of a table."""
+        """Print an access to an object or to the result of a table."""
         text = self.text
         match node:
             case ex.ResultField(_, _, record, position):

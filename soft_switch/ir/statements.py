@@ -1,7 +1,7 @@
 """Statements of the generated functions.
 
 Those without a body say what they read and write; :mod:`soft_switch.ir.liveness` drops the ones without other effect
-whose variables nobody reads.
+whose variables are never read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Setting(Step):
 
 @dataclass(frozen=True, slots=True)
 class Assign(Setting):
-    """Sets a number."""
+    """Assignment of a number."""
 
     target: str
     value: ex.Number
@@ -49,7 +49,7 @@ class Assign(Setting):
 
 @dataclass(frozen=True, slots=True)
 class Perform(Step):
-    """Sets a number whose computation has an effect: it runs a meter or draws a random number."""
+    """Assignment of a number whose computation has an effect: it runs a meter or draws a random number."""
 
     target: str
     value: ex.Number
@@ -58,7 +58,7 @@ class Perform(Step):
 
 @dataclass(frozen=True, slots=True)
 class SetBytes(Setting):
-    """Sets a variable that holds bytes."""
+    """Assignment to a variable that holds bytes."""
 
     target: str
     value: ex.Bytes
@@ -83,7 +83,7 @@ class Run:
     fields: tuple[Extracted, ...]
 
     def values(self, whole: ex.Number) -> Iterator[tuple[Extracted, ex.Number]]:
-        """The fields with their values, out of the run as one number."""
+        """Yield the fields with their values, cut out of the run as one number."""
         shift = 8 * self.size
         for one in self.fields:
             shift -= one.width
@@ -93,7 +93,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Extract(Setting):
-    """Sets variables to the fields of a header that begins at byte ``begin`` of the packet.
+    """Extraction of the fields of a header that begins at byte ``begin`` of the packet into variables.
 
     ``fields`` are all fields in the order of the header; only those in ``wanted`` are set.
     """
@@ -109,11 +109,11 @@ class Extract(Setting):
         return self.wanted
 
     def narrowed(self, live: ex.Names) -> Extract:
-        """The same for those variables that are read."""
+        """Return the same step for those variables that are read."""
         return replace(self, wanted=self.wanted & live)
 
     def runs(self) -> Iterator[Run]:
-        """The fields by runs of bytes; runs without a field that is wanted, too."""
+        """Yield the fields by runs of bytes, including runs without a wanted field."""
         at = bits = 0
         fields: list[Extracted] = []
         for one in self.fields:
@@ -126,7 +126,7 @@ class Extract(Setting):
 
 @dataclass(frozen=True, slots=True)
 class LookUp(Setting):
-    """Looks ``keys`` up in the table whose results are the object ``results``."""
+    """Lookup of ``keys`` in the table whose results are the object ``results``."""
 
     record: str
     results: str
@@ -136,7 +136,7 @@ class LookUp(Setting):
 
 @dataclass(frozen=True, slots=True)
 class ChooseMember(Setting):
-    """Replaces the result of a table that is a group by the member that a hash chooses."""
+    """Replacement of a table result that is a group by the member that a hash chooses."""
 
     record: str
     hash: ex.Number
@@ -146,7 +146,7 @@ class ChooseMember(Setting):
 
 @dataclass(frozen=True, slots=True)
 class Count(Step):
-    """Adds ``amount`` to a cell of the object ``cells``; the index is within the array."""
+    """Addition of ``amount`` to a cell of the object ``cells``; the index is within the array."""
 
     cells: str
     index: ex.Number
@@ -155,7 +155,7 @@ class Count(Step):
 
 @dataclass(frozen=True, slots=True)
 class CountHit(Step):
-    """Counts the packet in the direct counter of the entry that was hit."""
+    """Count of the packet in the direct counter of the entry that was hit."""
 
     record: str
     uses: ClassVar = ("n",)
@@ -164,7 +164,7 @@ class CountHit(Step):
 
 @dataclass(frozen=True, slots=True)
 class NoteHit(Step):
-    """Notes the time in the entry that was hit."""
+    """Note of the time in the entry that was hit."""
 
     record: str
     uses: ClassVar = ("now_ns",)
@@ -173,7 +173,7 @@ class NoteHit(Step):
 
 @dataclass(frozen=True, slots=True)
 class WriteCell(Step):
-    """Sets a cell of the object ``cells``; the index is within the array."""
+    """Assignment to a cell of the object ``cells``; the index is within the array."""
 
     cells: str
     index: ex.Number
@@ -182,7 +182,7 @@ class WriteCell(Step):
 
 @dataclass(frozen=True, slots=True)
 class Report(Step):
-    """Reports something to the switch by the object ``function``: a ``digest``, a ``log`` message, or ``fail``.
+    """Report to the switch by the object ``function``: a ``digest``, a ``log`` message, or ``fail``.
 
     ``fixed`` are the name of the digest, the text of the message, or the failed assertion and its place.
     """
@@ -195,7 +195,7 @@ class Report(Step):
 
 @dataclass(frozen=True, slots=True)
 class Keep(Setting):
-    """Notes the fields that a copy keeps."""
+    """Note of the fields that a copy keeps."""
 
     values: tuple[ex.Number, ...]
     sets_always: ClassVar = ("kept",)
@@ -203,7 +203,7 @@ class Keep(Setting):
 
 @dataclass(frozen=True, slots=True)
 class TakeAlong(Step):
-    """Sets variables to what a packet that comes in again has taken along."""
+    """Assignment of the fields that a re-entering packet has kept."""
 
     targets: tuple[str, ...]
 
@@ -217,7 +217,7 @@ class TakeAlong(Step):
 
 @dataclass(frozen=True, slots=True)
 class CloneIngress(Step):
-    """Clones the packet as it came in. ``cut`` and ``clone`` are objects."""
+    """Clone of the packet as it arrived. ``cut`` and ``clone`` are objects."""
 
     cut: str
     clone: str
@@ -229,7 +229,7 @@ class CloneIngress(Step):
 
 @dataclass(frozen=True, slots=True)
 class CloneEgress(Step):
-    """Clones the packet as egress made it. ``length`` is its length before it is cut."""
+    """Clone of the packet as egress made it. ``length`` is its length before it is cut."""
 
     cut: str
     clone: str
@@ -248,7 +248,7 @@ class CloneEgress(Step):
 
 @dataclass(frozen=True, slots=True)
 class Multicast(Step):
-    """Sends copies to a multicast group by the object ``function``."""
+    """Copies to a multicast group, by the object ``function``."""
 
     function: str
     group: ex.Number
@@ -259,7 +259,7 @@ class Multicast(Step):
 
 @dataclass(frozen=True, slots=True)
 class ComeAgain(Step):
-    """Has the packet in the variable ``packet`` come in again, by the object ``function``."""
+    """Re-entry of the packet in the variable ``packet``, by the object ``function``."""
 
     function: str
     port: ex.Number
@@ -272,12 +272,12 @@ class ComeAgain(Step):
 
 @dataclass(frozen=True, slots=True)
 class Drop(Step):
-    """Leaves the function: the packet goes no further."""
+    """Exit from the function that drops the packet."""
 
 
 @dataclass(frozen=True, slots=True)
 class PassOn(Step):
-    """Leaves ingress with a packet for the queues. ``make`` and ``kind`` are objects."""
+    """Exit from ingress with a packet for the queues. ``make`` and ``kind`` are objects."""
 
     make: str
     kind: str
@@ -289,14 +289,14 @@ class PassOn(Step):
 
 @dataclass(frozen=True, slots=True)
 class ReturnState(Step):
-    """Leaves the function with the state of a packet."""
+    """Exit from the function with the state of a packet."""
 
     state: ex.State
 
 
 @dataclass(frozen=True, slots=True)
 class Send(Step):
-    """Leaves egress with the packet to send."""
+    """Exit from egress with the packet to send."""
 
     frame: ex.Frame | ex.BytesVar
 
@@ -315,7 +315,7 @@ class Branch:
 
 @dataclass(slots=True)
 class If:
-    """Runs the first of the branches whose condition holds, or ``orelse``."""
+    """Conditional: the first branch whose condition holds, or ``orelse``."""
 
     branches: list[Branch]
     orelse: list[Stmt] = field(default_factory=list)
@@ -330,7 +330,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """Leaves the enclosing :class:`Block` or :class:`Loop`."""
+    """Exit from the enclosing :class:`Block` or :class:`Loop`."""
 
 
 @dataclass(slots=True)
@@ -345,5 +345,5 @@ Stmt: TypeAlias = Step | If | Block | Break | Loop
 
 
 def when(condition: ex.Condition, body: list[Stmt], orelse: list[Stmt] | None = None) -> If:
-    """``body`` where the condition holds, else ``orelse``."""
+    """Return ``body`` where the condition holds, else ``orelse``."""
     return If([Branch(condition, body)], orelse or [])

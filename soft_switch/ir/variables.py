@@ -26,27 +26,27 @@ LENGTH = _reserved(COUNTS, "n")
 CLOCK = _reserved(TIMES, "now_ns")
 """Time of the block that runs."""
 PAYLOAD = _reserved(COUNTS, "off")
-"""Where the payload begins in the packet."""
+"""Offset of the payload in the packet."""
 PORT = _reserved((0, DROP_PORT), "port")
 """Port at which the packet came in."""
 ENQUEUED, DEQUEUED = _reserved(TIMES, "enqueued_ns"), _reserved(TIMES, "dequeued_ns")
 ENQ_DEPTH, DEQ_DEPTH = _reserved(COUNTS, "enq_qdepth"), _reserved(COUNTS, "deq_qdepth")
 LENGTH_NOW = Var(*COUNTS, "packet_length_now")
-"""Length of the packet after headers came and went, as bmv2 keeps it."""
+"""Length of the packet after headers were added and removed, as bmv2 counts it."""
 CLONE, CLONE_LIST = _reserved((0, 0xFFFF), "clone_session"), _reserved(COUNTS, "clone_list")
 RESUBMIT, RECIRCULATE = _reserved(COUNTS, "resubmit_list"), _reserved(COUNTS, "recirculate_list")
 TRUNCATE = _reserved((0, 1 << 32), "truncate_to")
-"""One more than the bytes that are left of the packet; 0 leaves it whole."""
+"""Length to which the packet is truncated, plus 1; 0 if it is not truncated."""
 ROUNDS = _reserved(COUNTS, "rounds")
-"""How often the packet has come in again."""
+"""Number of times that the packet has re-entered."""
 DIGEST = _reserved(COUNTS, "digest_list")
-"""Id of the digest that ingress asked for last; 0 for none."""
+"""Id of the digest that ingress requested last; 0 for none."""
 INSTANCE_TYPE = _reserved(COUNTS, "instance_type_now")
-"""Stands in for instance_type in a program without it."""
+"""Replaces instance_type in a program without it."""
 CUT, CUT_LENGTH = "cut_data", _reserved(COUNTS, "cut_length")
-"""What a clone session lets through of a packet."""
+"""The part of a packet that a clone session keeps."""
 FRAME = "frame"
-"""The packet as it leaves, where it may come in again."""
+"""The packet as it leaves, in programs where it may re-enter."""
 # A program may remove headers that it never had: the length is then less than 0.
 _RESERVED[LENGTH_NOW.name] = (-(1 << 62), 1 << 62)
 

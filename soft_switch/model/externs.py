@@ -77,7 +77,7 @@ def describe_meter(words: array[int], at: int, config: MeterConfig | None) -> No
 
 
 class MeterBuckets:
-    """The two token buckets of a meter: RFC 2698, color-blind. Tokens are counted in billionths of a unit."""
+    """The two token buckets of a meter: RFC 2698, colour-blind. Tokens are counted in billionths of a unit."""
 
     __slots__ = ("_committed", "_last_ns", "_peak", "config")
 
@@ -88,7 +88,7 @@ class MeterBuckets:
         self._last_ns = now_ns
 
     def execute(self, units: int, now_ns: int) -> int:
-        """Return the color of a packet of ``units`` at ``now_ns`` and take its tokens. Time must not go backwards."""
+        """Return the colour of a packet of ``units`` at ``now_ns`` and take its tokens. Time must not go backwards."""
         config = self.config
         elapsed = now_ns - self._last_ns
         if elapsed > 0:
@@ -154,7 +154,7 @@ class DirectMeter:
         self.unit = unit
 
     def execute(self, entry: Any, length: int, now_ns: int) -> int:
-        """Return the color of a packet that hit ``entry`` (a :class:`~soft_switch.tables.entry.Entry`)."""
+        """Return the colour of a packet that hit ``entry`` (a :class:`~soft_switch.tables.entry.Entry`)."""
         config = entry.meter
         if config is None:
             return GREEN

@@ -30,7 +30,7 @@ _CRC16 = _crc16_table()
 
 
 def crc16(data: bytes) -> int:
-    """CRC-16/ARC; the check value of ``b"123456789"`` is 0xBB3D."""
+    """Return CRC-16/ARC; the check value of ``b"123456789"`` is 0xBB3D."""
     remainder = 0
     table = _CRC16
     for byte in data:
@@ -39,14 +39,14 @@ def crc16(data: bytes) -> int:
 
 
 def csum16(data: bytes) -> int:
-    """Internet checksum of 16-bit words, an odd last byte padded with zeros on the right."""
+    """Return the Internet checksum of 16-bit words; an odd last byte is padded with zeros on the right."""
     number = int.from_bytes(data, "big") << (8 if len(data) & 1 else 0)
     # Adding words with end-around carry is reduction modulo 0xFFFF, where only an all-zero input sums to zero.
     return -number % 0xFFFF if number else 0xFFFF
 
 
 def xor16(data: bytes) -> int:
-    """Exclusive or of 16-bit words, an odd last byte padded with zeros on the right."""
+    """Return the exclusive or of 16-bit words; an odd last byte is padded with zeros on the right."""
     result = 0
     for index in range(0, len(data), 2):
         result ^= int.from_bytes(data[index : index + 2].ljust(2, b"\0"), "big")
@@ -54,7 +54,7 @@ def xor16(data: bytes) -> int:
 
 
 def identity(data: bytes) -> int:
-    """The first eight bytes as a number."""
+    """Return the first eight bytes as a number."""
     return int.from_bytes(data[:8], "big")
 
 

@@ -108,7 +108,7 @@ class ElementRef:
 
 @dataclass(frozen=True, slots=True)
 class ElementField:
-    """A field of such an element."""
+    """A field of an element of a header stack at a computed index."""
 
     element: ElementRef
     name: str

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 MAX_ROUNDS = 64
-"""How often a packet may be resubmitted or recirculated; bmv2 has no limit."""
+"""Number of times that a packet may be resubmitted or recirculated; bmv2 has no limit."""
 
 
 class Ingressed(NamedTuple):
@@ -47,7 +47,7 @@ class Replica(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CloneSession:
-    """Where clones go: to the session's own replicas, and to those of a multicast group.
+    """Destinations of clones: the session's own replicas, and those of a multicast group.
 
     Attributes:
         replicas: the session's own.

@@ -18,13 +18,13 @@ _LOG = logging.getLogger("soft_switch.native")
 def machine_code(
     backend: Backend, generated: Generated, externs: Mapping[str, Any], replication: Replication
 ) -> tuple[MachineCode | None, str]:
-    """The machine code of a program and "", or None and the reason. Has ``replication`` work on its states.
+    """Return the machine code of a program and "", or None and the reason; ``replication`` then works on its states.
 
     Raises:
         NativeError: ``backend`` is ``c``, and machine code is not possible.
     """
     if backend == "python":
-        return None, "Python was asked for"
+        return None, "Python was requested"
     try:
         made = MachineCode(generated, externs)
     except NativeError as error:

@@ -44,11 +44,11 @@ class NativeHandles(NamedTuple):
 
 
 class MachineCode:
-    """Runs the packets of a pipeline. The state of an :class:`Ingressed` is (a C struct, the packet's bytes).
+    """A pipeline that runs as machine code. The state of an :class:`Ingressed` is (a C struct, the packet's bytes).
 
     Attributes:
         source: the compiled C without its runtime.
-        makes_copies: whether the program may copy packets or have them come in again.
+        makes_copies: whether the program may copy packets or make them re-enter.
         rid_at: where egress_rid is in the state of a packet: (first byte, bytes). None if it is not in it.
         priority_at: where priority is in the state of a packet, likewise.
         ingress: see :class:`~soft_switch.pipeline.Pipeline`.
@@ -56,7 +56,7 @@ class MachineCode:
     """
 
     def __init__(self, generated: Generated, externs: Mapping[str, Any]) -> None:
-        """Translates and compiles a program.
+        """Translate and compile a program.
 
         Raises:
             NativeError: the program has no translation, or cannot be compiled here.
@@ -109,7 +109,7 @@ class MachineCode:
             known.append(entry)
 
     def handles(self, frame_bytes: int) -> NativeHandles:
-        """Addresses for C code that runs packets of up to ``frame_bytes`` itself.
+        """Return the addresses for C code that runs packets of up to ``frame_bytes`` itself.
 
         Its owner calls :meth:`refresh` before packets run, and keeps this object alive.
         """
@@ -130,11 +130,11 @@ class MachineCode:
         )
 
     def raise_failure(self) -> None:
-        """Raises the error that Python code raised while C ran a packet."""
+        """Raise the error that Python code raised while C ran a packet."""
         self._fail(_FAILED)
 
     def refresh(self) -> None:
-        """Brings the tables up to date."""
+        """Bring the tables up to date."""
         for table, entries in self._changed.items():
             if entries is None:
                 self._images[table].copy()
@@ -143,7 +143,7 @@ class MachineCode:
         self._changed.clear()
 
     def _ready(self, frame_bytes: int = _FRAME_BYTES) -> None:
-        """Makes the functions that run for every packet; as closures they are fastest."""
+        """Make the functions that run for every packet; as closures they are fastest."""
         ffi, pipeline, changed, refresh = self._ffi, self._pipeline, self._changed, self.refresh
         run_ingress, run_egress = self._library.pipeline_ingress, self._library.pipeline_egress
         state = ffi.buffer(self._state, self._state_bytes)
@@ -256,7 +256,7 @@ def _place(where: Callable[[], int], size: int | None) -> tuple[int, int] | None
 
 
 def with_field(state: tuple[Any, ...], where: tuple[int, int], value: int) -> tuple[Any, ...]:
-    """A packet's state with another value at (first byte, bytes)."""
+    """Return a packet's state with another value at (first byte, bytes)."""
     begin, size = where
     blob, data = state
     return blob[:begin] + value.to_bytes(size, "little") + blob[begin + size :], data

@@ -26,7 +26,7 @@ def _interval(node: ex.Number) -> ex.Interval:
 
 
 class ExpressionPrinter:
-    """Prints the expressions of one function and notes which variables they use."""
+    """Printer of the expressions of one function; it notes which variables they use."""
 
     def __init__(self, module: Module, function: Function) -> None:
         self.module = module
@@ -34,7 +34,7 @@ class ExpressionPrinter:
         self.used: dict[str, None] = {}
 
     def use(self, name: str) -> str:
-        """The name of a variable in C."""
+        """Return the name of a variable in C."""
         if name not in PARAMETERS_OF[self.function.name]:
             self.used[name] = None
         return f"v_{name}"
@@ -42,7 +42,7 @@ class ExpressionPrinter:
     # ---- conditions ----
 
     def condition(self, node: ex.Condition) -> str:
-        """A condition in C."""
+        """Print a condition in C."""
         match node:
             case ex.Known(value):
                 return str(int(value))
@@ -68,7 +68,7 @@ class ExpressionPrinter:
         return f"s->call(s->handle, {request}, (u64[]){{{', '.join(words)}}})"
 
     def shaped(self, values: Sequence[ex.Number]) -> tuple[tuple[tuple[int, bool], ...], list[str]]:
-        """Arguments for Python: (words and sign of each, all words)."""
+        """Return arguments for Python: (words and sign of each, all words)."""
         shapes, words = [], list[str]()
         for value in values:
             kind = kind_of(value.low, value.high)
@@ -79,7 +79,7 @@ class ExpressionPrinter:
     # ---- numbers ----
 
     def number(self, node: ex.Number, modulo: int | None = None) -> CNumber:
-        """A number in C. With ``modulo`` only so many low bits of it have to be right."""
+        """Print a number in C. With ``modulo``, only that many low bits have to be right."""
         match node:
             case ex.Literal(value):
                 return numbers.constant(value)
@@ -113,7 +113,7 @@ class ExpressionPrinter:
         return self._access(node)
 
     def _access(self, node: ex.Number) -> CNumber:
-        """What is asked of an object or of the result of a table."""
+        """Print an access to an object or to the result of a table."""
         match node:
             case ex.ResultField():
                 return self._of_result(node)
@@ -144,7 +144,7 @@ class ExpressionPrinter:
         return from_memory(f"{variable} + {at}", Kind(64 * words, False), node.high)
 
     def entry(self, record: str) -> str:
-        """The address of the cells of the entry that was hit."""
+        """Return the address of the cells of the entry that was hit."""
         return f"(u64 *)(uintptr_t){self.use(record)}[2]"
 
     def _units(self, unit: str) -> str:
@@ -178,7 +178,7 @@ class ExpressionPrinter:
         return numbers.remainder(self.number(left), right, _interval(node))
 
     def _pick(self, items: Sequence[ex.Number], index: CNumber, result: ex.Interval) -> CNumber:
-        """One of several values, where the index is within them."""
+        """Print one of several values; the index is in range."""
         chosen = self.number(items[-1])
         for number in range(len(items) - 2, -1, -1):
             test = numbers.compare("==", index, numbers.constant(number))
@@ -203,7 +203,7 @@ class ExpressionPrinter:
         return CNumber(f"{function}({at}, {size})", node.low, node.high, kind)
 
     def word(self, node: ex.Number) -> str:
-        """A number in 64 bits without sign."""
+        """Print a number as 64 unsigned bits."""
         return convert(self.number(node), U64)
 
     # ---- hashes ----
@@ -230,7 +230,7 @@ class ExpressionPrinter:
         payload: ex.Bytes,
         result: ex.Interval,
     ) -> CNumber:
-        """Fields (value, width in bits, validity) one after the other, then the payload, into a hash function."""
+        """Print a hash over fields (value, width in bits, validity), in order, then the payload."""
         word = next(name for name, one in ALGORITHMS.items() if one is function).removesuffix("_custom")
         total = sum(value.high.bit_length() if width == VARYING else width for value, width, _ in fields)
         lines = [f"u8 packed_[{total // 8 + 9}]; struct packer p_ = {{packed_, 0}};"]
@@ -242,7 +242,7 @@ class ExpressionPrinter:
         return CNumber(f"({{ {' '.join(lines)} }})", *result, U64)
 
     def payload(self) -> tuple[str, str]:
-        """Address and length of the payload."""
+        """Return the address and the length of the payload."""
         off = self.use("off")
         return f"data + ({off} < size ? {off} : size)", f"({off} < size ? size - {off} : 0)"
 

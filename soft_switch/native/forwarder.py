@@ -61,7 +61,7 @@ _COUNTERS = ("enqueued", "dequeued", "dropped")
 
 @functools.cache
 def interface() -> Any:
-    """The foreign function interface.
+    """Return the foreign function interface.
 
     Raises:
         NativeError: cffi is not installed.
@@ -82,13 +82,13 @@ class RingSocket(Protocol):
         """(memory, bytes of a slot, slots, bytes of the longest frame)."""
 
     def fileno(self) -> int:
-        """The file descriptor."""
+        """Return the file descriptor."""
 
 
 class Forwarder:
-    """Moves packets between ``sockets`` through ``machine_code``; ``ports`` give rates, shares and limits.
+    """Packet loop between ``sockets`` through ``machine_code``; ``ports`` give rates, shares and limits.
 
-    :meth:`account` brings its counters into sockets and ports.
+    :meth:`account` adds its counters to those of sockets and ports.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class Forwarder:
         cpu_port: int | None = None,
         packet_in: Callable[[bytes], object] | None = None,
     ) -> None:
-        """``packet_in`` takes the frames that leave at ``cpu_port``. In tests, ports may have no sockets.
+        """Create a forwarder; ``packet_in`` takes the frames that leave at ``cpu_port``. Tests may omit sockets.
 
         Raises:
             NativeError: no compiler or cffi is installed, or this program or these ports need Python.
         """
         if machine_code.makes_copies:
-            raise NativeError("packets that are copied, or come in again, go through Python")
+            raise NativeError("packets that are copied or re-enter go through Python")
         if any(type(port) is not Port for port in ports.values()):
             raise NativeError("ports with a queue trace go through Python")
         ffi = self._ffi = interface()
@@ -154,7 +154,7 @@ class Forwarder:
         made.ring, made.fd, made.at = view, socket.fileno(), socket.position
 
     def run(self, arrivals: int, departures: int, most_ns: int, poll_ns: int) -> int | None:
-        """Moves packets for at most ``most_ns``: in turn ``arrivals`` of each port, then ``departures``.
+        """Move packets for at most ``most_ns``: in turn ``arrivals`` of each port, then ``departures``.
 
         Returns:
             When the next link with a waiting packet is free, in ns of the monotonic clock; 0 if there is more to do at
@@ -170,7 +170,7 @@ class Forwarder:
         return None if next_ns == _NOTHING_DUE else next_ns
 
     def receive(self, port: int, data: bytes, now_ns: int) -> None:
-        """Takes a frame that did not come in at a socket.
+        """Take a frame that did not arrive at a socket.
 
         Raises:
             ProgramAssertionError: an assertion of the program does not hold.
@@ -190,7 +190,7 @@ class Forwarder:
         return int(self._forwarder.undeliverable)
 
     def account(self) -> None:
-        """Adds what was counted since the last call to the counters of ports and sockets."""
+        """Add what was counted since the last call to the counters of ports and sockets."""
         for made, (number, port) in zip(self._made, self._ports.items(), strict=False):
             port.sent_packets += self._more(number, "sent_packets", made.sent_packets)
             port.sent_bytes += self._more(number, "sent_bytes", made.sent_bytes)
@@ -210,11 +210,11 @@ class Forwarder:
         return int(now) - before
 
     def clear(self) -> int:
-        """Drops all queued packets; returns how many there were."""
+        """Drop all queued packets; return how many there were."""
         return int(self._library.forwarder_clear(self._forwarder))
 
     def close(self) -> None:
-        """Releases all memory. The object cannot be used afterwards."""
+        """Release all memory. The object cannot be used afterwards."""
         self.account()
         self.clear()
         for view in self._views:
@@ -228,7 +228,7 @@ class Forwarder:
         return bool(self._library.forwarder_enqueue(self._forwarder, port, priority, data, len(data), now_ns))
 
     def next(self, port: int) -> tuple[int, int, int, int] | None:
-        """Takes a packet out of a port: (queue, length, depth when it was queued, depth left); None if it is empty."""
+        """Take a packet out of a port: (queue, length, depth when it was queued, depth left); None if it is empty."""
         out = self._ffi.new("uint64_t[3]")
         queue = int(self._library.forwarder_next(self._forwarder, port, out))
         return None if queue < 0 else (queue, int(out[0]), int(out[1]), int(out[2]))

@@ -18,7 +18,7 @@ from soft_switch.native.numbers import U64, CNumber, Kind, convert, kind_of, mod
 from soft_switch.tables.entry import LAST_HIT_AT
 
 PORT_BITS = 32
-"""How far the priority is shifted in what ``ingress`` returns; the port is below."""
+"""Shift of the priority in the value that ``ingress`` returns; the port is in the lower bits."""
 _PRIORITY_BITS = 16
 _WORD_BITS = 64
 _HEADS = {
@@ -32,12 +32,12 @@ _HEADS = {
 
 
 class FunctionPrinter(ExpressionPrinter):
-    """Prints one function."""
+    """Printer of one function."""
 
     _keeps = False
 
     def lines(self) -> list[str]:
-        """The function in C."""
+        """Print the function in C."""
         load_state = self._load_state() if self.function.name == EGRESS else []
         body = self._block(self.function.body, 1)
         lines = [_HEADS[self.function.name], "{"]
@@ -162,7 +162,7 @@ class FunctionPrinter(ExpressionPrinter):
         raise NotImplementedError(type(value).__name__)
 
     def _store(self, target: str, number: CNumber, length: CNumber) -> list[str]:
-        """A number as bytes, into the variable's buffer."""
+        """Store a number as bytes in the variable's buffer."""
         variable, capacity = self.use(target), self.module.types.octets[target]
         size = convert(length, U64)
         lines = [] if length.const is not None else [f"if ({size} > {capacity}u) return FAULT;"]
@@ -176,7 +176,7 @@ class FunctionPrinter(ExpressionPrinter):
         return [*lines, f"{variable} = b_{target}; {variable}_n = {size};"]
 
     def _compose(self, frame: ex.Frame) -> list[str]:
-        """Opens a block in which ``at`` is the length of the frame that was put together."""
+        """Open a block in which ``at`` is the length of the frame that was put together."""
         lines = ["{ u64 at = 0;"]
         headers = [(self.use(header.name), f"{self.use(header.name)}_n") for header in frame.headers]
         for address, length in (*headers, self.payload()):
@@ -233,7 +233,7 @@ class FunctionPrinter(ExpressionPrinter):
         return lines
 
     def _store_state(self, state: ex.State) -> list[str]:
-        """The state of a packet into the pipeline's buffer."""
+        """Store the state of a packet in the pipeline's buffer."""
         lines = ["{ struct carried c; memset(&c, 0, sizeof c);"]
         for name, value in zip(self.module.generated.carried, state, strict=True):
             if isinstance(value, ex.Number):
@@ -298,14 +298,14 @@ class FunctionPrinter(ExpressionPrinter):
         for position, name in enumerate(targets):
             low, high = self.module.types.numbers[name]
             if low < 0 or high >> _WORD_BITS:
-                raise CannotTranslateError(f"{name}, kept for a packet that comes in again")
+                raise CannotTranslateError(f"{name}, kept for a packet that re-enters")
             lines.append(self._set(name, CNumber(f"again[{position}]", low, high, U64)))
         return lines
 
     def _ask(
         self, kind: str, fixed: tuple[Any, ...], values: Sequence[ex.Number], answer: Sequence[str] = ()
     ) -> list[str]:
-        """A call of Python. The lines ``answer`` find what it says in ``args``."""
+        """Call Python. The lines ``answer`` find its results in ``args``."""
         shapes, words = self.shaped(values)
         request = self.module.request(Request(kind, fixed, shapes))
         return [

@@ -44,7 +44,7 @@ _TYPES = re.compile(
 
 @functools.cache
 def interface() -> Any:
-    """The foreign function interface, with the types of ``runtime.h`` and :data:`FUNCTIONS`.
+    """Return the foreign function interface, with the types of ``runtime.h`` and :data:`FUNCTIONS`.
 
     Raises:
         NativeError: cffi is not installed.
@@ -54,7 +54,7 @@ def interface() -> Any:
 
 
 def declared(declarations: str) -> Any:
-    """A foreign function interface with the given declarations.
+    """Return a foreign function interface with the given declarations.
 
     Raises:
         NativeError: cffi is not installed.
@@ -69,7 +69,7 @@ def declared(declarations: str) -> Any:
 
 
 def compiler() -> list[str]:
-    """The command of the C compiler: ``CC`` if that is set, else the first of :data:`COMPILERS` on the PATH.
+    """Return the command of the C compiler: ``CC`` if that is set, else the first of :data:`COMPILERS` on the PATH.
 
     Raises:
         NativeError: no compiler is installed.
@@ -83,7 +83,7 @@ def compiler() -> list[str]:
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: ``MFS_CACHE_DIR``, else a folder in the user's cache directory."""
+    """Return where libraries are kept: ``MFS_CACHE_DIR``, else a folder in the user's cache directory."""
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE])
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -91,12 +91,12 @@ def cache_folder() -> Path:
 
 
 def load_pipeline(source: str) -> Any:
-    """Loads the library of a translated pipeline; see :func:`load`."""
+    """Load the library of a translated pipeline; see :func:`load`."""
     return load(interface(), f"{RUNTIME.read_text()}\n{source}")
 
 
 def load(ffi: Any, text: str) -> Any:
-    """Loads the library of a source, and compiles it first unless it is cached. Safe for concurrent processes.
+    """Load the library of a source; compile it first unless it is cached. Safe for concurrent processes.
 
     Raises:
         NativeError: cffi or a compiler is missing, or the compiler fails.

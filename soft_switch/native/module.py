@@ -1,4 +1,4 @@
-"""What all functions of a translated program share: tables, cells, requests, and the state of a packet."""
+"""State that all functions of a translated program share: tables, cells, requests, and the state of a packet."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RecordLayout:
-    """Where the parameters are in a table's records of ``stride`` words: (first word, words, bits) of each."""
+    """Places of the parameters in a table's records of ``stride`` words: (first word, words, bits) of each."""
 
     places: tuple[tuple[int, int, int], ...]
     stride: int
@@ -47,10 +47,10 @@ class Translated:
         source: the C, which goes after ``runtime.h``.
         cells: the memory that C and Python share, by number.
         tables: the tables, by number.
-        requests: what C asks of Python, by number.
+        requests: requests of C to Python, by number.
         rid_bytes: how many bytes egress_rid has in a packet's state; None if it is not in it.
         priority_bytes: how many bytes priority has there; None if it is not in it.
-        header_bytes: how much longer than the packet that came in one may be that leaves, at most.
+        header_bytes: most bytes by which a packet may grow between arrival and departure.
     """
 
     source: str = ""
@@ -72,42 +72,42 @@ class Module:
         self._layouts: dict[Table, RecordLayout] = {}
 
     def kind(self, name: str) -> Kind:
-        """The type of a variable that holds a number."""
+        """Return the type of a variable that holds a number."""
         return kind_of(*self.types.numbers[name])
 
     def table(self, table: Table) -> int:
-        """The number of a table."""
+        """Return the number of a table."""
         if table not in self.result.tables:
             self.result.tables.append(table)
         return self.result.tables.index(table)
 
     def layout(self, table: Table) -> RecordLayout:
-        """Where parameters are in the records of a table."""
+        """Return where parameters are in the records of a table."""
         if table not in self._layouts:
             self._layouts[table] = layout_of(table)
         return self._layouts[table]
 
     def memory(self, words: array[int]) -> str:
-        """The address in C of memory that Python owns."""
+        """Return the address in C of memory that Python owns."""
         number = next((i for i, known in enumerate(self.result.cells) if known is words), len(self.result.cells))
         if number == len(self.result.cells):
             self.result.cells.append(words)
         return f"s->cells[{number}]"
 
     def cells(self, name: str) -> tuple[str, int, int]:
-        """(address in C, cells, words of each) of an array of cells."""
+        """Return (address in C, cells, words of each) of an array of cells."""
         thing = self.generated.objects[name]
         if isinstance(thing, WideCells):
             return self.memory(thing.memory), len(thing), thing.words
         return self.memory(thing), len(thing), 1
 
     def request(self, request: Request) -> int:
-        """The number of a request."""
+        """Return the number of a request."""
         self.result.requests.append(request)
         return len(self.result.requests) - 1
 
     def memory_type(self, name: str) -> str:
-        """The type of a variable in the state."""
+        """Return the type of a variable in the state."""
         low, high = self.types.numbers[name]
         if low >= 0:
             for bits in _MEMORY_BITS:
@@ -116,7 +116,7 @@ class Module:
         return self.kind(name).name
 
     def state(self) -> str:
-        """The struct that holds the state of a packet, as C; the packet's bytes are beside it."""
+        """Return the struct that holds the state of a packet, as C; the packet's bytes are beside it."""
         sized = []
         for name in self.generated.carried:
             if name in self.types.numbers:
@@ -131,7 +131,7 @@ class Module:
         return int(text[1:]) * 8 if text[0] == "w" else int(text[1:]) // 8
 
     def place(self, word: str, position: int | None) -> tuple[str, int | None]:
-        """(a C function that says where a variable is in the state, how many bytes it has there)."""
+        """Return (a C function that says where a variable is in the state, how many bytes it has there)."""
         at, size = "0", None
         if position is not None:
             name = self.generated.carried[position]
@@ -140,7 +140,7 @@ class Module:
 
 
 def layout_of(table: Table) -> RecordLayout:
-    """Where machine code finds the parameters of a table's actions."""
+    """Return where machine code finds the parameters of a table's actions."""
     positions: list[int] = []
     for _, widths in table.actions.values():
         for index, width in enumerate(widths):

@@ -53,7 +53,7 @@ class CNumber:
 
 
 def kind_of(low: int, high: int) -> Kind:
-    """The smallest type for an interval."""
+    """Return the smallest type for an interval."""
     signed = low < 0
     need = max(high.bit_length(), (~low).bit_length()) + 1 if signed else high.bit_length()
     return Kind(_rounded(need), signed)
@@ -66,12 +66,12 @@ def _rounded(bits: int) -> int:
 
 
 def modular(bits: int) -> Kind:
-    """The type for numbers of which only the low ``bits`` matter."""
+    """Return the type for numbers of which only the low ``bits`` matter."""
     return Kind(_rounded(bits), False)
 
 
 def constant(value: int) -> CNumber:
-    """A known number."""
+    """Return a known number."""
     kind = kind_of(value, value)
     return CNumber(_literal(value, kind), value, value, kind)
 
@@ -90,7 +90,7 @@ def _literal(value: int, kind: Kind) -> str:
 
 
 def convert(number: CNumber, kind: Kind) -> str:
-    """The text of ``number`` in another type: the same value, modulo what the type holds."""
+    """Return the text of ``number`` in another type: the same value, modulo what the type holds."""
     source = number.kind
     if source == kind:
         return number.text
@@ -107,7 +107,7 @@ def convert(number: CNumber, kind: Kind) -> str:
 
 
 def joint(operands: tuple[CNumber, ...], result: Interval | None = None, modulo: int | None = None) -> Kind:
-    """A type for operands and their result, of which only the low ``modulo`` bits have to be right, if given."""
+    """Return a type for operands and their result, of which only the low ``modulo`` bits have to be right, if given."""
     low = min([number.low for number in operands] + ([result[0]] if result else []))
     high = max([number.high for number in operands] + ([result[1]] if result else []))
     if modulo is not None:
@@ -124,28 +124,28 @@ _WORDS = {"+": "add", "-": "sub", "*": "mul", "&": "and", "|": "or", "^": "xor"}
 
 
 def infix(sign: str, left: CNumber, right: CNumber, result: Interval, modulo: int | None = None) -> CNumber:
-    """One of the operations :data:`MODULAR`."""
+    """Return the result of one of the operations :data:`MODULAR`."""
     kind = joint((left, right), result, modulo)
     a, b = convert(left, kind), convert(right, kind)
     return CNumber(f"{kind.name}_{_WORDS[sign]}({a}, {b})" if kind.is_wide else f"({a} {sign} {b})", *result, kind)
 
 
 def complement(number: CNumber, result: Interval, modulo: int | None = None) -> CNumber:
-    """``~number``."""
+    """Return ``~number``."""
     kind = joint((number,), result, modulo)
     text = convert(number, kind)
     return CNumber(f"{kind.name}_not({text})" if kind.is_wide else f"(({kind.name})~{text})", *result, kind)
 
 
 def masked(number: CNumber, mask: int) -> CNumber:
-    """``number & mask``; of ``number`` only the bits of the mask have to be right."""
+    """Return ``number & mask``; of ``number`` only the bits of the mask have to be right."""
     kind = kind_of(0, mask)
     text, literal = convert(number, kind), _literal(mask, kind)
     return CNumber(f"{kind.name}_and({text}, {literal})" if kind.is_wide else f"({text} & {literal})", 0, mask, kind)
 
 
 def shift_left(left: CNumber, count: CNumber, result: Interval, modulo: int | None = None) -> CNumber:
-    """``left << count``."""
+    """Return ``left << count``."""
     kind = joint((left,), result, modulo)
     text = convert(left, kind)
     if kind.is_wide:
@@ -159,7 +159,7 @@ def shift_left(left: CNumber, count: CNumber, result: Interval, modulo: int | No
 
 
 def shift_right(left: CNumber, count: CNumber, result: Interval) -> CNumber:
-    """``left >> count``."""
+    """Return ``left >> count``."""
     kind = left.kind
     if kind.is_wide:
         text = f"{kind.name}_shr({left.text}, {convert(count, U64)}, {int(kind.signed)})"
@@ -174,12 +174,12 @@ def shift_right(left: CNumber, count: CNumber, result: Interval) -> CNumber:
 
 
 def divide(left: CNumber, right: CNumber, result: Interval) -> CNumber:
-    """``left // right`` for a divisor that is not 0 when it is reached."""
+    """Return ``left // right`` for a divisor that is not 0 when it is reached."""
     return _quotient("/", "floor_div", left, right, result)
 
 
 def remainder(left: CNumber, right: CNumber, result: Interval) -> CNumber:
-    """``left % right`` for a divisor that is not 0 when it is reached."""
+    """Return ``left % right`` for a divisor that is not 0 when it is reached."""
     if left.kind.is_wide and left.low >= 0 and right.const is not None and 0 < right.const < 1 << 32:
         return CNumber(f"{left.kind.name}_mod({left.text}, {right.const}u)", *result, U64)
     if right.low < 0:
@@ -199,25 +199,25 @@ def _quotient(sign: str, function: str, left: CNumber, right: CNumber, result: I
 
 
 def choice(condition: str, yes: CNumber, no: CNumber, result: Interval, modulo: int | None = None) -> CNumber:
-    """``yes`` where the C condition holds, else ``no``."""
+    """Return ``yes`` where the C condition holds, else ``no``."""
     kind = joint((yes, no), None, modulo)
     return CNumber(f"({condition} ? {convert(yes, kind)} : {convert(no, kind)})", *result, kind)
 
 
 def compare(sign: str, left: CNumber, right: CNumber) -> str:
-    """A C condition."""
+    """Return a comparison as a C condition."""
     kind = joint((left, right))
     a, b = convert(left, kind), convert(right, kind)
     return f"({kind.name}_cmp({a}, {b}, {int(kind.signed)}) {sign} 0)" if kind.is_wide else f"({a} {sign} {b})"
 
 
 def is_set(number: CNumber) -> str:
-    """A C condition: the number is not 0."""
+    """Return the C condition that a number is not 0."""
     return f"{number.kind.name}_any({number.text})" if number.kind.is_wide else f"({number.text} != 0)"
 
 
 def bit_length(number: CNumber, result: Interval) -> CNumber:
-    """How many bits a number has that is not negative."""
+    """Return the bit length of a number that is not negative."""
     kind = number.kind
     if kind.is_wide:
         text = f"{kind.name}_bits({number.text})"
@@ -227,7 +227,7 @@ def bit_length(number: CNumber, result: Interval) -> CNumber:
 
 
 def words_of(number: CNumber, kind: Kind) -> list[str]:
-    """A number as 64-bit words, the least significant first."""
+    """Return a number as 64-bit words, the least significant first."""
     text = convert(number, kind)
     if kind.bits == 64:
         return [text if not kind.signed else f"(u64){text}"]
@@ -237,7 +237,7 @@ def words_of(number: CNumber, kind: Kind) -> list[str]:
 
 
 def from_memory(address: str, kind: Kind, high: int) -> CNumber:
-    """A number of 0 to ``high`` at an address of words, the least significant first."""
+    """Return a number of 0 to ``high`` at an address of words, the least significant first."""
     if kind.bits == 64:
         return CNumber(f"({address})[0]", 0, high, kind)
     if kind.bits == 128:

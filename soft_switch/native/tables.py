@@ -56,7 +56,7 @@ class TableImage:
         self.copy()
 
     def copy(self) -> None:
-        """Copies the whole table."""
+        """Copy the whole table."""
         table = self._table
         entries = table.ranked()
         results = [table.result(entry) for entry in entries]
@@ -71,7 +71,7 @@ class TableImage:
         self._search(entries)
 
     def _search(self, entries: Sequence[Entry]) -> None:
-        """Builds the search structure for the records."""
+        """Build the search structure for the records."""
         table = self._table
         self._made.kind = _NONE
         if not entries or not table.key_widths:
@@ -95,7 +95,7 @@ class TableImage:
                 self._bits(matches)
 
     def follow(self, changed: Iterable[Entry]) -> None:
-        """Updates single entries."""
+        """Update single entries."""
         single = {_key(entry): entry for entry in changed}
         follow = {_EXACT: self._follow_exact, _PREFIXES: self._follow_prefix}.get(self._made.kind)
         if self._table.profile is not None:
@@ -108,7 +108,7 @@ class TableImage:
             self._follow_any(single)
 
     def _follow_exact(self, changed: Entry) -> bool:
-        """Updates an entry; False if there is no room for it."""
+        """Update an entry; False if there is no room for it."""
         key, entry = _key(changed), self._table.get(changed.match, changed.priority)
         row = self._rows.get(key)
         if row is not None:
@@ -124,7 +124,7 @@ class TableImage:
         return True
 
     def _follow_prefix(self, changed: Entry) -> bool:
-        """Updates an entry; False if there is no room for it, or no group for prefixes of its length."""
+        """Update an entry; False if there is no room for it, or no group for prefixes of its length."""
         key, entry = _key(changed), self._table.get(changed.match, changed.priority)
         row, length = self._rows.get(key), _prefix_len(changed)
         prefixes = self._prefixes.get(length)
@@ -173,7 +173,7 @@ class TableImage:
         return view
 
     def _add(self, result: Result) -> int:
-        """Adds a record; returns its number."""
+        """Add a record; return its number."""
         if self._free and result[0] != GROUP:
             row = self._free.pop()
         else:
@@ -202,7 +202,7 @@ class TableImage:
             self._records[begin + index] = word
 
     def words_of(self, values: Sequence[int]) -> list[int]:
-        """The values of the key fields as words."""
+        """Return the values of the key fields as words."""
         return [
             value >> 64 * i & _WORD for value, count in zip(values, self._key_words, strict=True) for i in range(count)
         ]
@@ -338,13 +338,13 @@ def _prefix_len(entry: Entry) -> int:
 
 
 def _masked(entry: Entry, widths: Sequence[int]) -> list[tuple[int, int]]:
-    """(value, mask) of each field."""
+    """Return (value, mask) of each field."""
     pairs = [mask_of(part, width) for part, width in zip(entry.match, widths, strict=True)]
     return [pair for pair in pairs if pair is not None]
 
 
 def _slots_for(count: int) -> int:
-    """Slots of a hash table that is at most half full: a power of two."""
+    """Return the number of slots of a hash table that is at most half full: a power of two."""
     return 1 << (2 * count + 1).bit_length()
 
 

@@ -11,7 +11,7 @@ from soft_switch.native.module import Module, Translated
 
 
 def translate(generated: Generated) -> Translated:
-    """The C of a program.
+    """Translate a program to C.
 
     Raises:
         CannotTranslateError: the program uses something that has no translation.

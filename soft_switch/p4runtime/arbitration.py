@@ -16,7 +16,7 @@ Client = TypeVar("Client", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Notice(Generic[Client]):
-    """What a client is told.
+    """Arbitration notice to a client.
 
     Attributes:
         election_id: the highest election id so far; None if there was none.

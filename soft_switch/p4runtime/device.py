@@ -36,7 +36,7 @@ from soft_switch.pipeline import Pipeline
 
 
 class ControlledSwitch(Protocol):
-    """What the server needs of a switch; :class:`soft_switch.switch.Switch` is one."""
+    """Interface that the server needs of a switch; :class:`soft_switch.switch.Switch` is one."""
 
     pipeline: Pipeline | None
     cpu_port: int | None
@@ -65,7 +65,7 @@ class Device:
         epoch_clock: Callable[[], int] = time.time_ns,
         backend: Backend = "auto",
     ) -> None:
-        """``clock`` is that of the packets, in ns from any origin; ``epoch_clock`` gives ns since 1970."""
+        """Create a device; ``clock``: that of the packets, ns from any origin; ``epoch_clock``: ns since 1970."""
         self.switch = switch
         self.device_id = device_id
         self.on_waiting: Callable[[], None] = lambda: None

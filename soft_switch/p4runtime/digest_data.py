@@ -14,7 +14,7 @@ from soft_switch.p4runtime.status import invalid
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Writes ``count`` values from an iterator into a P4Data."""
+    """Function that writes ``count`` values from an iterator into a P4Data."""
 
     count: int
     write: Callable[[Iterator[int], p4data_pb2.P4Data], None]

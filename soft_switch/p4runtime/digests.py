@@ -171,7 +171,7 @@ class DigestBook:
             channel.unacknowledged.pop(ack.list_id, None)
 
     def forget(self, message: p4runtime_pb2.DigestList) -> None:
-        """Stop awaiting acknowledgement of a list that was sent to nobody."""
+        """Stop awaiting acknowledgement of a list that had no receiver."""
         self._channels[message.digest_id].unacknowledged.pop(message.list_id, None)
 
     def forget_sent(self) -> None:

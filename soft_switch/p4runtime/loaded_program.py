@@ -36,7 +36,7 @@ class OneShot:
 
 @dataclass(frozen=True, slots=True)
 class EntryNotes:
-    """What a read of an entry returns although the data plane does not need it."""
+    """Fields of an entry that reads return although the data plane does not need them."""
 
     controller_metadata: int = 0
     metadata: bytes = b""

@@ -1,4 +1,4 @@
-"""What the switch sends to clients unasked: packet-ins, digests and idle timeouts of the running program."""
+"""Messages that the switch sends to clients unasked: packet-ins, digests and idle timeouts of the running program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Notifications:
-    """Sends the notifications of ``program`` to the primaries of all roles in whose scope they are.
+    """Notifications of ``program`` to the primaries of all roles in whose scope they are.
 
     Attributes:
         program: the program that runs; None before the first.
@@ -31,7 +31,7 @@ class Notifications:
         epoch_clock: Callable[[], int],
         on_waiting: Callable[[], None],
     ) -> None:
-        """``lock`` is the switch's; ``on_waiting`` is called when :meth:`send_due` may be due earlier than it said."""
+        """Share the switch's ``lock``; call ``on_waiting`` when :meth:`send_due` may be due earlier than it said."""
         self.program: LoadedProgram | None = None
         self._sessions = sessions
         self._lock = lock

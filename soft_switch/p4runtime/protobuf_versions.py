@@ -1,4 +1,4 @@
-"""What it takes to work with every version of protobuf from 3.20 on.
+"""Compatibility with every version of protobuf from 3.20 on.
 
 :func:`install` makes the message classes of the ``p4runtime`` package importable.
 
@@ -27,7 +27,7 @@ _SERIALIZED_FILE = re.compile(r"^ *serialized_pb=(b['\"].*['\"])\s*,?$", re.MULT
 
 
 class GeneratedCodeFinder(MetaPathFinder):
-    """Finds the modules of ``p4runtime`` whose code the installed protobuf refuses."""
+    """Finder of the modules of ``p4runtime`` whose code the installed protobuf refuses."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -45,7 +45,7 @@ class GeneratedCodeFinder(MetaPathFinder):
 
 
 class _DescriptorLoader(Loader):
-    """Builds a module from a serialized ``FileDescriptorProto``."""
+    """Loader that builds a module from a serialized ``FileDescriptorProto``."""
 
     def __init__(self, serialized: bytes) -> None:
         self._serialized = serialized
@@ -69,7 +69,7 @@ def install() -> None:
 
 
 def unknown_field_numbers(message: Any) -> set[int]:
-    """Numbers of the fields of ``message`` that the generated code does not know."""
+    """Return the numbers of the fields of ``message`` that the generated code does not know."""
     try:
         from google.protobuf import unknown_fields
     except ImportError:

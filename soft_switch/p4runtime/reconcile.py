@@ -1,4 +1,4 @@
-"""What a new program inherits from the old one (SetForwardingPipelineConfig, RECONCILE_AND_COMMIT).
+"""State that a new program inherits from the old one (SetForwardingPipelineConfig, RECONCILE_AND_COMMIT).
 
 Everything that clients wrote is read from the old program and written to the new one, including counts and
 configurations. Registers of the same name and shape keep their values. Meters start with full buckets, idle times start

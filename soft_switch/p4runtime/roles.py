@@ -1,4 +1,4 @@
-"""What each role may do: objects of the P4Info with the annotation ``@p4runtime_role("name")`` belong to that role.
+"""Permissions of roles: objects of the P4Info with the annotation ``@p4runtime_role("name")`` belong to that role.
 
 In a program without such annotations every role has the whole pipeline, as the specification demands for a role without
 config. In a program with annotations a named role has only the objects with its name; the default role ("") is never

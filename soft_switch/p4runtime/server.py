@@ -57,7 +57,7 @@ class TLS:
 
 
 class P4RuntimeServer:
-    """Serves a switch over P4Runtime.
+    """P4Runtime server of a switch.
 
     Attributes:
         device: what clients control.

@@ -7,7 +7,7 @@ from soft_switch.sim.events import VirtualClock
 
 
 class VirtualTimer:
-    """Makes ``clock`` call :meth:`Device.send_due` whenever something is due.
+    """Timer that makes ``clock`` call :meth:`Device.send_due` whenever something is due.
 
     Entries with an idle timeout fall due repeatedly: run the clock to a given time, not until nothing is scheduled.
     """

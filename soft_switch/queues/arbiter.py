@@ -24,15 +24,15 @@ class ArbiterError(ValueError):
 class PriorityArbiter:
     """Work-conserving strict priority (the highest index first) with a guaranteed share per queue.
 
-    While queue ``i`` is backlogged it gets at least ``share[i]`` of the bytes sent, less one of its packets and, when
-    all queues fall due at once, ``share[i]`` of one packet of each of the others. An unused share is not saved: a queue
-    that runs empty starts over. A queue overtakes a higher one only when it falls due.
+    While queue ``i`` is backlogged it gets at least ``share[i]`` of the bytes sent, less one of its packets. When all
+    queues fall due at once, it may also miss ``share[i]`` of one packet of each of the others. An unused share is not
+    saved: a queue that runs empty starts over. A queue overtakes a higher one only when it falls due.
     """
 
     __slots__ = ("_busy", "_cost", "_due", "_next_due", "_next_queue", "_sent")
 
     def __init__(self, shares: Sequence[Fraction | float]) -> None:
-        """``shares`` has a fraction of the bytes sent for each queue; 0 guarantees nothing.
+        """Create an arbiter; ``shares`` has a fraction of the bytes sent for each queue; 0 guarantees nothing.
 
         Raises:
             ArbiterError: a share is negative, or they add up to more than 1.

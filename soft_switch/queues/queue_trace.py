@@ -62,7 +62,7 @@ class TracedPort(Port[T]):
         clock: Callable[[], int],
         record: Record,
     ) -> None:
-        """``clock`` gives the time in nanoseconds at which a packet is dequeued."""
+        """Create a port; ``clock`` gives the time in nanoseconds at which a packet is dequeued."""
         super().__init__(rate_bps, queues)
         self._number = number
         self._clock = clock

@@ -47,7 +47,7 @@ class LinkTimer:
     __slots__ = ("_excess", "rate_bps")
 
     def __init__(self, rate_bps: int) -> None:
-        """``rate_bps`` in bits per second.
+        """Create a timer; ``rate_bps`` is in bits per second.
 
         Raises:
             PortConfigError: it is not positive.
@@ -121,7 +121,7 @@ class Port(Generic[T]):
     )
 
     def __init__(self, rate_bps: int, queues: Sequence[QueueConfig] | None = None) -> None:
-        """``rate_bps`` is in bits of wire bytes per second; ``queues`` are eight, queue 0 first.
+        """Create a port; ``rate_bps`` is in bits of wire bytes per second; ``queues`` are eight, queue 0 first.
 
         Raises:
             PortConfigError: there are not eight queues, a limit is negative, the shares exceed 1, or the rate is 0.

@@ -30,7 +30,7 @@ IDLE_S = 0.5
 
 
 class Driver:
-    """Runs ``switch`` on ``sockets``, by port number; the switch already has these ports.
+    """Driver of ``switch`` on ``sockets``, by port number; the switch already has these ports.
 
     Attributes:
         refused: packets dropped because an assertion of the program failed for them.

@@ -18,20 +18,20 @@ ARRIVALS_PER_TURN = 4
 """Frames that Python takes from one port before departures have their turn, which bounds how late these get."""
 DEPARTURES_PER_TURN = 16
 POLL_NS = 30_000
-"""How long before a departure the loop polls instead of sleeping."""
+"""Time before a departure during which the loop polls instead of sleeping."""
 NATIVE_ARRIVALS_PER_TURN = 16
 """As :data:`ARRIVALS_PER_TURN`, where a frame takes a microsecond or two."""
 NATIVE_POLL_NS = 100_000
 """As :data:`POLL_NS`; longer, since machine code polls without holding up other threads."""
 NATIVE_TURN_NS = 500_000
-"""How long machine code moves packets before threads that wait to write to the switch have a turn."""
+"""Time that machine code moves packets before threads that wait to write to the switch have a turn."""
 
 PacketOuts = deque[tuple[int, bytes]]
 """Packets from the controller that wait for the loop, as (port, frame)."""
 
 
 class FrameSocket(Protocol):
-    """What a mover needs of a port's socket; :class:`~soft_switch.realtime.packet_socket.PacketSocket` is one."""
+    """A port's socket, as a mover needs it; :class:`~soft_switch.realtime.packet_socket.PacketSocket` is one."""
 
     interface: str
     unfinished: int
@@ -59,7 +59,7 @@ Refuse = Callable[[ProgramAssertionError], None]
 
 
 class PacketMover(Protocol):
-    """Moves packets in turns; one thread calls it.
+    """Interface that moves packets in turns; one thread calls it.
 
     Attributes:
         poll_ns: how long before a departure the next turn must begin.
@@ -87,7 +87,7 @@ class PacketMover(Protocol):
 
 
 class PythonMover:
-    """Moves packets through any pipeline, one at a time in Python."""
+    """Mover through any pipeline, one packet at a time in Python."""
 
     poll_ns = POLL_NS
 
@@ -139,7 +139,7 @@ class PythonMover:
 
 
 class NativeMover:
-    """Moves packets in machine code, through one pipeline that is machine code."""
+    """Mover in machine code, through one pipeline that is machine code."""
 
     poll_ns = NATIVE_POLL_NS
 

@@ -1,6 +1,6 @@
 """When each port sends: at its link's rate, on a clock that is passed in. Pure: no sockets, no pipelines.
 
-A computer that does other things, too, is sometimes late. A late port sends its next frame as if the previous one had
+A computer with other work is sometimes late. A late port sends its next frame as if the previous one had
 left in time, so it keeps its rate. Only a bounded delay is caught up; link time beyond that is lost.
 """
 
@@ -10,14 +10,14 @@ from collections.abc import Callable
 from heapq import heappop, heappush, heapreplace
 
 CATCH_UP_NS = 20_000_000
-"""How much link time a port catches up at once; about as long as a read of the switch's counters stops packets."""
+"""Link time that a port catches up at once; about as long as a read of the switch's counters stops packets."""
 
 Transmit = Callable[[int, int], tuple[bytes, int] | None]
 """Maps (port, now in ns) to the frame that the port sends now and its time on the link in ns; None if it is idle."""
 
 
 class Pacer:
-    """Takes frames from ports when their links are free.
+    """Schedule that takes frames from ports when their links are free.
 
     Attributes:
         slipped_ns: link time of all ports that was lost because :meth:`send_due` was called too late.
@@ -30,7 +30,7 @@ class Pacer:
         send: Callable[[int, bytes], object],
         catch_up_ns: int = CATCH_UP_NS,
     ) -> None:
-        """``clock`` gives nanoseconds; ``send`` takes (port, frame)."""
+        """Create a pacer; ``clock`` gives nanoseconds; ``send`` takes (port, frame)."""
         self.slipped_ns = 0
         self._clock = clock
         self._transmit = transmit

@@ -26,7 +26,7 @@ from soft_switch.switch import Switch
 _LOG = logging.getLogger(__name__)
 
 THREAD_TURN_S = 50e-6
-"""How long the packet loop waits for another thread of the process. Python's own 5 ms are eight frames at 20 Mb/s."""
+"""Longest wait of the packet loop for another thread of the process. Python's own 5 ms are eight frames at 20 Mb/s."""
 NICENESS = -15
 
 
@@ -149,7 +149,7 @@ def _raise_priority() -> None:
 
 
 def _describe(port: PortSpec) -> str:
-    """A port for people: ``1 on veth1 at 20 Mb/s``."""
+    """Describe a port for people: ``1 on veth1 at 20 Mb/s``."""
     for factor, unit in ((10**9, "Gb/s"), (10**6, "Mb/s"), (10**3, "kb/s"), (1, "b/s")):
         if port.rate_bps >= factor:
             return f"{port.number} on {port.interface} at {port.rate_bps / factor:g} {unit}"

@@ -19,7 +19,7 @@ class ClockError(SwitchError):
 
 
 class VirtualClock:
-    """Runs callbacks in order of time; callbacks of the same time run in the order in which they were scheduled.
+    """Event loop in virtual time; callbacks of the same time run in the order in which they were scheduled.
 
     All methods except :meth:`call_soon` belong to the thread that runs the clock.
 
@@ -72,7 +72,7 @@ class VirtualClock:
     def run(self, until_ns: int | None = None) -> int:
         """Run until nothing is scheduled, or until ``until_ns``, calls at that time included.
 
-        The clock then stands at ``until_ns`` if given, otherwise at the last call. Returns the number of calls made.
+        The clock then shows ``until_ns`` if given, otherwise at the last call. Returns the number of calls made.
         """
         events, arrivals = self._events, self._arrivals
         before = self._count - len(events)

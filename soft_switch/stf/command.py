@@ -30,14 +30,19 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Run scripts in p4c's Simple Test Framework (STF).")
 @click.argument("program", type=_FILE, required=False)
 @click.argument("script", type=_FILE, required=False)
 @click.option("--samples", type=_FOLDER, help="Folder with pairs NAME.p4 and NAME.stf, such as testdata/p4_16_samples.")
 @click.option("--cache", type=_FOLDER, help="Folder that keeps compiled programs between runs.")
-@click.option("--only", default="*", show_default=True, help="Run only pairs whose name matches.")
-@click.option("--compiler", default=COMPILER, show_default=True, help="p4c for bmv2's simple_switch.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write a row per script.")
+@click.option("--only", default="*", show_default=True, help="Run only pairs whose name matches this pattern.")
+@click.option("--compiler", default=COMPILER, show_default=True, help="Command of p4c's bmv2 backend.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="JSON file for the results, one row per script.",
+)
 @backend_option
 def stf(
     program: Path | None,

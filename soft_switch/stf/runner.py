@@ -195,7 +195,7 @@ class _Run:
             raise ScriptError(f"there is no mirroring session {args[0]}")
 
     def _multicast(self, thing: str, verb: str, args: Sequence[int]) -> None:
-        """Multicast groups have nodes, whose handles count from 0; a node has a replication id and ports."""
+        """Carry out a multicast command. Groups have nodes, counted from 0, each with a replication id and ports."""
         groups = self._pipeline.replication.groups
         if thing == "mgrp":
             groups[args[0]] = ()
@@ -226,7 +226,7 @@ def _within(text: str, size: int) -> int:
 
 
 def _rates(args: Sequence[str]) -> MeterConfig:
-    """``rate:burst`` for the committed and the peak bucket; rates are in units per microsecond."""
+    """Read ``rate:burst`` for the committed and the peak bucket; rates are in units per microsecond."""
     pairs = [arg.split(":") for arg in args]
     if len(pairs) != 2 or any(len(pair) != 2 for pair in pairs):
         raise ScriptError("a meter takes two pairs rate:burst")

@@ -1,7 +1,7 @@
 """The language of STF scripts: one statement per line, comments after ``#``. Pure: text to statements.
 
 The statements are those of p4c's runner for bmv2. ``add`` and ``setdefault`` name tables, keys and actions; ``packet``
-and ``expect`` carry hexadecimal data. In an ``expect``, ``*`` stands for any digit, and ``$`` at the end means that the
+and ``expect`` carry hexadecimal data. In an ``expect``, ``*`` matches any digit, and ``$`` at the end means that the
 packet must not be longer.
 """
 
@@ -58,7 +58,7 @@ class SetDefault:
 
 @dataclass(frozen=True, slots=True)
 class RemoveAll:
-    """Removes all entries."""
+    """Removal of all entries."""
 
 
 @dataclass(frozen=True, slots=True)

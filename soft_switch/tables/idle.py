@@ -12,12 +12,12 @@ from soft_switch.tables.entry import Entry
 from soft_switch.tables.table import Table
 
 SHORTEST_NS = 10_000_000
-"""The shortest timeout; shorter ones, which would only keep a processor busy, are raised to it."""
+"""The shortest timeout; shorter ones, which would only keep a processor busy, are raised to this."""
 _SLACK = 1024
 
 
 class IdleWatch:
-    """Watches the entries of some tables.
+    """Watch over the entries of some tables.
 
     A hit only sets the entry's time. An entry is checked when it would be due without a hit, and again when it would be
     due by its latest hit. So an entry that is hit all the time costs one check per timeout.

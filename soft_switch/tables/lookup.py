@@ -34,7 +34,7 @@ def build_search(matches: Matches, results: Sequence[R], otherwise: R, widths: S
 
 
 def single_intervals(matches: Matches, widths: Sequence[int]) -> bool:
-    """Whether there is one field, and every entry accepts one interval of its values."""
+    """Return whether there is one field, and every entry accepts one interval of its values."""
     return len(widths) == 1 and all(interval_of(match[0], widths[0]) is not None for match in matches)
 
 
@@ -49,7 +49,7 @@ def _pairs(match: tuple[Match, ...], widths: Sequence[int]) -> list[tuple[int, i
 
 
 def few_masks(matches: Matches, widths: Sequence[int]) -> bool:
-    """Whether a hash table per combination of masks is the better search."""
+    """Return whether a hash table per combination of masks is the better search."""
     masks = _mask_combinations(matches, widths)
     return masks is not None and (len(masks) <= FEW_MASKS or len(matches) > MANY_ENTRIES)
 

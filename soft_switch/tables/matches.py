@@ -1,4 +1,4 @@
-"""What a table entry matches and what it leads to, as plain numbers."""
+"""Matches and targets of table entries, as plain numbers."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class NamedTable:
     """
 
     def __init__(self, table: Table, parameters: Mapping[str, Parameters]) -> None:
-        """``parameters`` are those of every action, by its full name."""
+        """Wrap ``table``; ``parameters`` are those of every action, by its full name."""
         self.table = table
         self._parameters = parameters
 

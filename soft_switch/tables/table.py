@@ -295,7 +295,7 @@ class Table:
         return (GROUP, True, entry, choices) if choices else (NOTHING, True, entry)
 
     def _first_lookup(self, key: Any) -> Result:
-        """The first lookup after a change, which also decides how to search from then on."""
+        """Do the first lookup after a change, and decide how to search from then on."""
         if self._exact:
             self.results.compute = self._exact_lookup
         else:
@@ -323,6 +323,6 @@ class Table:
 
 
 def _exact_key(match: tuple[Match, ...]) -> Any:
-    """The key with which the generated code looks up the one value that ``match`` accepts."""
+    """Return the key with which the generated code looks up the one value that ``match`` accepts."""
     values = tuple(part.value for part in match if isinstance(part, Exact))
     return values[0] if len(values) == 1 else values

@@ -33,7 +33,7 @@ TESTS_TIMEOUT_S = 1200
 
 
 def requirements() -> list[str]:
-    """What the controller needs, and what its tests need beside."""
+    """Requirements of the controller and of its tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["ctrl"], *extras["scapy"], *extras["test"]]

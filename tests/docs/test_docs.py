@@ -1,4 +1,4 @@
-"""README and docs say what is true: links lead somewhere, commands parse, Python blocks and blocks marked ``run`` run.
+"""README and docs are correct: links lead somewhere, commands parse, Python blocks and blocks marked ``run`` run.
 
 Two marks steer this, in a comment on the line above a block: ``<!-- not run: REASON -->`` leaves a Python block out. A
 fenced block of the language ``sh run`` is executed in the root of the checkout, with this checkout's ``mfs``.
@@ -61,7 +61,7 @@ def test_every_page_is_linked_from_the_readme_or_from_the_index_of_docs() -> Non
 
 
 def commands(page: Path) -> Iterator[tuple[str, bool]]:
-    """Command lines of ``mfs`` on ``page``, and whether they stand in a block, complete, or in running text."""
+    """Command lines of ``mfs`` on ``page``, and whether each is complete, in a block, or part of running text."""
     text = page.read_text("utf-8").replace("\\\n", " ")
     for line in text.splitlines():
         if matched := re.match(r"^(?:    |#  ?|\$ |)\s*(?:[#$] )?(?:sudo )?(?:\.venv/bin/)?(mfs [a-z].*)$", line):
@@ -89,7 +89,7 @@ def parse(line: str) -> None:
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for word in rest:
         if re.match(r"--?[a-zA-Z]", word) and not re.match(r"-\d", word):
-            assert word.partition("=")[0] in known | {"-h", "--help"}, f"{word} is no option of it"
+            assert word.partition("=")[0] in known | {"-h", "--help"}, f"{word} is not one of its options"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

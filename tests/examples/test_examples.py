@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def output_of(example: str, *arguments: str) -> str:
-    """Standard output of an example that runs in a Python process of its own."""
+    """Standard output of an example, run in a separate Python process."""
     finished = subprocess.run(
         [sys.executable, f"examples/{example}", *arguments],
         cwd=ROOT,

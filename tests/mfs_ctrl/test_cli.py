@@ -67,7 +67,7 @@ def test_controller_gives_a_switch_its_entries_and_both_end_on_sigterm(address: 
             document = PolicySource(policy_url).fetch()
             assert document is not None
             assert document.rules == policies.mfs().rules
-            # Another controller sees what is there, while the first goes on.
+            # Another controller reads the entries while the first one continues.
             session = Session(address, election_id=1 << 64)
             session.connect()
             state = set(session.read_state(INDEX))
@@ -113,7 +113,7 @@ def test_half_a_program_is_refused(mfs: Mfs, tmp_path: Path) -> None:
     assert "read" in message
 
 
-def test_a_switch_with_a_port_for_the_controller(address: str) -> None:
+def test_a_packet_to_the_cpu_port_reaches_the_controller(address: str) -> None:
     with started("switch", "--empty", "--address", address, "--cpu-port", str(CPU_PORT), "--device-id", "7") as switch:
         switch.log_line()
         client = Client(int(address.rpartition(":")[2]), device_id=7).primary()
@@ -135,7 +135,7 @@ def test_an_empty_switch_ends_on_a_signal(address: str, number: signal.Signals) 
         assert (status, out, messages(log)) == (0, "", ["stopped"])
 
 
-def test_a_switch_on_a_busy_port() -> None:
+def test_a_switch_refuses_a_busy_port() -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -143,7 +143,7 @@ def test_a_switch_on_a_busy_port() -> None:
         assert f"cannot listen on {address}" in one_error(finished("switch", "--address", address))
 
 
-def test_a_controller_without_a_switch(address: str) -> None:
+def test_a_controller_reports_that_no_switch_answers(address: str) -> None:
     assert f"no P4Runtime server answers at {address}" in one_error(finished("ctrl", "--address", address))
 
 

@@ -56,7 +56,7 @@ def running() -> Iterator[tuple[Switch, P4RuntimeServer]]:
 
 
 class TestStart:
-    def test_fresh_switch_gets_program_and_entries(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_a_fresh_switch_gets_its_program_and_entries(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
         one = controller(server)
         report = one.start()
@@ -70,7 +70,7 @@ class TestStart:
             key = level_key(probe.stage, probe.target_layer, probe.slack_us, probe.remaining, bias)
             assert level_of(switch, probe) == decide(policies.mfs().rules, key)
 
-    def test_second_start_writes_nothing(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_a_second_start_writes_nothing(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         _, server = running
         parameters = SwitchParameters(ecn_frames=(64,) * LEVELS, stamp_unaware_ports=frozenset({1}))
         for expected in (True, False, False):
@@ -169,7 +169,7 @@ class TestPolicyChange:
     @pytest.mark.parametrize(
         "after", [policies.static(), policies.edf([80, 120]), policies.fifo()], ids=lambda p: p.name
     )
-    def test_packets_meet_the_old_policy_or_the_new(
+    def test_every_packet_sees_either_the_old_policy_or_the_new_one(
         self, after: Policy, running: tuple[Switch, P4RuntimeServer]
     ) -> None:
         switch, server = running
@@ -196,7 +196,7 @@ class TestPolicyChange:
             assert level_of(switch, probe) == decide(after.rules, key)
         one.stop()
 
-    def test_same_policy_again_writes_nothing(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_setting_the_same_policy_again_writes_nothing(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         _, server = running
         one = controller(server)
         one.start()
@@ -278,7 +278,7 @@ class TestTick:
         assert record is not None
         assert record.shares["mlu"] is None
 
-    def test_bias_follows_the_load_of_early_stages(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_the_bias_follows_the_load_of_early_stages(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         switch, server = running
         one = controller(server, policies.mfs().tuned_by(load={"weight": 1.0}), tune=True)
         one.start(0)

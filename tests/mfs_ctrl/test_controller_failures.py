@@ -44,18 +44,18 @@ def running() -> Iterator[tuple[Switch, P4RuntimeServer]]:
 
 
 class TestFailures:
-    def test_unreachable_switch(self) -> None:
+    def test_an_unreachable_switch_is_reported(self) -> None:
         session = Session("127.0.0.1:1", timeout_s=0.3)
         with pytest.raises(SwitchUnreachableError, match=r"no P4Runtime server answers at 127\.0\.0\.1:1 .* running"):
             Controller(session, ARTIFACT, TOPOLOGY, policies.mfs()).start()
         assert not session.connected
 
-    def test_wrong_device(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_a_wrong_device_id_is_refused(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         _, server = running
         with pytest.raises(SessionError, match=r"refuses the session.*device"):
             Session(server.address, device_id=7).connect()
 
-    def test_lower_election_id_cannot_write(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_a_lower_election_id_cannot_write(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         _, server = running
         first, second = controller(server, election_id=10), controller(server, policies.fifo(), election_id=9)
         first.start()
@@ -70,7 +70,7 @@ class TestFailures:
         first.stop()
         second.stop()
 
-    def test_higher_election_id_takes_over(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_a_higher_election_id_takes_over(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         _, server = running
         first, second = controller(server, election_id=10), controller(server, policies.fifo(), election_id=11)
         first.start()
@@ -82,7 +82,7 @@ class TestFailures:
         first.stop()
         second.stop()
 
-    def test_refused_update_is_named_and_the_rest_is_applied(self, running: tuple[Switch, P4RuntimeServer]) -> None:
+    def test_a_refused_update_is_named_and_the_rest_is_applied(self, running: tuple[Switch, P4RuntimeServer]) -> None:
         _, server = running
         one = controller(server)
         one.start()
@@ -95,7 +95,7 @@ class TestFailures:
         one.stop()
         assert new in state(server)
 
-    def test_switch_restarts(self) -> None:
+    def test_a_restarted_switch_gets_its_entries_again(self) -> None:
         with serving() as (_, server):
             one = controller(server)
             one.start(0)
@@ -112,7 +112,7 @@ class TestFailures:
 
 
 class TestService:
-    def test_lost_switch_is_found_again(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_lost_switch_is_found_again(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "mfs_ctrl")
         stop = threading.Event()
         with serving() as (_, server):
@@ -158,7 +158,7 @@ class TestService:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("by_another_thread", [False, True])
-    def test_signals_end_it_in_an_orderly_way(
+    def test_signals_end_the_controller_in_an_orderly_way(
         self, number: int, by_another_thread: bool, running: tuple[Switch, P4RuntimeServer]
     ) -> None:
         _, server = running
@@ -192,6 +192,6 @@ run_controller({server.address!r}, 1, tor(2, 2), policies.mfs(), 60)
         out, err = process.communicate("now\n" if by_another_thread else None, timeout=30)
         assert (process.returncode, out, err) == (0, "stopped; the switch keeps its entries\n", "")
 
-    def test_interval_must_be_positive(self) -> None:
+    def test_the_interval_must_be_positive(self) -> None:
         with pytest.raises(ValueError, match="above 0 s"):
             run_controller("127.0.0.1:1", 1, TOPOLOGY, policies.mfs(), interval_s=0)

@@ -30,7 +30,7 @@ def batch(number: int, compute: int, *requests: RequestLoad, **shared: int) -> B
 
 
 def instance(seed: int) -> list[BatchLoad]:
-    """Two to four batches of up to three requests each on three ports, most of them too much."""
+    """Two to four batches of up to three requests each on three ports, most of them overloaded."""
     draw = random.Random(seed)
     numbers = iter(range(100))
     return [
@@ -65,16 +65,16 @@ def test_finish_is_compute_and_all_load_before_at_the_bottleneck_that_the_batch_
     first = batch(1, 10, request(0, 100, p0=30, p1=5), p2=7)
     second = batch(2, 20, request(1, 200, p1=40))
     third = batch(3, 0, request(2, 300, p3=1))
-    # The second waits at port 1 for 5 + 40; the third meets nobody at port 3.
+    # The second waits at port 1 for 5 + 40; the third is alone at port 3.
     assert prune([third, second, first], RATE, 1000, 0).finish_ns == {1: 1040, 2: 1065, 3: 1001}
     assert prune([first], {**RATE, 0: 4 * 10**9}, 0, 0).finish_ns == {1: 10 + 60}
-    # Without the first's request, its batch waits for what it shares at port 2, and the second for itself alone.
+    # Without the request of the first batch, that batch waits only for shared bytes, and the second only for itself.
     given_up = prune([replace(first, requests=(request(0, 20, p0=30, p1=5),)), second, third], RATE, 1000, 0.4)
     assert given_up.pruned == {0}
     assert given_up.finish_ns == {1: 1017, 2: 1060, 3: 1001}
 
 
-def test_what_fits_is_left_alone() -> None:
+def test_batches_that_are_in_time_are_not_pruned() -> None:
     loads = [batch(1, 10, request(0, 40, p0=30)), batch(2, 10, request(1, 70, p0=30))]
     decision = prune(loads, RATE, 0, 1.0)
     assert not decision.pruned
@@ -95,11 +95,11 @@ def test_the_heaviest_request_at_the_bottleneck_is_pruned_even_of_another_batch(
 
 
 def test_loose_requests_set_the_bound_and_tight_ones_are_sacrificed() -> None:
-    """Deadlines 5 and 200 are parted by their gap: a finish at 30 is in time for whatever can still be in time."""
+    """The gap divides deadlines 5 and 200: a finish at 30 is in time for all requests that can still be in time."""
     assert not prune([batch(1, 10, request(0, 5, p0=10), request(1, 200, p0=10))], RATE, 0, 1.0).pruned
 
 
-def test_budget_is_a_share_of_all_requests_ever_seen() -> None:
+def test_the_budget_is_a_share_of_all_requests_ever_seen() -> None:
     loads = [batch(1, 0, *(request(number, 100, p0=40) for number in range(5)))]  # 200 of 100: three have to go
     assert prune(loads, RATE, 0, 0.6).pruned == {4, 3, 2}
     assert not prune(loads, RATE, 0, 0.1).pruned
@@ -173,9 +173,9 @@ def smallest_drop(loads: list[BatchLoad]) -> int:
     )
 
 
-def test_greedy_prunes_hardly_more_than_the_smallest_set() -> None:
-    """Against all possible sets. Of these 400 instances 144 need no pruning, 157 one request, 75 two, 24 three or four.
-    Greedy prunes as few as possible in 386 and one more in 14 (in 24 if needless prunings were not undone)."""
+def test_the_greedy_walk_prunes_hardly_more_than_the_smallest_set() -> None:
+    """Compared with all possible sets. Of these 400 instances 144 need no pruning, 157 one request, 75 two, 24 three or
+    four. Greedy prunes as few as possible in 386 and one more in 14 (in 24 if needless prunings were not undone)."""
     excess: Counter[int] = Counter()
     for seed in range(INSTANCES):
         loads = instance(seed)
@@ -187,7 +187,7 @@ def test_greedy_prunes_hardly_more_than_the_smallest_set() -> None:
 
 
 @given(instances, budgets, st.integers(0, 50), st.integers(0, 5))
-def test_never_more_than_the_budget(loads: list[BatchLoad], budget: float, departed: int, gone: int) -> None:
+def test_no_more_than_the_budget_is_pruned(loads: list[BatchLoad], budget: float, departed: int, gone: int) -> None:
     decision = prune(loads, RATE, 0, budget, departed, gone)
     requests = {one.request for load in loads for one in load.requests}
     assert decision.kept | decision.pruned == requests
@@ -214,7 +214,7 @@ def test_pruning_never_makes_a_batch_infeasible_and_each_pruned_request_saves_on
 
 
 @given(instances, budgets, st.randoms())
-def test_order_of_the_input_does_not_matter(loads: list[BatchLoad], budget: float, shuffle: random.Random) -> None:
+def test_the_order_of_the_input_does_not_matter(loads: list[BatchLoad], budget: float, shuffle: random.Random) -> None:
     shuffled = [replace(load, requests=tuple(shuffle.sample(load.requests, len(load.requests)))) for load in loads]
     shuffle.shuffle(shuffled)
     assert prune(shuffled, RATE, 0, budget) == prune(loads, RATE, 0, budget)

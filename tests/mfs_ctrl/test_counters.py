@@ -23,7 +23,7 @@ from mfs_ctrl.counters import (
 
 
 class TestIndices:
-    def test_layout(self) -> None:
+    def test_indices_have_the_layout_of_the_program(self) -> None:
         assert PortLevel(3, 5).index == 3 * 8 + 5
         assert LaxityCell(Stage.P2D, 7, 15).index == 511
         assert LaxityCell(Stage.KV_REUSE, 2, 3).index == 128 + 32 + 3
@@ -31,28 +31,28 @@ class TestIndices:
         assert CompletionCell(Stage.COLLECTIVE, 1, False, 9).index == 1024 + 64 + 9
 
     @given(st.integers(0, 4095))
-    def test_port_level_round_trip(self, index: int) -> None:
+    def test_port_level_indices_survive_a_round_trip(self, index: int) -> None:
         assert PortLevel.of(index).index == index
 
     @given(st.integers(0, 511))
-    def test_laxity_round_trip(self, index: int) -> None:
+    def test_laxity_indices_survive_a_round_trip(self, index: int) -> None:
         assert LaxityCell.of(index).index == index
 
     @given(st.integers(0, 2047))
-    def test_completion_round_trip(self, index: int) -> None:
+    def test_completion_indices_survive_a_round_trip(self, index: int) -> None:
         assert CompletionCell.of(index).index == index
 
     @given(st.integers(1, 2**32 - 1))
-    def test_slack_code_of_an_octave_is_within_half_an_octave(self, slack_us: int) -> None:
+    def test_the_slack_code_of_an_octave_is_within_half_an_octave(self, slack_us: int) -> None:
         cell = CompletionCell(Stage.P2D, 1, False, log2_code(slack_us) >> 3)
         assert abs(cell.slack_code - log2_code(slack_us)) <= 4
 
-    def test_cells_of_ports(self) -> None:
+    def test_a_port_has_a_cell_for_each_level(self) -> None:
         assert cells_of_ports([0, 2]) == [*range(8), *range(16, 24)]
 
 
 class TestObserve:
-    def test_differences_by_meaning(self) -> None:
+    def test_differences_are_sorted_by_meaning(self) -> None:
         before = {PORT_LEVEL: {9: Count(1, 100), 10: Count(5, 500)}, COMPLETION: {}}
         after = {
             PORT_LEVEL: {9: Count(4, 400), 10: Count(5, 500)},
@@ -82,12 +82,12 @@ class TestObservation:
         }
     )
 
-    def test_late_share(self) -> None:
+    def test_the_late_share_is_that_of_finished_flows(self) -> None:
         assert self.SEEN.late_share(Stage.P2D) == 0.2
         assert self.SEEN.late_share(Stage.COLLECTIVE, Stage.P2D) == 2 / 15
         assert self.SEEN.late_share(Stage.KV_REUSE) is None
 
-    def test_quantiles_are_of_flows_in_time(self) -> None:
+    def test_quantiles_cover_only_flows_in_time(self) -> None:
         assert self.SEEN.slack_code_at(0.5, Stage.P2D) == 84
         assert self.SEEN.slack_code_at(0.9, Stage.P2D) == 116
         assert self.SEEN.slack_code_at(0.5, Stage.KV_REUSE) is None

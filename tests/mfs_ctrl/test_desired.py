@@ -118,7 +118,7 @@ class TestBase:
             switch_mac, host_mac = (int.from_bytes(mac, "big") for mac in (TOPOLOGY.switch_mac, host.mac))
             assert members[member] == ActionCall("forward", (host.port, switch_mac, host_mac))
 
-    def test_bias_of_an_idle_port_is_the_code_of_its_rate(self) -> None:
+    def test_the_bias_of_an_idle_port_is_the_code_of_its_rate(self) -> None:
         biases = {row.target for row in rows(base(), "port_bias")}
         assert biases == {ActionCall("set_bias", (bias_code(TOPOLOGY.rate_bps),))}
         assert len(rows(base(), "port_bias")) == len(TOPOLOGY.ports)
@@ -130,7 +130,7 @@ class TestBase:
         assert edge[Exact(1)] == ActionCall("trust", (3, 7, 1))
         assert {item.index for item in entities if isinstance(item, MeterConfig)} == set(TOPOLOGY.ports) - {2}
 
-    def test_meter_follows_rate_and_share(self) -> None:
+    def test_a_meter_follows_rate_and_share(self) -> None:
         entities = base(SwitchParameters(police_share=0.25, police_burst_us=1000))
         meter = next(item for item in entities if isinstance(item, MeterConfig))
         assert meter.cir == meter.pir == TOPOLOGY.rate_bps // 8 // 4
@@ -161,11 +161,11 @@ class TestBase:
         (row,) = rows(base(SwitchParameters(stamp_unaware_ports=frozenset({4}))), "last_hop")
         assert (row.match, row.target) == ((("egress_port", Exact(4)),), ActionCall("remove_stamp"))
 
-    def test_unknown_port_is_named(self) -> None:
+    def test_an_unknown_port_is_named(self) -> None:
         with pytest.raises(DesiredStateError, match=r"untrusted_ports names ports \[99\]"):
             base(SwitchParameters(untrusted_ports=frozenset({99})))
 
-    def test_missing_bias_is_named(self) -> None:
+    def test_a_missing_bias_is_named(self) -> None:
         with pytest.raises(DesiredStateError, match=r"ports \[1, 2, 3, 4, 5, 6\] have no bias"):
             base_entities(TOPOLOGY, SwitchParameters(), {})
 
@@ -178,7 +178,7 @@ class TestBase:
 
 
 class TestPolicyRows:
-    def test_first_rule_has_the_highest_priority(self) -> None:
+    def test_the_first_rule_has_the_highest_priority(self) -> None:
         entries = policy_rows(policies.mfs().rules, TOPOLOGY, SwitchParameters()).entries(1)
         priorities = [entry.priority for entry in entries]
         assert priorities == list(range(len(entries), 0, -1))
@@ -189,7 +189,7 @@ class TestPolicyRows:
         (entry,) = PolicyRows((rule,), 10).entries(0)
         assert entry.match == (("epoch", Exact(0)), ("stage", Exact(3)), ("urgency", Range(128, 255)))
 
-    def test_idle_gap_is_the_time_a_queue_needs_to_drain(self) -> None:
+    def test_the_idle_gap_is_the_time_a_queue_needs_to_drain(self) -> None:
         slow = dataclasses.replace(TOPOLOGY, rate_bps=1_000_000_000)
         parameters = SwitchParameters(queue_bytes=125_000, guaranteed_share=0.1)
         assert policy_rows((), slow, parameters).idle_gap_us == 10_000
@@ -249,7 +249,7 @@ class TestConversion:
         with pytest.raises(EntryError, match=message):
             encode(entity, index)
 
-    def test_member_reference(self, index: P4InfoIndex) -> None:
+    def test_a_reference_to_a_member_survives_the_wire(self, index: P4InfoIndex) -> None:
         entry = TableEntry("next_hop", (("group", Exact(1)),), MemberRef(4))
         assert decode(encode(entry, index), index) == entry
 
@@ -258,6 +258,6 @@ class TestConversion:
         padded = TableEntry("rmlq", (*bare.match, ("late", Range(0, 1)), ("rli", Range(0, 255))), bare.target, 1)
         assert decode(encode(padded, index), index) == bare
 
-    def test_unreadable_p4info(self) -> None:
+    def test_an_unreadable_p4info_is_refused(self) -> None:
         with pytest.raises(EntryError, match="cannot parse the P4Info"):
             P4InfoIndex.from_text("tables {")

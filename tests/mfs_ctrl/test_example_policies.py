@@ -1,4 +1,4 @@
-"""examples/policy and docs/guide/write-a-scheduler.md: what the page shows is what happens."""
+"""examples/policy and docs/guide/write-a-scheduler.md: the page shows what really happens."""
 
 from __future__ import annotations
 
@@ -105,15 +105,15 @@ def test_the_demo_plays_the_examples(tmp_path: Path) -> None:
 
 class TestPage:
     @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-    def test_it_shows_each_example_whole(self, path: Path) -> None:
+    def test_the_page_shows_each_example_completely(self, path: Path) -> None:
         assert path.read_text("utf-8") in blocks("toml")
 
-    def test_the_order_on_it_is_the_one_that_the_script_prints(self) -> None:
+    def test_the_order_on_the_page_is_what_the_script_prints(self) -> None:
         (command, *lines) = next(block for block in blocks("console") if "show_order" in block).splitlines()
         shown = show_order().order(str(ROOT / command.split()[-1]))
         assert lines == [f"{level} {what}" for level, what in shown]
 
-    def test_its_python_runs_and_prints_what_it_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_python_code_runs_and_prints_what_the_page_shows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(ROOT)
         (code,) = blocks("python")
         printed = io.StringIO()
@@ -121,7 +121,7 @@ class TestPage:
             exec(compile(code, "write-a-scheduler.md", "exec"), {})
         assert printed.getvalue() in PAGE
 
-    def test_its_table_has_the_defaults(self) -> None:
+    def test_the_table_of_settings_has_the_defaults(self) -> None:
         rows = re.findall(r"^\| (`[^|]+) \| (both|`track-[a-z-]+`|`\[load\]`) \| ([^|]+) \|", PAGE, re.MULTILINE)
         mfs = policies.mfs()
         models = {"`track-late-share`": [mfs.tuning["mlu"]], "`track-median-slack`": [mfs.tuning["tight_slack"]]}
@@ -133,13 +133,13 @@ class TestPage:
                     default = type(model).model_fields[name].default
                     assert value == "none" or float(value) == default, name
 
-    def test_its_tuner_table_is_one_that_mfs_accepts(self) -> None:
+    def test_the_tuner_table_is_accepted_by_mfs(self) -> None:
         (block,) = (block for block in blocks("toml") if block.startswith("[tuner"))
         chosen = policies.mfs().tuned_by(tomllib.loads(block)["tuner"])
         assert chosen.tuning["mlu"].late_target == 0.02
         assert chosen.load.weight == 0.5
 
-    def test_the_message_on_it_is_the_one_that_is_printed(self, tmp_path: Path) -> None:
+    def test_the_error_message_on_the_page_is_what_is_printed(self, tmp_path: Path) -> None:
         path = tmp_path / "wrong.toml"
         path.write_text(
             'name = "wrong"\ndescription = "refers to a threshold that is missing"\nrules = [\n'
@@ -151,7 +151,7 @@ class TestPage:
         message = done.stderr.splitlines()[-1].replace(f"{tmp_path}/", "")
         assert message in PAGE
 
-    def test_every_option_on_it_exists(self) -> None:
+    def test_every_option_on_the_page_exists(self) -> None:
         for command in ("demo", "ctrl"):
             help_text = finished(command, "--help").stdout
             for line in PAGE.splitlines():

@@ -204,7 +204,7 @@ class TestKaruna:
 class TestFolded:
     @settings(deadline=None)
     @given(all_policies, st.integers(1, LEVELS), st.data())
-    def test_order_is_kept(self, chosen: Policy, levels: int, data: st.DataObject) -> None:
+    def test_folding_keeps_the_order(self, chosen: Policy, levels: int, data: st.DataObject) -> None:
         keys = list(cells(chosen.rules))
         one, other = data.draw(st.sampled_from(keys)), data.draw(st.sampled_from(keys))
         before = decide(chosen.rules, one) - decide(chosen.rules, other)
@@ -214,10 +214,10 @@ class TestFolded:
         assert before * after > 0 or after == 0
 
     @given(all_policies, st.integers(1, LEVELS))
-    def test_no_more_levels_than_requested(self, chosen: Policy, levels: int) -> None:
+    def test_folding_uses_no_more_levels_than_requested(self, chosen: Policy, levels: int) -> None:
         folded = policies.folded(chosen, levels)
         assert len({rule.level for rule in folded.rules}) <= levels
-        # What is given up is not carried along with what went first.
+        # What is given up does not share a queue with what goes first.
         assert all(
             now.level == SCAVENGER
             for was, now in zip(chosen.rules, folded.rules, strict=True)

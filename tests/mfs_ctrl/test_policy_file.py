@@ -1,4 +1,4 @@
-"""Policies as TOML files (mfs_ctrl/policy/policy_file.py): what a file may say, and what is said about mistakes."""
+"""Policies as TOML files (mfs_ctrl/policy/policy_file.py): what a file may contain, and how mistakes are reported."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ class TestContents:
             ("1 MiB", 96, Dimension.REMAINING),
         ],
     )
-    def test_quantities(self, text: str, code: int, dimension: Dimension) -> None:
+    def test_quantities_become_codes(self, text: str, code: int, dimension: Dimension) -> None:
         assert code_of(text) == (code, dimension)
 
     @pytest.mark.parametrize("text", ["100", "ms", "100 min", "MLU", "0.5 MLU", "-1 ms"])
-    def test_what_is_no_quantity(self, text: str) -> None:
+    def test_other_text_is_not_a_quantity(self, text: str) -> None:
         assert code_of(text) is None
 
     def test_a_file_extends_another_policy(self, load: Load) -> None:
@@ -174,11 +174,11 @@ class TestMistakes:
         assert "mine.toml" in str(caught.value) or "mfss" in str(caught.value)
         assert "\n" not in str(caught.value)
 
-    def test_a_missing_file(self, tmp_path: Path) -> None:
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(PolicyError, match=r"none\.toml: No such file"):
             policies.load(tmp_path / "none.toml")
 
-    def test_an_unknown_name(self) -> None:
+    def test_an_unknown_policy_is_refused_with_a_list(self) -> None:
         with pytest.raises(
             PolicyError,
             match=r"no policy 'lifo'; the built-in ones are edf, .*static-reuse; a policy file ends in \.toml",

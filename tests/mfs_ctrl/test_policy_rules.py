@@ -1,6 +1,6 @@
-"""The rules of every built-in policy, pinned: tests/mfs_ctrl/data/rules.json has them as the former code made them.
+"""The rules of every built-in policy, pinned: tests/mfs_ctrl/data/rules.json has the expected rules.
 
-Rules of different stages never compete, so that their order counts within a stage only.
+Rules of different stages never compete, so their order counts only within a stage.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``import mfs_ctrl`` offers, and what it costs."""
+"""The public names of ``mfs_ctrl``, and the cost of importing it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def test_the_public_names_are_those_of_their_modules() -> None:
 
 
 @pytest.mark.parametrize("module", ["mfs_ctrl", "mfs_ctrl.policy"])
-def test_importing_the_package_needs_the_standard_library_alone(module: str) -> None:
+def test_importing_the_package_needs_only_the_standard_library(module: str) -> None:
     modules = loaded_by(module)
     assert forbidden(modules) == set()
     assert beyond({"mfs_ctrl"}, modules) == set()
 
 
-def test_the_help_of_the_controller_needs_click_alone() -> None:
+def test_the_help_of_the_controller_needs_only_click() -> None:
     modules = loaded_by("mfs_ctrl.commands")
     assert forbidden(modules) == set()
     assert beyond({"mfs_ctrl", "host_agent", "click"}, modules) == set()
 
 
-def test_what_is_documented_is_all_that_policies_offers() -> None:
+def test_every_public_name_of_policies_is_documented() -> None:
     for name in mfs_ctrl.policies.__all__:
         assert getattr(mfs_ctrl.policies, name).__doc__
 

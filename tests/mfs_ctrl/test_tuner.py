@@ -103,14 +103,14 @@ class TestStep:
             assert {name for name in after if after[name] != before[name]} <= MFS.tuning.keys()
 
     @given(firsts, slacks, observations)
-    def test_same_input_same_decision(self, first: int, slack: int, seen: Observation) -> None:
+    def test_the_same_input_gives_the_same_decision(self, first: int, slack: int, seen: Observation) -> None:
         def decide() -> object:
             return step(at(first, slack), seen, NOTHING, {}, RATES)
 
         assert decide() == decide()
 
     @given(st.integers(1, 255), slacks, st.lists(observations, max_size=20))
-    def test_from_anywhere_no_step_leads_farther_out(self, first: int, slack: int, seen: list[Observation]) -> None:
+    def test_no_step_moves_farther_out_of_bounds(self, first: int, slack: int, seen: list[Observation]) -> None:
         low, high = LATE.bounds
         now, motions = at(first, slack), {}
         for observation in seen:
@@ -121,7 +121,7 @@ class TestStep:
             now = now.at(decision.thresholds)
 
     @pytest.mark.parametrize(("first", "late"), [(200, 0), (200, 50), (60, 0), (60, 50)])
-    def test_a_start_outside_the_bounds_is_led_back_whatever_happens_to_flows(self, first: int, late: int) -> None:
+    def test_a_start_outside_the_bounds_returns_whatever_happens_to_flows(self, first: int, late: int) -> None:
         now, motions, steps = at(first), {}, 0
         while not LATE.bounds[0] <= now.thresholds["mlu"] <= LATE.bounds[1]:
             decision = step(now, flows(100 - late, late), NOTHING, {}, RATES, motions)
@@ -169,7 +169,7 @@ class TestLateShare:
         st.integers(-LATE.step, LATE.later_step),
         st.data(),
     )
-    def test_the_more_are_late_the_earlier(
+    def test_the_more_flows_are_late_the_earlier_they_are_promoted(
         self, first: int, octave: int, total: int, before: int, data: st.DataObject
     ) -> None:
         fewer = data.draw(st.integers(0, total))
@@ -191,7 +191,7 @@ class TestLateShare:
         assert self.strides([flows(50, 50)] * 6) == [-1, -2, -4, -8, -8, -8]
         assert self.strides([flows(100, 0, octave=18)] * 5) == [1, 2, 4, 4, 4]
 
-    def test_a_turn_restarts_with_one_code(self) -> None:
+    def test_a_change_of_direction_restarts_with_one_code(self) -> None:
         late, spare = flows(50, 50), flows(100, 0, octave=18)
         assert self.strides([late, late, late, spare, spare, late]) == [-1, -2, -4, 1, 2, -1]
 
@@ -200,10 +200,10 @@ class TestLateShare:
         assert self.strides([late, late, late, rest, late]) == [-1, -2, -4, 0, -4]
         assert self.strides([late, late, late, rest, rest, rest, late]) == [-1, -2, -4, 0, 0, 0, -1]
 
-    def test_a_little_over_target_is_a_small_step(self) -> None:
+    def test_a_small_excess_makes_a_small_step(self) -> None:
         assert self.strides([flows(50, 50), flows(50, 50), flows(94, 6)]) == [-1, -2, -1]
 
-    def test_flows_under_old_thresholds_are_no_evidence_for_new_ones(self) -> None:
+    def test_flows_under_old_thresholds_are_not_evidence_for_new_ones(self) -> None:
         seen = flows(50, 50)
         moved = step(at(URGENCY_ONE), seen, NOTHING, {}, RATES)
         settles = step(at(moved.thresholds["mlu"]), seen, NOTHING, {}, RATES, moved.motions)
@@ -221,33 +221,33 @@ class TestLateShare:
         assert tuned(URGENCY_ONE, flows(100, 0, octave=18, level=2), LATE) == (URGENCY_ONE, "")
 
     @pytest.mark.parametrize("late", [3, 4, 5])
-    def test_dead_band(self, late: int) -> None:
+    def test_nothing_moves_within_the_dead_band(self, late: int) -> None:
         assert tuned(URGENCY_ONE, flows(100 - late, late, octave=18), LATE) == (URGENCY_ONE, "")
 
-    def test_slack_to_spare_promotes_later(self) -> None:
+    def test_slack_to_spare_makes_promotion_later(self) -> None:
         assert tuned_mlu(URGENCY_ONE, flows(100, 0, octave=17)) == URGENCY_ONE + 1
 
-    def test_just_in_time_stays(self) -> None:
+    def test_the_threshold_stays_if_flows_are_just_in_time(self) -> None:
         assert tuned_mlu(URGENCY_ONE, flows(100, 0, octave=15)) == URGENCY_ONE
 
     def test_flows_that_were_late_before_their_last_stage_do_not_count(self) -> None:
         assert tuned_mlu(URGENCY_ONE, flows(60, 40, early_late=40)) == URGENCY_ONE
         assert tuned_mlu(URGENCY_ONE, flows(60, 40, early_late=10)) < URGENCY_ONE
 
-    def test_few_flows_are_no_evidence(self) -> None:
+    def test_few_flows_are_not_evidence(self) -> None:
         assert tuned_mlu(URGENCY_ONE, flows(0, LATE.min_completions - 1)) == URGENCY_ONE
 
 
 class TestMedianSlack:
-    def test_moves_towards_the_median(self) -> None:
+    def test_the_threshold_moves_towards_the_median(self) -> None:
         # The median octave 18 has its middle at code 148.
         assert tuned_tight_slack(160, flows(50, 0, tight=1900, loose=100)) == 152
         assert tuned_tight_slack(100, flows(50, 0, tight=100, loose=1900)) == 108
 
-    def test_does_not_overshoot_the_median(self) -> None:
+    def test_the_threshold_does_not_overshoot_the_median(self) -> None:
         assert tuned_tight_slack(150, flows(50, 0, tight=1900, loose=100)) == 148
 
-    def test_past_the_median_it_creeps(self) -> None:
+    def test_past_the_median_the_threshold_moves_slowly(self) -> None:
         assert tuned_tight_slack(140, flows(50, 0, tight=1900, loose=100)) == 139
 
     @pytest.mark.parametrize("tight", [710, 1000, 1290])
@@ -278,7 +278,7 @@ class TestPorts:
         return ports[1]
 
     @pytest.mark.parametrize("level", [4, 5, 6])
-    def test_bias_settles_at_the_bandwidth_that_early_stages_leave(self, level: int) -> None:
+    def test_the_bias_settles_at_the_bandwidth_that_early_stages_leave(self, level: int) -> None:
         settled = self.settle(level)
         assert settled.load == pytest.approx(0.5, abs=0.01)
         # Half the bandwidth is one octave, eight codes.
@@ -292,7 +292,7 @@ class TestPorts:
         ports = {1: PortState(0.0, bias_code(RATE_BPS))}
         assert tuned_ports(ports, self.load(0.5, 5), RATES, LoadBias()) == ports
 
-    def test_small_changes_are_not_written(self) -> None:
+    def test_small_changes_of_the_bias_are_not_written(self) -> None:
         state = PortState(0.0, bias_code(RATE_BPS))
         after = tuned_ports({1: state}, self.load(0.2, 5), RATES, LOAD)[1]
         assert after.bias == state.bias

@@ -18,7 +18,7 @@ from tests.support.controller import eventually
 
 
 @pytest.mark.parametrize(("group", "commands"), [("study", STUDIES), ("bench", BENCHMARKS)])
-def test_a_group_lists_its_commands_with_a_whole_sentence_each(group: str, commands: dict[str, str]) -> None:
+def test_a_group_lists_each_command_with_a_complete_sentence(group: str, commands: dict[str, str]) -> None:
     result = CliRunner().invoke(mfs, [group, "--help"])
     assert result.exit_code == 0, result.output
     listed = result.output.partition("Commands:\n")[2].splitlines()

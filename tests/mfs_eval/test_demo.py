@@ -41,7 +41,7 @@ def mfs(monkeypatch: pytest.MonkeyPatch) -> Mfs:
     return call
 
 
-def test_report_and_numbers_the_same_bytes_for_the_same_seed(
+def test_report_and_numbers_are_the_same_bytes_for_the_same_seed(
     mfs: Mfs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for out in ("first", "second"):
@@ -82,21 +82,21 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-def test_unknown_scenario_and_policy(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_unknown_scenario_or_policy_is_refused(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert mfs("demo", "--scenario", "moon", "--out", tmp_path) == 1
     assert "no scenario 'moon'; there are testbed, incast" in one_error(capsys)
     assert mfs("demo", "--policy", "lifo", "--out", tmp_path) == 1
     assert "no policy 'lifo'" in one_error(capsys)
 
 
-def test_a_trace_that_is_too_short(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_trace_that_is_too_short_is_refused(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert mfs("demo", *TINY, "--requests", "100000", "--out", tmp_path) == 1
     message = one_error(capsys)
     assert "the run needs 100000" in message
     assert "--requests" in message
 
 
-def test_a_trace_with_a_malformed_line(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_trace_with_a_malformed_line_is_refused(mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     trace = tmp_path / "mine.jsonl"
     trace.write_text(SAMPLE_PATH.read_text().splitlines()[0] + '\n{"timestamp": 5}\n')
     assert mfs("demo", *TINY, "--trace", trace, "--out", tmp_path / "out") == 1
@@ -132,7 +132,7 @@ def test_invalid_options_are_named(mfs: Mfs, capsys: pytest.CaptureFixture[str],
     assert "Traceback" not in message
 
 
-def test_without_the_compiled_program(
+def test_a_missing_compiled_program_is_reported(
     mfs: Mfs, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(artifact, "BUILD", tmp_path)
@@ -190,7 +190,7 @@ TUNER = [TunerPoint(time_s=1, mlu_threshold=1, tight_slack_s=1, late_share=None,
         lambda: plots.tuner_history(made_up(tuner=TUNER)),
     ],
 )
-def test_plots_of_little_data(draw: Callable[[], str]) -> None:
+def test_plots_of_little_data_are_valid_and_reproducible(draw: Callable[[], str]) -> None:
     picture = draw()
     assert picture.startswith("<svg")
     assert picture.rstrip().endswith("</svg>")
@@ -207,7 +207,7 @@ def test_plots_of_little_data(draw: Callable[[], str]) -> None:
         ([made_up(tuner=TUNER, occupancy=OCCUPANCY), made_up(scenario="incast")], 6),
     ],
 )
-def test_a_report_shows_what_there_is(tmp_path: Path, runs: list[Run], figures: int) -> None:
+def test_a_report_has_the_figures_that_its_data_allow(tmp_path: Path, runs: list[Run], figures: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report.write(Results(settings={"trace": "<mine> & yours"}, runs=runs), tmp_path / "report.html")

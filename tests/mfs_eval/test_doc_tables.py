@@ -24,7 +24,7 @@ def test_pages_show_what_the_rows_say(page: Path) -> None:
         assert text.startswith(computed(ROOT / page, name)), name
 
 
-def test_every_table_stands_in_a_page() -> None:
+def test_every_table_is_on_a_page() -> None:
     assert {name for page in PAGES for name in blocks((ROOT / page).read_text("utf-8"))} == set(TABLES)
 
 
@@ -36,7 +36,7 @@ def test_blocks_are_replaced_and_the_rest_of_the_page_is_kept() -> None:
         with_blocks(PAGE, {"two": new})
 
 
-def test_writing_names_command_and_rows(tmp_path: Path) -> None:
+def test_a_written_table_names_its_command_and_rows(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- begin paper-slo-factors -->\n<!-- end paper-slo-factors -->\n")
     shutil.copytree(ROOT / "docs/studies/paper/sensitivity", tmp_path / "paper/sensitivity")

@@ -37,18 +37,18 @@ def test_attainment_differs_by_few_points() -> None:
 
 
 @pytest.mark.parametrize("variant", ["fifo", "mfs"])
-def test_ttft_at_low_load(variant: str) -> None:
+def test_ttft_agrees_at_low_load(variant: str) -> None:
     line = lines()[LOW, variant]
     assert line.flows[1] == pytest.approx(line.packets[1], rel=0.1)
 
 
 @pytest.mark.parametrize("variant", [*SHARED, *CLASSES])
-def test_ttft_at_high_load(variant: str) -> None:
+def test_ttft_agrees_at_high_load(variant: str) -> None:
     line = lines()[HIGH, variant]
     assert line.flows[1] == pytest.approx(line.packets[1], rel=0.15)
 
 
-def test_the_ceiling_is_the_same() -> None:
+def test_the_ceiling_agrees() -> None:
     line = lines()[HIGH, "ceiling"]
     assert line.flows[1:] == pytest.approx(line.packets[1:], rel=0.01)
 

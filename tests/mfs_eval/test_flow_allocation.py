@@ -108,7 +108,7 @@ def test_if_places_disagree_links_stay_within_capacity_and_full_links_limit_flow
     settle(state, 0.0)
     load = {link: sum(state.rate[i] for i, (path, *_) in enumerate(flows) if link in path) for link in range(LINKS)}
     assert all(load[link] <= capacity[link] + CLOSE for link in range(LINKS))
-    # In the rare case without consistent shares, flows fit but nothing else is guaranteed.
+    # In the rare case without consistent shares, flows fit, but nothing else is guaranteed.
     for index, (path, *_) in enumerate(() if state.counts[UNSETTLED] else flows):
         assert any(_limits(state, flows, load, capacity, index, link) for link in path)
 
@@ -121,7 +121,7 @@ def _limits(
     index: int,
     link: int,
 ) -> bool:
-    """Whether ``link`` is full, no flow of the same level has a higher rate there and none of a lower one has any."""
+    """Whether ``link`` is full, with no faster flow of the same level and no sending flow of a lower one."""
 
     def level(one: int) -> int:
         path, host, switch = flows[one]

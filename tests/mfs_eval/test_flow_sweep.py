@@ -100,7 +100,7 @@ def test_impossible_grids_are_named(tmp_path: Path) -> None:
         case_workload(case_named("llama3-8b-mooncake"), 8, 2000)
 
 
-def test_the_rate_at_an_attainment() -> None:
+def test_the_rate_at_an_attainment_is_interpolated() -> None:
     curve = [(1.0, 1.0), (2.0, 0.8), (3.0, 0.4)]
     assert rate_at(curve, 0.9) == pytest.approx(1.5)
     assert rate_at(curve, 0.5) == pytest.approx(2.75)
@@ -172,7 +172,7 @@ def test_every_case_has_a_fabric_and_a_scenario(name: str) -> None:
     hosts = scenario.cluster.servers * scenario.cluster.nics_per_server
     assert fabric.servers * fabric.nics_per_server == hosts
     assert scenario.serving.kv_nics in (0, case.tensor_parallel)
-    # A unit has an edge switch of its own.
+    # A unit has its own edge switch.
     assert {len({server // fabric.servers_per_edge for server in unit}) for unit in scenario.cluster.units} == {1}
 
 

@@ -77,7 +77,7 @@ def test_rates_at_equal_attainment_are_left_out_where_a_curve_does_not_cross() -
     assert cells(found, "`dbrx-agent`")[3:] == ["1.25", "1.17", ""]
 
 
-def test_what_differs_is_said_and_stands_in_a_line_of_its_own() -> None:
+def test_each_group_has_its_own_line_that_says_how_it_differs() -> None:
     spread = row("mfs", 1.0, 1, 0.5, layout=SPREAD, oversubscription=4, slo_factor=1.5)
     assert "| `dbrx-agent` | 32 servers, 4:1, SLO x 1.5, spread | 1 |" in attainment([*ROWS, spread])
     told = tenants([row("mfs", 1.0, 1, 0.5, tenants="loose", attainment_first=0.2, attainment_second=0.8)])
@@ -108,7 +108,7 @@ def test_bulk_is_the_longest_quarter() -> None:
     assert TENANTS["bulk"].second(REQUESTS) == frozenset(range(30, 40))
 
 
-def test_what_is_stated_is_not_always_what_is_wanted() -> None:
+def test_stated_objectives_may_differ_from_those_that_count() -> None:
     second = frozenset({3})
     stated = {name: one.stated_ns(SLO_NS, second)[3] for name, one in TENANTS.items()}
     wanted = {name: one.wanted_ns(SLO_NS, second)[3] for name, one in TENANTS.items()}
@@ -122,7 +122,7 @@ def test_what_is_stated_is_not_always_what_is_wanted() -> None:
 RECORD = RequestRecord(1, 0, 0, 0, 200, 200, 1, 1, 0, 0, 0, 200, 0, 0, 0)
 
 
-def test_what_a_tenant_got() -> None:
+def test_the_outcome_of_a_tenant_is_that_of_its_records() -> None:
     records = [RECORD, replace(RECORD, index=2, ttft_ns=400)]
     got = outcome(records, {1: 100.0, 2: 100.0})
     assert (got.attainment, got.progress, got.ttft_p99_s) == (0.5, pytest.approx(0.375), 4e-7)
@@ -130,7 +130,7 @@ def test_what_a_tenant_got() -> None:
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=5))
-def test_jains_index(values: list[float]) -> None:
+def test_jains_index_is_between_one_over_n_and_one(values: list[float]) -> None:
     assert 1 / len(values) - 1e-9 <= jain(values) <= 1 + 1e-9
     assert jain([values[0]] * 3) == pytest.approx(1)
     assert jain([values[0], 0.0, 0.0, 0.0]) == pytest.approx(1 / 4)

@@ -38,7 +38,7 @@ def test_the_table_has_a_line_for_each_setting_with_all_seeds() -> None:
     for line in lines:
         mean, first, second = map(float, line[4:7])
         assert abs(mean - (first + second) / 2) < 0.001
-        # Three of the four requests count; who is late when computed has missed.
+        # Three of the four requests count; a request that is late when computed has missed.
         for share, late in zip((first, second), line[9:], strict=True):
             assert 0 <= int(late.strip("[],")) <= round(3 * (1 - share))
     assert lines[0][7:9] == ["[0,", "0]"]

@@ -21,7 +21,7 @@ def play(**arguments: object) -> Run:
     return run(**{"scenario": TINY, "requests": 8, "request_rate": 25.0, **arguments})  # type: ignore[arg-type]
 
 
-def test_every_exported_name_is_there() -> None:
+def test_every_exported_name_exists() -> None:
     for name in mfs_eval.__all__:
         assert getattr(mfs_eval, name) is not None
         assert name in dir(mfs_eval)

@@ -77,7 +77,7 @@ def test_rows_without_provenance_can_be_read_and_not_extended(path: Path) -> Non
         store(path)
 
 
-def test_numbers_that_are_none_are_named_by_line_and_column(path: Path) -> None:
+def test_values_that_are_not_numbers_are_named_by_line_and_column(path: Path) -> None:
     path.write_text(path.read_text().replace("0.25", "nan"))
     with pytest.raises(EvaluationError, match=r"points\.csv: line 3: share: .*finite number"):
         read_rows(path, Point)

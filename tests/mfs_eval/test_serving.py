@@ -247,7 +247,7 @@ def test_prefixes_computed_in_the_run_are_reused_or_fetched() -> None:
     ]  # fmt: skip
 
 
-def test_a_prefix_that_no_unit_holds_any_longer_is_recomputed() -> None:
+def test_a_prefix_that_no_unit_holds_anymore_is_recomputed() -> None:
     first, other = request(0, 1024), request(1, 1024, arrival_ns=10**15, first_block=50)
     again = replace(first, index=2, arrival_ns=2 * 10**15)
     requests = [first, other, again]

@@ -35,11 +35,11 @@ def write(tmp_path: Path, *lines: str) -> Path:
     return path
 
 
-def test_fields_and_units(tmp_path: Path) -> None:
+def test_fields_are_read_in_their_units(tmp_path: Path) -> None:
     assert load_trace(write(tmp_path, GOOD)) == [Request(0, 27_000_000, 513, 4, (0, 7))]
 
 
-def test_sample_of_the_mooncake_trace() -> None:
+def test_the_bundled_sample_is_the_start_of_the_mooncake_trace() -> None:
     requests = load_trace(SAMPLE_PATH)
     assert len(requests) == 1800
     assert requests[0] == Request(0, 0, 6758, 500, tuple(range(14)))
@@ -94,7 +94,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert load_trace(path) == [Request(0, 27_000_000, 513, 4, (0, 7))]
 
 
-def test_a_trace_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_trace_that_cannot_be_written_completely_leaves_the_old_one(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     before = path.read_bytes()
 
@@ -162,11 +162,11 @@ def test_written_traces_read_back_the_same(
     assert load_trace(path) == requests
 
 
-def test_block_count_rounds_up() -> None:
+def test_the_block_count_is_rounded_up() -> None:
     assert [block_count(tokens) for tokens in (1, BLOCK_TOKENS, BLOCK_TOKENS + 1)] == [1, 1, 2]
 
 
-def test_poisson_arrivals() -> None:
+def test_poisson_arrivals_keep_requests_and_have_the_given_rate() -> None:
     requests = load_trace(SAMPLE_PATH)
     timed = with_poisson_arrivals(requests, rate=8.0, seed=3)
     assert [(r.index, r.blocks) for r in timed] == [(r.index, r.blocks) for r in requests]

@@ -258,7 +258,7 @@ def test_nothing_is_rescued_while_data_are_unsent() -> None:
     assert [(s.sequence, s.flags & segment_header.RETRANSMISSION) for s in following] == [(4, 0), (5, 0)]
 
 
-def test_time_outs_back_off_and_reset() -> None:
+def test_timeouts_back_off_and_reset() -> None:
     sender = Sender(1, window=1, rto_ns=100)
     sender.write(2)
     fill(sender, 0, now_ns=0)

@@ -83,7 +83,7 @@ def test_the_bounds_are_those_of_the_documentation() -> None:
     assert (TICKS_FROM_LATE, TICKS_FROM_EARLY) == (14, 20)
 
 
-def test_recovers_from_promotion_16_times_too_late(from_late: dict[str, list[LoopPoint]]) -> None:
+def test_the_tuner_recovers_from_promotion_16_times_too_late(from_late: dict[str, list[LoopPoint]]) -> None:
     recovery, stationary = from_late["recovery"], from_late["stationary"]
     # At first the last stage misses many deadlines, and the early stages almost none.
     assert mean(point.last_late for point in recovery[:4]) > 5 * LOOP.late_target
@@ -91,7 +91,7 @@ def test_recovers_from_promotion_16_times_too_late(from_late: dict[str, list[Loo
     assert mean(point.last_late for point in stationary) < mean(point.last_late for point in recovery[:4]) / 2
 
 
-def test_recovers_from_promotion_16_times_too_early(
+def test_the_tuner_recovers_from_promotion_16_times_too_early(
     from_early: list[LoopPoint], from_late: dict[str, list[LoopPoint]]
 ) -> None:
     assert any(within(from_early[:TICKS_FROM_EARLY]))
@@ -102,7 +102,7 @@ def test_recovers_from_promotion_16_times_too_early(
     assert after < 2 / 3 * before
 
 
-def test_does_not_oscillate_on_a_stationary_load(from_late: dict[str, list[LoopPoint]]) -> None:
+def test_the_threshold_does_not_oscillate_under_a_stationary_load(from_late: dict[str, list[LoopPoint]]) -> None:
     stationary = from_late["stationary"]
     firsts = [point.first for point in stationary]
     assert all(within(stationary))
@@ -111,7 +111,7 @@ def test_does_not_oscillate_on_a_stationary_load(from_late: dict[str, list[LoopP
     assert abs(mean(point.last_late - point.early_late for point in stationary)) <= 2 * LOOP.late_target
 
 
-def test_follows_a_step_in_load(load_step: dict[str, list[LoopPoint]]) -> None:
+def test_the_threshold_follows_a_step_in_load(load_step: dict[str, list[LoopPoint]]) -> None:
     light, full = load_step["light"], load_step["full"]
     # Nothing is late and nothing needs promotion: the threshold has no reason to move.
     assert [point.first for point in light] == [URGENCY_ONE] * len(light)
@@ -122,7 +122,7 @@ def test_follows_a_step_in_load(load_step: dict[str, list[LoopPoint]]) -> None:
     assert all(within(full[arrived:]))
 
 
-def test_bias_follows_the_load_of_early_stages(load_step: dict[str, list[LoopPoint]]) -> None:
+def test_the_bias_follows_the_load_of_early_stages(load_step: dict[str, list[LoopPoint]]) -> None:
     contended = 1
     for points, offered in ((load_step["light"], LIGHT.early_share), (load_step["full"], FULL.early_share)):
         assert mean(point.record.loads[contended] for point in points[4:]) == pytest.approx(offered, abs=0.1)
@@ -133,7 +133,7 @@ def test_bias_follows_the_load_of_early_stages(load_step: dict[str, list[LoopPoi
     assert high >= low + CODE_STEPS // 2
 
 
-def test_without_traffic_the_thresholds_hold(from_late: dict[str, list[LoopPoint]]) -> None:
+def test_thresholds_stay_without_traffic(from_late: dict[str, list[LoopPoint]]) -> None:
     idle = from_late["idle"][DRAINS:]
     assert len({point.record.thresholds for point in idle}) == 1
     assert all(point.record.shares["mlu"] is None for point in idle)

@@ -51,7 +51,7 @@ def test_without_a_compiler_the_command_says_where_to_get_one() -> None:
     assert done.output.startswith("Error: neither p4c-bm2-ss nor p4c-barefoot is on the PATH; docs/guide/deploy.md")
 
 
-def test_the_module_has_a_usage_text_of_its_own() -> None:
+def test_the_module_has_its_own_usage_text() -> None:
     command = [sys.executable, "-m", "p4src.build", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert "Compile the P4 program." in done.stdout

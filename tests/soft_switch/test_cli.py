@@ -12,13 +12,13 @@ from tests.support.cli import finished, free_address, started
 
 def test_the_backend_is_an_option() -> None:
     with started("switch", "--address", free_address(), "--pipeline", "python") as process:
-        assert process.log_line().endswith("mfs_v1model.json as Python (Python was asked for)")
+        assert process.log_line().endswith("mfs_v1model.json as Python (Python was requested)")
 
 
 def test_the_environment_variable_is_the_default_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "python")
     with started("switch", "--address", free_address()) as process:
-        assert process.log_line().endswith("as Python (Python was asked for)")
+        assert process.log_line().endswith("as Python (Python was requested)")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "rust")
     done = finished("switch", "--address", free_address())
     assert done.returncode == 2

@@ -28,7 +28,7 @@ def test_csum16_is_the_internet_checksum(data: bytes) -> None:
     assert csum16(data) == total ^ 0xFFFF
 
 
-def test_known_hash_values() -> None:
+def test_hashes_have_known_values() -> None:
     # The header most often quoted as an example of RFC 1071, and its checksum.
     assert csum16(bytes.fromhex("45000073000040004011 0000 c0a80001c0a800c7")) == 0xB861
     assert xor16(bytes.fromhex("1234 5678 9a")) == 0x1234 ^ 0x5678 ^ 0x9A00

@@ -1,4 +1,4 @@
-"""Covers the intermediate representation: intervals hold, both printers agree, and what nobody reads is removed."""
+"""Covers the intermediate representation: intervals hold, both printers agree, and unused statements are removed."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_both_printers_compute_the_same_values() -> None:
         assert in_python[:] == in_c[:], data.hex()
 
 
-def test_what_nobody_reads_is_removed() -> None:
+def test_statements_whose_result_is_never_read_are_removed() -> None:
     x, y, z = (Var(0, 255, name) for name in "xyz")
     statements: list[st.Stmt] = [
         st.Assign("x", ar.constant(1)),

@@ -77,7 +77,7 @@ def filled(pipeline: Pipeline) -> Pipeline:
 
 
 def outcome(pipeline: Pipeline, port: int, data: bytes, now_ns: int) -> list[Any]:
-    """Everything that becomes of a packet and its copies, or the error that stops it."""
+    """The packets that result from a packet, including copies, or the error that stops it."""
     result: list[Any] = []
     digests: list[Any] = []
     pipeline.on_digest = lambda name, values: digests.append((name, values))
@@ -236,7 +236,7 @@ def test_queues_in_c_behave_like_those_of_a_port(data: st.DataObject) -> None:
 
 
 class TestWithoutMachineCode:
-    def test_it_runs_as_python_and_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_program_without_machine_code_runs_as_python_and_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CC", "no-such-compiler")
         pipeline = Pipeline.load(program_text("parsing"))
         assert pipeline.machine_code is None
@@ -244,7 +244,7 @@ class TestWithoutMachineCode:
         with pytest.raises(NativeError, match="no-such-compiler"):
             Pipeline.load(program_text("parsing"), "c")
 
-    def test_without_cffi_it_runs_as_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_cffi_a_program_runs_as_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "cffi", None)
         library.interface.cache_clear()
         try:
@@ -256,13 +256,13 @@ class TestWithoutMachineCode:
         monkeypatch.setenv("CC", "false")
         assert "false failed" in Pipeline.load(program_text("parsing"), "auto").why_python
 
-    def test_a_wish_that_there_is_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unknown_backend_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(ENVIRONMENT_VARIABLE, "rust")
         with pytest.raises(BackendError, match="must be one of auto, python, c"):
             backend_of_environment()
 
-    def test_python_runs_if_it_is_asked_for(self) -> None:
-        assert Pipeline.load(program_text("parsing"), "python").why_python == "Python was asked for"
+    def test_python_runs_on_request(self) -> None:
+        assert Pipeline.load(program_text("parsing"), "python").why_python == "Python was requested"
 
 
 @machine_code

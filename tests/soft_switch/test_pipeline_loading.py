@@ -32,7 +32,7 @@ def test_a_truncated_artifact_is_refused(name: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", '"x"', "\x00", '{"header_types": []}'])
-def test_text_that_is_no_program_is_refused(text: str) -> None:
+def test_text_that_is_not_a_program_is_refused(text: str) -> None:
     with pytest.raises(ArtifactError):
         Pipeline.load(text)
 
@@ -59,7 +59,7 @@ DAMAGE = [None, "x", -1, 3, [], {}, True, "0xzz", 10**9]
 
 @settings(max_examples=100)
 @given(st.sampled_from(PLACES), st.sampled_from(["delete", *range(len(DAMAGE))]))
-def test_damage_is_refused_with_a_message_or_harmless(where: tuple[str, tuple[Any, ...]], damage: str | int) -> None:
+def test_damage_is_refused_with_a_message_or_is_harmless(where: tuple[str, tuple[Any, ...]], damage: str | int) -> None:
     name, place = where
     root = copy.deepcopy(PROGRAMS[name])
     at = root

@@ -40,7 +40,7 @@ def ask(pipeline: Pipeline, which: int, small: int = 0, medium: int = 0, large: 
     return None if out is None else (out[0], out[1], out[2])
 
 
-def test_exact_table_with_direct_counter(pipeline: Pipeline) -> None:
+def test_an_exact_table_counts_hits_in_its_direct_counter(pipeline: Pipeline) -> None:
     exact = table(pipeline, "exact_table")
     entry = exact.insert((Exact(5), Exact(600)), 0, call("also", 9, 40))
     assert ask(pipeline, 0, 5, 600) == (9, 41, 0)
@@ -60,12 +60,12 @@ def test_exit_in_an_action_skips_the_rest_of_the_control(pipeline: Pipeline) -> 
 
 
 @pytest.mark.parametrize(("number", "answer"), [(200, (200, 1)), (150, (150, 78)), (100, (0, 78)), (30, (70, 78))])
-def test_conditionals_and_return_in_an_action(pipeline: Pipeline, number: int, answer: tuple[int, int]) -> None:
+def test_an_action_may_branch_and_return(pipeline: Pipeline, number: int, answer: tuple[int, int]) -> None:
     table(pipeline, "exact_table").insert((Exact(1), Exact(1)), 0, call("branchy", number))
     assert ask(pipeline, 0, 1, 1) == (*answer, 0)
 
 
-def test_hit_and_miss_of_a_longest_prefix(pipeline: Pipeline) -> None:
+def test_the_longest_prefix_wins_and_the_program_sees_hit_or_miss(pipeline: Pipeline) -> None:
     lpm = table(pipeline, "lpm_table")
     lpm.insert((Lpm(0x0A000000, 8),), 0, call("answer", 8))
     lpm.insert((Lpm(0x0A010000, 16),), 0, call("answer", 16))
@@ -76,7 +76,7 @@ def test_hit_and_miss_of_a_longest_prefix(pipeline: Pipeline) -> None:
     assert ask(pipeline, 1, large=0x0C020203) == (0, 2, 0)
 
 
-def test_switch_on_the_action_that_ran(pipeline: Pipeline) -> None:
+def test_a_program_may_switch_on_the_action_that_ran(pipeline: Pipeline) -> None:
     ternary = table(pipeline, "ternary_table")
     ternary.insert((Ternary(1, 0xFF), Exact(0)), 1, call("also", 50, 60))
     ternary.insert((Ternary(2, 0xFF), Exact(0)), 1, call("drop"))
@@ -87,7 +87,7 @@ def test_switch_on_the_action_that_ran(pipeline: Pipeline) -> None:
     assert ask(pipeline, 2, large=0x103) == (4, 7, 0)
 
 
-def test_range_ternary_and_prefix_together(pipeline: Pipeline) -> None:
+def test_a_key_may_combine_range_ternary_and_prefix(pipeline: Pipeline) -> None:
     mixed = table(pipeline, "range_table")
     mixed.insert((Range(10, 20), Ternary(0, 0), Lpm(0, 0)), 1, call("answer", 1))
     mixed.insert((Range(0, 255), Ternary(0x8000, 0x8000), Lpm(0xFF000000, 8)), 2, call("answer", 2))
@@ -96,7 +96,7 @@ def test_range_ternary_and_prefix_together(pipeline: Pipeline) -> None:
     assert ask(pipeline, 3, 21, 0x8001, 0xFE000001) == (3, 3, 0)
 
 
-def test_optional_is_a_value_or_anything(pipeline: Pipeline) -> None:
+def test_an_optional_field_matches_a_value_or_anything(pipeline: Pipeline) -> None:
     optional = table(pipeline, "optional_table")
     optional.insert((Ternary(5, 0xFF), Ternary(0, 0)), 1, call("answer", 1))
     optional.insert((Ternary(5, 0xFF), Ternary(6, 0xFFFF)), 2, call("answer", 2))
@@ -121,7 +121,7 @@ def test_const_entries_are_read_only_and_ranked(pipeline: Pipeline) -> None:
         const.set_default(call("answer", 5))
 
 
-def test_keyless_table_has_a_default_action_only(pipeline: Pipeline) -> None:
+def test_a_table_without_a_key_has_only_a_default_action(pipeline: Pipeline) -> None:
     assert ask(pipeline, 6) == (42, 0, 0)
     table(pipeline, "keyless").set_default(call("also", 1, 2))
     assert ask(pipeline, 6) == (1, 2, 0)
@@ -129,7 +129,7 @@ def test_keyless_table_has_a_default_action_only(pipeline: Pipeline) -> None:
     assert ask(pipeline, 6) == (42, 0, 0)
 
 
-def test_action_profile(pipeline: Pipeline) -> None:
+def test_entries_share_the_members_of_an_action_profile(pipeline: Pipeline) -> None:
     profile = pipeline.action_profiles["TestIngress.shared_actions"]
     assert not profile.with_selector
     assert ask(pipeline, 7, 1) == (0, 8, 0)
@@ -140,7 +140,7 @@ def test_action_profile(pipeline: Pipeline) -> None:
     assert ask(pipeline, 7, 1) == (31, 32, 0)
 
 
-def test_action_selector_picks_by_the_hash_of_the_selector_fields(pipeline: Pipeline) -> None:
+def test_an_action_selector_chooses_by_the_hash_of_the_selector_fields(pipeline: Pipeline) -> None:
     profile = pipeline.action_profiles["TestIngress.spread"]
     for member in range(3):
         profile.add_member(member, call("answer", 100 + member))
@@ -154,7 +154,7 @@ def test_action_selector_picks_by_the_hash_of_the_selector_fields(pipeline: Pipe
     assert ask(pipeline, 8, 2, 0, 7) == (0, 4, 0)
 
 
-def test_direct_meter(pipeline: Pipeline) -> None:
+def test_a_direct_meter_colours_the_packets_of_its_entry(pipeline: Pipeline) -> None:
     entry = table(pipeline, "metered_table").insert((Exact(1),), 0, call("metered"))
     assert pipeline.direct_meters == {"TestIngress.rate": ("TestIngress.metered_table", "bytes")}
     assert [ask(pipeline, 9, 1) for _ in range(2)] == [(1, 0, 0)] * 2

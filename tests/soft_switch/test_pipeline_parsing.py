@@ -42,7 +42,7 @@ def odd(first: int, second: int, third: int, sixth: int = 0, seventh: int = 0x55
     return number.to_bytes(13, "big")
 
 
-def test_unchanged_headers_and_the_payload_leave_unchanged() -> None:
+def test_headers_that_are_not_written_and_the_payload_leave_unchanged() -> None:
     data = b"\x00\x10" + bytes(range(60))
     result = report(data)
     assert result.rest == data
@@ -70,18 +70,18 @@ def test_fields_that_straddle_bytes_survive(first: int, second: int, third: int,
         (b"\x2f\x10\xab\xc7", 0),
     ],
 )
-def test_select_on_several_fields_with_masks(data: bytes, path: int) -> None:
+def test_select_may_use_several_fields_with_masks(data: bytes, path: int) -> None:
     result = report(data)
     assert (result.error, result.path) == (0, path)
     assert result.rest == data
 
 
-def test_lookahead_reads_and_does_not_consume() -> None:
+def test_lookahead_reads_without_consuming() -> None:
     assert report(b"\x20\x20\xab\x00zz").peeked == 0xAB
 
 
 @pytest.mark.parametrize("version", range(16))
-def test_range_in_select(version: int) -> None:
+def test_select_may_use_ranges(version: int) -> None:
     result = report(bytes([3, version << 4]) + b"skipme")
     if version == 15:
         assert (result.error, result.rest) == (BAD_VERSION, bytes([3, version << 4]) + b"skipme")
@@ -93,7 +93,7 @@ def test_range_in_select(version: int) -> None:
 
 
 @pytest.mark.parametrize("words", range(16))
-def test_advance_by_what_the_packet_says(words: int) -> None:
+def test_the_parser_may_advance_by_a_length_in_the_packet(words: int) -> None:
     payload = bytes(range(10))
     result = report(bytes([4, 0x10 | words]) + payload)
     if words > 10 - 2:
@@ -125,12 +125,12 @@ def test_a_header_that_becomes_valid_is_zero() -> None:
     assert result.egress_length == len(data) + 11 + 13
 
 
-def test_equality_of_headers_needs_validity() -> None:
+def test_headers_are_equal_only_if_both_are_valid() -> None:
     assert report(b"\x01\x10" + odd(5, 2, 3)).path == 99
     assert report(b"\x01\x10" + odd(1, 2, 3)).path == 1
 
 
-def test_drop_in_egress() -> None:
+def test_egress_may_drop_a_packet() -> None:
     assert send(shared("parsing"), b"\x2f\x20\xab\xc7") is not None
     data = b"\x04\x10\xde\xad"
     packet = shared("parsing").ingress(0, data, 0)

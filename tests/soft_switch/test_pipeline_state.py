@@ -52,13 +52,13 @@ def test_registers_keep_values(pipeline: Pipeline) -> None:
     assert ask(pipeline, 0, 3, 0).first == 1234
 
 
-def test_accesses_outside_of_a_register_array_do_nothing(pipeline: Pipeline) -> None:
+def test_accesses_outside_a_register_array_do_nothing(pipeline: Pipeline) -> None:
     assert ask(pipeline, 0, 16, 55)[:2] == (0, 0)
     assert not any(pipeline.registers["TestIngress.cells"].values)
 
 
 @pytest.mark.parametrize("value", [0, 1, 0x7FFF, 0x8000, 0xFFFF])
-def test_signed_values_in_a_register(pipeline: Pipeline, value: int) -> None:
+def test_registers_hold_signed_values(pipeline: Pipeline, value: int) -> None:
     signed = value - 0x10000 if value & 0x8000 else value
     assert ask(pipeline, 1, 0, value).first == signed & 0xFFFFFFFF
     assert pipeline.registers["TestIngress.small_cells"].values[0] == value
@@ -72,7 +72,7 @@ def test_counters_count_packets_and_bytes(pipeline: Pipeline) -> None:
     assert (tally.bytes[1], tally.bytes[15]) == (28, 14)
 
 
-def test_meters_in_bytes_and_in_packets(pipeline: Pipeline) -> None:
+def test_meters_count_bytes_or_packets(pipeline: Pipeline) -> None:
     pipeline.meters["TestIngress.by_bytes"].configs[2] = MeterConfig(cir=6, cburst=12, pir=6, pburst=12)
     pipeline.meters["TestIngress.by_packets"].configs[2] = MeterConfig(cir=1, cburst=1, pir=1, pburst=2)
     colours = [ask(pipeline, 3, 2)[:2] for _ in range(3)]
@@ -110,7 +110,7 @@ def test_random_numbers_are_in_range_and_repeat_from_run_to_run() -> None:
     assert set(runs[0]) == set(range(10, 21))
 
 
-def test_log_and_assertions(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+def test_programs_may_log_and_assert(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "soft_switch.model.program"):
         ask(pipeline, 7, 0, 31)
     assert "value 31" in caplog.text
@@ -118,7 +118,7 @@ def test_log_and_assertions(pipeline: Pipeline, caplog: pytest.LogCaptureFixture
         ask(pipeline, 7, 255)
 
 
-def test_time_and_queue_depths(pipeline: Pipeline) -> None:
+def test_egress_sees_times_and_queue_depths(pipeline: Pipeline) -> None:
     arrived, enqueued, dequeued = 5_000_999, 6_000_000, 9_500_999
     packet = pipeline.ingress(1, struct.pack("!BBI", 2, 0, 0), arrived)
     assert packet is not None
@@ -150,7 +150,9 @@ ADDRESS = st.integers(0, 0xFFFFFFFF)
 
 @settings(deadline=None)
 @given(st.integers(1, 255), ADDRESS, ADDRESS, st.sampled_from([0, 0, 1, 0x8000]), st.binary(max_size=9))
-def test_ipv4_checksum_is_verified_and_updated(ttl: int, source: int, target: int, wrong: int, payload: bytes) -> None:
+def test_ipv4_checksums_are_verified_and_updated(
+    ttl: int, source: int, target: int, wrong: int, payload: bytes
+) -> None:
     answer = ask(shared("state"), 8, 0, 0, ipv4(ttl, 6, source, target, wrong) + payload)
     assert answer.first == (1 if wrong else 0)
     assert answer.rest == ipv4(ttl - 1, 6, source, target) + payload
@@ -158,7 +160,7 @@ def test_ipv4_checksum_is_verified_and_updated(ttl: int, source: int, target: in
 
 @settings(deadline=None)
 @given(ADDRESS, ADDRESS, st.binary(max_size=9), st.booleans())
-def test_checksum_over_the_payload(source: int, target: int, payload: bytes, corrupt: bool) -> None:
+def test_a_checksum_may_cover_the_payload(source: int, target: int, payload: bytes, corrupt: bool) -> None:
     segment = udp(source, target, (9, 10), payload)
     sent = segment[:-1] + bytes([segment[-1] ^ 1]) if corrupt and payload else segment
     answer = ask(shared("state"), 8, 1, 0, ipv4(9, 17, source, target) + sent)

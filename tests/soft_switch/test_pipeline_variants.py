@@ -49,13 +49,13 @@ def test_the_checksum_covers_the_options(options: bytes) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=15))
-def test_options_in_a_hash(options: bytes) -> None:
+def test_a_hash_may_cover_the_options(options: bytes) -> None:
     out = send(shared("variants"), packet(5, options, b"\x01\x77"))
     assert out is not None
     assert out[-1] == crc16(options + b"\x01") % 255
 
 
-def test_a_value_set_is_what_the_control_plane_says() -> None:
+def test_a_value_set_has_the_members_that_the_control_plane_writes() -> None:
     pipeline = load("variants")
     (members,) = pipeline.value_sets.values()
     data = packet(2, b"", b"\x40\x11\x22\x33\x99")
@@ -92,7 +92,7 @@ def switch_of(pipeline: Pipeline) -> Switch:
     return switch
 
 
-def test_resubmission_of_a_packet_ends() -> None:
+def test_endless_resubmission_of_a_packet_is_stopped() -> None:
     pipeline = load("copies")
     switch = switch_of(pipeline)
     switch.receive(0, bytes([3, 0xFF, 0, 0]), 0)

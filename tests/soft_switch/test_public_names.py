@@ -1,4 +1,4 @@
-"""Covers the names that ``soft_switch`` offers, and what importing it costs."""
+"""Covers the public names of ``soft_switch``, and the cost of importing it."""
 
 from __future__ import annotations
 

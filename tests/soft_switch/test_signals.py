@@ -1,4 +1,4 @@
-"""Covers ending on a signal, in processes of their own."""
+"""Covers ending on a signal, in separate processes."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_every_expectation_counts(script: Path) -> None:
         (None, "00", True),
     ],
 )
-def test_a_pattern_of_expected_data(pattern: str | None, data: str, holds: bool) -> None:
+def test_expected_data_may_be_a_pattern(pattern: str | None, data: str, holds: bool) -> None:
     assert (Expect(1, pattern).mismatch(bytes.fromhex(data)) is None) is holds
 
 

@@ -137,7 +137,7 @@ def test_lookups_equal_a_scan_while_entries_come_and_go(
     assert [e.match for e in table.entries()] == [m for m, _, _ in model.values()]
 
 
-def test_tables_with_many_masks_and_many_entries() -> None:
+def test_lookups_equal_a_scan_with_many_masks_and_many_entries() -> None:
     table = make(("lpm", "exact"), (32, 4), size=5000)
     native = None if no_machine_code() else NativeTable(table)
     entries = []

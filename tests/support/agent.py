@@ -244,7 +244,7 @@ def transferred(near: socket.socket, far: socket.socket, data: bytes) -> bytes:
 
 
 def as_nobody(call: Callable[[], object]) -> str:
-    """The result of ``call`` or the message of its error, for a user without any rights."""
+    """The result of ``call`` or the message of its error, run as a user without any rights."""
 
     def without_rights() -> object:
         os.setgroups([])

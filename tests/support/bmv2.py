@@ -16,14 +16,14 @@ from topologies.processes import Process, free_port, listening
 GLOBAL_HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 _RECORD = struct.Struct("<IIII")
 AT_A_TIME = 24
-"""Packets that come in before the ones before them are waited for; a queue of bmv2's holds 64."""
+"""Number of packets to send before waiting for the earlier ones; a queue of bmv2 holds 64."""
 QUIET_S = 2.0
-"""After so long without a packet nothing more is expected."""
+"""After this long without a packet, no more are expected."""
 
 Queue = tuple[int, ...]
-"""A port, and where it is known the level."""
+"""A port, and the level if it is known."""
 Arrivals = Sequence[tuple[int, bytes]]
-"""Packets in their order, each with the port by which it comes in."""
+"""Packets in order, each with the port at which it arrives."""
 
 
 class Bmv2:
@@ -59,10 +59,10 @@ class Bmv2:
         self._process.stop()
 
     def send(self, arrivals: Arrivals, leaving: Sequence[int]) -> dict[int, list[bytes]]:
-        """What leaves by each port, in order.
+        """Send packets, and return what leaves by each port, in order.
 
-        ``leaving`` says how many packets are expected to leave for each that comes in. A few come in at a time, so
-        that no queue of bmv2's overflows; where fewer leave than expected, the rest is sent after :data:`QUIET_S`.
+        ``leaving`` says how many packets are expected to leave for each that arrives. A few are sent at a time, so that
+        no queue of bmv2 overflows; if fewer leave than expected, the rest are sent after :data:`QUIET_S`.
         """
         expected = 0
         for port in self._ports:
@@ -124,13 +124,13 @@ class _Output:
 
 @contextlib.contextmanager
 def running(ports: Sequence[int]) -> Iterator[Bmv2]:
-    """A switch that is there inside the ``with``, and its files."""
+    """A switch that runs inside the ``with`` block, and its files."""
     with tempfile.TemporaryDirectory(prefix="mfsdf") as folder, Bmv2(Path(folder), ports) as switch:
         yield switch
 
 
 def differences(one: Mapping[Queue, list[bytes]], other: Mapping[Queue, list[bytes]]) -> list[str]:
-    """Where two switches differ, in words: for each port (and level) the first packet in order that is not the same."""
+    """Describe where two switches differ: for each port (and level), the first packet that is not the same."""
     result = []
     for place in sorted(one.keys() | other.keys()):
         mine, theirs = one.get(place, []), other.get(place, [])

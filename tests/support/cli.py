@@ -1,4 +1,4 @@
-"""``mfs`` as processes of their own: shared by the tests of its commands."""
+"""``mfs`` in separate processes: shared by the tests of its commands."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def finished(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def message(line: str) -> str:
-    """What a line of the log says, after time, level and logger."""
+    """The message of a log line, without time, level and logger."""
     return line.rstrip("\n").partition(": ")[2]
 
 
 def messages(log: str) -> list[str]:
-    """What each line of a log says."""
+    """The message of each line of a log."""
     return [message(line) for line in log.splitlines()]
 
 
@@ -83,7 +83,7 @@ def one_error(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def free_address() -> str:
-    """An address at which nobody listens."""
+    """An address at which no server listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{free.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""The embedded switch served over gRPC, and controllers and packets for it: shared by tests/test_controller*.py."""
+"""The embedded switch served over gRPC, and controllers and packets for it: shared by tests of the controller."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def open_session(server: P4RuntimeServer, election_id: int = 10) -> Iterator[Ses
 
 
 def state(server: P4RuntimeServer) -> set[Entity]:
-    """All that the switch holds, read by a client of its own."""
+    """Everything that the switch holds, read by a separate client."""
     with open_session(server, election_id=1) as session:
         return set(session.read_state(INDEX))
 

@@ -1,5 +1,5 @@
-"""Max-min fairness with strict priority, slow and obviously right: progressive filling in exact arithmetic, and as
-linear programs. Flows are (links, level) with rates in whole or broken units."""
+"""Max-min fairness with strict priority, slow and obviously right: progressive filling in exact arithmetic, and linear
+programs. Flows are (links, level); rates may be fractions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Flow = tuple[tuple[int, ...], int]
 
 
 def progressive_filling(capacity: Mapping[int, Fraction], flows: Sequence[Flow]) -> list[Fraction]:
-    """Level by level from the top, all flows of it rise together, until a link on their path is full."""
+    """Level by level from the top, raise all flows together until a link on their path is full."""
     free = dict(capacity)
     rates = [Fraction(0)] * len(flows)
     for level in sorted({level for _, level in flows}, reverse=True):
@@ -30,7 +30,7 @@ def progressive_filling(capacity: Mapping[int, Fraction], flows: Sequence[Flow])
 
 
 def by_linear_programs(capacity: Mapping[int, Fraction], flows: Sequence[Flow]) -> list[float]:
-    """Level by level, the least rate as great as can be, then the least of those that can have more, and so on."""
+    """Level by level, maximise the least rate, then the least of those that can rise further, and so on."""
     links = sorted(capacity)
     rates = np.zeros(len(flows))
     for level in sorted({level for _, level in flows}, reverse=True):
@@ -44,7 +44,7 @@ def by_linear_programs(capacity: Mapping[int, Fraction], flows: Sequence[Flow]) 
         fixed: dict[int, float] = {}
         while len(fixed) < len(own):
             least = _greatest_least(crosses, room, fixed, len(own))
-            # Those that cannot have more than the least while nobody has less are at their rate.
+            # Flows that cannot exceed the least rate while no flow has less are at their final rate.
             stuck = [
                 k
                 for k in range(len(own))

@@ -82,7 +82,7 @@ async def entities(switch: fy.Switch) -> None:
 
 
 async def notifications(switch: fy.Switch) -> None:
-    """A packet-out is learned from, and comes back as a packet-in; an entry that is not hit times out."""
+    """The switch learns from a packet-out, which returns as a packet-in; an entry that is not hit times out."""
     await switch.write([+fy.P4DigestEntry("learn_t", max_list_size=1, ack_timeout_ns=10**12)])
     digests, packets = switch.read_digests("learn_t"), switch.read_packets()
     idle = switch.read_idle_timeouts()

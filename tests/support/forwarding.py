@@ -1,4 +1,4 @@
-"""A pipeline for tests of what is around it: forwards IPv4 behind a shim by the last byte of its destination."""
+"""A pipeline for tests of its surroundings: forwards IPv4 behind a shim by the last byte of its destination."""
 
 from __future__ import annotations
 

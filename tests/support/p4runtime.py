@@ -98,7 +98,7 @@ def action(name: str, **args: bytes) -> p4runtime_pb2.Action:
 
 
 def entry(table: str, *key: p4runtime_pb2.FieldMatch, **fields: object) -> p4runtime_pb2.Entity:
-    """A table entry; ``call`` is short for a direct action."""
+    """A table entry; ``call`` is shorthand for a direct action."""
     call = fields.pop("call", None)
     entity = p4runtime_pb2.Entity()
     entity.table_entry.CopyFrom(p4runtime_pb2.TableEntry(table_id=IDS.of[table], match=key, **fields))

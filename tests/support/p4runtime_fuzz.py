@@ -353,8 +353,8 @@ class Fuzzer:
     """A device under random requests.
 
     Each step sends a request and checks that only statuses of the specification occur (never INTERNAL, nor UNKNOWN for
-    a single update), that only RequestError is raised, that the state is unchanged after a failure, that packets still
-    pass, and that no request takes long.
+    a single update) and that only RequestError is raised. It also checks that a failure changes no state, that packets
+    still pass, and that no request takes long.
 
     Attributes:
         codes: number of results by (kind of request, code).

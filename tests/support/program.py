@@ -84,7 +84,7 @@ class Program:
             self.pipeline.tables["port_bias"].insert((Exact(port),), 0, ActionCall("set_bias", (bias,)))
 
     def send(self, packet: Packet | bytes, port: int = 1, now_us: int = 0, queued_us: int = 0) -> Out | None:
-        """One packet in by ``port``; it queues for ``queued_us``. None: it was dropped."""
+        """Send a packet into ``port``, which queues for ``queued_us``; None if it was dropped."""
         now_ns = now_us * 1000
         ingressed = self.pipeline.ingress(port, bytes(packet), now_ns)
         if ingressed is None:
@@ -110,7 +110,7 @@ def ipv6_to(topology: Topology, host: int, stamp: MFS | None = None, **fields: i
 
 
 def anything(stage: int, level: int, **ranges: tuple[int, int]) -> LevelRule:
-    """A rule with every range open but those given."""
+    """A rule in which every range is open except those given."""
     return LevelRule(stage=stage, level=level, **ranges)  # type: ignore[arg-type]
 
 

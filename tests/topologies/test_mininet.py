@@ -35,7 +35,7 @@ def free_port() -> int:
         mininet_network.EmbeddedSwitch,
         pytest.param(
             mininet_network.Bmv2Switch,
-            marks=pytest.mark.skipif(shutil.which("simple_switch_grpc") is None, reason="there is no bmv2 here"),
+            marks=pytest.mark.skipif(shutil.which("simple_switch_grpc") is None, reason="bmv2 is not installed"),
         ),
     ],
 )
@@ -61,7 +61,7 @@ exec mn --custom topologies/mininet_topologies.py --topo tor,servers=2 --switch 
 
 
 @real_kernel
-@pytest.mark.skipif(shutil.which("mn") is None, reason="there is no command mn here")
+@pytest.mark.skipif(shutil.which("mn") is None, reason="the command mn is not installed")
 def test_the_command_mn_runs_the_topologies() -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment.pop("PYTHONPATH", None)

@@ -86,7 +86,7 @@ class Flow:
             self._agent.on_ready(self)
 
     def close(self) -> None:
-        """End the flow before ``total_bytes`` are written. When all are written, it ends by itself."""
+        """End the flow before ``total_bytes`` are written. Once all are written, it ends automatically."""
         self.sender.close()
         if self._agent.on_ready is not None:
             self._agent.on_ready(self)
@@ -101,7 +101,7 @@ class Agent:
         on_progress: called with a batch when its progress becomes known.
         counters: counters of all its connections, as sender and as receiver.
         shows_progress: whether stamps carry progress. If not, they carry batch 0, whose progress nobody tracks, only
-            :meth:`advance` reports progress, and switches tell flows apart by number and source.
+            :meth:`advance` reports progress, and switches distinguish flows by number and source.
     """
 
     def __init__(

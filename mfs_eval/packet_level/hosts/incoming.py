@@ -51,7 +51,7 @@ class IncomingConnections:
         self._feeders: dict[int, dict[bytes, tuple[int, Incoming]]] = {}
 
     def get(self, connection: int) -> Incoming | None:
-        """The receiving end of ``connection``, open or complete; None if it is unknown."""
+        """Return the receiving end of ``connection``, open or complete; None if it is unknown."""
         return self._open.get(connection) or self._finished.get(connection)
 
     def accept(self, connection: int, mac: bytes, ip: bytes, batch: int, stage: int) -> Incoming:
@@ -73,7 +73,7 @@ class IncomingConnections:
             del self._finished[next(iter(self._finished))]
 
     def feeders(self, batch: int) -> Iterable[tuple[int, Incoming]]:
-        """A connection from each host that sends reused KV of ``batch``."""
+        """Return a connection from each host that sends reused KV of ``batch``."""
         return self._feeders.get(batch, {}).values()
 
     def _note_feeder(self, batch: int, source: bytes, connection: int, incoming: Incoming) -> None:

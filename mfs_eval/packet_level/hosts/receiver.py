@@ -87,7 +87,7 @@ class Receiver(Generic[T]):
         return tuple(ready)
 
     def has(self, sequence: int) -> bool:
-        """Whether the segment has arrived."""
+        """Return whether the segment has arrived."""
         return sequence < self._cumulative or sequence in self._held
 
     def ack(self) -> Ack:

@@ -64,7 +64,7 @@ class DataHeader(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """What a receiver has: all segments below ``cumulative``, and those of the 64 up to ``highest`` whose bit is set.
+    """Acknowledgement: all segments below ``cumulative``, and those of the 64 up to ``highest`` whose bit is set.
 
     Bit ``i`` of ``bitmap`` stands for segment ``highest - i``. Reporting the latest segments instead of those after the
     gap lets a promoted flow continue however long its earlier segments are held up at a lower level.

@@ -95,10 +95,10 @@ class SendOrder(Generic[W]):
                 self.add(flow, level)
 
     def __iter__(self) -> Iterator[W]:
-        """All waiting flows, the highest level first."""
+        """Yield all waiting flows, the highest level first."""
         for ring in reversed(self._rings):
             yield from ring
 
     def __len__(self) -> int:
-        """Number of waiting flows."""
+        """Return the number of waiting flows."""
         return sum(map(len, self._rings))

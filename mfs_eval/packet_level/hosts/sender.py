@@ -59,7 +59,7 @@ class Sender:
         window: segments that may be in flight at the flow's level or above; congestion marks halve it.
         unsent_bytes: bytes that are written and have to be sent, or sent again.
         sends_on: after :meth:`next_segment`, whether another segment can follow at the same level.
-        counters: counts retransmissions and time-outs.
+        counters: counts retransmissions and timeouts.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class Sender:
         Args:
             segment_bytes: payload of a full segment.
             window: largest window, in segments.
-            rto_ns: retransmission time-out.
+            rto_ns: retransmission timeout.
             counters: counters to share with other connections.
 
         Raises:
@@ -177,7 +177,7 @@ class Sender:
         }
 
     def awaits(self, sequence: int) -> bool:
-        """Whether the segment has been sent but not acknowledged."""
+        """Return whether the segment has been sent but not acknowledged."""
         return sequence in self._outstanding or sequence in self._lost
 
     def rescue(self, now_ns: int, level: int) -> None:
@@ -192,7 +192,7 @@ class Sender:
         self._rescuing = bool(stranded)
 
     def can_send(self, level: int) -> bool:
-        """Whether :meth:`next_segment` returns a segment for this level."""
+        """Return whether :meth:`next_segment` returns a segment for this level."""
         if not self._lost and (
             not (self._head_bytes or (self._closed and not self._fin_sent))
             or self._next_sequence - self._cumulative >= MAX_AHEAD

@@ -18,11 +18,11 @@ DEFAULT_WINDOW = 4
 DEFAULT_RTO_NS = 1_000_000_000
 """The initial value of RFC 6298, section 2; long, because a packet that waits at a low level is not lost."""
 STRANDED_SHARE = 8
-"""A segment sent at a lower level is overdue after this fraction of the time-out, which is many round trips."""
+"""A segment sent at a lower level is overdue after this fraction of the timeout, which is many round trips."""
 REORDERING_SEGMENTS = 3
 """A segment counts as lost once one that was sent this many later, at no higher a level, has arrived."""
 MAX_BACKOFF = 4
-"""The retransmission time-out doubles at most this many times."""
+"""The retransmission timeout doubles at most this many times."""
 MAX_AHEAD = 1 << 16
 """Distance from the first missing segment up to which a sender sends and a receiver keeps segments."""
 
@@ -37,7 +37,7 @@ class TransportCounters:
 
     Attributes:
         retransmissions: sent again.
-        timeouts: declared lost by the time-out.
+        timeouts: declared lost by the timeout.
         duplicates: received more than once.
         reordered: received after a later one, retransmissions excluded.
         marked: received with a congestion mark.

@@ -37,7 +37,7 @@ _ZEROS = bytes(SEGMENT_BYTES)
 
 
 class _Acks:
-    """The waiting acknowledgements, which stand in a ring like a flow. Each turn sends one of them."""
+    """The waiting acknowledgements, which take turns in a ring like a flow. Each turn sends one of them."""
 
     __slots__ = ("pending", "ring")
 
@@ -52,7 +52,7 @@ class VirtualHost:
     Whenever the link is free, the host picks the flow that sends next, by the same levels and rules as the switch.
 
     Attributes:
-        agent: opens flows and is told of progress.
+        agent: opens flows and learns of progress.
         wake: set by the owner to the function that makes the network pull
             (:meth:`~soft_switch.sim.network.Attachment.wake`).
         on_complete: called with a connection when all its bytes have arrived.
@@ -81,7 +81,7 @@ class VirtualHost:
             addresses: of all hosts.
             rate_bps: rate of the link. The bias follows the load by early-stage flows on it, as of the last ranking.
             window: packets that a flow may have in flight.
-            rto_ns: retransmission time-out.
+            rto_ns: retransmission timeout.
             stale_progress: whether stamps carry no progress, neither to the switch nor to other hosts.
             rerank_interval_ns: time between rankings of waiting flows. With None they are ranked only at their turn
                 and when progress becomes known.
@@ -275,7 +275,7 @@ class VirtualHost:
             if due_ns is not None and (earliest is None or due_ns < earliest):
                 earliest = due_ns
         if earliest is not None:
-            # One timer serves all flows, up to a quarter of the time-out late, which keeps the number of timers low.
+            # One timer serves all flows, up to a quarter of the timeout late, which keeps the number of timers low.
             self._set_timer(max(earliest, now_ns + self._rto_ns // 4))
         if woken:
             self.wake()
@@ -283,7 +283,7 @@ class VirtualHost:
     # --- receiving -----------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now_ns: int) -> None:  # noqa: ARG002
-        """Take in a frame; see :class:`~soft_switch.sim.network.HostPort`."""
+        """Process a received frame; see :class:`~soft_switch.sim.network.HostPort`."""
         ether_type = data[12:14]
         batch = stage = 0
         ip = ETHERNET_HEADER_BYTES

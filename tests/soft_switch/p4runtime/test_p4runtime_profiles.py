@@ -198,7 +198,7 @@ def test_watch_ports_are_refused(client: Client) -> None:
     assert error_of(client, INSERT, watched) == code.UNIMPLEMENTED
 
 
-def test_a_one_shot_reads_back_as_written_and_shows_no_members(client: Client) -> None:
+def test_a_one_shot_is_read_back_as_written_and_shows_no_members(client: Client) -> None:
     # The same action given twice stays so.
     written = pointing(0x0A000001, action_profile_action_set=action_set((hop(1), 2), (hop(2), 1), (hop(1), 1)))
     client.insert(written)
