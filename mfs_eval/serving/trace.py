@@ -20,6 +20,9 @@ from typing import Any
 
 import numpy as np
 
+# Imported now: numpy loads its random module at first use, and swallows what a signal handler raises meanwhile.
+from numpy.random import default_rng
+
 from host_agent.protocol.units import NS_PER_S
 from mfs_eval.errors import TraceError
 
@@ -122,7 +125,7 @@ def with_poisson_arrivals(requests: Sequence[Request], rate: float, seed: int) -
     """
     if not (math.isfinite(rate) and rate > 0):
         raise TraceError(f"the arrival rate must be a positive number of requests per second, not {rate}")
-    gaps = np.random.default_rng(seed).exponential(NS_PER_S / rate, len(requests))
+    gaps = default_rng(seed).exponential(NS_PER_S / rate, len(requests))
     return [
         replace(request, arrival_ns=round(float(arrival)))
         for request, arrival in zip(requests, np.cumsum(gaps), strict=True)
