@@ -36,8 +36,8 @@ def run(
 
     Args:
         scenario: what is simulated: one of :data:`mfs_eval.scenarios`, its name, or a scenario of your own.
-        policy: the scheduling policy: a name such as "mfs", "static", "fifo", "sjf" or "edf", or a
-            :class:`~mfs_ctrl.policy.Policy`.
+        policy: the scheduling policy: a built-in one by name, such as "mfs" or "static-reuse", the path of a
+            policy file, or a :class:`~mfs_ctrl.policy.Policy`.
         request_rate: requests per second; by default the lowest rate of the scenario.
         seed: seed of the Poisson arrivals, not negative.
         requests: number of requests that are served; the first fifth is warm-up and does not count.
@@ -46,7 +46,7 @@ def run(
 
     Raises:
         EvaluationError: an unknown scenario, an argument out of range, or a trace that cannot be read or is too short.
-        ValueError: there is no policy of that name.
+        mfs_ctrl.errors.PolicyError: there is no such policy, or its file is invalid.
         p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
     """
     if isinstance(scenario, str):
