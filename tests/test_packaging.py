@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -14,6 +12,7 @@ from host_agent.protocol import level, stamp, units
 from mfs_ctrl.cli import COMMANDS
 from soft_switch.queues import arbiter, traffic_manager
 from soft_switch.realtime import packet_socket
+from tests.support.imports import modules_loaded_by
 
 ROOT = Path(__file__).parents[1]
 FORBIDDEN = ("grpc", "google.protobuf", "p4", "p4runtime_sh", "scapy", "numpy", "matplotlib", "pydantic", "rich")
@@ -25,17 +24,8 @@ HOST_AGENT = sorted(
 
 
 def loaded_by(*modules: str) -> set[str]:
-    """All modules that a fresh interpreter has after importing ``modules``, less those that it starts with."""
-    lines = [
-        "import importlib, json, sys",
-        "before = set(sys.modules)",
-        f"[importlib.import_module(name) for name in {list(modules)!r}]",
-        "print(json.dumps(sorted(set(sys.modules) - before)))",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    return set(json.loads(done.stdout))
+    """All modules that importing ``modules`` loads."""
+    return modules_loaded_by(f"import importlib; [importlib.import_module(name) for name in {list(modules)!r}]")
 
 
 def beyond(allowed: set[str], modules: set[str]) -> set[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +26,7 @@ from host_agent import (
 from host_agent.ebpf import layout
 from host_agent.ebpf.build import layout_header
 from host_agent.protocol.flow_request import FlowUpdate
+from tests.support.imports import modules_loaded_by
 
 ADDRESSES = FiveTuple("tcp", "10.0.1.1", 7000, "10.0.2.1", 7001)
 FLOW: dict[str, Any] = {"batch": 7, "stage": Stage.P2D, "total_bytes": 1000, "deadline_ns": 5_000}
@@ -66,9 +65,8 @@ def agent(tmp_path: Path) -> Iterator[Recorder]:
 
 
 def test_the_public_names_need_only_the_standard_library() -> None:
-    source = f"import sys\nfrom host_agent import {', '.join(host_agent.__all__)}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    modules = modules_loaded_by(f"from host_agent import {', '.join(host_agent.__all__)}")
+    loaded = {name.partition(".")[0] for name in modules}
     assert loaded & {"host_agent"} == {"host_agent"}
     assert loaded & {"click", "pyroute2", "scapy", "google", "grpc"} == set()
     assert set(host_agent.__all__) <= set(dir(host_agent))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import subprocess
-import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 
@@ -15,6 +14,7 @@ import topologies as topologies_package
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.p4rt.entries import ActionCall, Exact, GroupRef, Lpm, ProfileGroup, ProfileMember, TableEntry
 from tests.support.cli import finished, one_error
+from tests.support.imports import modules_loaded_by
 from tests.support.realtime import controlled, fresh_prefix, needs_ping, real_kernel, switch_on
 from topologies import catalogue, cleanup, namespaces
 from topologies.errors import TopologyError
@@ -107,9 +107,8 @@ def test_cleaners_of_parts_that_are_not_installed_are_skipped() -> None:
 
 
 def test_the_public_names_need_only_the_standard_library() -> None:
-    source = f"import sys\nfrom topologies import {', '.join(topologies_package.__all__)}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    modules = modules_loaded_by(f"from topologies import {', '.join(topologies_package.__all__)}")
+    loaded = {name.partition(".")[0] for name in modules}
     assert {"topologies", "host_agent"} <= loaded
     assert loaded & {"click", "pyroute2", "mininet", "google", "grpc", "soft_switch"} == set()
 
