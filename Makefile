@@ -15,7 +15,7 @@ help: ## list the targets
 demo: $(STAMP) ## compare the policies on a simulated rack: tables, out/demo/report.html (2 min)
 	$(BIN)/mfs demo --out $(DEMO_OUT)
 
-test: $(STAMP) debian ## all tests; as root with Debian packages for those that need them (6 min)
+test: $(STAMP) debian ## all tests; as root with Debian packages for those that need them (7 min)
 	$(BIN)/python -m pytest
 
 fast: $(STAMP) ## unit tests alone: no root, no processes (under a minute)
