@@ -13,6 +13,7 @@ from statistics import fmean
 import click
 
 from mfs_eval import options
+from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results.markdown import table
@@ -88,6 +89,19 @@ def csv_text(rows: Sequence[Row]) -> str:
     writer.writerow(HEADINGS)
     writer.writerows((one.variant, *one.cells) for one in rows)
     return text.getvalue()
+
+
+def read(path: Path) -> list[Row]:
+    """Read the rows that :func:`csv_text` wrote.
+
+    Raises:
+        EvaluationError: the file is not such a table.
+        OSError: it cannot be read.
+    """
+    lines = list(csv.reader(path.read_text("utf-8").splitlines()))
+    if not lines or lines[0] != list(HEADINGS) or any(len(line) != len(HEADINGS) for line in lines):
+        raise EvaluationError(f"{path}: its columns are not those of `mfs study stranding`; measure again")
+    return [Row(variant, tuple(map(float, cells))) for variant, *cells in lines[1:]]
 
 
 def measure(work: Workload, seeds: Sequence[int]) -> list[Row]:

@@ -15,7 +15,7 @@ from mfs_eval.flow_level import sweep_rows
 from mfs_eval.results import markdown
 from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.rows import read_rows
-from mfs_eval.studies import ablation_rows, ablation_tables, paper_tables
+from mfs_eval.studies import ablation_rows, ablation_tables, paper_tables, stranding
 
 COMMAND = "mfs study tables --write"
 
@@ -43,6 +43,7 @@ def _of_sweep(folder: str, make: Callable[[list[sweep_rows.Row]], str]) -> Table
 
 TABLES = {
     **{f"ablation-{name}": _of_ablation(make) for name, make in ablation_tables.TABLES.items()},
+    "stranding": Table("stranding.csv", lambda path: stranding.markdown(stranding.read(path))),
     "paper-all-cases": _of_sweep("all-cases", paper_tables.attainment),
     "paper-full-size": _of_sweep("full", paper_tables.attainment),
     "paper-two-cases": _of_sweep("two-cases", paper_tables.two_cases),
@@ -52,7 +53,7 @@ TABLES = {
     "paper-parameters": _of_sweep("sensitivity", paper_tables.parameters),
 }
 """By the name in the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->``."""
-PAGES = (Path("README.md"), Path("docs/studies/results.md"), Path("docs/studies/paper.md"))
+PAGES = tuple(map(Path, ("README.md", *(f"docs/studies/{name}.md" for name in ("results", "paper", "stranding")))))
 _STUDIES = Path("docs/studies")
 
 
