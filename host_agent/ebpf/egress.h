@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packets that leave: flow, position in the flow, stamp and traffic class.
+// Outgoing packets: flow, position in the flow, stamp and traffic class.
 #pragma once
 #include "level.h"
 #include "maps.h"
@@ -26,7 +26,7 @@ INLINE u32 current_layer(u32 batch)
     return layer ? *layer : 0;
 }
 
-// Microseconds to the deadline, rounded down and saturated.
+// Returns the time to the deadline in microseconds, rounded down and saturated.
 INLINE s32 slack_us(u64 deadline_ns, u64 now_ns)
 {
     u64 us;
@@ -39,7 +39,8 @@ INLINE s32 slack_us(u64 deadline_ns, u64 now_ns)
     return us > 0x80000000ULL ? (s32)0x80000000 : (s32)-(s64)us;
 }
 
-// The position of a packet in its flow: payload bytes before it. Counts the payload as sent, unless it is a retransmission.
+// Returns the position of a packet in its flow: the payload bytes before it. Counts its payload as sent, except for the
+// part that was sent before.
 INLINE u64 count_payload(struct state *state, const struct packet *packet, u32 *retransmitted)
 {
     u64 position = state->sent_bytes;
@@ -110,7 +111,7 @@ INLINE int stamp_packet(struct __sk_buff *skb, const struct config *config, stru
         counters->too_long += 1;
         return TC_ACT_OK;
     }
-    // The network header stays where it was: the kernel takes the shim for a part of the link header, and copies it to
+    // The network header stays where it is, so the kernel treats the shim as part of the link header and copies it to
     // each segment.
     if (load_bytes(skb, 0, front.addresses, sizeof(front.addresses)) || change_head(skb, STAMP_BYTES, 0)) {
         counters->failed += 1;
@@ -155,7 +156,7 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
         batch = flow->batch;
         stamp.flow = NETWORK16(flow->number);
         stamp.target_layer = flow->target_layer;
-        // A packet without payload acknowledges data, or opens or closes a connection: it has no stage.
+        // A packet without payload acknowledges data, or opens or closes a connection; it belongs to no stage.
         stage = packet.payload ? flow->stage : 0;
     } else {
         const struct peer *peer = map_lookup(&peers, &packet.addresses);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Received packets: the stamp is read and removed, on the XDP hook of the driver or on the ingress hook of tc.
+// Received packets: reads and removes the stamp, on the driver's XDP hook or on the ingress hook of tc.
 #pragma once
 #include "maps.h"
 #include "packet.h"
@@ -14,8 +14,8 @@ INLINE void learn(u32 batch, u32 layer, struct counters *counters)
     }
 }
 
-// Learns from a received frame the progress of its batch, and the sender, whose answers carry the same batch. Returns the
-// stamp's next_type in network order, or 0 for a frame without a valid stamp.
+// Learns the progress of a received frame's batch, and the frame's sender, because replies to it carry the same batch.
+// Returns the stamp's next_type in network order, or 0 if the frame has no valid stamp.
 INLINE u16 received(const void *start, const void *end, struct counters *counters)
 {
     const struct shimmed *front = start;
@@ -43,7 +43,7 @@ INLINE u16 received(const void *start, const void *end, struct counters *counter
     return stamp->next_type;
 }
 
-// The XDP hook of the driver.
+// The driver's XDP hook.
 SECTION("xdp_ingress") int mfs_xdp_ingress(struct xdp_md *context)
 {
     void *start = (void *)(long)context->data;
@@ -70,9 +70,9 @@ SECTION("xdp_ingress") int mfs_xdp_ingress(struct xdp_md *context)
     return XDP_PASS;
 }
 
-// The ingress hook of tc, for drivers without XDP. It needs two passes, because the kernel removes room only from IP
-// packets: the first pass rewrites the EtherType and has the interface receive the packet again, the second removes the
-// stamp. Filters of other programs follow.
+// The ingress hook of tc, for drivers without XDP. It takes two passes, because the kernel removes bytes only from IP
+// packets: the first pass restores the EtherType and redirects the packet to the ingress of the same interface; the
+// second removes the stamp and lets the filters of other programs run.
 _Static_assert(VERSION != 4 && VERSION != 6, "the second pass must tell a stamp from an IP header");
 
 SECTION("tc_ingress") int mfs_tc_ingress(struct __sk_buff *skb)

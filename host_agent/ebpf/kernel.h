@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Integer types, byte order and the kernel's helper functions.
+// Integer types, byte order and the kernel's BPF helper functions.
 #pragma once
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>

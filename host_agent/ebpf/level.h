@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The level of a packet: the decision of host_agent/protocol/level.py, and the ratchet of open flows.
+// Level of a packet: the decision, as in host_agent/protocol/level.py, and the ratchet of open flows.
 #pragma once
 #include "maps.h"
 
-// 8-bit logarithmic code of a number, as log2_code in level.py.
+// Returns the 8-bit logarithmic code of a number, as log2_code in level.py does.
 INLINE u32 log2_code(u32 value)
 {
     u32 v = value, exponent = 0;
@@ -20,11 +20,12 @@ INLINE u32 log2_code(u32 value)
 
 INLINE u32 within(u32 value, struct interval interval)
 {
-    // A single comparison without a branch: the verifier would have to follow both ways of it for each rule.
+    // One comparison, no branch: the verifier would have to follow both paths of a branch for each rule.
     return (u32)(value - interval.low) <= (u32)(interval.high - interval.low);
 }
 
-// decide(level_key(...)) in level.py; remaining in stamp units, slack in microseconds.
+// Returns the level that decide(level_key(...)) in level.py returns. rli is the relative layer index; slack is in
+// microseconds, remaining in units of the stamp.
 INLINE u32 decide(const struct policy *policy, u32 stage, u32 rli, s32 slack, u32 remaining)
 {
     u32 late = slack <= 0;
@@ -46,8 +47,8 @@ INLINE u32 decide(const struct policy *policy, u32 stage, u32 rli, s32 slack, u3
     return policy->default_level & (LEVELS - 1);
 }
 
-// The level to use, given the level decided now and the held one + 1 (0 before the first packet): it rises only where a
-// message starts, and falls only to the scavenger, at any time.
+// Returns the level to use, given the level held so far + 1 (0 before the first packet) and the level decided now. It
+// rises only where a message starts. It falls only to the scavenger, which can happen at any time.
 INLINE u32 ratchet(u32 held, u32 decided, u32 at_boundary)
 {
     if (!held)

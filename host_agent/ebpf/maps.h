@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The stamp in network byte order, and the maps. layout.h has the keys and values that user space shares.
+// The stamp in network byte order, and the maps. The keys and values shared with user space are in layout.h.
 #pragma once
 #include "layout.h"
 
@@ -28,7 +28,7 @@ struct shimmed {
     struct stamp stamp;
 } __attribute__((packed));
 
-// Sender of stamped packets, by the addresses of the answers: they are stamped with the same batch.
+// Sender of stamped packets. The key is the addresses of the replies, which are stamped with the same batch.
 struct peer {
     u32 batch;
     u16 number;

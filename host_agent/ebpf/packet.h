@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packet headers: addresses, ports and payload of packets that leave, and the reverse path of received packets.
+// Packet headers: addresses, ports and payload length of outgoing packets; addresses of replies to received packets.
 #pragma once
 #include "maps.h"
 
@@ -32,8 +32,8 @@ struct tcp {
     u16 window, checksum, urgent;
 };
 
-// Addresses, ports and payload of a packet that leaves; 0 if it is not IP. Fragments have no ports: only their socket or
-// cgroup identifies the flow.
+// Reads addresses, ports and payload length of an outgoing packet; returns 0 if it is not IP. Fragments get no ports:
+// only the socket or cgroup identifies their flow.
 INLINE int parse(struct __sk_buff *skb, struct packet *packet)
 {
     u32 offset, length;
@@ -49,7 +49,7 @@ INLINE int parse(struct __sk_buff *skb, struct packet *packet)
         packet->addresses.source[3] = ip.source;
         packet->addresses.destination[3] = ip.destination;
         packet->addresses.protocol = ip.protocol;
-        // Above 64 KiB (BIG TCP) the field is 0.
+        // The field is 0 above 64 KiB (BIG TCP).
         length = ip.total ? NETWORK16(ip.total) : skb->len - ETHERNET_BYTES;
         if (length < header)
             return 0;
@@ -99,7 +99,7 @@ INLINE int parse(struct __sk_buff *skb, struct packet *packet)
     return 1;
 }
 
-// Addresses and ports of the packets that answer a received packet; 0 if they are unknown.
+// Reads the addresses and ports of replies to a received packet; returns 0 if they are unknown.
 INLINE int reversed(const void *at, const void *end, u16 next_type, struct five_tuple *answers)
 {
     const u16 *ports;

@@ -1,4 +1,4 @@
-// IPv4 forwarding and nothing else, for evaluation/pipeline_bench.py: longest prefix, Ethernet addresses, TTL, checksum.
+// Plain IPv4 forwarding for mfs_eval/bench/pipelines.py: longest-prefix match, Ethernet addresses, TTL and checksum.
 #include <core.p4>
 #include <v1model.p4>
 

@@ -1,4 +1,4 @@
-// IPv4 routing; the DSCP of a packet chooses its queue.
+// IPv4 routing; a packet's DSCP selects its queue.
 #include <core.p4>
 #include <v1model.p4>
 

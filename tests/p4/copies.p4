@@ -1,4 +1,4 @@
-// Clone, resubmit and recirculate with preserved fields, multicast, truncate.
+// Clone, resubmit and recirculate with preserved fields; multicast; truncate.
 #include <core.p4>
 #include <v1model.p4>
 

@@ -1,4 +1,4 @@
-// A parser that loops without a header stack: options are skipped until their end.
+// A parser that loops without a header stack: it skips options until the end option.
 #include <core.p4>
 #include <v1model.p4>
 

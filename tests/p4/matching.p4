@@ -1,4 +1,4 @@
-// Tables of every kind, and every way to go on after one.
+// Tables of every match kind and implementation, and every form of control flow after a table.
 #include <core.p4>
 #include <v1model.p4>
 

@@ -1,4 +1,4 @@
-// Every operator at several widths: operands come in a header, results go out in headers.
+// Every operator at several widths: operands arrive in one header, results leave in one header per width.
 #include <core.p4>
 #include <v1model.p4>
 

@@ -1,4 +1,4 @@
-// One object of every kind that the P4Runtime server handles, for tests/test_p4runtime_*.py.
+// One object of every kind that the P4Runtime server handles, for tests/soft_switch/p4runtime/.
 #include <core.p4>
 #include <v1model.p4>
 
@@ -126,21 +126,21 @@ control ingress(inout headers_t hdr, inout metadata_t meta, inout standard_metad
         hdr.ethernet.source = source;
     }
 
-    table known_sources {                       // exact; learns what it does not know, and ages
+    table known_sources {                       // exact; a miss sends a digest, entries time out
         key = { hdr.ethernet.source : exact @name("source"); }
         actions = { NoAction; @defaultonly learn; }
         const default_action = learn();
         size = 8;
         support_timeout = true;
     }
-    table routes {                              // longest prefix, with a direct counter
+    table routes {                              // longest-prefix match, with a direct counter
         key = { hdr.ipv4.destination : lpm @name("destination"); }
         actions = { forward; drop; to_cpu; @tableonly set_class; }
         default_action = drop();
         counters = route_counter;
         size = 64;
     }
-    table classes {                             // ternary, range, optional and exact; with a direct meter
+    table classes {                             // ternary, range, optional and exact match, with a direct meter
         key = {
             hdr.ipv4.source : ternary @name("source");
             hdr.ipv4.total_length : range @name("length");
@@ -151,7 +151,7 @@ control ingress(inout headers_t hdr, inout metadata_t meta, inout standard_metad
         meters = class_meter;
         size = 32;
     }
-    table balanced {                            // action profile with selector
+    table balanced {                            // action profile with a selector
         key = {
             hdr.ipv4.destination : exact @name("destination");
             hdr.ipv4.source : selector;
@@ -161,7 +161,7 @@ control ingress(inout headers_t hdr, inout metadata_t meta, inout standard_metad
         implementation = hops;
         size = 16;
     }
-    table rewritten {                           // action profile without selector
+    table rewritten {                           // action profile without a selector
         key = { standard_metadata.egress_spec : exact @name("port"); }
         actions = { rewrite; NoAction; }
         implementation = rewrites;
@@ -176,7 +176,7 @@ control ingress(inout headers_t hdr, inout metadata_t meta, inout standard_metad
         }
         const default_action = NoAction();
     }
-    table settings {                            // no key: only a default action
+    table settings {                            // no key, only a default action
         actions = { set_class; NoAction; }
         default_action = set_class(7);
     }

@@ -1,4 +1,4 @@
-// Parser: lookahead, masks and ranges in select, verify, advance, errors; headers that come and go.
+// Parser: lookahead, masks and ranges in select, verify, advance and errors; headers made valid and invalid.
 #include <core.p4>
 #include <v1model.p4>
 

@@ -1,4 +1,4 @@
-// Header stacks: filled by a loop of the parser, shifted, assigned, indexed at run time; a loop in an action.
+// Header stacks: filled by a parser loop, shifted, assigned and indexed at run time; a loop in an action.
 #include <core.p4>
 #include <v1model.p4>
 

@@ -1,4 +1,4 @@
-// Registers, counters, meters, hashes, digests, random numbers, checksums, timestamps.
+// Registers, counters, meters, hashes, digests, random numbers, checksums and timestamps.
 #include <core.p4>
 #include <v1model.p4>
 

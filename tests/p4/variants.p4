@@ -1,4 +1,4 @@
-// Fields of variable width, header unions, stacks of them, and a parser value set.
+// Variable-width fields, header unions, stacks of unions, and a parser value set.
 #include <core.p4>
 #include <v1model.p4>
 
