@@ -12,7 +12,7 @@ PACKAGES := host_agent mfs_ctrl soft_switch topologies mfs_eval
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: $(STAMP) ## compare the policies on a simulated rack: tables, out/demo/report.html (2 min)
+demo: $(STAMP) ## compare the policies on a simulated rack: tables, out/demo/report.html (1 to 2 min)
 	$(BIN)/mfs demo --out $(DEMO_OUT)
 
 test: $(STAMP) debian ## all tests; as root with Debian packages for those that need them (7 min)
