@@ -32,7 +32,6 @@ from tests.support.agent import (
     as_nobody,
     cgroup,
     connected,
-    eventually,
     in_child,
     ip,
     linked,
@@ -40,6 +39,7 @@ from tests.support.agent import (
     running,
     transferred,
 )
+from tests.support.controller import eventually
 
 RULES = policies.mfs().rules
 RATE_BPS = 10_000_000_000
@@ -146,7 +146,7 @@ def test_progress_known_to_the_receiver_promotes_the_senders_flow(hosts: tuple[H
 
         before = level()
         far_client.advance(batch=5, layer=30)
-        assert eventually(lambda: level() > before)
+        eventually(lambda: level() > before)
         assert client.progress(5) == 30
 
 
@@ -270,7 +270,7 @@ def test_flows_end_with_their_client_unless_kept(hosts: tuple[Host, Host], folde
         with pytest.raises(AgentError, match="another client"):
             watcher.ask("close", flow=owned)
         client.close()
-        assert eventually(lambda: len(watcher.status()["flows"]) == 1)
+        eventually(lambda: len(watcher.status()["flows"]) == 1)
         watcher.ask("close", flow=kept)
         assert watcher.status()["flows"] == []
 
@@ -304,7 +304,7 @@ def test_a_killed_agents_programs_continue_and_the_next_agent_takes_them_over(
             assert found["slack_us"] <= 50_000
             again.kill()
         with running(sender, folder, "--grace", "0.1") as last, last.client() as watcher:
-            assert eventually(lambda: watcher.status()["flows"] == [])
+            eventually(lambda: watcher.status()["flows"] == [])
     assert sender.settings() == before
 
 

@@ -18,9 +18,10 @@ from mfs_ctrl.p4rt.entries import TableEntry
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.writer import EPOCHS
 from p4src import artifact
-from tests.support.cli import finished, free_address, messages, one_error, started
+from tests.support.cli import finished, messages, one_error, started
 from tests.support.controller import INDEX
 from tests.support.p4runtime import CPU_PORT, Client, SetConfig, ethernet, features_config
+from topologies.processes import free_address
 from topologies.topology import tor
 
 

@@ -15,7 +15,8 @@ from mfs_ctrl.config_tables import ParametersTable
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.errors import ConfigError
 from mfs_ctrl.p4rt.entries import Lpm, TableEntry
-from tests.support.cli import finished, free_address, one_error
+from tests.support.cli import finished, one_error
+from topologies.processes import free_address
 
 GOOD = """
 [switch]

@@ -12,7 +12,8 @@ from mfs_ctrl.p4rt.session import Session
 from soft_switch.p4runtime.server import TLS, P4RuntimeServer
 from soft_switch.switch import Switch
 from tests.support.certificates import self_signed
-from tests.support.cli import finished, free_address, started
+from tests.support.cli import finished, started
+from topologies.processes import free_address
 
 
 @pytest.fixture(scope="module")

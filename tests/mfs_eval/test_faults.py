@@ -17,13 +17,13 @@ from mfs_ctrl.p4rt.entries import TableEntry
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.p4rt.updates import DELETE, Update
 from mfs_eval.live.live_network import LiveNetwork, Place
-from tests.support.cli import finished, free_address, started
+from tests.support.cli import finished, started
 from tests.support.controller import INDEX, eventually
 from tests.support.realtime import fresh_prefix, real_kernel
 from tests.topologies.test_topologies import standing
 from topologies import namespaces
 from topologies.namespaces import Realised
-from topologies.processes import Process, mfs
+from topologies.processes import Process, free_address, mfs
 from topologies.topology import tor
 
 pytestmark = real_kernel

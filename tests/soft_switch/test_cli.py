@@ -7,7 +7,8 @@ import json
 import pytest
 
 from soft_switch.backend import ENVIRONMENT_VARIABLE
-from tests.support.cli import finished, free_address, started
+from tests.support.cli import finished, started
+from topologies.processes import free_address
 
 
 def test_the_backend_is_an_option() -> None:

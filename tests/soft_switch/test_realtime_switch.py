@@ -23,11 +23,12 @@ from soft_switch.realtime import offloads
 from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import PortSpec, check_ports
-from tests.support.cli import COMMAND, finished, free_address, messages, one_error
+from tests.support.cli import COMMAND, finished, messages, one_error
 from tests.support.controller import eventually
 from tests.support.realtime import controlled, fresh_prefix, needs_ping, real_kernel, switch_on
 from topologies import namespaces
 from topologies.namespaces import Realised
+from topologies.processes import free_address
 from topologies.topology import tor
 
 TOPOLOGY = tor(3, 1, 10_000_000)

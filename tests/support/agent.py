@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -270,13 +269,3 @@ def in_child(call: Callable[[], object]) -> str:
         text = answer.read()
     os.waitpid(child, 0)
     return text
-
-
-def eventually(met: Callable[[], bool]) -> bool:
-    """Whether ``met`` becomes true within ``SECONDS``."""
-    ends = time.monotonic() + SECONDS
-    while time.monotonic() < ends:
-        if met():
-            return True
-        time.sleep(0.02)
-    return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -80,10 +79,3 @@ def one_error(done: subprocess.CompletedProcess[str]) -> str:
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     return lines[0]
-
-
-def free_address() -> str:
-    """An address at which no server listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"

@@ -16,8 +16,9 @@ from mfs_ctrl.controller import Controller
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy.policy import Policy
 from p4src.artifact import load
-from tests.support.cli import Process, free_address, started
+from tests.support.cli import Process, started
 from topologies.namespaces import Realised
+from topologies.processes import free_address
 from topologies.topology import Topology
 
 _numbers = itertools.count()

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import free_address
 from tests.support.realtime import real_kernel
 from topologies.errors import TopologyError
-from topologies.processes import Process, mfs
+from topologies.processes import Process, free_address, mfs
 from topologies.topology import tor
 
 try:
