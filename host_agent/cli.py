@@ -85,6 +85,13 @@ def agent() -> None:
     "--keep-checksum", is_flag=True, help="Leave checksum offload on: the interface supports it behind a shim."
 )
 @click.option(
+    "--rto-min",
+    type=Positive(0.001, 120),
+    metavar="SECONDS",
+    help="Shortest retransmission timeout on the interface's IPv4 routes, as long as a flow may be deferred, such as 1. "
+    " [default: as it is, 0.2 on Linux]",
+)
+@click.option(
     "--interval", type=Positive(0.05, 3600), default=1.0, show_default=True, help="Seconds between policy requests."
 )
 @click.option(
@@ -109,6 +116,7 @@ def run(
     ingress: Ingress,
     segmentation: Segmentation,
     keep_checksum: bool,
+    rto_min: float | None,
     interval: float,
     grace: float,
     statistics: bool,
@@ -125,6 +133,7 @@ def run(
             ingress=ingress,
             segmentation=segmentation,
             keep_checksum=keep_checksum,
+            rto_min_ms=None if rto_min is None else round(rto_min * 1000),
         ),
         ServiceOptions(
             policy_url,

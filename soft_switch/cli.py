@@ -14,6 +14,7 @@ from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
 from soft_switch.backend import Backend
 from soft_switch.options import backend_option
 from soft_switch.ports import HIGHEST_PORT
+from soft_switch.queues.traffic_manager import QUEUE_BYTES
 
 if TYPE_CHECKING:
     from soft_switch.p4runtime.server import TLS
@@ -72,6 +73,13 @@ class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="Rate of each port on an interface; preamble, FCS and gap included.",
 )
+@click.option(
+    "--queue-bytes",
+    type=click.IntRange(min=0),
+    default=QUEUE_BYTES,
+    show_default=True,
+    help="Bytes that each of the eight queues of a port on an interface holds; more are dropped.",
+)
 @backend_option
 @click.option(
     "--queue-trace",
@@ -91,6 +99,7 @@ def switch(
     cpu_port: int | None,
     interfaces: tuple[tuple[int, str, int | None], ...],
     rate: int,
+    queue_bytes: int,
     queue_trace: Path | None,
     backend: Backend,
     tls_cert: Path | None,
@@ -116,6 +125,7 @@ def switch(
         name = artifact.BUILD / "mfs_v1model"
         device_config, p4info = name.with_suffix(".json"), name.with_suffix(".p4info.txtpb")
     if interfaces:
+        from soft_switch.queues.traffic_manager import QueueConfig
         from soft_switch.realtime.serving import PortSpec, run_on_interfaces
 
         run_on_interfaces(
@@ -126,6 +136,7 @@ def switch(
             device_config=device_config,
             p4info=p4info,
             queue_trace=queue_trace,
+            queue=QueueConfig(limit_bytes=queue_bytes),
             tls=tls,
             backend=backend,
         )

@@ -64,13 +64,20 @@ class Realised:
         ]
 
 
-def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management: bool = False) -> Realised:
+def up(
+    topologies: Sequence[Topology],
+    prefix: str = DEFAULT_PREFIX,
+    management: bool = False,
+    time_stamps: bool = False,
+) -> Realised:
     """Set up one topology, or several connected ones. They stay until :func:`clean`.
 
     Args:
         topologies: one per switch.
         prefix: prefix of all names.
         management: add a link between each server and this machine that no switch knows, for the controller.
+        time_stamps: whether TCP uses time stamps, as Linux does unless told otherwise; see
+            :func:`host_agent.daemon.host_tcp.time_stamps` for why servers with an agent should not.
 
     Raises:
         TopologyError: not root, the prefix is in use, or the kernel refuses. Nothing is left behind then.
@@ -82,7 +89,7 @@ def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management:
             f"{', '.join(standing)} already exist; use another prefix, or remove them: mfs clean --prefix {prefix}"
         )
     try:
-        return _build(topologies, prefix, management)
+        return _build(topologies, prefix, management, time_stamps)
     except (NetlinkError, OSError) as error:
         clean(prefix)
         reason = error.args[-1] if error.args else error
@@ -94,7 +101,10 @@ def up(topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management:
 
 @contextlib.contextmanager
 def standing(
-    topologies: Sequence[Topology], prefix: str = DEFAULT_PREFIX, management: bool = False
+    topologies: Sequence[Topology],
+    prefix: str = DEFAULT_PREFIX,
+    management: bool = False,
+    time_stamps: bool = False,
 ) -> Iterator[Realised]:
     """Call :func:`up`, and :func:`clean` at the end.
 
@@ -103,7 +113,7 @@ def standing(
     Raises:
         TopologyError: as for :func:`up`.
     """
-    realised = up(topologies, prefix, management)
+    realised = up(topologies, prefix, management, time_stamps)
     try:
         yield realised
     finally:
@@ -180,12 +190,12 @@ def inside(namespace: str, function: Callable[[], T]) -> T:
     return results[0]
 
 
-def _build(topologies: Sequence[Topology], prefix: str, management: bool) -> Realised:
+def _build(topologies: Sequence[Topology], prefix: str, management: bool, time_stamps: bool) -> Realised:
     hosts = [host for topology in topologies for host in topology.hosts]
     namespaces = {server: f"{prefix}-s{server + 1}" for server in sorted({host.server for host in hosts})}
     for name in namespaces.values():
         netns.create(name)
-        inside(name, _quiet_namespace)
+        inside(name, lambda: _quiet_namespace(time_stamps))
     interfaces = {host.id: f"nic{host.nic + 1}" for host in hosts}
     ports: list[dict[int, str]] = [{} for _ in topologies]
     with IPRoute() as ip:
@@ -247,7 +257,8 @@ def _start_switch_end(ip: IPRoute, name: str) -> None:
     ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")
 
 
-def _quiet_namespace() -> None:
+def _quiet_namespace(time_stamps: bool) -> None:
+    _write_sysctl("ipv4/tcp_timestamps", int(time_stamps))
     # The usual setting for long-lived connections with pauses.
     _write_sysctl("ipv4/tcp_slow_start_after_idle", 0)
     for name in ("all", "default"):

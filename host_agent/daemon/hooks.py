@@ -14,7 +14,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from host_agent.daemon import classes, route_mtu
+from host_agent.daemon import classes, routes
 from host_agent.daemon.netlink import features, ignoring_absence, link, refused, set_features
 from host_agent.daemon.options import InterfaceOptions
 from host_agent.daemon.state import InterfaceBackup, StateFile, interfaces
@@ -170,18 +170,21 @@ def _prepare(
         backup.gso_max_segs = int(found.get_attr("IFLA_GSO_MAX_SEGS"))
     backup.features = features(name, unwanted_features(options))
     payload = link_mtu - STAMP_BYTES
-    if mtu > payload:
-        backup.routes, special = route_mtu.routes_of(route, index)
-        backup.mtu6 = route_mtu.mtu6(name)
+    shorter = mtu > payload
+    if shorter or options.rto_min_ms is not None:
+        backup.routes, special = routes.routes_of(route, index)
         for destination in special:
             _log.warning(
-                "the route to %s keeps its MTU: packets longer than %d bytes are not stamped", destination, payload
+                "the route to %s keeps its metrics: its packets longer than %d bytes are not stamped",
+                destination,
+                payload,
             )
+    if shorter:
+        backup.mtu6 = routes.mtu6(name)
     state.write(backup)
-    if mtu > payload:
-        route_mtu.lower(route, backup.routes, payload)
-        if backup.mtu6 is not None:
-            route_mtu.set_mtu6(name, min(backup.mtu6, payload))
+    routes.adapt(route, backup.routes, payload if shorter else None, options.rto_min_ms)
+    if backup.mtu6 is not None:
+        routes.set_mtu6(name, min(backup.mtu6, payload))
     set_features(name, backup.features, on=False)
     if stuck := features(name, backup.features):
         raise InterfaceError(
@@ -299,9 +302,9 @@ def restore(backup: InterfaceBackup) -> None:
         if backup.features:
             with ignoring_absence():
                 set_features(name, backup.features, on=True)
-        route_mtu.restore(route, backup.routes)
+        routes.restore(route, backup.routes)
         if backup.mtu6 is not None:
-            route_mtu.set_mtu6(name, backup.mtu6)
+            routes.set_mtu6(name, backup.mtu6)
 
 
 def detach(interface: str, directory: Path) -> bool:

@@ -28,6 +28,8 @@ class InterfaceOptions:
             segments of a packet share it. ``each``: TCP itself, so that each segment has its own stamp. ``interface``:
             the interface after the stamp; few can.
         keep_checksum: leave transmit checksum offload on, for interfaces that find the checksum by its offset.
+        rto_min_ms: shortest retransmission timeout of TCP on the interface's IPv4 routes, in milliseconds; None leaves
+            it as it is. A deferred packet is not lost, and a timeout would send it again.
     """
 
     interface: str
@@ -37,6 +39,7 @@ class InterfaceOptions:
     ingress: Ingress = "auto"
     segmentation: Segmentation = "kernel"
     keep_checksum: bool = False
+    rto_min_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

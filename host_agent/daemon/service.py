@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from host_agent.daemon.hooks import Attached, attach, restore
+from host_agent.daemon.host_tcp import time_stamps
 from host_agent.daemon.options import InterfaceOptions, ServiceOptions
 from host_agent.daemon.requests import Client, Requests
 from host_agent.daemon.state import StateFile
@@ -149,6 +150,7 @@ class Service:
             "pid": os.getpid(),
             "up_s": round(time.monotonic() - self._started, 1),
             "policy": self._policy,
+            "tcp_timestamps": time_stamps(),
             "counters": asdict(self._attached.table.counters()),
             "programs": {
                 name: {"id": info.number, "runs": info.runs, "run_time_ns": info.run_time_ns}
@@ -177,6 +179,11 @@ def run_agent(options: InterfaceOptions, service: ServiceOptions) -> None:
             statistics = enable_statistics() if service.statistics else None
             how = "took over the running programs" if attached.taken_over else "attached"
             _log.info("%s: %s, %g Gb/s", options.interface, how, attached.rate_bps / 1e9)
+            if time_stamps():
+                _log.warning(
+                    "TCP time stamps are on: the receiver of a promoted flow drops the packets that the promotion "
+                    "overtook (RFC 7323, section 5); turn them off on all servers: sysctl -w net.ipv4.tcp_timestamps=0"
+                )
             running = Service(options, service, attached)
             running.first_policy()
             asyncio.run(running.run(listener))

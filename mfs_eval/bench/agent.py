@@ -33,7 +33,8 @@ from pathlib import Path
 import click
 
 from host_agent.command_line import Positive, logging_options
-from host_agent.daemon import hooks, route_mtu
+from host_agent.daemon import hooks
+from host_agent.daemon import routes as interface_routes
 from host_agent.daemon.netlink import features, link, set_features
 from host_agent.daemon.options import SEGMENTATIONS, Ingress, InterfaceOptions, Segmentation
 from host_agent.daemon.state import StateFile
@@ -130,23 +131,23 @@ def prepared(options: InterfaceOptions) -> Iterator[None]:
         def at_end() -> None:
             with IPRoute() as route:
                 found = link(route, INTERFACE)
-                routes, _ = route_mtu.routes_of(route, found["index"])
+                routes, _ = interface_routes.routes_of(route, found["index"])
                 off = features(INTERFACE, hooks.unwanted_features(options))
                 undo.append((name, routes, off, int(found.get_attr("IFLA_GSO_MAX_SEGS"))))
-                route_mtu.lower(route, routes, int(found.get_attr("IFLA_MTU")) - STAMP_BYTES)
+                interface_routes.adapt(route, routes, int(found.get_attr("IFLA_MTU")) - STAMP_BYTES)
                 set_features(INTERFACE, off, on=False)
                 if options.segmentation == "each":
                     route.link("set", index=found["index"], gso_max_segs=1)
 
         return at_end
 
-    def back(routes: list[route_mtu.Route], off: list[str], segments: int) -> None:
+    def back(routes: list[interface_routes.Route], off: list[str], segments: int) -> None:
         with IPRoute() as route:
-            route_mtu.restore(route, routes)
+            interface_routes.restore(route, routes)
             set_features(INTERFACE, off, on=True)
             route.link("set", index=link(route, INTERFACE)["index"], gso_max_segs=segments)
 
-    undo: list[tuple[str, list[route_mtu.Route], list[str], int]] = []
+    undo: list[tuple[str, list[interface_routes.Route], list[str], int]] = []
     try:
         for name in NAMES:
             inside(name, change(name))

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from host_agent.command_line import BitRate, Positive, logging_options
 from mfs_eval import options
 
+if TYPE_CHECKING:
+    from mfs_eval.live.live_rows import Row
+
+_HEADINGS = (
+    "policy", "seed", "in SLO", "TTFT mean", "p50", "p99", "collective", "sent again", "timeouts", "stall", "took",
+)  # fmt: skip
+
 
 @click.command(short_help="Compare policies over real sockets (Linux, root).")
-@options.policies(("fifo", "mfs"))
-@click.option("--requests", type=click.IntRange(5, 1000), default=80, show_default=True, help="Requests per run.")
+@options.policies(("fifo", "static-reuse", "mfs-tail"))
+@click.option(
+    "--cluster",
+    type=click.Choice(["testbed", "incast"]),
+    default="testbed",
+    show_default=True,
+    help="Two prefill units and four decode servers, or three units and one decode server.",
+)
+@click.option("--requests", type=click.IntRange(5, 1000), default=60, show_default=True, help="Requests per run.")
 @click.option(
     "--request-rate",
     type=Positive(0.01, 1000),
-    default=20.0,
+    default=14.0,
     show_default=True,
     help="Requests per second, in the model's time.",
 )
@@ -26,40 +41,106 @@ from mfs_eval import options
 )
 @options.seeds("1")
 @options.TRACE
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for live.csv, a row per run; runs that it has are not repeated.",
+)
 @click.option("--no-stamps", is_flag=True, help="Run without host agents: nothing is stamped or scheduled.")
+@click.option("--no-order", is_flag=True, help="Let agents stamp only: a host's link has one queue.")
+@click.option("--kernel-tcp", is_flag=True, help="Leave TCP as Linux has it: time stamps, timeouts of 200 ms.")
+@click.option(
+    "--queue-bytes",
+    type=click.IntRange(min=1),
+    help="Bytes that each queue of the switch holds.  [default: 2 MiB, with bmv2 256 KiB]",
+)
 @click.option("--bmv2", is_flag=True, help="Use bmv2 (simple_switch_grpc on the PATH) instead of the embedded switch.")
 @click.option("--prefix", default="mfslive", show_default=True, help="Prefix of namespaces and interfaces.")
 @logging_options
 def live(
     policies: tuple[str, ...],
+    cluster: str,
     requests: int,
     request_rate: float,
     rate: int,
     stretch: float,
     seeds: tuple[int, ...],
     trace: Path | None,
+    out: Path | None,
     no_stamps: bool,
+    no_order: bool,
+    kernel_tcp: bool,
+    queue_bytes: int | None,
     bmv2: bool,
     prefix: str,
 ) -> None:
     """Serve LLM requests over real sockets, in real time.
 
-    Eight network namespaces with host agents are the servers, the embedded switch connects them, and a controller
-    tunes it. The flows of the serving model are TCP connections. Times are given in the model's time.
+    Eight network namespaces with host agents are the servers, a switch connects them, and a controller tunes it. The
+    flows of the serving model are TCP connections. A seed draws the arrivals, and is the number of the window of the
+    trace that is served. Times are given in the model's time.
     """
-    from mfs_eval.live.live import LiveSettings, prepared, run_live
+    from mfs_eval.live import live_rows
+    from mfs_eval.live.live import BMV2_QUEUE_BYTES, CLUSTERS, QUEUE_BYTES, LiveSettings, prepared, run_live
+    from mfs_eval.results.output import writing
+    from mfs_eval.results.provenance import provenance
+    from mfs_eval.results.rows import RowStore
+    from mfs_eval.serving.trace import SAMPLE_PATH
+    from p4src import artifact
 
-    settings = LiveSettings(rate, stretch, not no_stamps, bmv2=bmv2)
-    work = prepared(settings, requests, trace)
-    results = run_live(policies, work, request_rate, seeds, settings, prefix)
-    width = max(6, *(len(policy) for policy in policies))
-    click.echo(f"{'policy':{width}}  seed  in SLO  TTFT mean    p50    p99  collective   flows  late by  took")
-    for result in results:
-        found = result.summary
-        times = (found.ttft_mean_s, found.ttft_p50_s, found.ttft_p99_s, found.collective_mean_s)
-        mean, median, tail, collective = (f"{seconds * 1000:6.0f}" for seconds in times)
-        click.echo(
-            f"{result.policy:{width}}  {result.seed:4}  {found.slo_attainment:6.0%}     {mean} {median} {tail}      "
-            f"{collective}  {result.flows:6}  {result.worst_delay_s * 1000:4.0f} ms  {result.elapsed_s:3.0f} s"
-        )
-    click.echo(f"times in milliseconds of the model's time; 1 s of it takes {stretch:g} s of real time")
+    settings = LiveSettings(
+        rate,
+        stretch,
+        not no_stamps,
+        CLUSTERS[cluster],
+        bmv2,
+        not no_order,
+        kernel_tcp,
+        queue_bytes or (BMV2_QUEUE_BYTES if bmv2 else QUEUE_BYTES),
+    )
+    store = None
+    if out is not None:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            origin = provenance(trace or SAMPLE_PATH, artifact.load())
+            store = RowStore(out / live_rows.FILE, live_rows.Row, origin)
+
+    width = max(6, *(len(Path(policy).stem) for policy in policies))
+    click.echo(f"{'policy':{width}}  " + "  ".join(_HEADINGS[1:]))
+    rows: list[Row] = []
+    for seed in seeds:
+        known = {} if store is None else store.rows
+        missing = []
+        for policy in policies:
+            key = (cluster, settings.hosts, "bmv2" if bmv2 else "embedded", request_rate, Path(policy).stem, seed)
+            if key in known:
+                rows.append(known[key])
+                _show(known[key], width)
+            else:
+                missing.append(policy)
+        if not missing:
+            continue
+        work = prepared(settings, requests, trace, seed - 1)
+        for result in run_live(missing, {seed: work}, request_rate, settings, prefix):
+            row = live_rows.row_of(result, cluster, request_rate, settings)
+            rows.append(row)
+            if store is not None:
+                store.append(row)
+            _show(row, width)
+    if len(seeds) > 1:
+        click.echo()
+        click.echo(live_rows.summary(rows))
+    click.echo(
+        f"TTFT and collective in milliseconds of the model's time, of which 1 s takes {stretch:g} s; "
+        "stall: longest time in which a flow waited while its links were idle, in real milliseconds"
+    )
+
+
+def _show(row: Row, width: int) -> None:
+    times = (row.ttft_mean_s, row.ttft_p50_s, row.ttft_p99_s, row.collective_mean_s)
+    mean, median, tail, collective = (f"{seconds * 1000:.0f}" for seconds in times)
+    click.echo(
+        f"{row.policy:{width}}  {row.seed:4}  {row.slo_attainment:6.0%}  {mean:>9}  {median:>3}  {tail:>3}  "
+        f"{collective:>10}  {row.retransmitted:10}  {row.timeouts:8}  {row.longest_stall_s * 1000:5.0f}  "
+        f"{row.elapsed_s:3.0f}s"
+    )

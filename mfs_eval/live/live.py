@@ -14,14 +14,17 @@ import random
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from host_agent.client import AgentClient
 from host_agent.protocol.flow_spec import FlowSpec
 from mfs_eval.errors import EvaluationError
-from mfs_eval.live.live_network import LiveNetwork, NoStamps, Place, Stamper
+from mfs_eval.live.link_meter import FlowTime, LinkMeter, Stalls
+from mfs_eval.live.live_network import FlowRecord, LiveNetwork, NoStamps, Place, Stamper
+from mfs_eval.live.tcp_counters import TcpCounters
 from mfs_eval.packet_level.experiment import WARM_UP_SHARE, uncontended_network
 from mfs_eval.serving.cluster import Cluster
 from mfs_eval.serving.engine import Serving
@@ -30,7 +33,7 @@ from mfs_eval.serving.objectives import low_load_records, objectives
 from mfs_eval.serving.placement import place
 from mfs_eval.serving.trace import SAMPLE_PATH, Request, load_trace, with_poisson_arrivals
 from mfs_eval.setup.scenario import Scenario
-from mfs_eval.setup.workload import Workload, select
+from mfs_eval.setup.workload import Workload, eligible, select
 from soft_switch.realtime.serving import NICENESS
 from topologies import bmv2, namespaces, port_classes
 from topologies.namespaces import Realised
@@ -40,8 +43,18 @@ from topologies.topology import Host, Topology, tor
 _LOG = logging.getLogger(__name__)
 
 PREFIX = "mfslive"
-CLUSTER = Cluster(8, 1, 4, units=((0, 1), (2, 3), (4, 5)), decode_servers=(6,))
-"""As in the scenario ``incast``, with one interface per server; the eighth server is idle."""
+CLUSTERS = {
+    "testbed": Cluster(8, 1, 4, units=((0, 1), (2, 3)), decode_servers=(4, 5, 6, 7)),
+    "incast": Cluster(8, 1, 4, units=((0, 1), (2, 3), (4, 5)), decode_servers=(6,)),
+}
+"""As in the scenarios of these names, with one interface per server; in ``incast`` the eighth server is idle."""
+CLUSTER = CLUSTERS["testbed"]
+QUEUE_BYTES = 2 * 1024 * 1024
+"""Room for the windows of all flows that wait at one level of a port: a packet lost from a queue that is not served
+stays lost until the timeout."""
+BMV2_QUEUE_BYTES = 256 * 1024
+DEFERRAL_S = 1.0
+"""Shortest retransmission timeout in the model's time: as long as a flow may be deferred."""
 LAYERS_PER_STEP = 8
 MESSAGE_BYTES = 16 * 1024
 """A flow may be promoted after this many real bytes, each of which represents some thousands."""
@@ -61,6 +74,9 @@ class LiveSettings:
         stamps: whether host agents run. Without them packets are not stamped, and all policies are alike.
         cluster: servers with one interface each, and their roles.
         bmv2: whether the switch is ``simple_switch_grpc``, with links of the kernel behind its ports.
+        order: whether agents order what leaves their hosts; otherwise a host's link has one queue.
+        kernel_tcp: leave TCP as Linux has it: with time stamps, and with timeouts of 200 ms.
+        queue_bytes: capacity of each queue of the switch.
     """
 
     rate_bps: int = 20_000_000
@@ -68,6 +84,14 @@ class LiveSettings:
     stamps: bool = True
     cluster: Cluster = CLUSTER
     bmv2: bool = False
+    order: bool = True
+    kernel_tcp: bool = False
+    queue_bytes: int = QUEUE_BYTES
+
+    @property
+    def hosts(self) -> str:
+        """What is particular to the hosts; see :class:`~mfs_eval.live.live_rows.Row`."""
+        return "kernel-tcp" if self.kernel_tcp else "order" if self.order else "no-order"
 
     @property
     def scenario(self) -> Scenario:
@@ -102,6 +126,10 @@ class LiveResult:
         connections: number of TCP connections.
         elapsed_s: real time of the run.
         worst_delay_s: worst delay of this process in real time; it is negligible if it is much shorter than a TTFT.
+        tcp: what the kernel's TCP counted.
+        stalls: time in which flows waited for idle links, in real time.
+        history: the flows, in the order in which they ended.
+        start_ns: start of the model's time on CLOCK_MONOTONIC.
     """
 
     policy: str
@@ -111,6 +139,10 @@ class LiveResult:
     connections: int
     elapsed_s: float
     worst_delay_s: float
+    tcp: TcpCounters
+    stalls: Stalls
+    history: Sequence[FlowRecord]
+    start_ns: int
 
 
 class AgentStamper:
@@ -138,15 +170,19 @@ class AgentStamper:
         self._agents[host].advance(batch, layer)
 
 
-def prepared(settings: LiveSettings, count: int, trace: Path | None = None) -> Workload:
-    """Return the first ``count`` requests of the trace, with objectives from their TTFT without contention.
+def prepared(settings: LiveSettings, count: int, trace: Path | None = None, window: int = 0) -> Workload:
+    """Return ``count`` requests of the trace, with objectives from their TTFT without contention.
+
+    ``window`` numbers the groups of ``count`` requests; after the last group of the trace the first one follows.
 
     Raises:
         EvaluationError: the trace cannot be read or is too short.
     """
     scenario = settings.scenario
     requested = load_trace(trace or SAMPLE_PATH)
-    requests = select(scenario, requested, count)
+    fitting = eligible(scenario, requested)
+    start = window % max(1, len(fitting) // count) * count
+    requests = select(scenario, requested, start + count)[start:]
     placements = place(requests, len(settings.cluster.units), requested[: scenario.warm_requests])
     alone = low_load_records(scenario.serving, requests, placements, uncontended_network(scenario))
     return Workload(tuple(requests), placements, objectives(alone))
@@ -154,19 +190,17 @@ def prepared(settings: LiveSettings, count: int, trace: Path | None = None) -> W
 
 def run_live(
     policies: Sequence[str],
-    work: Workload,
+    works: Mapping[int, Workload],
     request_rate: float,
-    seeds: Sequence[int],
     settings: LiveSettings,
     prefix: str = PREFIX,
-) -> list[LiveResult]:
-    """Serve ``work`` under each policy in turn, on the same switch and at the same arrival times.
+) -> Generator[LiveResult, None, None]:
+    """Serve each of ``works`` under each policy in turn, on the same switch and at the same arrival times.
 
     Args:
         policies: names or files, as ``mfs ctrl --policy`` takes them.
-        work: the requests.
+        works: the requests, by the seed of their arrivals.
         request_rate: requests per second of the model's time.
-        seeds: seeds of the arrivals.
         settings: how the model is scaled down.
         prefix: prefix of namespaces and interfaces.
 
@@ -179,17 +213,15 @@ def run_live(
         # Hosts and agents, children of this process, must not be at a disadvantage against the switch.
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     with live_rack(settings, prefix) as rack:
-        results = []
-        for policy in policies:
-            with rack.controlled(policy) as controller, rack.stamping() as stamper:
-                _LOG.info("%s: %s", policy, controller.output().strip().splitlines()[-1].partition(": ")[2])
-                for seed in seeds:
-                    requests = with_poisson_arrivals(work.requests, request_rate, seed)
-                    results.append(serve(policy, seed, work, requests, rack, stamper))
+        for seed, work in works.items():
+            requests = with_poisson_arrivals(work.requests, request_rate, seed)
+            for policy in policies:
+                with rack.controlled(policy) as controller, rack.stamping() as stamper:
+                    _LOG.info("%s: %s", policy, controller.output().strip().splitlines()[-1].partition(": ")[2])
+                    yield serve(policy, seed, work, requests, rack, stamper)
         lines = rack.switch.finish().splitlines()
         for line in () if settings.bmv2 else lines[2:-1]:
             _LOG.info("the switch: %s", line)
-    return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +283,8 @@ class LiveRack:
                 "0.5",
             ),
             *("--socket", str(self._socket(host.id)), "--state-dir", str(self.folder / host.name)),
+            *(() if self.settings.order else ("--no-order",)),
+            *(() if self.settings.kernel_tcp else ("--rto-min", f"{DEFERRAL_S * self.settings.stretch:g}")),
         ]
         command = [*mfs(), "agent", "run", *options]
         return Process(command, lambda out: "serving " in out, self.realised.namespaces[host.server])
@@ -275,8 +309,12 @@ def live_rack(settings: LiveSettings, prefix: str = PREFIX) -> Iterator[LiveRack
     with (
         unwinding_on_sigterm(),
         tempfile.TemporaryDirectory(prefix="mfs-live-") as folder,
-        namespaces.standing([topology], prefix, management=True) as realised,
+        namespaces.standing([topology], prefix, management=True, time_stamps=settings.kernel_tcp) as realised,
     ):
+        if not settings.order:
+            for host in topology.hosts:
+                link = partial(port_classes.add_link, realised.interfaces[host.id], settings.rate_bps, by_level=False)
+                namespaces.inside(realised.namespaces[host.server], partial(link, settings.queue_bytes))
         address = f"127.0.0.1:{free_port()}"
         with _switch(settings, realised, address) as switch:
             yield LiveRack(settings, topology, realised, switch, address, free_port(), Path(folder))
@@ -287,6 +325,7 @@ def _switch(settings: LiveSettings, realised: Realised, address: str) -> Iterato
     topology = settings.topology
     if not settings.bmv2:
         options = ["--empty", "--address", address, *realised.switch_options(topology)]
+        options += ["--queue-bytes", str(settings.queue_bytes)]
         with Process([*mfs(), "switch", *options], lambda out: "ports: " in out) as process:
             yield process
         return
@@ -315,14 +354,31 @@ def serve(
         network.warm_up(WARM_CONNECTIONS)
         serving = Serving(rack.settings.scenario.serving, network, requests, work.slo_ns, work.placements)
         serving.start()
-        began = time.monotonic()
-        network.run(_Progress(serving, len(requests), policy, began).over)
+        began, before = time.monotonic(), network.tcp_counters()
+        with LinkMeter(rack.realised.ports[0], rack.topology.rates) as meter:
+            network.run(_Progress(serving, len(requests), policy, began).over)
         elapsed_s = time.monotonic() - began
+        tcp = network.tcp_counters() - before
     warm = round(WARM_UP_SHARE * len(serving.records))
     counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
     summary = summarise(counted, serving.batches)
+    ports = {host.id: host.port for host in rack.topology.hosts}
+    times = [
+        FlowTime(flow.started_ns / 1e9, flow.ended_ns / 1e9, ports[flow.source], ports[flow.spec.destination])
+        for flow in network.history
+    ]
     return LiveResult(
-        policy, seed, summary, network.flows, network.connections, elapsed_s, network.worst_delay_ns / 1e9
+        policy,
+        seed,
+        summary,
+        network.flows,
+        network.connections,
+        elapsed_s,
+        network.worst_delay_ns / 1e9,
+        tcp,
+        meter.stalls(times),
+        network.history,
+        network.real_ns(0),
     )
 
 

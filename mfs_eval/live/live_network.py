@@ -28,9 +28,10 @@ from pyroute2 import netns
 
 from host_agent.protocol.flow_spec import FlowSpec
 from mfs_eval.errors import EvaluationError
+from mfs_eval.live.tcp_counters import TcpCounters, read_tcp_counters
 
 RECEIVE_BUFFER_BYTES = 128 * 1024
-"""Limits a connection to about 16 packets in flight, as in the model. A queue of the switch holds ten such windows."""
+"""Limits a connection to about 45 packets in flight. A queue of the switch holds 30 such windows."""
 _ZEROS = bytes(256 * 1024)
 _SINK = memoryview(bytearray(256 * 1024))
 _CONNECT_S = 10.0
@@ -70,8 +71,26 @@ class Place:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class FlowRecord:
+    """A flow that ended.
+
+    Attributes:
+        spec: the flow; its batch is that of the model.
+        source: host that sent it.
+        started_ns, ended_ns: on CLOCK_MONOTONIC.
+    """
+
+    spec: FlowSpec
+    source: int
+    started_ns: int
+    ended_ns: int
+
+
 @dataclass(slots=True)
 class _Flow:
+    spec: FlowSpec
+    started_ns: int
     unsent: int
     missing: int
     on_complete: Callable[[int], None]
@@ -94,6 +113,7 @@ class LiveNetwork:
     Attributes:
         connections: number of connections made.
         flows: number of flows started.
+        history: the flows that ended.
         worst_delay_ns: worst delay of a timed call in real time, a measure of how busy the process was.
     """
 
@@ -116,6 +136,7 @@ class LiveNetwork:
             OSError: a namespace cannot be entered, or an address cannot be bound.
         """
         self.connections = self.flows = 0
+        self.history: list[FlowRecord] = []
         self.worst_delay_ns = 0
         self._places = places
         self._stretch = stretch
@@ -204,6 +225,11 @@ class LiveNetwork:
     def prune(self, requests: Collection[int]) -> None:
         """Do nothing: no request is given up here."""
 
+    def tcp_counters(self) -> TcpCounters:
+        """Return the counters of TCP, summed over the hosts."""
+        read = [thread.submit(read_tcp_counters) for thread in self._threads.values()]
+        return sum((one.result() for one in read), TcpCounters())
+
     def warm_up(self, each: int) -> None:
         """Make ``each`` connections from every host to every other, and restart the model's time.
 
@@ -232,7 +258,7 @@ class LiveNetwork:
                 self._move()
 
     def _carry(self, connection: _Connection, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
-        connection.flow = _Flow(spec.total_bytes, spec.total_bytes, on_complete)
+        connection.flow = _Flow(spec, time.monotonic_ns(), spec.total_bytes, spec.total_bytes, on_complete)
         told = replace(spec, batch=spec.batch + self._first_batch)
         number = next(self._numbers) & 0xFFFF
         deadline_ns = self.real_ns(spec.deadline_ns)
@@ -297,6 +323,7 @@ class LiveNetwork:
                 flow.missing -= received
         if not flow.missing:
             connection.flow = None
+            self.history.append(FlowRecord(flow.spec, connection.source, flow.started_ns, time.monotonic_ns()))
             self._idle[connection.source, connection.destination].append(connection)
             flow.on_complete(self.now_ns)
 

@@ -26,14 +26,18 @@ class Workload:
     slo_ns: dict[int, int]
 
 
+def eligible(scenario: Scenario, trace: Sequence[Request]) -> list[Request]:
+    """Return the requests of ``trace`` that follow the warm-up requests and are not too long."""
+    return [request for request in trace[scenario.warm_requests :] if request.prompt_tokens <= scenario.longest_prompt]
+
+
 def select(scenario: Scenario, trace: Sequence[Request], count: int) -> list[Request]:
     """Return the first ``count`` requests of ``trace`` that follow the warm-up requests and are not too long.
 
     Raises:
         EvaluationError: the trace has too few.
     """
-    after = trace[scenario.warm_requests :]
-    requests = [request for request in after if request.prompt_tokens <= scenario.longest_prompt][:count]
+    requests = eligible(scenario, trace)[:count]
     if len(requests) < count:
         raise EvaluationError(
             f"the trace has {len(requests)} requests of at most {scenario.longest_prompt} tokens after its first "

@@ -24,6 +24,9 @@ WIRE_OVERHEAD_BYTES = 24
 MINIMUM_FRAME_BYTES = 60
 """Shorter frames are padded to this; without FCS."""
 
+QUEUE_BYTES = 256 * 1024
+"""Bytes that a queue holds unless configured otherwise."""
+
 _NS_BITS = 8 * 1_000_000_000
 
 
@@ -76,7 +79,7 @@ class QueueConfig:
     """Configuration of a queue: its guaranteed share of the port's rate, and how many bytes it holds."""
 
     guaranteed_share: Fraction | float = DEFAULT_SHARE
-    limit_bytes: int = 256 * 1024
+    limit_bytes: int = QUEUE_BYTES
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from soft_switch.backend import Backend
 from soft_switch.p4runtime.server import TLS, serve
 from soft_switch.ports import HIGHEST_PORT
 from soft_switch.queues.queue_trace import csv_recorder, traced
-from soft_switch.queues.traffic_manager import NewPort
+from soft_switch.queues.traffic_manager import QUEUES, NewPort, QueueConfig
 from soft_switch.realtime.driver import Driver
 from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.packet_socket import PacketSocket
@@ -60,11 +60,16 @@ def check_ports(ports: Sequence[PortSpec]) -> None:
 
 @contextlib.contextmanager
 def opened(
-    ports: Sequence[PortSpec], *, cpu_port: int | None = None, queue_trace: Path | None = None
+    ports: Sequence[PortSpec],
+    *,
+    cpu_port: int | None = None,
+    queue_trace: Path | None = None,
+    queue: QueueConfig | None = None,
 ) -> Iterator[Driver]:
     """Open ``ports`` and make a switch with them, ready to run; the interfaces are released at the end.
 
-    ``queue_trace`` is a file for what happens in the queues (:mod:`soft_switch.queues.queue_trace`).
+    ``queue_trace`` is a file for what happens in the queues (:mod:`soft_switch.queues.queue_trace`); ``queue``
+    configures every queue.
 
     Raises:
         InterfaceError: a port or interface is given twice, or an interface cannot be opened.
@@ -80,7 +85,7 @@ def opened(
         switch = Switch(cpu_port, new_port)
         sockets = {}
         for port in ports:
-            switch.add_port(port.number, port.rate_bps)
+            switch.add_port(port.number, port.rate_bps, (queue or QueueConfig(),) * QUEUES)
             sockets[port.number] = stack.enter_context(contextlib.closing(PacketSocket(port.interface)))
             if not sockets[port.number].up:
                 _LOG.warning(
@@ -98,6 +103,7 @@ def run_on_interfaces(
     device_config: Path | None = None,
     p4info: Path | None = None,
     queue_trace: Path | None = None,
+    queue: QueueConfig | None = None,
     tls: TLS | None = None,
     backend: Backend = "auto",
 ) -> None:
@@ -107,7 +113,7 @@ def run_on_interfaces(
         SwitchError: it cannot start; the message says what to change.
     """
     _raise_priority()
-    with opened(ports, cpu_port=cpu_port, queue_trace=queue_trace) as driver:
+    with opened(ports, cpu_port=cpu_port, queue_trace=queue_trace, queue=queue) as driver:
         with stop_on_signal(driver.stop):
             server = serve(
                 driver.switch,

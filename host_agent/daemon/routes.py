@@ -1,6 +1,7 @@
-"""Room for the shim in frames: routes get a smaller MTU, from which TCP derives its segment size.
+"""Metrics of an interface's routes: an MTU that leaves room for the shim, and TCP's shortest retransmission timeout.
 
-The interface keeps its own MTU, because frames with the shim are as long as frames were before.
+TCP derives its segment size from the MTU of the route. The interface keeps its own MTU, because frames with the shim
+are as long as frames were before. The timeout is ``rto_min`` of ip-route(8), which counts only while it is locked.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ _HEADER = ("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "ty
 _STATE_FLAGS = 0x1 | 0x8 | 0x10 | 0x40 | 0x4000
 _IGNORED = {"RTA_CACHEINFO"}
 _UNDERSTOOD = {"RTA_TABLE", "RTA_DST", "RTA_GATEWAY", "RTA_OIF", "RTA_PRIORITY", "RTA_PREFSRC", "RTA_METRICS"}
+
+_RTO_MIN_LOCK = 1 << 13
+"""Bit of RTAX_RTO_MIN in RTAX_LOCK (linux/rtnetlink.h)."""
 
 Route = dict[str, Any]
 """A route as JSON: fields of the header, attributes by name, ``metrics`` by name."""
@@ -57,6 +61,14 @@ def with_mtu(entry: Route, mtu: int) -> Route:
     return {**entry, "metrics": metrics}
 
 
+def with_rto_min(entry: Route, milliseconds: int) -> Route:
+    """Return ``entry`` with a shortest retransmission timeout of at least ``milliseconds``."""
+    metrics = dict(entry["metrics"])
+    metrics["RTAX_RTO_MIN"] = max(milliseconds, metrics.get("RTAX_RTO_MIN", 0))
+    metrics["RTAX_LOCK"] = metrics.get("RTAX_LOCK", 0) | _RTO_MIN_LOCK
+    return {**entry, "metrics": metrics}
+
+
 def change(route: IPRoute, entry: Route) -> None:
     """Set the metrics of a route to those of ``entry``."""
     words = {key: value for key, value in entry.items() if key != "metrics"}
@@ -64,15 +76,20 @@ def change(route: IPRoute, entry: Route) -> None:
     route.route("change", **words)
 
 
-def lower(route: IPRoute, routes: list[Route], mtu: int) -> None:
-    """Limit the MTU of ``routes`` to ``mtu`` bytes; open connections follow.
+def adapt(route: IPRoute, routes: list[Route], mtu: int | None, rto_min_ms: int | None = None) -> None:
+    """Limit the MTU of ``routes`` to ``mtu`` bytes and raise their shortest timeout; None leaves either as it is.
+
+    Open connections follow.
 
     Raises:
         InterfaceError: the kernel refuses a change.
     """
     for entry in routes:
-        with refused(f"changing the MTU of the route to {entry.get('RTA_DST', 'default')}"):
-            change(route, with_mtu(entry, mtu))
+        changed = entry if mtu is None else with_mtu(entry, mtu)
+        if rto_min_ms is not None:
+            changed = with_rto_min(changed, rto_min_ms)
+        with refused(f"changing the metrics of the route to {entry.get('RTA_DST', 'default')}"):
+            change(route, changed)
 
 
 def restore(route: IPRoute, routes: list[Route]) -> None:
