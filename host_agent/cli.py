@@ -88,8 +88,8 @@ def agent() -> None:
     "--rto-min",
     type=Positive(0.001, 120),
     metavar="SECONDS",
-    help="Shortest retransmission timeout on the interface's IPv4 routes, as long as a flow may be deferred, such as 1. "
-    " [default: as it is, 0.2 on Linux]",
+    help="Shortest retransmission timeout on the interface's IPv4 routes; as long as flows are deferred, such as 1.  "
+    "[default: as it is]",
 )
 @click.option(
     "--interval", type=Positive(0.05, 3600), default=1.0, show_default=True, help="Seconds between policy requests."

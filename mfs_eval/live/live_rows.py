@@ -27,7 +27,7 @@ class Row(StoredRow):
 
     cluster: str
     hosts: str
-    """``order``: agents order what leaves; ``no-order``: one queue; ``kernel-tcp``: ``order``, and TCP as Linux has it."""
+    """``order``: agents order what leaves; ``no-order``: one queue; ``kernel-tcp``: as ``order``, TCP left alone."""
     switch: str
     """``embedded`` or ``bmv2``."""
     request_rate: float

@@ -348,6 +348,27 @@ def test_sigterm_and_detach_restore_everything(hosts: tuple[Host, Host], folder:
         ip("-n", sender.name, "route", "change", *words, "dev", INTERFACE)
 
 
+def test_the_shortest_timeout_of_routes_is_raised_and_restored(hosts: tuple[Host, Host], folder: Path) -> None:
+    sender, _ = hosts
+    before = sender.settings()
+    agent = Agent(sender, folder, "--rto-min", "1.5")
+    assert "rto_min lock 1.5s" in sender.settings()
+    agent.end()
+    assert sender.settings() == before
+
+
+def test_time_stamps_of_tcp_are_warned_of(hosts: tuple[Host, Host], folder: Path) -> None:
+    sender, _ = hosts
+    setting = Path("/proc/sys/net/ipv4/tcp_timestamps")
+    for value, warned in (("1", True), ("0", False)):
+        sender.inside(lambda value=value: setting.write_text(value))  # type: ignore[misc]
+        agent = Agent(sender, folder)
+        with agent.client() as client:
+            assert client.status()["tcp_timestamps"] is warned
+        agent.end()
+        assert ("sysctl -w net.ipv4.tcp_timestamps=0" in agent.said) is warned
+
+
 def error_of(host: Host, folder: Path, *arguments: str) -> str:
     words = ("--policy-url", "http://127.0.0.1:1", "--socket", str(folder / "s"), "--state-dir", str(folder / "state"))
     done = host.mfs("agent", "run", *words, *arguments)
