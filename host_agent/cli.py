@@ -16,6 +16,7 @@ from host_agent.daemon.options import (
     ServiceOptions,
 )
 from host_agent.protocol.paths import AGENT_SOCKET, RUN_DIRECTORY
+from host_agent.protocol.stamp import LEVELS
 
 
 def _octal(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
@@ -94,6 +95,16 @@ def agent() -> None:
     show_default=True,
     help="Seconds that clients have to reconnect after a crash of the agent.",
 )
+@click.option(
+    "--hold/--no-hold", default=False, show_default=True, help="Hold flows that cannot be served yet at their source."
+)
+@click.option(
+    "--hold-below",
+    type=click.IntRange(1, LEVELS),
+    default=LEVELS,
+    metavar="LEVEL",
+    help="Never hold flows at this level or above.  [default: hold all]",
+)
 @click.option("--statistics", is_flag=True, help="Measure the programs' run time, at a small cost.")
 @logging_options
 def run(
@@ -111,6 +122,8 @@ def run(
     keep_checksum: bool,
     interval: float,
     grace: float,
+    hold: bool,
+    hold_below: int,
     statistics: bool,
 ) -> None:
     """Run the agent on an interface until Ctrl-C or SIGTERM, then restore the interface."""
@@ -125,6 +138,7 @@ def run(
             ingress=ingress,
             segmentation=segmentation,
             keep_checksum=keep_checksum,
+            hold=hold,
         ),
         ServiceOptions(
             policy_url,
@@ -135,6 +149,7 @@ def run(
             interval_s=interval,
             grace_s=grace,
             statistics=statistics,
+            hold_below=hold_below,
         ),
     )
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from host_agent.protocol.stamp import LEVELS
+
 Ingress = Literal["auto", "xdp", "filter", "off"]
 Segmentation = Literal["kernel", "each", "interface"]
 INGRESS_MODES: tuple[Ingress, ...] = get_args(Ingress)
@@ -28,6 +30,7 @@ class InterfaceOptions:
             segments of a packet share it. ``each``: TCP itself, so that each segment has its own stamp. ``interface``:
             the interface after the stamp; few can.
         keep_checksum: leave transmit checksum offload on, for interfaces that find the checksum by its offset.
+        hold: hold flows that cannot be served yet at their source.
     """
 
     interface: str
@@ -37,6 +40,7 @@ class InterfaceOptions:
     ingress: Ingress = "auto"
     segmentation: Segmentation = "kernel"
     keep_checksum: bool = False
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class ServiceOptions:
         interval_s: seconds between requests for the policy.
         grace_s: seconds that the clients of flows left by an earlier process have to come back.
         statistics: have the kernel measure the programs' run time.
+        hold_below: flows at this level or above are never held.
     """
 
     policy_url: str
@@ -61,3 +66,4 @@ class ServiceOptions:
     interval_s: float
     grace_s: float
     statistics: bool
+    hold_below: int = LEVELS

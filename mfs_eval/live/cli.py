@@ -27,6 +27,7 @@ from mfs_eval import options
 @options.seeds("1")
 @options.TRACE
 @click.option("--no-stamps", is_flag=True, help="Run without host agents: nothing is stamped or scheduled.")
+@click.option("--hold/--no-hold", default=False, show_default=True, help="Have host agents hold flows at their source.")
 @click.option("--bmv2", is_flag=True, help="Use bmv2 (simple_switch_grpc on the PATH) instead of the embedded switch.")
 @click.option("--prefix", default="mfslive", show_default=True, help="Prefix of namespaces and interfaces.")
 @logging_options
@@ -39,6 +40,7 @@ def live(
     seeds: tuple[int, ...],
     trace: Path | None,
     no_stamps: bool,
+    hold: bool,
     bmv2: bool,
     prefix: str,
 ) -> None:
@@ -49,7 +51,7 @@ def live(
     """
     from mfs_eval.live.live import LiveSettings, prepared, run_live
 
-    settings = LiveSettings(rate, stretch, not no_stamps, bmv2=bmv2)
+    settings = LiveSettings(rate, stretch, not no_stamps, bmv2=bmv2, hold=hold)
     work = prepared(settings, requests, trace)
     results = run_live(policies, work, request_rate, seeds, settings, prefix)
     width = max(6, *(len(policy) for policy in policies))

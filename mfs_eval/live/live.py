@@ -61,6 +61,7 @@ class LiveSettings:
         stamps: whether host agents run. Without them packets are not stamped, and all policies are alike.
         cluster: servers with one interface each, and their roles.
         bmv2: whether the switch is ``simple_switch_grpc``, with links of the kernel behind its ports.
+        hold: whether host agents hold flows at their source.
     """
 
     rate_bps: int = 20_000_000
@@ -68,6 +69,7 @@ class LiveSettings:
     stamps: bool = True
     cluster: Cluster = CLUSTER
     bmv2: bool = False
+    hold: bool = False
 
     @property
     def scenario(self) -> Scenario:
@@ -251,6 +253,7 @@ class LiveRack:
                 "0.5",
             ),
             *("--socket", str(self._socket(host.id)), "--state-dir", str(self.folder / host.name)),
+            "--hold" if self.settings.hold else "--no-hold",
         ]
         command = [*mfs(), "agent", "run", *options]
         return Process(command, lambda out: "serving " in out, self.realised.namespaces[host.server])
