@@ -16,6 +16,7 @@ from host_agent.daemon.options import (
     ServiceOptions,
 )
 from host_agent.protocol.paths import AGENT_SOCKET, RUN_DIRECTORY
+from host_agent.protocol.stamp import LEVELS
 
 
 def _octal(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
@@ -101,6 +102,16 @@ def agent() -> None:
     show_default=True,
     help="Seconds that clients have to reconnect after a crash of the agent.",
 )
+@click.option(
+    "--hold/--no-hold", default=False, show_default=True, help="Hold flows that cannot be served yet at their source."
+)
+@click.option(
+    "--hold-below",
+    type=click.IntRange(1, LEVELS),
+    default=LEVELS,
+    metavar="LEVEL",
+    help="Never hold flows at this level or above.  [default: hold all]",
+)
 @click.option("--statistics", is_flag=True, help="Measure the programs' run time, at a small cost.")
 @logging_options
 def run(
@@ -119,6 +130,8 @@ def run(
     rto_min: float | None,
     interval: float,
     grace: float,
+    hold: bool,
+    hold_below: int,
     statistics: bool,
 ) -> None:
     """Run the agent on an interface until Ctrl-C or SIGTERM, then restore the interface."""
@@ -134,6 +147,7 @@ def run(
             segmentation=segmentation,
             keep_checksum=keep_checksum,
             rto_min_ms=None if rto_min is None else round(rto_min * 1000),
+            hold=hold,
         ),
         ServiceOptions(
             policy_url,
@@ -144,6 +158,7 @@ def run(
             interval_s=interval,
             grace_s=grace,
             statistics=statistics,
+            hold_below=hold_below,
         ),
     )
 

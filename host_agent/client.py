@@ -24,7 +24,15 @@ from types import TracebackType
 from typing import Any
 
 from host_agent.protocol.errors import AgentError, RequestError
-from host_agent.protocol.flow_request import FlowRequest, FlowUpdate, Match, check_integer, check_progress, deadline
+from host_agent.protocol.flow_request import (
+    Connection,
+    FlowRequest,
+    FlowUpdate,
+    Match,
+    check_integer,
+    check_progress,
+    deadline,
+)
 from host_agent.protocol.paths import AGENT_SOCKET
 from host_agent.protocol.stamp import Stage
 
@@ -172,6 +180,7 @@ class AgentClient:
             number=number,
             pruned=pruned,
             keep=keep,
+            connection=None if isinstance(match, Match) else Connection.of_socket(match),
         )
         flow = OpenFlow(self, request)
         with self._lock:

@@ -16,6 +16,11 @@ _WORDS = {
     "malformed": "malformed stamps received",
     "learnt": "received stamps with new progress",
 }
+_HOLD_WORDS = {
+    "held": "flows held now",
+    "kicks": "windows opened or closed at once",
+    "without_scale": "flows not held: no TCP connection known",
+}
 
 
 def describe(status: Mapping[str, Any]) -> str:
@@ -28,6 +33,9 @@ def describe(status: Mapping[str, Any]) -> str:
         "",
         *(f"{counters[name]:>14}  {words}" for name, words in _WORDS.items()),
     ]
+    if hold := status["hold"]:
+        lines += [f"{hold[name]:>14}  {words}" for name, words in _HOLD_WORDS.items()]
+        lines.append(f"{counters['lowered']:>14}  windows lowered")
     for name, program in status["programs"].items():
         if program["runs"]:
             lines.append(

@@ -6,6 +6,7 @@ The earlier settings are in the state file before the first change (:mod:`host_a
 from __future__ import annotations
 
 import logging
+import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -164,6 +165,8 @@ def _prepare(
         if kind := classes.root_qdisc(route, index):
             raise InterfaceError(f"{name} has a root qdisc already ({kind}); remove it, or use --no-order")
         backup.order = True
+    if options.hold and options.ingress == "off":
+        raise InterfaceError("--hold needs the ingress program, which --ingress off leaves out")
     if options.ingress == "xdp" and _xdp(found):
         raise InterfaceError(f"{name} has an XDP program already; remove it, or use --ingress filter")
     if options.segmentation == "each":
@@ -198,7 +201,9 @@ def _prepare(
     if options.order:
         frame = min(mtu, link_mtu) + ETHERNET_HEADER_BYTES
         classes.install(route, index, classes.shaped_bps(rate_bps, frame) if share else rate_bps)
-    return Config(0, link_mtu + ETHERNET_HEADER_BYTES, CLASS_MAJOR if options.order else 0, share)
+    # Unknown to others: whoever knows it can make frames look as if they had been received.
+    kick_mark = secrets.randbelow(0xFFFFFFFF) + 1 if options.hold else 0
+    return Config(0, link_mtu + ETHERNET_HEADER_BYTES, CLASS_MAJOR if options.order else 0, share, kick_mark)
 
 
 def _hook(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from host_agent.protocol.stamp import LEVELS
+
 Ingress = Literal["auto", "xdp", "filter", "off"]
 Segmentation = Literal["kernel", "each", "interface"]
 INGRESS_MODES: tuple[Ingress, ...] = get_args(Ingress)
@@ -30,6 +32,7 @@ class InterfaceOptions:
         keep_checksum: leave transmit checksum offload on, for interfaces that find the checksum by its offset.
         rto_min_ms: shortest retransmission timeout of TCP on the interface's IPv4 routes, in milliseconds; None leaves
             it as it is. A deferred packet is not lost, and a timeout would send it again.
+        hold: hold flows that cannot be served yet at their source.
     """
 
     interface: str
@@ -40,6 +43,7 @@ class InterfaceOptions:
     segmentation: Segmentation = "kernel"
     keep_checksum: bool = False
     rto_min_ms: int | None = None
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class ServiceOptions:
         interval_s: seconds between requests for the policy.
         grace_s: seconds that the clients of flows left by an earlier process have to come back.
         statistics: have the kernel measure the programs' run time.
+        hold_below: flows at this level or above are never held.
     """
 
     policy_url: str
@@ -64,3 +69,4 @@ class ServiceOptions:
     interval_s: float
     grace_s: float
     statistics: bool
+    hold_below: int = LEVELS

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from host_agent.daemon.holding import Holder
 from host_agent.ebpf.flows import FlowReport, FlowTable, cgroup_id
 from host_agent.protocol.errors import AgentError, RequestError
 from host_agent.protocol.flow_request import (
@@ -32,10 +33,11 @@ class Client:
 class Requests:
     """Requests of clients, answered from a :class:`FlowTable`."""
 
-    def __init__(self, table: FlowTable, status: Callable[[], dict[str, Any]]) -> None:
-        """Set the flows, and ``status``, which returns the status of the agent itself."""
+    def __init__(self, table: FlowTable, status: Callable[[], dict[str, Any]], holder: Holder | None = None) -> None:
+        """Set the flows, ``status``, which returns the status of the agent itself, and what holds flows, if any."""
         self._table = table
         self._status = status
+        self._holder = holder
         self._owners: dict[int, Client] = {}
         self.unclaimed = {flow for flow in table.handles() if not table.request(flow).keep}
         """Flows of an earlier process whose clients have not come back."""
@@ -93,6 +95,8 @@ class Requests:
         flow = self._table.open(request, resume=fields.get("resume") is True)
         for ended in before - set(self._table.handles()) | {flow}:
             self._forget(ended)
+        if self._holder is not None:
+            self._holder.opened(flow)
         if not request.keep:
             self._owners[flow] = client
             client.flows.add(flow)
@@ -105,7 +109,10 @@ class Requests:
         return {}
 
     def _advance(self, _client: Client, fields: Fields) -> dict[str, Any]:
-        self._table.advance(*check_progress(fields.get("batch"), fields.get("layer")))
+        batch, layer = check_progress(fields.get("batch"), fields.get("layer"))
+        self._table.advance(batch, layer)
+        if self._holder is not None:
+            self._holder.advanced(batch)
         return {}
 
     def _progress(self, _client: Client, fields: Fields) -> dict[str, Any]:

@@ -17,13 +17,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from host_agent.daemon.holding import TICK_S, Holder, HoldOptions, Levels
 from host_agent.daemon.hooks import Attached, attach, restore
 from host_agent.daemon.host_tcp import time_stamps
+from host_agent.daemon.kicks import Kicker
 from host_agent.daemon.options import InterfaceOptions, ServiceOptions
 from host_agent.daemon.requests import Client, Requests
 from host_agent.daemon.state import StateFile
 from host_agent.ebpf.bpf import enable_statistics
 from host_agent.ebpf.errors import PolicyError, SocketError
+from host_agent.ebpf.holds import HoldTable
 from host_agent.ebpf.policy import PolicySource, PolicyWatch, saved_path
 from host_agent.protocol.errors import AgentError
 from host_agent.protocol.level import bias_code
@@ -46,7 +49,8 @@ class Service:
         self._bias = bias_code(attached.rate_bps)
         self._source = PolicySource(service.policy_url, saved_path(service.state_directory, options.interface))
         self._policy: dict[str, Any] = {"name": None, "from": None, "controller": "not asked yet"}
-        self._requests = Requests(attached.table, self._status)
+        self._holder = _holder(options, service, attached)
+        self._requests = Requests(attached.table, self._status, self._holder)
         self._started = time.monotonic()
 
     def first_policy(self) -> None:
@@ -80,6 +84,7 @@ class Service:
         server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_MAX)
         unclaimed = loop.call_later(self._service.grace_s, self._close_unclaimed)
         watch.start()
+        turns = asyncio.create_task(_turns(self._holder)) if self._holder is not None else None
         try:
             _log.info("serving %s", self._service.socket)
             await ended.wait()
@@ -88,6 +93,10 @@ class Service:
             unclaimed.cancel()
             watch.close()
             server.close()
+            if turns is not None:
+                turns.cancel()
+            if self._holder is not None:
+                self._holder.lift()
 
     def _close_unclaimed(self) -> None:
         if count := self._requests.close_unclaimed():
@@ -132,6 +141,8 @@ class Service:
 
     def _apply(self, document: PolicyDocument, origin: str) -> None:
         self._attached.table.set_policy(document.rules, self._bias)
+        if self._holder is not None:
+            self._holder.levels.set_rules(document.rules)
         self._policy = {"name": document.name, "rules": len(document.rules), "from": origin}
         self._policy["controller"] = "answers" if origin != "disk" else self._policy.get("controller", "gone")
         _log.info("policy %s in force, %d rules, from %s", document.name, len(document.rules), origin)
@@ -152,11 +163,40 @@ class Service:
             "policy": self._policy,
             "tcp_timestamps": time_stamps(),
             "counters": asdict(self._attached.table.counters()),
+            "hold": None if self._holder is None else self._holder.status(),
             "programs": {
                 name: {"id": info.number, "runs": info.runs, "run_time_ns": info.run_time_ns}
                 for name, info in infos.items()
             },
         }
+
+
+def _holder(options: InterfaceOptions, service: ServiceOptions, attached: Attached) -> Holder | None:
+    table, config = attached.table, attached.table.config
+    if not config.kick_mark:
+        return None
+    holder = Holder(
+        table,
+        HoldTable(table.maps),
+        Kicker(options.interface, config.kick_mark),
+        Levels(bias_code(attached.rate_bps)),
+        HoldOptions(attached.rate_bps, config.max_frame, service.hold_below),
+    )
+    holder.adopt()
+    table.on_close = holder.closed
+    return holder
+
+
+async def _turns(holder: Holder) -> None:
+    """Take turns while there is anything to hold."""
+    woken = asyncio.Event()
+    holder.wake = woken.set
+    while True:
+        if not holder.busy:
+            woken.clear()
+            await woken.wait()
+        await asyncio.sleep(TICK_S)
+        holder.turn()
 
 
 def run_agent(options: InterfaceOptions, service: ServiceOptions) -> None:

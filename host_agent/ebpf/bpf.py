@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import platform
 import struct
@@ -161,6 +162,20 @@ class Map:
                 return
             key = found.raw
             yield key
+
+    def view(self) -> memoryview:
+        """Return the values of an array made with ``BPF_F_MMAPABLE``, as memory shared with the programs.
+
+        Each value starts at a multiple of its size, rounded up to 8 bytes. The view outlives the descriptor.
+
+        Raises:
+            KernelError: the kernel does not share this map (Linux before 5.5).
+        """
+        size = -(-self.spec.value_bytes // 8) * 8 * self.spec.entries
+        try:
+            return memoryview(mmap.mmap(self.descriptor, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE))
+        except OSError as error:
+            raise _explained(error, f"sharing the BPF map {self.spec.name}") from None
 
     def close(self) -> None:
         """Close the descriptor."""

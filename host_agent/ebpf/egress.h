@@ -139,6 +139,9 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
 
     config = map_lookup(&configs, &zero);
     counters = map_lookup(&counted, &zero);
+    // The agent opens or closes a window: a copy of the peer's last acknowledgement, for this host.
+    if (config && config->kick_mark && skb->mark == config->kick_mark)
+        return redirect(skb->ifindex, BPF_F_INGRESS);
     if (!config || !counters || !parse(skb, &packet))
         return TC_ACT_OK;
     bank = config->bank;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,7 +82,19 @@ class FlowTable:
         self._free = deque(range(FLOWS_MAX))
         self._next_number = int.from_bytes(os.urandom(2), "little")
         self._config = config
+        self.on_close: Callable[[int], None] = lambda _flow: None
+        """Called with the handle of a flow that is about to end."""
         maps["configs"].put(INDEX.pack(0), encode_config(config))
+
+    @property
+    def config(self) -> Config:
+        """What the programs are told."""
+        return self._config
+
+    @property
+    def maps(self) -> dict[str, Map]:
+        """The maps, by name."""
+        return self._maps
 
     @classmethod
     def of_maps(cls, maps: dict[str, Map]) -> FlowTable:
@@ -159,6 +171,7 @@ class FlowTable:
             RequestError: there is no such flow.
         """
         name, key = encode_match(self.request(flow).match)
+        self.on_close(flow)
         self._maps[name].delete(key)
         del self._flows[flow], self._by_key[name, key]
         self._free.append(flow)

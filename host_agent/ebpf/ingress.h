@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Received packets: reads and removes the stamp, on the driver's XDP hook or on the ingress hook of tc.
+// Received packets: reads and removes the stamp, and lowers windows of held flows, on the driver's XDP hook or on the ingress hook of tc.
 #pragma once
+#include "hold.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -58,7 +59,11 @@ SECTION("xdp_ingress") int mfs_xdp_ingress(struct xdp_md *context)
         return XDP_PASS;
     __builtin_memcpy(addresses, start, sizeof(addresses));
     next_type = received(start, end, counters);
-    if (!next_type || adjust_head(context, STAMP_BYTES))
+    if (!next_type) {
+        hold_frame(start, end, counters);
+        return XDP_PASS;
+    }
+    if (adjust_head(context, STAMP_BYTES))
         return XDP_PASS;
     start = (void *)(long)context->data;
     end = (void *)(long)context->data_end;
@@ -67,6 +72,7 @@ SECTION("xdp_ingress") int mfs_xdp_ingress(struct xdp_md *context)
     __builtin_memcpy(start, addresses, sizeof(addresses));
     *(u16 *)(start + TYPE_OFFSET) = next_type;
     counters->removed += 1;
+    hold_frame(start, end, counters);
     return XDP_PASS;
 }
 
@@ -79,15 +85,24 @@ SECTION("tc_ingress") int mfs_tc_ingress(struct __sk_buff *skb)
 {
     u32 type = NETWORK16((u16)skb->protocol), zero = 0, most = FRONT_BYTES_MAX;
     struct counters *counters;
+    const struct config *config;
     u16 next_type;
 
+    // A window that the agent opens or closes is not the peer's.
+    config = map_lookup(&configs, &zero);
+    if (config && config->kick_mark && skb->mark == config->kick_mark) {
+        skb->mark = 0;
+        return TC_ACT_UNSPEC;
+    }
     if (type == TYPE_IPV4 || type == TYPE_IPV6) {
         u8 first = 0;
 
-        if (load_bytes(skb, ETHERNET_BYTES, &first, sizeof(first)) || first >> 4 != VERSION)
+        if (load_bytes(skb, ETHERNET_BYTES, &first, sizeof(first)))
             return TC_ACT_UNSPEC;
-        if (adjust_room(skb, -STAMP_BYTES, BPF_ADJ_ROOM_MAC, skb->gso_size ? BPF_F_ADJ_ROOM_FIXED_GSO : 0))
+        if (first >> 4 == VERSION &&
+            adjust_room(skb, -STAMP_BYTES, BPF_ADJ_ROOM_MAC, skb->gso_size ? BPF_F_ADJ_ROOM_FIXED_GSO : 0))
             return TC_ACT_SHOT;
+        hold_packet(skb);
         return TC_ACT_UNSPEC;
     }
     if (type != ETHERTYPE_MFS)

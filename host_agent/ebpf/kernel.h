@@ -24,6 +24,7 @@ static u64 (*socket_cookie)(void *) = (void *)BPF_FUNC_get_socket_cookie;
 static u64 (*cgroup_id)(void *) = (void *)BPF_FUNC_skb_cgroup_id;
 static long (*load_bytes)(const void *, u32, void *, u32) = (void *)BPF_FUNC_skb_load_bytes;
 static long (*store_bytes)(void *, u32, const void *, u32, u64) = (void *)BPF_FUNC_skb_store_bytes;
+static long (*replace_checksum)(void *, u32, u64, u64, u64) = (void *)BPF_FUNC_l4_csum_replace;
 static long (*change_head)(void *, u32, u64) = (void *)BPF_FUNC_skb_change_head;
 static long (*pull_data)(void *, u32) = (void *)BPF_FUNC_skb_pull_data;
 static long (*adjust_room)(void *, s32, u32, u64) = (void *)BPF_FUNC_skb_adjust_room;

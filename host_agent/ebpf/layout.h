@@ -23,6 +23,12 @@
 #define FLOWS_MAX 16384
 #define RULES_MAX 64
 #define BANKS 2
+#define CONNECTIONS_MAX 32768
+#define WINDOW_SCALE_MAX 14
+#define HEARD_SCALED 1
+#define HEARD_UNSCALED 2
+#define GRANT_WINDOW 1
+#define GRANT_UP_TO 2
 
 // A flow as an engine opened it; host_agent/protocol/flow_request.py describes the fields. Written by user space.
 struct flow {
@@ -76,6 +82,33 @@ struct config {
     u32 max_frame;            // longest frame of the link, Ethernet header and shim included, bytes
     u32 class_major;          // skb->priority becomes class_major:level + 1; 0: not set
     u32 share;                // stamp packets before segmentation; their segments share the stamp
+    u32 kick_mark;            // mark of frames that egress sends back to ingress; 0: flows are never held
+};
+
+// What a peer said last on a TCP connection.
+struct heard {
+    u32 acknowledged;         // of the last acknowledgement, host order like the rest
+    u32 peer_next;            // sequence number that follows what the peer sent
+    u32 time_value;           // time stamp option; 0 without one
+    u32 time_echo;
+    u16 window;               // as received, before scaling
+    u8 known;                 // HEARD_SCALED, or HEARD_UNSCALED for the window of a SYN; 0: nothing yet
+    u8 timed;                 // it had a time stamp option
+};
+
+// A TCP connection, seen from its incoming segments.
+struct connection {
+    struct heard heard;
+    u32 hold;                 // index in holds + 1; 0: no flow is open
+};
+
+// What a flow may send, and what its peer said last.
+struct hold {
+    u64 grant;                // from user space: HOW << 32 | limit, written at once; 0: not held
+    u64 expires_ns;           // from user space: CLOCK_MONOTONIC; not held after it
+    struct heard heard;
+    u8 scale;                 // from user space: of the peer's windows
+    u8 unused[3];
 };
 
 struct five_tuple {
@@ -96,6 +129,7 @@ struct counters {
     u64 removed;              // stamps removed from received frames
     u64 malformed;            // received stamps of an unknown version or stage, left in place
     u64 learnt;               // received stamps that raised a batch's current layer
+    u64 lowered;              // received acknowledgements whose window was lowered
     u64 level_packets[8];
     u64 level_bytes[8];       // without the shim
 };

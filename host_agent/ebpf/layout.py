@@ -10,12 +10,13 @@ import ipaddress
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NamedTuple
 
 from host_agent.ebpf.c_struct import CStruct, Field
 from host_agent.ebpf.errors import PolicyError
 from host_agent.protocol.errors import RequestError
-from host_agent.protocol.flow_request import PROTOCOLS, FiveTuple, FlowRequest, Match
+from host_agent.protocol.flow_request import PROTOCOLS, WINDOW_SCALE_MAX, FiveTuple, FlowRequest, Match
 from host_agent.protocol.flow_spec import PROGRESS_BATCHES
 from host_agent.protocol.level import CODE_MAX, CODE_STEPS, UNTAGGED_LEVEL, LevelRule
 from host_agent.protocol.stamp import (
@@ -37,6 +38,21 @@ BANKS = 2
 """Policies held: one in force, one being written."""
 CLASS_MAJOR = 1
 """Major number of the traffic class ids: ``1:1`` for level 0 to ``1:8`` for level 7."""
+
+CONNECTIONS_MAX = 2 * FLOWS_MAX
+"""TCP connections whose last acknowledgement is remembered while flows may be held; the oldest is forgotten first."""
+
+
+class GrantKind(IntEnum):
+    """How a hold limits a flow: not at all, by a window in bytes, or by the sequence number that it may reach."""
+
+    FREE = 0
+    WINDOW = 1
+    UP_TO = 2
+
+
+HEARD_SCALED, HEARD_UNSCALED = 1, 2
+"""Whether the window of an acknowledgement is in units of the window scale, or in bytes."""
 
 INDEX = struct.Struct("<I")
 IDENTITY = struct.Struct("<Q")
@@ -95,7 +111,37 @@ CONFIG = CStruct(
         Field("u32", "max_frame", comment="longest frame of the link, Ethernet header and shim included, bytes"),
         Field("u32", "class_major", comment="skb->priority becomes class_major:level + 1; 0: not set"),
         Field("u32", "share", comment="stamp packets before segmentation; their segments share the stamp"),
+        Field("u32", "kick_mark", comment="mark of frames that egress sends back to ingress; 0: flows are never held"),
     ),
+)
+HEARD = CStruct(
+    "heard",
+    (
+        Field("u32", "acknowledged", comment="of the last acknowledgement, host order like the rest"),
+        Field("u32", "peer_next", comment="sequence number that follows what the peer sent"),
+        Field("u32", "time_value", comment="time stamp option; 0 without one"),
+        Field("u32", "time_echo"),
+        Field("u16", "window", comment="as received, before scaling"),
+        Field("u8", "known", comment="HEARD_SCALED, or HEARD_UNSCALED for the window of a SYN; 0: nothing yet"),
+        Field("u8", "timed", comment="it had a time stamp option"),
+    ),
+    "What a peer said last on a TCP connection.",
+)
+CONNECTION = CStruct(
+    "connection",
+    (Field(HEARD, "heard"), Field("u32", "hold", comment="index in holds + 1; 0: no flow is open")),
+    "A TCP connection, seen from its incoming segments.",
+)
+HOLD = CStruct(
+    "hold",
+    (
+        Field("u64", "grant", comment="from user space: HOW << 32 | limit, written at once; 0: not held"),
+        Field("u64", "expires_ns", comment="from user space: CLOCK_MONOTONIC; not held after it"),
+        Field(HEARD, "heard"),
+        Field("u8", "scale", comment="from user space: of the peer's windows"),
+        Field("u8", "unused", 3, padding=True),
+    ),
+    "What a flow may send, and what its peer said last.",
 )
 FIVE_TUPLE = CStruct(
     "five_tuple",
@@ -119,11 +165,12 @@ COUNTERS = CStruct(
         Field("u64", "removed", comment="stamps removed from received frames"),
         Field("u64", "malformed", comment="received stamps of an unknown version or stage, left in place"),
         Field("u64", "learnt", comment="received stamps that raised a batch's current layer"),
+        Field("u64", "lowered", comment="received acknowledgements whose window was lowered"),
         Field("u64", "level_packets", LEVELS),
         Field("u64", "level_bytes", LEVELS, comment="without the shim"),
     ),
 )
-STRUCTS = (FLOW, STATE, INTERVAL, RULE, POLICY, CONFIG, FIVE_TUPLE, COUNTERS)
+STRUCTS = (FLOW, STATE, INTERVAL, RULE, POLICY, CONFIG, HEARD, CONNECTION, HOLD, FIVE_TUPLE, COUNTERS)
 
 
 def constants() -> dict[str, int]:
@@ -148,6 +195,11 @@ def constants() -> dict[str, int]:
         "FLOWS_MAX": FLOWS_MAX,
         "RULES_MAX": RULES_MAX,
         "BANKS": BANKS,
+        "CONNECTIONS_MAX": CONNECTIONS_MAX,
+        "WINDOW_SCALE_MAX": WINDOW_SCALE_MAX,
+        "HEARD_SCALED": HEARD_SCALED,
+        "HEARD_UNSCALED": HEARD_UNSCALED,
+        **{f"GRANT_{how.name}": how for how in GrantKind if how},
     }
 
 
@@ -227,12 +279,15 @@ class Config(NamedTuple):
         max_frame: longest frame of the link in bytes, Ethernet header and shim included.
         class_major: major number of the traffic class ids; 0 sets no class.
         share: whether packets are stamped before segmentation, so that their segments share the stamp.
+        kick_mark: mark of the frames that the egress program sends back to the interface's ingress; 0 where flows are
+            never held.
     """
 
     bank: int
     max_frame: int
     class_major: int
     share: bool
+    kick_mark: int = 0
 
 
 def encode_config(config: Config) -> bytes:
@@ -242,8 +297,8 @@ def encode_config(config: Config) -> bytes:
 
 def decode_config(value: bytes) -> Config:
     """Read the value of the map ``configs``."""
-    bank, max_frame, class_major, share = CONFIG.unpack(value)
-    return Config(bank, max_frame, class_major, bool(share))
+    bank, max_frame, class_major, share, kick_mark = CONFIG.unpack(value)
+    return Config(bank, max_frame, class_major, bool(share), kick_mark)
 
 
 def encode_five_tuple(addresses: FiveTuple) -> bytes:
@@ -261,6 +316,43 @@ def decode_five_tuple(key: bytes) -> FiveTuple:
     [protocol] = [name for name, value in PROTOCOLS.items() if value == number]
     ports = int.from_bytes(source_port, "big"), int.from_bytes(destination_port, "big")
     return FiveTuple(protocol, source, ports[0], destination, ports[1])
+
+
+class Heard(NamedTuple):
+    """What a peer said last on a TCP connection; see the struct ``heard``."""
+
+    acknowledged: int
+    peer_next: int
+    time_value: int
+    time_echo: int
+    window: int
+    known: int
+    timed: int
+
+    def window_bytes(self, scale: int) -> int:
+        """Return the window in bytes, where the peer's windows have this scale."""
+        return self.window if self.known == HEARD_UNSCALED else self.window << scale
+
+
+def decode_connection(value: bytes) -> tuple[Heard, int]:
+    """Read a value of the map ``connections``: what the peer said last, and the index in ``holds`` + 1 or 0."""
+    heard, hold = CONNECTION.unpack(value)
+    return Heard(*HEARD.unpack(heard)), int(hold)
+
+
+def encode_connection(heard: Heard | None, hold: int) -> bytes:
+    """Encode a value of the map ``connections``; ``hold`` is the index in ``holds`` + 1, or 0."""
+    return CONNECTION.pack(bytes(HEARD.size) if heard is None else HEARD.pack(*heard), hold)
+
+
+def encode_hold(grant: int, expires_ns: int, heard: Heard, scale: int) -> bytes:
+    """Encode a value of the map ``holds``; see the struct ``hold``."""
+    return HOLD.pack(grant, expires_ns, HEARD.pack(*heard), scale)
+
+
+def grant_of(kind: GrantKind, limit: int = 0) -> int:
+    """Return the field ``grant``: ``limit`` is a window in bytes or a sequence number, saturated at 32 bits."""
+    return kind << 32 | min(limit, 0xFFFFFFFF)
 
 
 def encode_match(match: Match) -> tuple[str, bytes]:
@@ -301,6 +393,7 @@ class Counters:
         removed: stamps removed from received frames.
         malformed: received stamps of an unknown version or stage, left in place.
         learnt: received stamps that raised a batch's current layer.
+        lowered: received acknowledgements whose window was lowered, to hold a flow.
     """
 
     stamped: int
@@ -311,6 +404,7 @@ class Counters:
     removed: int
     malformed: int
     learnt: int
+    lowered: int
     level_packets: tuple[int, ...]
     level_bytes: tuple[int, ...]
 
@@ -318,6 +412,7 @@ class Counters:
 def decode_counters(values: Sequence[bytes]) -> Counters:
     """Return the sum of the values of all processors."""
     sums = [sum(column) for column in zip(*map(COUNTERS.unpack, values), strict=True)]
-    stamped, shared, too_long, segmented, failed, removed, malformed, learnt = sums[: -2 * LEVELS]
+    stamped, shared, too_long, segmented, failed, removed, malformed, learnt, lowered = sums[: -2 * LEVELS]
     packets, level_bytes = tuple(sums[-2 * LEVELS : -LEVELS]), tuple(sums[-LEVELS:])
-    return Counters(stamped, shared, too_long, segmented, failed, removed, malformed, learnt, packets, level_bytes)
+    hooks = (stamped, shared, too_long, segmented, failed, removed, malformed, learnt, lowered)
+    return Counters(*hooks, packets, level_bytes)

@@ -39,11 +39,15 @@ struct peer {
 struct map {
     u32 type, key_bytes, value_bytes, entries, flags;
 };
-#define MAP(name, kind, key, value, count) \
-    SECTION("maps") struct map name = {kind, sizeof(key), sizeof(value), count, 0}
+#define MAP_WITH(name, kind, key, value, count, flags) \
+    SECTION("maps") struct map name = {kind, sizeof(key), sizeof(value), count, flags}
+#define MAP(name, kind, key, value, count) MAP_WITH(name, kind, key, value, count, 0)
 
 MAP(flows, BPF_MAP_TYPE_ARRAY, u32, struct flow, FLOWS_MAX);
-MAP(states, BPF_MAP_TYPE_ARRAY, u32, struct state, FLOWS_MAX);
+MAP_WITH(states, BPF_MAP_TYPE_ARRAY, u32, struct state, FLOWS_MAX, BPF_F_MMAPABLE);
+MAP_WITH(holds, BPF_MAP_TYPE_ARRAY, u32, struct hold, FLOWS_MAX, BPF_F_MMAPABLE);
+// The key is the addresses of what this host sends.
+MAP(connections, BPF_MAP_TYPE_LRU_HASH, struct five_tuple, struct connection, CONNECTIONS_MAX);
 MAP(cookies, BPF_MAP_TYPE_HASH, u64, u32, FLOWS_MAX);
 MAP(tuples, BPF_MAP_TYPE_HASH, struct five_tuple, u32, FLOWS_MAX);
 MAP(cgroups, BPF_MAP_TYPE_HASH, u64, u32, FLOWS_MAX);

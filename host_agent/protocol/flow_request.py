@@ -10,7 +10,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from host_agent.protocol.errors import RequestError
@@ -20,6 +20,8 @@ from host_agent.protocol.stamp import SLACK_MAX_US, SLACK_MIN_US, Stage
 BATCH_MAX = (1 << 32) - 1
 PROTOCOLS: Mapping[str, int] = {"tcp": 6, "udp": 17}
 """Transport protocols of :class:`FiveTuple` with their IP protocol numbers."""
+WINDOW_SCALE_MAX = 14
+"""RFC 7323, section 2.3."""
 _BYTES_MAX = 1 << 62
 RANGES: Mapping[str, tuple[int, int]] = {
     "batch": (0, BATCH_MAX),
@@ -35,10 +37,13 @@ RANGES: Mapping[str, tuple[int, int]] = {
     "cgroup": (1, (1 << 64) - 1),
     "source_port": (0, (1 << 16) - 1),
     "destination_port": (0, (1 << 16) - 1),
+    "window_scale": (0, WINDOW_SCALE_MAX),
 }
 """Lowest and highest value of each integer field."""
 _SO_COOKIE = 57
 """``asm-generic/socket.h``; Linux 4.12 or later."""
+_WINDOW_SCALED = 4
+"""``TCPI_OPT_WSCALE`` of ``linux/tcp.h``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +117,7 @@ class Match:
             raise RequestError('match is {"cookie": number}, {"cgroup": path or id} or {"addresses": {...}}')
         [(kind, content)] = value.items()
         if kind == "addresses":
-            names = [field.name for field in fields(FiveTuple)]
-            if not isinstance(content, dict) or content.keys() != set(names):
-                raise RequestError(f"addresses takes exactly these fields: {', '.join(names)}")
-            return cls(addresses=FiveTuple(**content))
+            return cls(addresses=_addresses(content))
         if kind not in ("cookie", "cgroup") or content is None:
             raise RequestError(f"unknown match {kind!r}; use cookie, cgroup or addresses")
         return cls(**{kind: content})
@@ -123,13 +125,61 @@ class Match:
     def to_json(self) -> dict[str, Any]:
         """Return the field ``match`` of a request."""
         if self.addresses is not None:
-            return {"addresses": {field.name: getattr(self.addresses, field.name) for field in fields(FiveTuple)}}
+            return {"addresses": asdict(self.addresses)}
         return {"cookie": self.cookie} if self.cookie is not None else {"cgroup": self.cgroup}
 
     def __str__(self) -> str:
         if self.addresses is not None:
             return str(self.addresses)
         return f"cookie {self.cookie}" if self.cookie is not None else f"cgroup {self.cgroup}"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The TCP connection of a flow: what an agent must know to hold the flow before its first packet.
+
+    Attributes:
+        addresses: addresses and ports of what this host sends.
+        window_scale: of the windows that the peer announces (RFC 7323), 0 to 14.
+    """
+
+    addresses: FiveTuple
+    window_scale: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.addresses, FiveTuple) or self.addresses.protocol != "tcp":
+            raise RequestError(f"a connection takes the addresses of a TCP connection, not {self.addresses}")
+        check_integer("window_scale", self.window_scale)
+
+    @classmethod
+    def of_socket(cls, connection: socket.socket) -> Connection | None:
+        """Return the connection of a socket; None if it is no connected TCP socket of IPv4 or IPv6."""
+        if connection.family not in (socket.AF_INET, socket.AF_INET6) or connection.type != socket.SOCK_STREAM:
+            return None
+        try:
+            (source, source_port), (destination, destination_port) = (
+                end[:2] for end in (connection.getsockname(), connection.getpeername())
+            )
+            options, scales = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5:7]
+        except OSError:
+            return None
+        ends = unmapped(source), source_port, unmapped(destination), destination_port
+        return cls(FiveTuple("tcp", *ends), scales & 0xF if options & _WINDOW_SCALED else 0)
+
+    @classmethod
+    def from_json(cls, value: object) -> Connection:
+        """Read the field ``connection`` of a request.
+
+        Raises:
+            RequestError: it is not a valid connection.
+        """
+        if not isinstance(value, dict) or value.keys() != {"addresses", "window_scale"}:
+            raise RequestError("connection takes exactly these fields: addresses, window_scale")
+        return cls(_addresses(value["addresses"]), value["window_scale"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the field ``connection`` of a request."""
+        return {"addresses": asdict(self.addresses), "window_scale": self.window_scale}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +200,7 @@ class FlowRequest:
         number: of the flow within its batch, as stamped in the field ``flow``; None lets the agent choose.
         pruned: stamp the flow as late, so that it is served when nothing else waits.
         keep: the flow stays open when the connection that opened it ends.
+        connection: the flow's TCP connection, where the opener knows it; otherwise the agent asks the kernel.
     """
 
     match: Match
@@ -163,6 +214,7 @@ class FlowRequest:
     number: int | None = None
     pruned: bool = False
     keep: bool = False
+    connection: Connection | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.stage, Stage) or self.stage is Stage.NONE:
@@ -175,6 +227,8 @@ class FlowRequest:
         for name in ("batch", "deadline_ns", "total_bytes", "target_layer", "beyond_bytes", "message_bytes", "number"):
             if name != "number" or self.number is not None:
                 check_integer(name, getattr(self, name))
+        if self.connection is not None and not isinstance(self.connection, Connection):
+            raise RequestError(f"connection {self.connection!r} is not a Connection")
 
     @classmethod
     def from_json(cls, request: Mapping[str, Any], now_ns: int) -> FlowRequest:
@@ -191,12 +245,16 @@ class FlowRequest:
         for name in ("batch", "total_bytes"):
             if name not in values:
                 raise RequestError(f"a flow needs {name}")
+        if values.get("connection") is not None:
+            values["connection"] = Connection.from_json(values["connection"])
         return cls(match=match, stage=stage, deadline_ns=deadline_ns, **values)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of a request, without those that have their default."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
+        if self.connection is not None:
+            changed["connection"] = self.connection.to_json()
         return {**changed, "match": self.match.to_json(), "stage": self.stage.name}
 
 
@@ -282,6 +340,20 @@ def _stage(value: object) -> Stage:
         return Stage[value] if isinstance(value, str) else Stage(value)  # type: ignore[arg-type]
     except (KeyError, ValueError, TypeError):
         raise RequestError(f"unknown stage {value!r}; use one of {', '.join(stage.name for stage in Stage)}") from None
+
+
+def unmapped(address: str) -> str:
+    """Return an IPv4 address that a socket of IPv6 reports as ``::ffff:a.b.c.d`` as IPv4; others unchanged."""
+    address = address.partition("%")[0]
+    mapped = ipaddress.IPv6Address(address).ipv4_mapped if ":" in address else None
+    return address if mapped is None else str(mapped)
+
+
+def _addresses(value: object) -> FiveTuple:
+    names = [field.name for field in fields(FiveTuple)]
+    if not isinstance(value, dict) or value.keys() != set(names):
+        raise RequestError(f"addresses takes exactly these fields: {', '.join(names)}")
+    return FiveTuple(**value)
 
 
 def _address(name: str, text: object) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -54,6 +54,7 @@ _HEADINGS = (
     type=click.IntRange(min=1),
     help="Bytes that each queue of the switch holds.  [default: 2 MiB, with bmv2 256 KiB]",
 )
+@click.option("--hold/--no-hold", default=False, show_default=True, help="Have host agents hold flows at their source.")
 @click.option("--bmv2", is_flag=True, help="Use bmv2 (simple_switch_grpc on the PATH) instead of the embedded switch.")
 @click.option("--prefix", default="mfslive", show_default=True, help="Prefix of namespaces and interfaces.")
 @logging_options
@@ -71,6 +72,7 @@ def live(
     no_order: bool,
     kernel_tcp: bool,
     queue_bytes: int | None,
+    hold: bool,
     bmv2: bool,
     prefix: str,
 ) -> None:
@@ -97,6 +99,7 @@ def live(
         not no_order,
         kernel_tcp,
         queue_bytes or (BMV2_QUEUE_BYTES if bmv2 else QUEUE_BYTES),
+        hold,
     )
     store = None
     if out is not None:

@@ -77,6 +77,7 @@ class LiveSettings:
         order: whether agents order what leaves their hosts; otherwise a host's link has one queue.
         kernel_tcp: leave TCP as Linux has it: with time stamps, and with timeouts of 200 ms.
         queue_bytes: capacity of each queue of the switch.
+        hold: whether host agents hold flows at their source.
     """
 
     rate_bps: int = 20_000_000
@@ -87,11 +88,13 @@ class LiveSettings:
     order: bool = True
     kernel_tcp: bool = False
     queue_bytes: int = QUEUE_BYTES
+    hold: bool = False
 
     @property
     def hosts(self) -> str:
         """What is particular to the hosts; see :class:`~mfs_eval.live.live_rows.Row`."""
-        return "kernel-tcp" if self.kernel_tcp else "order" if self.order else "no-order"
+        order = "kernel-tcp" if self.kernel_tcp else "order" if self.order else "no-order"
+        return f"{order}-hold" if self.hold else order
 
     @property
     def scenario(self) -> Scenario:
@@ -285,6 +288,7 @@ class LiveRack:
             *("--socket", str(self._socket(host.id)), "--state-dir", str(self.folder / host.name)),
             *(() if self.settings.order else ("--no-order",)),
             *(() if self.settings.kernel_tcp else ("--rto-min", f"{DEFERRAL_S * self.settings.stretch:g}")),
+            "--hold" if self.settings.hold else "--no-hold",
         ]
         command = [*mfs(), "agent", "run", *options]
         return Process(command, lambda out: "serving " in out, self.realised.namespaces[host.server])

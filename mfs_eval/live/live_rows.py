@@ -27,7 +27,8 @@ class Row(StoredRow):
 
     cluster: str
     hosts: str
-    """``order``: agents order what leaves; ``no-order``: one queue; ``kernel-tcp``: as ``order``, TCP left alone."""
+    """``order``: agents order what leaves; ``no-order``: one queue; ``kernel-tcp``: as ``order``, TCP left alone.
+    With ``-hold`` behind it where agents hold flows at their source."""
     switch: str
     """``embedded`` or ``bmv2``."""
     request_rate: float

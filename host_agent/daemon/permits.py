@@ -1,0 +1,70 @@
+"""Which flows may send now: at most a budget in flight to each destination, given to the most urgent flows.
+
+Under strict priority, what a low level has in flight waits in the queues of host and switch, where nothing can promote
+it and full queues drop it. What cannot be served now waits at its source instead.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SEGMENTS = 16
+"""Budget in full segments, where the link is slow."""
+SPARE_S = 0.002
+"""Time for which the budget lasts beyond a tick, in seconds: the tick may be late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An open flow that is not complete.
+
+    Attributes:
+        slot: identity of the flow.
+        destination: address to which it sends.
+        level: its level now; the highest is served first.
+        deadline_ns: orders flows of a level.
+        in_flight: bytes sent and not acknowledged.
+        unsent: bytes that it could send now.
+    """
+
+    slot: int
+    destination: str
+    level: int
+    deadline_ns: int
+    in_flight: int
+    unsent: int
+
+
+def budget_bytes(rate_bps: int, segment_bytes: int, tick_s: float) -> int:
+    """Return the bytes that may be in flight to a destination: a fast link must not run dry between ticks.
+
+    Args:
+        rate_bps: rate of the link in bits per second.
+        segment_bytes: payload of a full segment.
+        tick_s: time between allocations in seconds.
+    """
+    return max(SEGMENTS * segment_bytes, round(rate_bps / 8 * (tick_s + SPARE_S)))
+
+
+def allocate(flows: Sequence[Pending], budget: int, segment_bytes: int) -> dict[int, int]:
+    """Return the window in bytes of each flow, by slot.
+
+    To each destination, flows get windows in the order of level (highest first), deadline and slot, as long as the
+    budget lasts. A window covers what the flow has in flight, which is never taken back; the more urgent flows do not
+    wait for it. Less than a segment is granted only to a flow that needs no more.
+    """
+    groups: dict[str, list[Pending]] = defaultdict(list)
+    for flow in flows:
+        groups[flow.destination].append(flow)
+    windows = {}
+    for group in groups.values():
+        left = budget
+        for flow in sorted(group, key=lambda each: (-each.level, each.deadline_ns, each.slot)):
+            room = max(0, left - flow.in_flight)
+            if room < flow.unsent:
+                room -= room % segment_bytes
+            windows[flow.slot] = flow.in_flight + min(flow.unsent, room)
+            left -= windows[flow.slot]
+    return windows
