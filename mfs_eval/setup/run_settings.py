@@ -61,6 +61,9 @@ class HostSettings:
         promote_within: whether a flow may also be promoted within a message.
         transport: the windowed transport of :mod:`mfs_eval.packet_level.hosts.transport`, or a TCP like Linux's.
         tcp: settings of the latter.
+
+    Raises:
+        ValueError: there is no such transport.
     """
 
     window: int = 16
@@ -69,6 +72,10 @@ class HostSettings:
     promote_within: bool = False
     transport: Literal["windowed", "tcp"] = "windowed"
     tcp: TcpSettings = field(default_factory=TcpSettings)
+
+    def __post_init__(self) -> None:
+        if self.transport not in ("windowed", "tcp"):
+            raise ValueError(f"transport must be windowed or tcp, not {self.transport!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,12 @@ def read(path: Path) -> list[Row]:
                 Row(
                     line["policy"],
                     int(line["seed"]),
-                    *(float(line[name]) for name in ("attainment", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s")),
-                    *(int(line[name]) for name in ("timeouts", "retransmitted")),
+                    float(line["attainment"]),
+                    float(line["ttft_mean_s"]),
+                    float(line["ttft_p50_s"]),
+                    float(line["ttft_p99_s"]),
+                    int(line["timeouts"]),
+                    int(line["retransmitted"]),
                 )
                 for line in reader
             ]

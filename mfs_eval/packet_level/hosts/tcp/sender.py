@@ -19,8 +19,6 @@ from mfs_eval.packet_level.hosts.tcp.rtt import RttEstimator
 from mfs_eval.packet_level.hosts.transport import TransportCounters, TransportError
 from mfs_eval.setup.run_settings import TcpSettings
 
-LOCAL_RETRY_TICKS = 500
-"""Wait before a timeout is repeated because the segment is still in the host's own queue, in milliseconds."""
 TIMER_SLACK_TICKS = 2
 """What Linux adds to its reordering and probe timers, in milliseconds."""
 
@@ -431,10 +429,9 @@ class TcpSender:
         self._high = self._next
         self._timeouts += 1
         head = self._unacked[self._una]
-        if head.queued:
-            self._set(Timer.RETRANSMISSION, now_ns + LOCAL_RETRY_TICKS * self._tick_ns)
-            return
-        self._forced = head
+        if not head.queued:
+            self._forced = head
+        # Otherwise it is sent again when it has left the host: until then Linux only backs off.
         self.connection.rtt.back_off()
         self._set(Timer.RETRANSMISSION, now_ns + self.connection.rtt.rto_ns)
 

@@ -182,9 +182,9 @@ def test_what_is_still_in_the_hosts_queue_is_not_sent_again() -> None:
     timeout_ns = expire(sender)
     assert sender.counters.timeouts == 1
     assert sender.next_segment(timeout_ns, 0) is None
-    assert sender.next_timeout_ns == timeout_ns + 500 * MS
+    assert sender.next_timeout_ns == timeout_ns + 2 * (RTT + 200 * MS), "only the timeout doubles"
     sender.left(1)
-    assert sender.next_segment(timeout_ns + MS, 0) is not None
+    assert sender.next_segment(timeout_ns + MS, 0) is not None, "once it has left the host"
 
 
 # --- the receiver ----------------------------------------------------------------------------------------------------
