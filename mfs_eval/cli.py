@@ -17,6 +17,7 @@ STUDIES = {
     "pruning": "mfs_eval.studies.pruning:pruning",
     "rotation": "mfs_eval.studies.rotation:rotation",
     "stranding": "mfs_eval.studies.stranding:stranding",
+    "tcp-agreement": "mfs_eval.studies.tcp_agreement:tcp_agreement",
     "tofino-cost": "mfs_eval.studies.tofino_cost:tofino_cost",
     "tuner-recovery": "mfs_eval.studies.tuner_recovery:tuner_recovery",
 }

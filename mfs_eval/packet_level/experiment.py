@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from host_agent.protocol.level import CODE_STEPS, URGENCY_ONE
@@ -44,10 +44,12 @@ def run(
     request_rate: float,
     seed: int,
     settings: RunSettings | None = None,
+    on_end: Callable[[PacketNetwork], None] | None = None,
 ) -> Run:
     """Serve ``work`` at ``request_rate`` requests per second, with Poisson arrivals drawn from ``seed``.
 
-    ``policy`` is a name that :func:`~mfs_eval.setup.policies.policy_for` knows, the ceiling, or a policy.
+    ``policy`` is a name that :func:`~mfs_eval.setup.policies.policy_for` knows, the ceiling, or a policy. ``on_end`` is
+    called with the network after the last request; the ceiling has none.
 
     Raises:
         ValueError: there is no policy of that name.
@@ -90,6 +92,8 @@ def run(
                 raise ServingError(
                     f"{before} of {len(requests)} requests do not complete; check the routes and the queue sizes"
                 )
+    if on_end is not None:
+        on_end(network)
     pruned = 0 if coordination is None else coordination.given_up
     counted = _counted(serving.records)
     if (server := settings.adversary.unaffected_by) is not None:

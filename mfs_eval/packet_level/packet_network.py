@@ -10,9 +10,11 @@ from host_agent.protocol.flow_spec import FLOW_NUMBERS, FlowError, FlowSpec
 from host_agent.protocol.level import LevelRule
 from mfs_eval.packet_level.hosts.agent import Agent, Flow
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES, Addresses
+from mfs_eval.packet_level.hosts.tcp.host import TcpHost
 from mfs_eval.packet_level.hosts.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW
 from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
 from mfs_eval.packet_level.stranding_meter import StrandingMeter
+from mfs_eval.setup.run_settings import TcpSettings
 from soft_switch.queues.traffic_manager import QueueConfig
 from soft_switch.sim.events import VirtualClock
 from soft_switch.sim.network import HostPort, Link, VirtualNetwork
@@ -60,6 +62,7 @@ class PacketNetwork:
         rto_ns: int = DEFAULT_RTO_NS,
         stale_progress: bool = False,
         rerank_interval_ns: int | None = None,
+        tcp: TcpSettings | None = None,
         agents: Mapping[int, type[Agent]] | None = None,
         interface: Callable[[VirtualHost], HostPort] = lambda host: host,
     ) -> None:
@@ -72,6 +75,7 @@ class PacketNetwork:
             addresses: MAC and IPv4 addresses of all hosts.
             link: the link between a host and its switch.
             queues: queues of each switch port.
+            tcp: makes the hosts' transport a TCP like Linux's; None for the windowed transport.
             agents: classes of agents for hosts that do not have the usual one.
             interface: returns what is attached to the network for a host.
             window, rto_ns, stale_progress, rerank_interval_ns: see
@@ -89,7 +93,7 @@ class PacketNetwork:
         self._agents = agents or {}
         self._interface = interface
         self._new_host = partial(
-            VirtualHost,
+            VirtualHost if tcp is None else partial(TcpHost, tcp=tcp),
             clock=clock,
             addresses=addresses,
             rate_bps=link.rate_bps,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mfs_eval.packet_level.hosts.segment_header import RETRANSMISSION
-from mfs_eval.packet_level.hosts.sender import Sender
+from mfs_eval.packet_level.hosts.sending_end import SendingEnd
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class StrandingMeter:
         """Note a new connection whose messages have ``message_segments`` segments each."""
         self._message_segments[connection] = message_segments
 
-    def promoted(self, connection: int, sender: Sender, level: int, now_ns: int) -> None:
+    def promoted(self, connection: int, sender: SendingEnd, level: int, now_ns: int) -> None:
         """Note that the connection's next segment leaves at ``level``, which is higher than that of the one before."""
         behind = sender.behind(level)
         for _, known in self._stranded.get(connection, ()):
@@ -62,7 +62,7 @@ class StrandingMeter:
             self.counters.stranded_bytes += sum(behind.values())
             self._stranded.setdefault(connection, []).append((now_ns, frozenset(behind)))
 
-    def acknowledged(self, connection: int, sender: Sender, now_ns: int) -> None:
+    def acknowledged(self, connection: int, sender: SendingEnd, now_ns: int) -> None:
         """Note an acknowledgement for the connection."""
         open_promotions = self._stranded.get(connection)
         if not open_promotions:

@@ -223,6 +223,7 @@ def _network(
         window=settings.hosts.window,
         stale_progress=settings.control.progress_delay_ns is not None,
         rerank_interval_ns=settings.hosts.rerank_interval_ns,
+        tcp=settings.hosts.tcp if settings.hosts.transport == "tcp" else None,
         agents=dict.fromkeys(adversary.hosts, AdversarialAgent),
         interface=interface,
     )

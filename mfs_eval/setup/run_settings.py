@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Literal
 
 from host_agent.protocol.level import GUARANTEED_SHARE
 from host_agent.protocol.stamp import LEVELS
@@ -13,6 +14,38 @@ ORDERS = ("both", "hosts", "switch")
 """Who schedules by the policy: hosts and switch, the hosts alone, or the switch alone."""
 DROP_BUDGET = 0.1
 """Share of the requests that may be given up where a run prunes without its own budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpSettings:
+    """Settings of the simulated TCP (:mod:`mfs_eval.packet_level.hosts.tcp`). Times are virtual; see :meth:`stretched`.
+
+    Attributes:
+        rto_min_ns: least retransmission timeout above the round trip; Linux has 200 ms.
+        receive_window_bytes: bytes that may be in flight. A receive buffer of 128 KiB gives about half of that to
+            payload. An acknowledgement reports 64 segments one by one, so more than 92 KB are not reported in full.
+        timestamps: whether segments carry time stamps. Without them neither stale segments are dropped (PAWS) nor
+            mistaken retransmissions found by the echo (RFC 4015).
+        initial_window: segments that a new connection may have in flight.
+        tick_ns: a millisecond of the hosts' clocks: ticks of time stamps, and the unit of all constants of TCP.
+
+    Raises:
+        ValueError: a value is not positive.
+    """
+
+    rto_min_ns: int = 200_000_000
+    receive_window_bytes: int = 64 * 1024
+    timestamps: bool = True
+    initial_window: int = 10
+    tick_ns: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if min(self.rto_min_ns, self.receive_window_bytes, self.initial_window, self.tick_ns) < 1:
+            raise ValueError(f"all numbers of the TCP settings must be positive: {self}")
+
+    def stretched(self, stretch: float) -> TcpSettings:
+        """Return the settings for a run of which a second stands for ``stretch`` seconds of real time."""
+        return replace(self, rto_min_ns=round(self.rto_min_ns / stretch), tick_ns=round(self.tick_ns / stretch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +59,23 @@ class HostSettings:
             run one packet represents several megabytes, more than a KV block or a chunk of a collective, so by default
             each packet is a message.
         promote_within: whether a flow may also be promoted within a message.
+        transport: the windowed transport of :mod:`mfs_eval.packet_level.hosts.transport`, or a TCP like Linux's.
+        tcp: settings of the latter.
+
+    Raises:
+        ValueError: there is no such transport.
     """
 
     window: int = 16
     rerank_interval_ns: int = 5_000_000
     message_segments: int = 1
     promote_within: bool = False
+    transport: Literal["windowed", "tcp"] = "windowed"
+    tcp: TcpSettings = field(default_factory=TcpSettings)
+
+    def __post_init__(self) -> None:
+        if self.transport not in ("windowed", "tcp"):
+            raise ValueError(f"transport must be windowed or tcp, not {self.transport!r}")
 
 
 @dataclass(frozen=True, slots=True)

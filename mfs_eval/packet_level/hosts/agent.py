@@ -13,6 +13,7 @@ from host_agent.protocol.stamp import SCAVENGER, Flags, Stage, clamp_slack_us, u
 from mfs_eval.packet_level.hosts.segment_header import FIN
 from mfs_eval.packet_level.hosts.send_order import NOT_WAITING
 from mfs_eval.packet_level.hosts.sender import Segment, Sender
+from mfs_eval.packet_level.hosts.sending_end import SendingEnd
 from mfs_eval.packet_level.hosts.stamp_template import StampTemplate
 from mfs_eval.packet_level.hosts.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW, TransportCounters
 
@@ -51,7 +52,7 @@ class Flow:
         "written",
     )
 
-    def __init__(self, agent: Agent, spec: FlowSpec, number: int, connection: int, sender: Sender) -> None:
+    def __init__(self, agent: Agent, spec: FlowSpec, number: int, connection: int, sender: SendingEnd) -> None:
         self._agent = agent
         self.spec = spec
         self.kind = int(spec.stage)
@@ -100,6 +101,8 @@ class Agent:
         on_ready: called with a flow that has new data to send.
         on_progress: called with a batch when its progress becomes known.
         counters: counters of all its connections, as sender and as receiver.
+        new_sender: makes the sending half of a flow; by default a
+            :class:`~mfs_eval.packet_level.hosts.sender.Sender`.
         shows_progress: whether stamps carry progress. If not, they carry batch 0, whose progress nobody tracks, only
             :meth:`advance` reports progress, and switches distinguish flows by number and source.
     """
@@ -116,6 +119,7 @@ class Agent:
         self.flows: dict[int, Flow] = {}
         self.on_ready: Callable[[Flow], None] | None = None
         self.on_progress: Callable[[int], None] | None = None
+        self.new_sender: Callable[[FlowSpec], SendingEnd] = self._windowed
         self.shows_progress = shows_progress
         self.counters = TransportCounters()
         self._segment_bytes = segment_bytes
@@ -144,10 +148,13 @@ class Agent:
         """Open a flow. ``number`` should be unique among the batch's flows, those of other hosts included."""
         connection = self._next_connection
         self._next_connection += 1
-        sender = Sender(self._segment_bytes, self._window, self._rto_ns, self.counters)
+        sender = self.new_sender(spec)
         flow = Flow(self, spec, (connection if number is None else number) % FLOW_NUMBERS, connection, sender)
         self.flows[connection] = flow
         return flow
+
+    def _windowed(self, _spec: FlowSpec) -> Sender:
+        return Sender(self._segment_bytes, self._window, self._rto_ns, self.counters)
 
     def forget(self, flow: Flow) -> None:
         """Forget ``flow``, which is done."""

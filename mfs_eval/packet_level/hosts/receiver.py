@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from mfs_eval.packet_level.hosts.segment_header import (
     ACK,
+    ACK_LAYOUT,
     ACK_REQUEST,
     BITMAP_BITS,
     CE_ECHO,
@@ -17,6 +18,14 @@ from mfs_eval.packet_level.hosts.transport import MAX_AHEAD, TransportCounters
 
 T = TypeVar("T")
 _BITMAP_MASK = (1 << BITMAP_BITS) - 1
+
+
+class ReceivingEnd(Protocol):
+    """What a host needs of the receiving half of a connection, whichever transport it belongs to."""
+
+    def packed_ack(self) -> bytes:
+        """Return an acknowledgement of what has arrived as bytes."""
+        ...
 
 
 class Receiver(Generic[T]):
@@ -96,3 +105,7 @@ class Receiver(Generic[T]):
         self._ce = False
         self.ack_due = False
         return Ack(flags, self.connection, self._cumulative, max(self._highest, 0), self._bitmap)
+
+    def packed_ack(self) -> bytes:
+        """Return :meth:`ack` as bytes."""
+        return ACK_LAYOUT.pack(*self.ack())

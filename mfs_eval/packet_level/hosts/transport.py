@@ -41,6 +41,7 @@ class TransportCounters:
         duplicates: received more than once.
         reordered: received after a later one, retransmissions excluded.
         marked: received with a congestion mark.
+        stale: dropped on arrival for an old time stamp.
     """
 
     retransmissions: int = 0
@@ -48,3 +49,4 @@ class TransportCounters:
     duplicates: int = 0
     reordered: int = 0
     marked: int = 0
+    stale: int = 0

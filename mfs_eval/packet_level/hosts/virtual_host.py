@@ -22,8 +22,10 @@ from mfs_eval.packet_level.hosts.frames import (
 )
 from mfs_eval.packet_level.hosts.incoming import Incoming, IncomingConnections
 from mfs_eval.packet_level.hosts.load_meter import LoadMeter
+from mfs_eval.packet_level.hosts.receiver import Receiver, ReceivingEnd
 from mfs_eval.packet_level.hosts.segment_header import ACK, ACK_BYTES, ACK_LAYOUT, DATA_BYTES, DATA_LAYOUT, Ack
-from mfs_eval.packet_level.hosts.send_order import NOT_WAITING, SendOrder
+from mfs_eval.packet_level.hosts.send_order import NOT_WAITING, SendOrder, Waiting
+from mfs_eval.packet_level.hosts.sender import Sender
 from mfs_eval.packet_level.hosts.stamp_template import progress_in
 from mfs_eval.packet_level.hosts.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW
 from mfs_eval.packet_level.stranding_meter import StrandingMeter
@@ -36,14 +38,14 @@ _P2D = int(Stage.P2D)
 _ZEROS = bytes(SEGMENT_BYTES)
 
 
-class _Acks:
+class Acks:
     """The waiting acknowledgements, which take turns in a ring like a flow. Each turn sends one of them."""
 
     __slots__ = ("pending", "ring")
 
     def __init__(self) -> None:
         self.ring = NOT_WAITING
-        self.pending: dict[int, Incoming] = {}
+        self.pending: dict[int, Incoming[ReceivingEnd]] = {}
 
 
 class VirtualHost:
@@ -101,10 +103,12 @@ class VirtualHost:
         self._clock = clock
         self._addresses = addresses
         self._mac, self._ip = addresses[identity]
-        self._order: SendOrder[Flow | _Acks] = SendOrder(FULL_FRAME_BYTES)
-        self._acks = _Acks()
+        self._order: SendOrder[Waiting] = SendOrder(FULL_FRAME_BYTES)
+        self._acks = Acks()
         self._headers: dict[int, dict[int, tuple[bytes, bytes]]] = {}
-        self._incoming = IncomingConnections(identity, addresses, self.agent.counters)
+        self._incoming: IncomingConnections[Receiver[int]] = IncomingConnections(
+            identity, addresses, lambda connection: Receiver(connection, self.agent.counters), ACK_BYTES
+        )
         self._rto_ns = rto_ns
         self._timer_set = False
         self._rerank_interval_ns = rerank_interval_ns
@@ -125,10 +129,13 @@ class VirtualHost:
         behind other traffic would get no acknowledgement, hence no news, and would keep them waiting.
         """
         self.agent.advance(batch, layer)
-        for connection, incoming in self._incoming.feeders(batch):
+        for connection, incoming in self._feeders(batch):
             self._acknowledge(connection, incoming)
         if self._acks.pending:
             self.wake()
+
+    def _feeders(self, batch: int) -> Iterable[tuple[int, Incoming[ReceivingEnd]]]:
+        return self._incoming.feeders(batch)
 
     def prune(self, requests: Iterable[int]) -> None:
         """Give up ``requests`` and no others; see :meth:`mfs_eval.packet_level.hosts.agent.Agent.prune`."""
@@ -156,10 +163,11 @@ class VirtualHost:
                 order.remove(entry)
                 order.add(entry, level, first=entry is self._acks)
                 continue
-            if isinstance(entry, _Acks):
+            if isinstance(entry, Acks):
                 frame = self._next_ack(entry)
                 order.sent(entry, len(frame), bool(entry.pending), first=True)
                 return frame
+            assert isinstance(entry, Flow)
             data = self._next_data(entry, level, now_ns)
             if data is not None:
                 return data
@@ -202,14 +210,14 @@ class VirtualHost:
         self._headers[flow.connection][length] = header
         return header
 
-    def _next_ack(self, acks: _Acks) -> bytes:
+    def _next_ack(self, acks: Acks) -> bytes:
         connection = next(iter(acks.pending))
         incoming = acks.pending.pop(connection)
         batch = incoming.batch
         stamp = incoming.template.stamp(0, self.agent.current_layer(batch), 0, 1)
-        return b"".join((incoming.ethernet, stamp, incoming.ip_udp, ACK_LAYOUT.pack(*incoming.receiver.ack())))
+        return b"".join((incoming.ethernet, stamp, incoming.ip_udp, incoming.receiver.packed_ack()))
 
-    def _level(self, entry: Flow | _Acks, now_ns: int) -> int:
+    def _level(self, entry: Waiting, now_ns: int) -> int:
         if entry is self._acks:
             return self.agent.decide(0, 0, 0, 1)
         assert isinstance(entry, Flow)
@@ -302,16 +310,19 @@ class VirtualHost:
         ):
             self.ignored += 1
         elif data[header] & ACK:
-            if len(data) >= header + ACK_BYTES:
-                self._receive_ack(Ack._make(ACK_LAYOUT.unpack_from(data, header)))
+            self._receive_ack(data, header)
         else:
             self._receive_data(data, ip, batch, stage)
 
-    def _receive_ack(self, ack: Ack) -> None:
+    def _receive_ack(self, data: bytes, header: int) -> None:
+        if len(data) < header + ACK_BYTES:
+            return
+        ack = Ack._make(ACK_LAYOUT.unpack_from(data, header))
         flow = self.agent.flows.get(ack.connection)
         if flow is None:
             return
         sender = flow.sender
+        assert isinstance(sender, Sender)
         sender.on_ack(ack)
         self._meter.acknowledged(ack.connection, sender, self._clock.now_ns)
         if sender.done:
@@ -342,7 +353,7 @@ class VirtualHost:
         if self._acks.pending:
             self.wake()
 
-    def _acknowledge(self, connection: int, incoming: Incoming) -> None:
+    def _acknowledge(self, connection: int, incoming: Incoming[ReceivingEnd]) -> None:
         self._acks.pending[connection] = incoming
         if self._acks.ring == NOT_WAITING:
             # Before the data of its level: waiting behind it would only delay the acknowledgement.
