@@ -227,10 +227,10 @@ class Holder:
         in_flight = 0 if following is None else _ahead(following, heard.acknowledged)
         unsent = max(0, request.total_bytes - sent_bytes)
         if not unsent:
+            # Its tail is not counted: it may wait long in a low queue, and would block the others.
             self._free(flow, held, heard)
-            if in_flight <= 0:
-                del self._active[flow]
-                return None
+            del self._active[flow]
+            return None
         held.level = self._ratcheted(held.level, request, sent_bytes, now_ns)
         if held.level >= self.options.below:
             self._free(flow, held, heard)
@@ -254,10 +254,7 @@ class Holder:
     def _apply(self, flow: int, turn: _Turn, permit: Permit, now_ns: int) -> None:
         held, heard, in_flight = turn.held, turn.heard, turn.in_flight
         window = permit.window
-        unsent = self.table.request(flow).total_bytes > held.sent_bytes
         self._follow(held, heard)
-        if not unsent:
-            return
         held.waits = not window
         if permit.sustained:
             held.grant = grant_of(GrantKind.WINDOW, window)
