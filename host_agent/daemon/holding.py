@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from host_agent.daemon import socket_diag
-from host_agent.daemon.permits import Pending, allocate, budget_bytes
+from host_agent.daemon.permits import Pending, Permit, allocate, budget_bytes
 from host_agent.ebpf.flows import FlowTable
 from host_agent.ebpf.holds import HoldTable
 from host_agent.ebpf.layout import GrantKind, Heard, grant_of
@@ -213,9 +213,9 @@ class Holder:
             if flow_now is not None:
                 pending.append(flow_now)
         segment = self.options.segment_bytes
-        windows = allocate(pending, budget_bytes(self.options.rate_bps, segment, TICK_S), segment)
-        for flow, window in windows.items():
-            self._apply(flow, turns[flow], window, now_ns)
+        permits = allocate(pending, budget_bytes(self.options.rate_bps, segment, TICK_S), segment)
+        for flow, permit in permits.items():
+            self._apply(flow, turns[flow], permit, now_ns)
 
     def _pending(self, flow: int, held: _Held, now_ns: int, turns: dict[int, _Turn]) -> Pending | None:
         """Return a flow that takes part in this turn, or let it send as it likes."""
@@ -227,10 +227,10 @@ class Holder:
         in_flight = 0 if following is None else _ahead(following, heard.acknowledged)
         unsent = max(0, request.total_bytes - sent_bytes)
         if not unsent:
+            # Its tail is not counted: it may wait long in a low queue, and would block the others.
             self._free(flow, held, heard)
-            if in_flight <= 0:
-                del self._active[flow]
-                return None
+            del self._active[flow]
+            return None
         held.level = self._ratcheted(held.level, request, sent_bytes, now_ns)
         if held.level >= self.options.below:
             self._free(flow, held, heard)
@@ -251,22 +251,22 @@ class Holder:
         level = self.levels.level(request, sent_bytes, layer, now_ns)
         return level if before is None or level == SCAVENGER else max(level, before)
 
-    def _apply(self, flow: int, turn: _Turn, window: int, now_ns: int) -> None:
+    def _apply(self, flow: int, turn: _Turn, permit: Permit, now_ns: int) -> None:
         held, heard, in_flight = turn.held, turn.heard, turn.in_flight
-        unsent = self.table.request(flow).total_bytes > held.sent_bytes
+        window = permit.window
         self._follow(held, heard)
-        held.waits = window <= in_flight
-        if not unsent:
-            return
-        # Up to a sequence number, where acknowledgements must not let it send more.
-        limit = (heard.acknowledged + in_flight) % _SEQUENCES
-        held.grant = grant_of(GrantKind.UP_TO, limit) if held.waits else grant_of(GrantKind.WINDOW, window)
+        held.waits = not window
+        if permit.sustained:
+            held.grant = grant_of(GrantKind.WINDOW, window)
+        else:
+            # Acknowledgements must not let it send more.
+            held.grant = grant_of(GrantKind.UP_TO, (heard.acknowledged + window) % _SEQUENCES)
         self.holds.grant(flow, held.grant, now_ns + LEASE_NS)
         told = min(window, heard.window_bytes(held.connection.window_scale))
         edge = (heard.acknowledged + told) % _SEQUENCES
         rise = told if held.edge is None else _ahead(edge, held.edge)
         opens = rise >= self.options.segment_bytes or (rise > 0 and not in_flight)
-        closes = not told and not in_flight and rise < 0
+        closes = not told and not in_flight and (held.edge is None or rise < 0)
         repeats = not held.waits and now_ns - held.moved_ns >= held.repeat_ns
         if repeats:
             # A kick may be lost; without data this one changes nothing.

@@ -202,7 +202,7 @@ def _prepare(
         frame = min(mtu, link_mtu) + ETHERNET_HEADER_BYTES
         classes.install(route, index, classes.shaped_bps(rate_bps, frame) if share else rate_bps)
     # Unknown to others: whoever knows it can make frames look as if they had been received.
-    kick_mark = secrets.randbelow(0xFFFFFFFF) + 1 if options.hold else 0
+    kick_mark = secrets.randbelow(0x7FFFFFFF) + 1 if options.hold else 0
     return Config(0, link_mtu + ETHERNET_HEADER_BYTES, CLASS_MAJOR if options.order else 0, share, kick_mark)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 SEGMENTS = 16
 """Budget in full segments, where the link is slow."""
@@ -37,6 +38,13 @@ class Pending:
     unsent: int
 
 
+class Permit(NamedTuple):
+    """What a flow may have in flight, in bytes; ``sustained``: also after acknowledgements, so that it goes on."""
+
+    window: int
+    sustained: bool
+
+
 def budget_bytes(rate_bps: int, segment_bytes: int, tick_s: float) -> int:
     """Return the bytes that may be in flight to a destination: a fast link must not run dry between ticks.
 
@@ -48,23 +56,25 @@ def budget_bytes(rate_bps: int, segment_bytes: int, tick_s: float) -> int:
     return max(SEGMENTS * segment_bytes, round(rate_bps / 8 * (tick_s + SPARE_S)))
 
 
-def allocate(flows: Sequence[Pending], budget: int, segment_bytes: int) -> dict[int, int]:
-    """Return the window in bytes of each flow, by slot.
+def allocate(flows: Sequence[Pending], budget: int, segment_bytes: int) -> dict[int, Permit]:
+    """Return the permit of each flow, by slot.
 
     To each destination, flows get windows in the order of level (highest first), deadline and slot, as long as the
     budget lasts. A window covers what the flow has in flight, which is never taken back; the more urgent flows do not
-    wait for it. Less than a segment is granted only to a flow that needs no more.
+    wait for it. Less than a segment is granted only to a flow that needs no more. A flow that has more in flight than
+    is left for it gets a permit that is not sustained.
     """
     groups: dict[str, list[Pending]] = defaultdict(list)
     for flow in flows:
         groups[flow.destination].append(flow)
-    windows = {}
+    permits = {}
     for group in groups.values():
         left = budget
         for flow in sorted(group, key=lambda each: (-each.level, each.deadline_ns, each.slot)):
             room = max(0, left - flow.in_flight)
             if room < flow.unsent:
                 room -= room % segment_bytes
-            windows[flow.slot] = flow.in_flight + min(flow.unsent, room)
-            left -= windows[flow.slot]
-    return windows
+            window = flow.in_flight + min(flow.unsent, room)
+            permits[flow.slot] = Permit(window, flow.in_flight <= max(0, left))
+            left -= window
+    return permits

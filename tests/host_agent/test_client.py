@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from host_agent import (
 )
 from host_agent.ebpf import layout
 from host_agent.ebpf.build import layout_header
-from host_agent.protocol.flow_request import FlowUpdate
+from host_agent.protocol.flow_request import Connection, FlowUpdate
 from tests.support.imports import modules_loaded_by
 
 ADDRESSES = FiveTuple("tcp", "10.0.1.1", 7000, "10.0.2.1", 7001)
@@ -244,7 +245,8 @@ def test_requests_survive_the_kernels_layout(match: Match) -> None:
 
 def test_the_c_source_has_the_fields_of_a_request() -> None:
     body = layout_header().partition("struct flow {")[2].partition("};")[0]
-    for name in FlowRequest.__dataclass_fields__.keys() - {"match"}:
+    # What packets the flow has, and on which connection, is in other maps.
+    for name in FlowRequest.__dataclass_fields__.keys() - {"match", "connection"}:
         assert f" {name};" in body
 
 
@@ -253,3 +255,18 @@ def test_a_struct_that_a_compiler_would_pad_is_refused() -> None:
         layout.CStruct("gap", (layout.Field("u8", "a"), layout.Field("u32", "b")))
     with pytest.raises(ValueError, match="ends at byte 5"):
         layout.CStruct("tail", (layout.Field("u32", "a"), layout.Field("u8", "b")))
+
+
+def test_a_socket_tells_the_agent_its_connection(agent: Recorder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as near:
+        with AgentClient(agent.path) as client:
+            client.open(near, **FLOW)
+        ends = FiveTuple("tcp", *near.getsockname(), *near.getpeername())
+        told = agent.requests[0]["connection"]
+        assert told["addresses"] == asdict(ends)
+        assert Connection.from_json(told) == Connection.of_socket(near)
+    for wrong in ({}, {**told, "window_scale": 15}, {**told, "addresses": {**told["addresses"], "protocol": "udp"}}):
+        with pytest.raises(RequestError):
+            Connection.from_json(wrong)
+    with socket.socket() as unconnected, socket.socket(socket.AF_UNIX) as local:
+        assert Connection.of_socket(unconnected) is Connection.of_socket(local) is None
