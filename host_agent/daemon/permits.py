@@ -1,4 +1,4 @@
-"""Which flows may send now: at most a budget in flight to each destination, given to the most urgent flows.
+"""Which flows may send now: at most a budget in flight to each destination, and one for all, for the most urgent flows.
 
 Under strict priority, what a low level has in flight waits in the queues of host and switch, where nothing can promote
 it and full queues drop it. What cannot be served now waits at its source instead.
@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 SEGMENTS = 16
 """Budget in full segments, where the link is slow."""
+INTERFACE_BUDGETS = 1.5
+"""Budget of the interface, in budgets of a destination. What its own queue holds keeps its level there, so it holds
+little; with 1 a flow whose destination is slow would stop the others."""
 SPARE_S = 0.002
 """Time for which the budget lasts beyond a tick, in seconds: the tick may be late."""
 
@@ -59,22 +62,21 @@ def budget_bytes(rate_bps: int, segment_bytes: int, tick_s: float) -> int:
 def allocate(flows: Sequence[Pending], budget: int, segment_bytes: int) -> dict[int, Permit]:
     """Return the permit of each flow, by slot.
 
-    To each destination, flows get windows in the order of level (highest first), deadline and slot, as long as the
-    budget lasts. A window covers what the flow has in flight, which is never taken back; the more urgent flows do not
-    wait for it. Less than a segment is granted only to a flow that needs no more. A flow that has more in flight than
-    is left for it gets a permit that is not sustained.
+    Flows get windows in the order of level (highest first), deadline and slot, as long as two budgets last: ``budget`` for
+    each destination, and :data:`INTERFACE_BUDGETS` times as much for the interface. A window covers what the flow has in
+    flight, which is never taken back; the more urgent flows do not wait for it. Less than a segment is granted only to a
+    flow that needs no more. A flow that has more in flight than is left for it gets a permit that is not sustained.
     """
-    groups: dict[str, list[Pending]] = defaultdict(list)
-    for flow in flows:
-        groups[flow.destination].append(flow)
+    of_interface = round(INTERFACE_BUDGETS * budget)
+    of_destination: dict[str, int] = defaultdict(lambda: budget)
     permits = {}
-    for group in groups.values():
-        left = budget
-        for flow in sorted(group, key=lambda each: (-each.level, each.deadline_ns, each.slot)):
-            room = max(0, left - flow.in_flight)
-            if room < flow.unsent:
-                room -= room % segment_bytes
-            window = flow.in_flight + min(flow.unsent, room)
-            permits[flow.slot] = Permit(window, flow.in_flight <= max(0, left))
-            left -= window
+    for flow in sorted(flows, key=lambda each: (-each.level, each.deadline_ns, each.slot)):
+        left = max(0, min(of_destination[flow.destination], of_interface))
+        room = max(0, left - flow.in_flight)
+        if room < flow.unsent:
+            room -= room % segment_bytes
+        window = flow.in_flight + min(flow.unsent, room)
+        permits[flow.slot] = Permit(window, flow.in_flight <= left)
+        of_destination[flow.destination] -= window
+        of_interface -= window
     return permits

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_agent.daemon.permits import SEGMENTS, Pending, allocate, budget_bytes
+from host_agent.daemon.permits import INTERFACE_BUDGETS, SEGMENTS, Pending, allocate, budget_bytes
 
 SEGMENT = 1436
 flows = st.lists(
@@ -32,24 +30,22 @@ def test_the_budget_goes_to_the_most_urgent_flows(found: list[Pending], budget: 
     windows = {slot: permit.window for slot, permit in permits.items()}
     assert permits == allocate(found[::-1], budget, SEGMENT), "the order of the flows does not matter"
     assert windows.keys() == {flow.slot for flow in found}
-    groups = defaultdict(list)
-    for flow in found:
-        groups[flow.destination].append(flow)
-        assert flow.in_flight <= windows[flow.slot] <= flow.in_flight + flow.unsent
-    for group in groups.values():
-        group.sort(key=lambda flow: (-flow.level, flow.deadline_ns, flow.slot))
-        left = budget
-        for flow in group:
-            new = windows[flow.slot] - flow.in_flight
-            # New bytes fit what the flow and those before it leave of the budget ...
-            assert new == 0 or windows[flow.slot] <= left
-            # ... and use it up to less than a segment: work conserving.
-            assert new == flow.unsent or max(0, left - windows[flow.slot]) < SEGMENT
-            assert new == flow.unsent or new % SEGMENT == 0
-            assert permits[flow.slot].sustained is (flow.in_flight <= max(0, left))
-            left -= windows[flow.slot]
-        first = group[0]
-        assert windows[first.slot] > 0 or first.unsent == 0
+    of_interface = round(INTERFACE_BUDGETS * budget)
+    of_destination = dict.fromkeys((flow.destination for flow in found), budget)
+    for number, flow in enumerate(sorted(found, key=lambda flow: (-flow.level, flow.deadline_ns, flow.slot))):
+        window = windows[flow.slot]
+        assert flow.in_flight <= window <= flow.in_flight + flow.unsent
+        left = max(0, min(of_destination[flow.destination], of_interface))
+        new = window - flow.in_flight
+        # New bytes fit what the flow and those before it leave of both budgets ...
+        assert new == 0 or window <= left
+        # ... and use it up to less than a segment: work conserving.
+        assert new == flow.unsent or max(0, left - window) < SEGMENT
+        assert new == flow.unsent or new % SEGMENT == 0
+        assert permits[flow.slot].sustained is (flow.in_flight <= left)
+        assert number or window > 0 or flow.unsent == 0, "the most urgent flow may send"
+        of_destination[flow.destination] -= window
+        of_interface -= window
 
 
 def test_the_budget_covers_a_late_tick_of_a_fast_link() -> None:
