@@ -62,10 +62,11 @@ def budget_bytes(rate_bps: int, segment_bytes: int, tick_s: float) -> int:
 def allocate(flows: Sequence[Pending], budget: int, segment_bytes: int) -> dict[int, Permit]:
     """Return the permit of each flow, by slot.
 
-    Flows get windows in the order of level (highest first), deadline and slot, as long as two budgets last: ``budget`` for
-    each destination, and :data:`INTERFACE_BUDGETS` times as much for the interface. A window covers what the flow has in
-    flight, which is never taken back; the more urgent flows do not wait for it. Less than a segment is granted only to a
-    flow that needs no more. A flow that has more in flight than is left for it gets a permit that is not sustained.
+    Flows get windows in the order of level (highest first), deadline and slot, as long as two budgets last: ``budget``
+    for each destination, and :data:`INTERFACE_BUDGETS` times as much for the interface. A window covers what the flow
+    has in flight, which is never taken back; the more urgent flows do not wait for it. Less than a segment is granted
+    only to a flow that needs no more. A flow that has more in flight than is left for it gets a permit that is not
+    sustained.
     """
     of_interface = round(INTERFACE_BUDGETS * budget)
     of_destination: dict[str, int] = defaultdict(lambda: budget)
