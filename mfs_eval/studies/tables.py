@@ -12,6 +12,7 @@ import click
 
 from mfs_eval.errors import EvaluationError
 from mfs_eval.flow_level import sweep_rows
+from mfs_eval.live import live_rows
 from mfs_eval.results import markdown
 from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.rows import read_rows
@@ -43,6 +44,7 @@ def _of_sweep(folder: str, make: Callable[[list[sweep_rows.Row]], str]) -> Table
 
 TABLES = {
     **{f"ablation-{name}": _of_ablation(make) for name, make in ablation_tables.TABLES.items()},
+    "live": Table(f"live/{live_rows.FILE}", lambda path: live_rows.summary(read_rows(path, live_rows.Row))),
     "stranding": Table("stranding.csv", lambda path: stranding.markdown(stranding.read(path))),
     "paper-all-cases": _of_sweep("all-cases", paper_tables.attainment),
     "paper-full-size": _of_sweep("full", paper_tables.attainment),
@@ -53,7 +55,7 @@ TABLES = {
     "paper-parameters": _of_sweep("sensitivity", paper_tables.parameters),
 }
 """By the name in the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->``."""
-PAGES = tuple(map(Path, ("README.md", *(f"docs/studies/{name}.md" for name in ("results", "paper", "stranding")))))
+PAGES = tuple(map(Path, ("README.md", *(f"docs/studies/{name}.md" for name in ("results", "paper", "stranding", "real-tcp")))))
 _STUDIES = Path("docs/studies")
 
 
