@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ _HEADINGS = (
 @click.option(
     "--queue-bytes",
     type=click.IntRange(min=1),
-    help="Bytes that each queue of the switch holds.  [default: 2 MiB, with bmv2 256 KiB]",
+    help="Bytes that each queue of the switch holds.  [default: 2 MiB, with bmv2 48 KiB]",
 )
 @click.option("--hold/--no-hold", default=False, show_default=True, help="Have host agents hold flows at their source.")
 @click.option("--bmv2", is_flag=True, help="Use bmv2 (simple_switch_grpc on the PATH) instead of the embedded switch.")
@@ -83,7 +84,7 @@ def live(
     trace that is served. Times are given in the model's time.
     """
     from mfs_eval.live import live_rows
-    from mfs_eval.live.live import BMV2_QUEUE_BYTES, CLUSTERS, QUEUE_BYTES, LiveSettings, prepared, run_live
+    from mfs_eval.live.live import BMV2_QUEUE_BYTES, CLUSTERS, QUEUE_BYTES, LiveSettings, counted, prepared, run_live
     from mfs_eval.results.output import writing
     from mfs_eval.results.provenance import provenance
     from mfs_eval.results.rows import RowStore
@@ -101,12 +102,13 @@ def live(
         queue_bytes or (BMV2_QUEUE_BYTES if bmv2 else QUEUE_BYTES),
         hold,
     )
+    check = partial(live_rows.mismatch, rate_bps=rate, stretch=stretch, requests=counted(requests))
     store = None
     if out is not None:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             origin = provenance(trace or SAMPLE_PATH, artifact.load())
-            store = RowStore(out / live_rows.FILE, live_rows.Row, origin)
+            store = RowStore(out / live_rows.FILE, live_rows.Row, origin, check)
 
     width = max(6, *(len(Path(policy).stem) for policy in policies))
     click.echo(f"{'policy':{width}}  " + "  ".join(_HEADINGS[1:]))
@@ -115,7 +117,8 @@ def live(
         known = {} if store is None else store.rows
         missing = []
         for policy in policies:
-            key = (cluster, settings.hosts, "bmv2" if bmv2 else "embedded", request_rate, Path(policy).stem, seed)
+            switch = "bmv2" if bmv2 else "embedded"
+            key = (cluster, settings.hosts, switch, settings.queue_bytes, request_rate, Path(policy).stem, seed)
             if key in known:
                 rows.append(known[key])
                 _show(known[key], width)

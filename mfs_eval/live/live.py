@@ -52,7 +52,8 @@ CLUSTER = CLUSTERS["testbed"]
 QUEUE_BYTES = 2 * 1024 * 1024
 """Room for the windows of all flows that wait at one level of a port: a packet lost from a queue that is not served
 stays lost until the timeout."""
-BMV2_QUEUE_BYTES = 256 * 1024
+BMV2_QUEUE_BYTES = port_classes.QUEUE_BYTES
+"""All that the send buffer of bmv2's sockets has room for."""
 DEFERRAL_S = 1.0
 """Shortest retransmission timeout in the model's time: as long as a flow may be deferred."""
 LAYERS_PER_STEP = 8
@@ -146,6 +147,11 @@ class LiveResult:
     stalls: Stalls
     history: Sequence[FlowRecord]
     start_ns: int
+
+
+def counted(requests: int) -> int:
+    """Return how many of the requests of a run count: the first ones find an empty network."""
+    return requests - round(WARM_UP_SHARE * requests)
 
 
 class AgentStamper:
@@ -336,7 +342,7 @@ def _switch(settings: LiveSettings, realised: Realised, address: str) -> Iterato
     command = bmv2.command(address, realised.ports[0], device_id=1, thrift_port=free_port())
     with Process(command, lambda _: listening(address)) as process:
         for port, interface in realised.ports[0].items():
-            port_classes.add_link(interface, topology.rates[port])
+            port_classes.add_link(interface, topology.rates[port], settings.queue_bytes)
         yield process
 
 
@@ -363,9 +369,8 @@ def serve(
             network.run(_Progress(serving, len(requests), policy, began).over)
         elapsed_s = time.monotonic() - began
         tcp = network.tcp_counters() - before
-    warm = round(WARM_UP_SHARE * len(serving.records))
-    counted = sorted(serving.records, key=lambda record: record.arrival_ns)[warm:]
-    summary = summarise(counted, serving.batches)
+    records = sorted(serving.records, key=lambda record: record.arrival_ns)[-counted(len(requests)) :]
+    summary = summarise(records, serving.batches)
     ports = {host.id: host.port for host in rack.topology.hosts}
     times = [
         FlowTime(flow.started_ns / 1e9, flow.ended_ns / 1e9, ports[flow.source], ports[flow.spec.destination])

@@ -22,7 +22,9 @@ FILE = "live.csv"
 class Row(StoredRow):
     """One run. Times in seconds of the model unless they are said to be real, shares from 0 to 1."""
 
-    LEADING: ClassVar[tuple[str, ...]] = ("cluster", "hosts", "switch", "request_rate", "policy", "seed")
+    LEADING: ClassVar[tuple[str, ...]] = (
+        "cluster", "hosts", "switch", "queue_bytes", "request_rate", "policy", "seed",
+    )  # fmt: skip
     KEY: ClassVar[tuple[str, ...]] = LEADING
 
     cluster: str
@@ -31,6 +33,8 @@ class Row(StoredRow):
     With ``-hold`` behind it where agents hold flows at their source."""
     switch: str
     """``embedded`` or ``bmv2``."""
+    queue_bytes: int
+    """Capacity of each queue of the switch."""
     request_rate: float
     policy: str
     seed: int
@@ -39,7 +43,6 @@ class Row(StoredRow):
     """Requests that count."""
     rate_bps: int
     stretch: float
-    queue_bytes: int
     slo_attainment: float
     ttft_mean_s: float
     ttft_p50_s: float
@@ -59,6 +62,18 @@ class Row(StoredRow):
     """Real time."""
     worst_delay_s: float
     """Real time that the process was late at worst."""
+
+
+def mismatch(row: Row, rate_bps: int, stretch: float, requests: int) -> str | None:
+    """Return why ``row`` does not belong to runs with these links, stretch and counted requests; None if it does."""
+    for what, found, wanted in (
+        ("links of", f"{row.rate_bps} b/s", f"{rate_bps} b/s"),
+        ("time stretched by", f"{row.stretch:g}", f"{stretch:g}"),
+        ("counted requests per run:", str(row.requests), str(requests)),
+    ):
+        if found != wanted:
+            return f"its rows have {what} {found}, not {wanted}"
+    return None
 
 
 def row_of(result: LiveResult, cluster: str, request_rate: float, settings: LiveSettings) -> Row:
@@ -106,12 +121,13 @@ def summary(rows: Sequence[Row]) -> str:
 
     Stalls are the longest of all runs. Rows differ in their first columns only; several groups make one table.
     """
-    groups: dict[tuple[str, str, str, float, str], list[Row]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, int, float, str], list[Row]] = defaultdict(list)
     for row in rows:
-        groups[row.cluster, row.hosts, row.switch, row.request_rate, row.policy].append(row)
+        groups[row.cluster, row.hosts, row.switch, row.queue_bytes, row.request_rate, row.policy].append(row)
     lines: list[Sequence[str]] = []
-    for (cluster, hosts, switch, rate, policy), group in groups.items():
-        base = {row.seed: 100 * row.slo_attainment for row in groups.get((cluster, hosts, switch, rate, BASE), ())}
+    for (cluster, hosts, switch, queue_bytes, rate, policy), group in groups.items():
+        fair = groups.get((cluster, hosts, switch, queue_bytes, rate, BASE), ())
+        base = {row.seed: 100 * row.slo_attainment for row in fair}
         mine = {row.seed: 100 * row.slo_attainment for row in group}
         ahead = None if policy == BASE else paired_difference(mine, base)
         cells = []
@@ -120,6 +136,17 @@ def summary(rows: Sequence[Row]) -> str:
             value = max(values) if column == "longest_stall_s" else fmean(values)
             cells.append(f"{value:,.0f}")
         difference = "" if ahead is None else f"{ahead.mean:+.0f} ± {ahead.half:.0f}"
-        lines.append((cluster, f"{rate:g}", hosts, switch, f"`{policy}`", str(len(group)), *cells, difference))
-    headings = ("cluster", "requests/s", "hosts", "switch", "policy", "runs", *MEASURES, f"ahead of {BASE}, points")
+        where = (cluster, f"{rate:g}", hosts, switch, f"{queue_bytes // 1024:,}")
+        lines.append((*where, f"`{policy}`", str(len(group)), *cells, difference))
+    headings = (
+        "cluster",
+        "requests/s",
+        "hosts",
+        "switch",
+        "queues, KiB",
+        "policy",
+        "runs",
+        *MEASURES,
+        f"ahead of {BASE}, points",
+    )
     return table(headings, lines)

@@ -55,7 +55,8 @@ TABLES = {
     "paper-parameters": _of_sweep("sensitivity", paper_tables.parameters),
 }
 """By the name in the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->``."""
-PAGES = tuple(map(Path, ("README.md", *(f"docs/studies/{name}.md" for name in ("results", "paper", "stranding", "real-tcp")))))
+_STUDIED = ("results", "paper", "stranding", "real-tcp")
+PAGES = tuple(map(Path, ("README.md", *(f"docs/studies/{name}.md" for name in _STUDIED))))
 _STUDIES = Path("docs/studies")
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfs_eval.live.link_meter import FlowTime, LinkMeter, Load, stalls
-from mfs_eval.live.live_rows import Row, summary
+from mfs_eval.live.live_rows import Row, mismatch, summary
 from mfs_eval.live.tcp_counters import TcpCounters, read_tcp_counters
 
 STEP_S = 0.01
@@ -100,8 +100,16 @@ def test_the_summary_has_means_paired_differences_and_the_longest_stall() -> Non
     rows = [row("fifo", 1, 0.4), row("fifo", 2, 0.5), row("mfs-tail", 1, 0.55, 0.07), row("mfs-tail", 2, 0.65)]
     lines = summary(rows).splitlines()
     fifo, mfs = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:])
-    assert fifo[4:7] == ["`fifo`", "2", "45"]
+    assert fifo[4:8] == ["2,048", "`fifo`", "2", "45"]
     assert fifo[-1] == ""
-    assert mfs[4:7] == ["`mfs-tail`", "2", "60"]
+    assert mfs[5:8] == ["`mfs-tail`", "2", "60"]
     assert mfs[-1] == "+15 ± 0"
     assert mfs[-2] == "70"
+
+
+def test_rows_of_other_links_or_windows_are_not_mixed() -> None:
+    one = row("fifo", 1, 0.5)
+    assert mismatch(one, 20_000_000, 5.0, 48) is None
+    assert mismatch(one, 40_000_000, 5.0, 48) == "its rows have links of 20000000 b/s, not 40000000 b/s"
+    assert "stretched by 5, not 2" in (mismatch(one, 20_000_000, 2.0, 48) or "")
+    assert "per run: 48, not 64" in (mismatch(one, 20_000_000, 5.0, 64) or "")
