@@ -114,6 +114,7 @@ MEASURES: dict[str, tuple[str, float]] = {
 }
 """By heading: a column, and the factor that converts it to the unit."""
 BASE = "fifo"
+HELD = "order-hold"
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -149,4 +150,15 @@ def summary(rows: Sequence[Row]) -> str:
         *MEASURES,
         f"ahead of {BASE}, points",
     )
+    return table(headings, lines)
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """Return the rows of :func:`summary` of the hosts that hold flows, with the columns that a first look needs."""
+    lines: list[Sequence[str]] = []
+    for line in summary([row for row in rows if row.hosts == HELD]).splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        lines.append([cells[0], *cells[5:10], *cells[11:]])
+    measures = list(MEASURES)
+    headings = ("cluster", "policy", "runs", *measures[:3], *measures[4:], f"ahead of {BASE}, points")
     return table(headings, lines)

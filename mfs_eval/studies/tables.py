@@ -42,9 +42,14 @@ def _of_sweep(folder: str, make: Callable[[list[sweep_rows.Row]], str]) -> Table
     return Table(f"paper/{folder}/{sweep_rows.FILE}", lambda path: make(read_rows(path, sweep_rows.Row)))
 
 
+def _of_live(make: Callable[[list[live_rows.Row]], str]) -> Table:
+    return Table(f"live/{live_rows.FILE}", lambda path: make(read_rows(path, live_rows.Row)))
+
+
 TABLES = {
     **{f"ablation-{name}": _of_ablation(make) for name, make in ablation_tables.TABLES.items()},
-    "live": Table(f"live/{live_rows.FILE}", lambda path: live_rows.summary(read_rows(path, live_rows.Row))),
+    "live": _of_live(live_rows.summary),
+    "live-headline": _of_live(live_rows.headline),
     "stranding": Table("stranding.csv", lambda path: stranding.markdown(stranding.read(path))),
     "paper-all-cases": _of_sweep("all-cases", paper_tables.attainment),
     "paper-full-size": _of_sweep("full", paper_tables.attainment),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfs_eval.live.link_meter import FlowTime, LinkMeter, Load, stalls
-from mfs_eval.live.live_rows import Row, mismatch, summary
+from mfs_eval.live.live_rows import Row, headline, mismatch, summary
 from mfs_eval.live.tcp_counters import TcpCounters, read_tcp_counters
 
 STEP_S = 0.01
@@ -113,3 +113,14 @@ def test_rows_of_other_links_or_windows_are_not_mixed() -> None:
     assert mismatch(one, 40_000_000, 5.0, 48) == "its rows have links of 20000000 b/s, not 40000000 b/s"
     assert "stretched by 5, not 2" in (mismatch(one, 20_000_000, 2.0, 48) or "")
     assert "per run: 48, not 64" in (mismatch(one, 20_000_000, 5.0, 64) or "")
+
+
+def test_the_headline_leaves_out_columns() -> None:
+    held = [row("fifo", 1, 0.4), row("mfs-tail", 1, 0.55)]
+    lines = headline([one.model_copy(update={"hosts": "order-hold"}) for one in held] + held).splitlines()
+    assert len(lines) == 4
+    names, _, _, last = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    values = dict(zip(names, last, strict=True))
+    assert values["policy"] == "`mfs-tail`"
+    assert (values["in time, %"], values["TTFT mean, ms"], values["timeouts"]) == ("55", "300", "0")
+    assert values["longest stall, ms"] == "10"
