@@ -167,9 +167,21 @@ class TestMfs:
         assert levels == sorted(levels, reverse=True)
         assert levels[at["tight_slack"]] == levels[CODE_MAX] + (at["tight_slack"] < CODE_MAX)
 
-    def test_only_mfs_is_tuned(self) -> None:
+    def test_only_mfs_and_its_variant_are_tuned(self) -> None:
         tuned = {name: set(policies.load(name).tuning) for name in policies.builtin_names()}
-        assert {name: loops for name, loops in tuned.items() if loops} == {"mfs": {"mlu", "tight_slack"}}
+        loops = {"mlu", "tight_slack"}
+        assert {name: found for name, found in tuned.items() if found} == {"mfs": loops, "mfs-tail": loops}
+
+    def test_mfs_tail_serves_late_requests_before_those_that_can_wait(self) -> None:
+        mfs, tail = policies.load("mfs"), policies.load("mfs-tail")
+        assert tail.thresholds == mfs.thresholds
+        wait = level(tail, Stage.P2D, slack_code=CODE_MAX)
+        for late in ({"late": 1, "urgency": CODE_MAX, "slack_code": 0}, {"urgency": CODE_MAX}):
+            assert level(mfs, Stage.P2D, **late) == SCAVENGER
+            assert wait < level(tail, Stage.P2D, **late) < level(tail, Stage.P2D, slack_code=0)
+        assert [rule for rule in tail.rules if rule.stage != Stage.P2D] == [
+            rule for rule in mfs.rules if rule.stage != Stage.P2D
+        ]
 
 
 def level(chosen: Policy, stage: Stage, **values: int) -> int:
