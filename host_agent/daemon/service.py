@@ -196,7 +196,12 @@ async def _turns(holder: Holder) -> None:
             woken.clear()
             await woken.wait()
         await asyncio.sleep(TICK_S)
-        holder.turn()
+        try:
+            holder.turn()
+        except AgentError as error:
+            # Grants expire by themselves.
+            _log.error("flows are no longer held: %s; restart the agent", error)
+            return
 
 
 def run_agent(options: InterfaceOptions, service: ServiceOptions) -> None:
