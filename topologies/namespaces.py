@@ -259,6 +259,8 @@ def _start_switch_end(ip: IPRoute, name: str) -> None:
 
 def _quiet_namespace(time_stamps: bool) -> None:
     _write_sysctl("ipv4/tcp_timestamps", int(time_stamps))
+    # The kernel's default, whatever the machine has chosen: results must not depend on that.
+    _write_sysctl("ipv4/tcp_congestion_control", "cubic")
     # The usual setting for long-lived connections with pauses.
     _write_sysctl("ipv4/tcp_slow_start_after_idle", 0)
     for name in ("all", "default"):
@@ -323,8 +325,8 @@ def _check_rights() -> None:
         raise TopologyError("network namespaces need root; use sudo")
 
 
-def _write_sysctl(name: str, value: int) -> None:
-    # A kernel without IPv6 does not have the file.
+def _write_sysctl(name: str, value: int | str) -> None:
+    # A kernel without IPv6 does not have the file, and one without the congestion control refuses it with this error.
     with contextlib.suppress(FileNotFoundError):
         Path("/proc/sys/net", name).write_text(str(value))
 

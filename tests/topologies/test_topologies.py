@@ -7,6 +7,7 @@ import dataclasses
 import subprocess
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,19 @@ def test_topologies_are_set_up_and_taken_down_by_command() -> None:
         namespaces.clean(prefix)
     listed = finished("topology", "list").stdout.splitlines()
     assert [line.split()[0] for line in listed] == list(catalogue.CATALOGUE)
+
+
+@real_kernel
+@pytest.mark.parametrize("time_stamps", [False, True])
+def test_servers_have_the_same_tcp_on_every_machine(time_stamps: bool) -> None:
+    def setting(name: str) -> str:
+        return (Path("/proc/sys/net/ipv4") / name).read_text().strip()
+
+    with namespaces.standing([tor(1, 1, 1000)], fresh_prefix(), time_stamps=time_stamps) as realised:
+        for namespace in realised.namespaces.values():
+            found = namespaces.inside(namespace, lambda: setting("tcp_timestamps"))
+            assert found == str(int(time_stamps))
+            assert namespaces.inside(namespace, lambda: setting("tcp_congestion_control")) == "cubic"
 
 
 @needs_ping
