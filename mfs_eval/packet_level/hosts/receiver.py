@@ -8,16 +8,15 @@ from mfs_eval.packet_level.hosts.segment_header import (
     ACK,
     ACK_LAYOUT,
     ACK_REQUEST,
-    BITMAP_BITS,
     CE_ECHO,
     FIN,
     RETRANSMISSION,
     Ack,
+    with_arrival,
 )
 from mfs_eval.packet_level.hosts.transport import MAX_AHEAD, TransportCounters
 
 T = TypeVar("T")
-_BITMAP_MASK = (1 << BITMAP_BITS) - 1
 
 
 class ReceivingEnd(Protocol):
@@ -75,12 +74,10 @@ class Receiver(Generic[T]):
                 return ()
             if ahead > 1:
                 self.ack_due = True  # report the gap early
-            self._bitmap = (self._bitmap << ahead & _BITMAP_MASK | 1) if ahead < BITMAP_BITS else 1
             self._highest = sequence
-        else:
-            self._bitmap |= 1 << -ahead & _BITMAP_MASK
-            if not flags & RETRANSMISSION:
-                self.counters.reordered += 1
+        elif not flags & RETRANSMISSION:
+            self.counters.reordered += 1
+        self._bitmap = with_arrival(self._bitmap, ahead)
         if flags & FIN:
             self._fin = sequence
         if sequence != cumulative:

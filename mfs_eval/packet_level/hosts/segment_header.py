@@ -19,6 +19,7 @@ DATA_BYTES = DATA_LAYOUT.size
 ACK_BYTES = ACK_LAYOUT.size
 
 BITMAP_BITS = 64
+_BITMAP_MASK = (1 << BITMAP_BITS) - 1
 """Number of latest segments that an acknowledgement reports one by one."""
 SEQUENCE_MAX = (1 << 32) - 1
 
@@ -79,6 +80,13 @@ class Ack(NamedTuple):
     def pack(self) -> bytes:
         """Return the acknowledgement as :data:`ACK_BYTES` bytes."""
         return ACK_LAYOUT.pack(*self)
+
+
+def with_arrival(bitmap: int, ahead: int) -> int:
+    """Return the bitmap of an :class:`Ack` after a segment arrived that is ``ahead`` of the highest, or behind it."""
+    if ahead <= 0:
+        return bitmap | 1 << -ahead & _BITMAP_MASK
+    return (bitmap << ahead & _BITMAP_MASK | 1) if ahead < BITMAP_BITS else 1
 
 
 def unpack(data: bytes, offset: int = 0) -> DataHeader | Ack:

@@ -17,6 +17,7 @@ from mfs_eval.packet_level.hosts.transport import (
     STRANDED_SHARE,
     TransportCounters,
     TransportError,
+    check_message,
 )
 
 
@@ -125,10 +126,7 @@ class Sender:
         Raises:
             TransportError: the flow is closed, the message is empty, or sequence numbers run out.
         """
-        if self._closed:
-            raise TransportError("the flow is closed; write before close()")
-        if byte_count < 1:
-            raise TransportError(f"a message must have at least 1 byte, not {byte_count}")
+        check_message(self._closed, byte_count)
         if self._next_sequence + (self.unsent_bytes + byte_count) // self._segment_bytes > SEQUENCE_MAX - MAX_AHEAD:
             raise TransportError(f"a flow has at most {SEQUENCE_MAX - MAX_AHEAD} segments; open another one")
         self.unsent_bytes += byte_count

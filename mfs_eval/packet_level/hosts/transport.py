@@ -31,6 +31,18 @@ class TransportError(ValueError):
     """The state of the connection does not allow the call; the message says why."""
 
 
+def check_message(closed: bool, byte_count: int) -> None:
+    """Check that a message may be written.
+
+    Raises:
+        TransportError: the flow is closed, or the message is empty.
+    """
+    if closed:
+        raise TransportError("the flow is closed; write before close()")
+    if byte_count < 1:
+        raise TransportError(f"a message must have at least 1 byte, not {byte_count}")
+
+
 @dataclass(slots=True)
 class TransportCounters:
     """Counters of segments; one object may serve many connections.

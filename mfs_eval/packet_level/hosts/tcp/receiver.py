@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mfs_eval.packet_level.hosts.segment_header import ACK, BITMAP_BITS, FIN, RETRANSMISSION
+from mfs_eval.packet_level.hosts.segment_header import ACK, FIN, RETRANSMISSION, with_arrival
 from mfs_eval.packet_level.hosts.tcp.header import NO_DUPLICATE, TCP_ACK_LAYOUT, TcpAck
 from mfs_eval.packet_level.hosts.transport import TransportCounters
 from mfs_eval.setup.run_settings import TcpSettings
@@ -13,7 +13,6 @@ ACK_EVERY = 2
 """Segments in order that are acknowledged at once (RFC 5681, section 4.2)."""
 PAWS_TICKS = 1
 """A time stamp may be older than the latest by this much (Linux's TCP_PAWS_WINDOW)."""
-_BITMAP_MASK = (1 << BITMAP_BITS) - 1
 
 
 class TcpReceiver:
@@ -72,12 +71,10 @@ class TcpReceiver:
             self._fin = sequence
         ahead = sequence - self._highest
         if ahead > 0:
-            self._bitmap = (self._bitmap << ahead & _BITMAP_MASK | 1) if ahead < BITMAP_BITS else 1
             self._highest = sequence
-        else:
-            self._bitmap |= 1 << -ahead & _BITMAP_MASK
-            if not flags & RETRANSMISSION:
-                self.counters.reordered += 1
+        elif not flags & RETRANSMISSION:
+            self.counters.reordered += 1
+        self._bitmap = with_arrival(self._bitmap, ahead)
         if self._held or sequence != self._cumulative:
             self.ack_due = True  # a gap, or a part of one that is filled
         self._held.add(sequence)

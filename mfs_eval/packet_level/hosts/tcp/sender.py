@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from dataclasses import dataclass
 
 from mfs_eval.packet_level.hosts.segment_header import FIN, RETRANSMISSION, SEQUENCE_MAX
 from mfs_eval.packet_level.hosts.sender import Segment
@@ -16,7 +15,9 @@ from mfs_eval.packet_level.hosts.tcp.congestion import Cubic, RateReduction
 from mfs_eval.packet_level.hosts.tcp.header import NO_DUPLICATE, TCP_SEGMENT_BYTES, TcpAck
 from mfs_eval.packet_level.hosts.tcp.recovery import Rack
 from mfs_eval.packet_level.hosts.tcp.rtt import RttEstimator
-from mfs_eval.packet_level.hosts.transport import TransportCounters, TransportError
+from mfs_eval.packet_level.hosts.tcp.scoreboard import News, Scoreboard, Sent
+from mfs_eval.packet_level.hosts.tcp.undo import Undo
+from mfs_eval.packet_level.hosts.transport import TransportCounters, TransportError, check_message
 from mfs_eval.setup.run_settings import TcpSettings
 
 TIMER_SLACK_TICKS = 2
@@ -38,42 +39,6 @@ class Timer(enum.Enum):
     RETRANSMISSION = "retransmission"
     PROBE = "probe"
     REORDERING = "reordering"
-
-
-class _Sent:
-    """A segment that is not acknowledged cumulatively.
-
-    ``repeated``: has been sent again; ``repeating``: and that transmission is in flight; ``queued``: copies in the
-    host's own queue.
-    """
-
-    __slots__ = ("fin", "length", "level", "lost", "offset", "queued", "repeated", "repeating", "sacked", "sent_ns",
-                 "sequence")  # fmt: skip
-
-    def __init__(self, sequence: int, offset: int, length: int, fin: int) -> None:
-        self.sequence = sequence
-        self.offset = offset
-        self.length = length
-        self.fin = fin
-        self.level = 0
-        self.sent_ns = 0
-        self.queued = 0
-        self.sacked = self.lost = self.repeated = self.repeating = False
-
-
-@dataclass(slots=True)
-class _News:
-    """What an acknowledgement says: newly arrived segments, and facts about them."""
-
-    echo: int
-    delivered: int = 0
-    sacked: int = 0
-    advanced: bool = False
-    original: bool = False
-    overtaken: bool = False
-    rtt_ns: int | None = None
-    rearm: bool = False
-    duplicate: bool = False
 
 
 class Connection:
@@ -129,20 +94,15 @@ class TcpSender:
         self._starts: deque[int] = deque()
         self._written = 0
         self._closed = self._fin_sent = False
-        self._una = self._next = self._offset = 0
-        self._unacked: dict[int, _Sent] = {}
-        self._sacked = self._lost = self._repeating = 0
-        self._highest_sacked = -1
+        self._offset = 0
+        self._board = Scoreboard()
         # Recovery and loss end when this segment is acknowledged.
         self._high = 0
         self._reduction: RateReduction | None = None
-        # Undo: where the episode began, retransmissions that no DSACK has answered, time stamp of the first one.
-        self._undo_from: int | None = None
-        self._unanswered: int | None = None
-        self._first_repeat = 0
+        self._undo = Undo(settings.timestamps)
         self._timeouts = 0
         self._frto = self._new_first = False
-        self._forced: _Sent | None = None
+        self._forced: Sent | None = None
         self._force_new = False
         self._probe_end: int | None = None
         self._probe_repeats = False
@@ -157,10 +117,7 @@ class TcpSender:
         Raises:
             TransportError: the flow is closed, the message is empty, or sequence numbers run out.
         """
-        if self._closed:
-            raise TransportError("the flow is closed; write before close()")
-        if byte_count < 1:
-            raise TransportError(f"a message must have at least 1 byte, not {byte_count}")
+        check_message(self._closed, byte_count)
         if (self._written + byte_count) // self._segment_bytes > SEQUENCE_MAX // 2:
             raise TransportError(f"a flow has at most {SEQUENCE_MAX // 2} segments; open another one")
         self._starts.append(self._written)
@@ -174,7 +131,7 @@ class TcpSender:
     @property
     def done(self) -> bool:
         """Whether the flow is closed and everything is acknowledged."""
-        return self._fin_sent and not self._unacked
+        return self._fin_sent and not self._board.unacked
 
     # --- what agent and meter ask ------------------------------------------------------------------------------------
 
@@ -191,26 +148,22 @@ class TcpSender:
     @property
     def in_flight_bytes(self) -> int:
         """Bytes sent and not acknowledged."""
-        return sum(sent.length for sent in self._unacked.values())
+        return sum(sent.length for sent in self._board.unacked.values())
 
     def rescue(self, now_ns: int, level: int) -> None:
         """Do nothing: TCP does not know levels."""
 
     def behind(self, level: int) -> dict[int, int]:
         """Return the bytes, by sequence number, of segments that have not arrived and were sent below ``level``."""
-        return {s.sequence: s.length for s in self._unacked.values() if s.level < level and not s.sacked}
+        unacked = self._board.unacked.values()
+        return {sent.sequence: sent.length for sent in unacked if sent.level < level and not sent.sacked}
 
     def awaits(self, sequence: int) -> bool:
         """Return whether the segment has been sent but not acknowledged."""
-        sent = self._unacked.get(sequence)
+        sent = self._board.unacked.get(sequence)
         return sent is not None and not sent.sacked
 
     # --- sending -----------------------------------------------------------------------------------------------------
-
-    @property
-    def pipe(self) -> int:
-        """Segments believed to be in the network (RFC 6675, section 4)."""
-        return len(self._unacked) - self._sacked - self._lost + self._repeating
 
     def stamp(self, now_ns: int) -> int:
         """Return the host's clock as a time stamp, which is never 0."""
@@ -247,7 +200,7 @@ class TcpSender:
     def left(self, sequence: int) -> None:
         """Note that the segment has left the host's queue."""
         self.queued -= 1
-        sent = self._unacked.get(sequence)
+        sent = self._board.unacked.get(sequence)
         if sent is not None and sent.queued:
             sent.queued -= 1
 
@@ -256,45 +209,36 @@ class TcpSender:
 
     def _new_available(self) -> bool:
         something = self.unsent_bytes or (self._closed and not self._fin_sent)
-        return bool(something) and self._next - self._una < self._receive_window
+        return bool(something) and self._board.next - self._board.una < self._receive_window
 
     def _may_send_new(self) -> bool:
-        return self._new_available() and (self._force_new or self.pipe < int(self.connection.cubic.cwnd))
+        return self._new_available() and (self._force_new or self._board.pipe < int(self.connection.cubic.cwnd))
 
-    def _to_repeat(self) -> _Sent | None:
+    def _to_repeat(self) -> Sent | None:
         """Return the segment to send again: that of a timeout or probe, or the first lost one if the window allows."""
         if self._forced is not None:
             return self._forced
         if (
-            self._lost <= self._repeating
-            or self.pipe >= int(self.connection.cubic.cwnd)
+            self._board.lost <= self._board.repeating
+            or self._board.pipe >= int(self.connection.cubic.cwnd)
             or (self._new_first and self._new_available())
         ):
             return None
-        for sent in self._unacked.values():
-            if sent.lost and not sent.repeating:
-                # Linux does not send again what has not left the host, nor anything after it.
-                return None if sent.queued else sent
-        return None
+        return self._board.first_lost()
 
-    def _repeat(self, sent: _Sent, now_ns: int) -> None:
+    def _repeat(self, sent: Sent, now_ns: int) -> None:
         probe = self._forced is sent and self._timer is not Timer.RETRANSMISSION
         self._forced = None
         self.counters.retransmissions += 1
-        sent.repeated = True
-        if not sent.repeating:
-            sent.repeating = True
-            self._repeating += 1
-        if not self._first_repeat:
-            self._first_repeat = self.stamp(now_ns)
-        self._unanswered = (self._unanswered or 0) + 1
+        self._board.repeat(sent)
+        self._undo.repeated(self.stamp(now_ns))
         if probe:
             self._probe_repeats = True
             self._end_of_probe(now_ns)
-        elif sent.sequence == self._una and self._timer is not Timer.REORDERING:
+        elif sent.sequence == self._board.una and self._timer is not Timer.REORDERING:
             self._set(Timer.RETRANSMISSION, now_ns + self.connection.rtt.rto_ns)
 
-    def _cut(self, now_ns: int) -> tuple[_Sent, bool]:
+    def _cut(self, now_ns: int) -> tuple[Sent, bool]:
         connection = self.connection
         if connection.idle_since_ns is not None:
             connection.cubic.idled(now_ns - connection.idle_since_ns)
@@ -306,10 +250,8 @@ class TcpSender:
         self.unsent_bytes -= length
         fin = FIN if self._closed and not self.unsent_bytes else 0
         self._fin_sent = bool(fin)
-        sent = _Sent(self._next, self._offset, length, fin)
-        first = not self._unacked
-        self._unacked[self._next] = sent
-        self._next += 1
+        first = not self._board.unacked
+        sent = self._board.append(self._offset, length, fin)
         self._offset += length
         sent.sent_ns = now_ns
         if self._force_new:
@@ -334,10 +276,10 @@ class TcpSender:
         if self._timer is None or now_ns < self._due_ns:
             return False
         if self._timer is Timer.REORDERING:
-            before = self.pipe
+            before = self._board.pipe
             self.connection.rack.advanced = True
             self._find_losses(now_ns)
-            if self.pipe != before:
+            if self._board.pipe != before:
                 if self.state is not State.RECOVERY:
                     self._enter_recovery()
                 self._reduce(1, clean=False)
@@ -354,18 +296,18 @@ class TcpSender:
 
     def _set_retransmission(self, now_ns: int) -> None:
         """Set the timer to the timeout, from the first segment's last transmission if it was set for something else."""
-        if not self._unacked:
+        if not self._board.unacked:
             self._timer = None
             return
         due_ns = now_ns + self.connection.rtt.rto_ns
         if self._timer in (Timer.REORDERING, Timer.PROBE):
-            head = self._unacked[self._una]
+            head = self._board.unacked[self._board.una]
             due_ns = max(head.sent_ns + self.connection.rtt.rto_ns, now_ns + self._tick_ns)
         self._set(Timer.RETRANSMISSION, due_ns)
 
     def _set_probe(self, now_ns: int, restart: bool) -> bool:
         """Set the timer to a tail loss probe (RFC 8985, section 7.2) if one is allowed; ``restart`` the timeout."""
-        if not self._unacked or self.state is not State.OPEN or self._probe_end is not None or self._sacked:
+        if not self._board.unacked or self.state is not State.OPEN or self._probe_end is not None or self._board.sacked:
             return False
         rtt = self.connection.rtt
         if rtt.srtt_ns is None:
@@ -373,8 +315,8 @@ class TcpSender:
         else:
             # A lone segment's acknowledgement may be delayed.
             wait_ns = 2 * rtt.srtt_ns
-            wait_ns += self._rto_min_ns if len(self._unacked) == 1 else TIMER_SLACK_TICKS * self._tick_ns
-        left_ns = rtt.rto_ns if restart else self._unacked[self._una].sent_ns + rtt.rto_ns - now_ns
+            wait_ns += self._rto_min_ns if len(self._board.unacked) == 1 else TIMER_SLACK_TICKS * self._tick_ns
+        left_ns = rtt.rto_ns if restart else self._board.unacked[self._board.una].sent_ns + rtt.rto_ns - now_ns
         if left_ns > 0:
             wait_ns = min(wait_ns, left_ns)
         self._set(Timer.PROBE, now_ns + wait_ns)
@@ -382,7 +324,7 @@ class TcpSender:
 
     def _probe(self, now_ns: int) -> None:
         """Send a probe: new data if there are any, else the last segment (RFC 8985, section 7.3)."""
-        last = next(reversed(self._unacked.values()))
+        last = self._board.last
         if self._probe_end is not None:
             # The probe still waits for room in the host's queue.
             self._forced, self._force_new = None, False
@@ -398,11 +340,11 @@ class TcpSender:
         # Until it leaves, which is at once unless the host's queue is full.
         self._set_retransmission(now_ns)
         self._timer = Timer.PROBE
-        self._probe_end = self._next
+        self._probe_end = self._board.next
 
     def _end_of_probe(self, now_ns: int) -> None:
         """Note that the probe has left: the timeout starts anew."""
-        self._probe_end = self._next
+        self._probe_end = self._board.next
         self._timer = None
         self._set_retransmission(now_ns)
 
@@ -412,23 +354,19 @@ class TcpSender:
         fresh = self.state < State.RECOVERY
         self._probe_end = self._forced = None
         self._force_new = self._new_first = False
-        for sent in self._unacked.values():
-            if not sent.sacked:
-                sent.lost = True
-                sent.repeating = False
-        self._lost = len(self._unacked) - self._sacked
-        self._repeating = 0
+        self._board.lose_all()
         self._reduction = None
         cubic = self.connection.cubic
-        if fresh or self._una >= self._high or (self.state is State.LOSS and not self._timeouts):
+        if fresh or self._board.una >= self._high or (self.state is State.LOSS and not self._timeouts):
             cubic.reduce()
-            self._undo_from, self._unanswered = self._una, None
+            self._undo.begin(self._board.una, 0)
         cubic.collapse(1)
         self._frto = fresh or self._timeouts > 0
         self.state = State.LOSS
-        self._high = self._next
+        self._high = self._board.next
         self._timeouts += 1
-        head = self._unacked[self._una]
+        head = self._board.head
+        assert head is not None
         if not head.queued:
             self._forced = head
         # Otherwise it is sent again when it has left the host: until then Linux only backs off.
@@ -439,92 +377,45 @@ class TcpSender:
 
     def on_ack(self, ack: TcpAck, now_ns: int) -> bool:
         """Process an acknowledgement and return whether it contains news. Impossible and old ones are ignored."""
-        if not self._una <= ack.cumulative <= self._next or ack.highest >= max(self._next, 1):
+        if not self._board.una <= ack.cumulative <= self._board.next or ack.highest >= max(self._board.next, 1):
             return False
         connection = self.connection
         self._new_first = False
-        before = len(self._unacked)
-        limited = self.pipe >= int(connection.cubic.cwnd) or (
+        before = len(self._board.unacked)
+        limited = self._board.pipe >= int(connection.cubic.cwnd) or (
             connection.cubic.slow_start and connection.cubic.cwnd < 2 * before
         )
-        lost_before = self._lost
-        news = self._take(ack, now_ns)
+        lost_before = self._board.lost
+        rack = connection.rack
+        news = self._board.take(ack, now_ns, rack, connection.rtt.min_ns or 0, self._high)
+        if self._forced is not None and (self._forced.sacked or self._forced.sequence < self._board.una):
+            self._forced = None
+        if news.advanced:
+            self._timeouts = 0
         self._measure(news, now_ns)
         if ack.duplicate != NO_DUPLICATE:
-            self._answered(ack.duplicate, now_ns)
+            rack.duplicate(now_ns, connection.rtt.srtt_ns or 0)
+            rack.reordering_seen = True
+            self._undo.answered(ack.duplicate)
             news.duplicate = True
         if news.overtaken:
-            connection.rack.reordering_seen = True
+            rack.reordering_seen = True
         if self._probe_end is not None:
             self._judge_probe(ack.cumulative, news)
         if news.sacked or news.duplicate or not news.delivered or self.state is not State.OPEN:
             news.rearm &= not self._alert(news, now_ns)
         if news.rearm and not self._set_probe(now_ns, restart=True):
             self._set_retransmission(now_ns)
-        if not self._unacked:
+        if not self._board.unacked:
             self._timer = self._forced = None
             connection.idle_since_ns = now_ns
         if self.state is State.RECOVERY:
-            self._reduce(news.delivered, clean=news.advanced and self._lost <= lost_before)
-        elif limited and (news.advanced or (connection.rack.reordering_seen and news.delivered)):
+            self._reduce(news.delivered, clean=news.advanced and self._board.lost <= lost_before)
+        elif limited and (news.advanced or (rack.reordering_seen and news.delivered)):
             connection.cubic.on_ack(news.delivered, now_ns, connection.rtt.srtt_ns or 0)
         return news.delivered > 0
 
-    def _take(self, ack: TcpAck, now_ns: int) -> _News:
-        """Mark what has arrived."""
-        _, _, cumulative, highest, bitmap, echo, _ = ack
-        news = _News(echo, advanced=cumulative > self._una)
-        rack, min_rtt_ns = self.connection.rack, self.connection.rtt.min_ns or 0
-        overtaking = self._highest_sacked
-        gone: list[int] = []
-        sack_rtt_ns: int | None = None
-        for sequence, sent in self._unacked.items():
-            if sequence < cumulative:
-                gone.append(sequence)
-                if sent.sacked:
-                    self._sacked -= 1
-                    continue
-            elif sequence > highest:
-                break
-            elif sent.sacked or not bitmap >> (highest - sequence) & 1:
-                continue
-            else:
-                sent.sacked = True
-                self._sacked += 1
-                self._highest_sacked = max(self._highest_sacked, sequence)
-                news.sacked += 1
-            news.delivered += 1
-            if sent.lost:
-                sent.lost = False
-                self._lost -= 1
-            if sent.repeating:
-                sent.repeating = False
-                self._repeating -= 1
-            if sent is self._forced:
-                self._forced = None
-            if not sent.repeated:
-                news.overtaken |= sequence < overtaking
-                news.original |= sequence < self._high
-                if sequence < cumulative and news.rtt_ns is None:
-                    news.rtt_ns = now_ns - sent.sent_ns
-                elif sequence >= cumulative and sack_rtt_ns is None:
-                    sack_rtt_ns = now_ns - sent.sent_ns
-            rack.delivered(sent.sent_ns, sequence, sent.repeated, now_ns, min_rtt_ns)
-        for sequence in gone:
-            del self._unacked[sequence]
-        self._una = cumulative
-        if news.advanced:
-            self._timeouts = 0
-        if news.rtt_ns is None:
-            news.rtt_ns = sack_rtt_ns
-        head = self._unacked.get(cumulative)
-        # Segments sent after the first one's last transmission must not postpone its timeout.
-        news.rearm = news.advanced or (
-            head is not None and sack_rtt_ns is not None and sack_rtt_ns > now_ns - head.sent_ns
-        )
-        return news
-
-    def _measure(self, news: _News, now_ns: int) -> None:
+    def _measure(self, news: News, now_ns: int) -> None:
         """Take a round trip from segments sent once (Karn), else from the echoed time stamp (RFC 7323, section 4)."""
         rtt_ns = news.rtt_ns
         if rtt_ns is None and news.advanced and self._timestamps and news.echo:
@@ -532,14 +423,7 @@ class TcpSender:
         if rtt_ns is not None:
             self.connection.rtt.sample(rtt_ns, now_ns)
 
-    def _answered(self, sequence: int, now_ns: int) -> None:
-        """Note a DSACK."""
-        self.connection.rack.duplicate(now_ns, self.connection.rtt.srtt_ns or 0)
-        self.connection.rack.reordering_seen = True
-        if self._undo_from is not None and self._unanswered and sequence >= self._undo_from:
-            self._unanswered -= 1
-
-    def _judge_probe(self, cumulative: int, news: _News) -> None:
+    def _judge_probe(self, cumulative: int, news: News) -> None:
         """End a probe that is acknowledged. One that repaired a loss counts as congestion (RFC 8985, section 7.4)."""
         assert self._probe_end is not None
         if self._forced is not None or self._force_new or cumulative < self._probe_end:
@@ -554,25 +438,25 @@ class TcpSender:
             cubic.cwnd = cubic.ssthresh
         self._probe_end = None
 
-    def _alert(self, news: _News, now_ns: int) -> bool:
+    def _alert(self, news: News, now_ns: int) -> bool:
         """Follow Linux's tcp_fastretrans_alert; return whether the timer is set for reordering."""
-        if self.state is State.RECOVERY and self._una >= self._high:
+        if self.state is State.RECOVERY and self._board.una >= self._high:
             self._end_recovery(news)
-        if self.state is State.OPEN and not self._repeating:
-            self._first_repeat = 0
+        if self.state is State.OPEN and not self._board.repeating:
+            self._undo.forget_repetitions()
         if self.state is State.RECOVERY:
-            if news.advanced and self._delayed(news):
+            if news.advanced and self._undo.delayed(news.echo):
                 # A segment sent before the first retransmission moved the acknowledgement.
-                if not self._repeating:
-                    self._undo(clear=True)
+                if not self._board.repeating:
+                    self._revert(clear=True)
                     self._keep_open()
                 return False
-            if self._all_answered():
-                self._undo(clear=False)
+            if self._undo.all_answered:
+                self._revert(clear=False)
                 self._keep_open()
             armed, _ = self._find_losses(now_ns)
             # After an undo there may be new losses.
-            if self.state is not State.RECOVERY and self._lost:
+            if self.state is not State.RECOVERY and self._board.lost:
                 self._enter_recovery()
             return armed
         if self.state is State.LOSS:
@@ -581,40 +465,39 @@ class TcpSender:
             if self.state is State.LOSS and not again:
                 return armed
         else:
-            if self._all_answered():
-                self._undo(clear=False)
+            if self._undo.all_answered:
+                self._revert(clear=False)
             armed, _ = self._find_losses(now_ns)
-        if self._lost:
+        if self._board.lost:
             self._enter_recovery()
         else:
             self._keep_open()
         return armed
 
     def _keep_open(self) -> None:
-        if not self._repeating and self.state is not State.OPEN:
-            head = self._unacked.get(self._una)
+        if not self._board.repeating and self.state is not State.OPEN:
+            head = self._board.head
             if head is None or not head.repeated:
-                self._first_repeat = 0
-        state = State.DISORDER if self._sacked or self._lost or self._repeating else State.OPEN
+                self._undo.forget_repetitions()
+        state = State.DISORDER if self._board.sacked or self._board.lost or self._board.repeating else State.OPEN
         self._reduction = None
         if state is not self.state:
             self.state = state
-            self._high = self._next
+            self._high = self._board.next
 
     def _enter_recovery(self) -> None:
-        if not self._repeating:
-            self._first_repeat = 0
+        if not self._board.repeating:
+            self._undo.forget_repetitions()
         self._reduction = RateReduction(self.connection.cubic.cwnd)
         self.connection.cubic.reduce()
-        self._undo_from = self._una
-        self._unanswered = self._repeating or None
+        self._undo.begin(self._board.una, self._board.repeating)
         self._probe_end = None
-        self._high = self._next
+        self._high = self._board.next
         self.state = State.RECOVERY
 
-    def _end_recovery(self, news: _News) -> None:
-        if self._undoable(news):
-            self._undo(clear=False)
+    def _end_recovery(self, news: News) -> None:
+        if self._undo.possible(news.echo):
+            self._revert(clear=False)
         else:
             self.connection.rack.recovered()
             if self.state is State.RECOVERY:
@@ -622,20 +505,20 @@ class TcpSender:
         self._reduction = None
         self.state = State.OPEN
 
-    def _in_loss(self, news: _News) -> None:
+    def _in_loss(self, news: News) -> None:
         """Process an acknowledgement after a timeout, with F-RTO (RFC 5682, section 3.1)."""
-        recovered = self._una >= self._high
-        if (news.advanced and self._undoable(news)) or (self._frto and news.original):
-            self._undo(clear=True)
+        recovered = self._board.una >= self._high
+        if (news.advanced and self._undo.possible(news.echo)) or (self._frto and news.original):
+            self._revert(clear=True)
             self._timeouts = 0
             self.state = State.OPEN
             return
         if self._frto:
-            if self._next > self._high:
+            if self._board.next > self._high:
                 if news.sacked or not news.delivered:
                     self._frto = False
             elif news.advanced and not recovered:
-                self._high = self._next
+                self._high = self._board.next
                 if self._new_available():
                     self._new_first = True
                     return
@@ -643,29 +526,12 @@ class TcpSender:
         if recovered:
             self._end_recovery(news)
 
-    def _delayed(self, news: _News) -> bool:
-        """Return whether the echo is older than the first retransmission (Eifel detection, RFC 3522)."""
-        return (
-            self._timestamps
-            and self._undo_from is not None
-            and bool(self._first_repeat)
-            and 0 < news.echo < self._first_repeat
-        )
-
-    def _all_answered(self) -> bool:
-        return self._undo_from is not None and self._unanswered == 0
-
-    def _undoable(self, news: _News) -> bool:
-        return self._all_answered() or self._delayed(news)
-
-    def _undo(self, clear: bool) -> None:
+    def _revert(self, clear: bool) -> None:
         """Restore the window; with ``clear``, also regard nothing as lost."""
         if clear:
-            for sent in self._unacked.values():
-                sent.lost = False
-            self._lost = 0
+            self._board.forgive()
         self.connection.cubic.undo()
-        self._undo_from = None
+        self._undo.end()
         self.connection.rack.advanced = True
 
     def _find_losses(self, now_ns: int) -> tuple[bool, bool]:
@@ -675,10 +541,10 @@ class TcpSender:
         if not rack.advanced:
             return False, False
         rack.advanced = False
-        window_ns = rack.window_ns(self.state >= State.RECOVERY, self._sacked, rtt.min_ns or 0, rtt.srtt_ns or 0)
+        window_ns = rack.window_ns(self.state >= State.RECOVERY, self._board.sacked, rtt.min_ns or 0, rtt.srtt_ns or 0)
         latest = 0
         again = False
-        for sent in self._unacked.values():
+        for sent in self._board.unacked.values():
             if sent.sacked or (sent.lost and not sent.repeating):
                 continue
             wait_ns = rack.lost_after_ns(sent.sent_ns, sent.sequence, now_ns, window_ns)
@@ -687,13 +553,7 @@ class TcpSender:
             if wait_ns:
                 latest = max(latest, wait_ns)
                 continue
-            if sent.repeating:
-                sent.repeating = False
-                self._repeating -= 1
-                again |= sent.lost
-            if not sent.lost:
-                sent.lost = True
-                self._lost += 1
+            again |= self._board.lose(sent)
         if latest:
             self._set(Timer.REORDERING, now_ns + latest + TIMER_SLACK_TICKS * self._tick_ns)
         return bool(latest), again
@@ -702,6 +562,6 @@ class TcpSender:
         if self._reduction is None:
             return
         cubic = self.connection.cubic
-        window = self._reduction.window(delivered, self.pipe, cubic.ssthresh, clean)
+        window = self._reduction.window(delivered, self._board.pipe, cubic.ssthresh, clean)
         if window is not None:
             cubic.cwnd = max(window, 1.0)

@@ -119,10 +119,10 @@ def test_everything_is_delivered_once_whatever_the_network_does(
 
 
 def consistent(sender: TcpSender) -> None:
-    sent = sender._unacked.values()
-    assert sender._sacked == sum(s.sacked for s in sent)
-    assert sender._lost == sum(s.lost for s in sent)
-    assert sender._repeating == sum(s.repeating for s in sent)
+    sent = sender._board.unacked.values()
+    assert sender._board.sacked == sum(s.sacked for s in sent)
+    assert sender._board.lost == sum(s.lost for s in sent)
+    assert sender._board.repeating == sum(s.repeating for s in sent)
     assert not any(s.sacked and (s.lost or s.repeating) for s in sent)
     assert sender.connection.cubic.cwnd >= 1
 

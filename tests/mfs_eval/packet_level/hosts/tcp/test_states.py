@@ -146,7 +146,7 @@ def test_a_spurious_timeout_is_undone_by_the_echo_but_not_without_time_stamps() 
         sender.on_ack(ack(2, echo=sender.stamp(RTT) if timestamps else 0), late_ns + MS)
         assert sender.state in (state, State.DISORDER if timestamps else state)
         assert (cubic.cwnd >= before) == timestamps
-        assert (sender._lost == 0) == timestamps, "nothing counts as lost any more"
+        assert (sender._board.lost == 0) == timestamps, "nothing counts as lost any more"
 
 
 def test_frto_undoes_a_timeout_when_an_original_arrives_selectively() -> None:
@@ -235,7 +235,7 @@ def test_stranded_segments_are_stale_once_a_retransmission_has_overtaken_them() 
     # An acknowledgement sent before echoes an old time stamp: the timeout is undone, so nothing is sent again ...
     sender._frto = False
     sender.on_ack(ack(2, echo=sender.stamp(RTT)), now_ns + 3 * MS)
-    assert sender._lost == 0
+    assert sender._board.lost == 0
     assert fill(sender, now_ns + 3 * MS, 5) == []
     # ... until the probe and the next timeout.
     due_ns = sender.next_timeout_ns
