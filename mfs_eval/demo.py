@@ -150,4 +150,5 @@ def print_tables(results: Results, console: Console) -> None:
         for name, cells in report.rows(results.runs, scenario, rate):
             table.add_row(name, *cells, style="bold" if name == "mfs" else None)
         console.print(table)
+    console.print(report.TRANSPORT)
     console.print(report.LEGEND)

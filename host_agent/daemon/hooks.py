@@ -177,11 +177,9 @@ def _prepare(
     if shorter or options.rto_min_ms is not None:
         backup.routes, special = routes.routes_of(route, index)
         for destination in special:
-            _log.warning(
-                "the route to %s keeps its metrics: its packets longer than %d bytes are not stamped",
-                destination,
-                payload,
-            )
+            _log.warning("the route to %s keeps its metrics", destination)
+            if shorter:
+                _log.warning("packets to %s longer than %d bytes are not stamped", destination, payload)
     if shorter:
         backup.mtu6 = routes.mtu6(name)
     state.write(backup)

@@ -83,8 +83,8 @@ def live(
     flows of the serving model are TCP connections. A seed draws the arrivals, and is the number of the window of the
     trace that is served. Times are given in the model's time.
     """
-    from mfs_eval.live import live_rows
-    from mfs_eval.live.live import BMV2_QUEUE_BYTES, CLUSTERS, QUEUE_BYTES, LiveSettings, counted, prepared, run_live
+    from mfs_eval.live import live_rows, live_tables
+    from mfs_eval.live.live import BMV2_QUEUE_BYTES, CLUSTERS, QUEUE_BYTES, LiveSettings, prepared, run_live
     from mfs_eval.results.output import writing
     from mfs_eval.results.provenance import provenance
     from mfs_eval.results.rows import RowStore
@@ -102,7 +102,7 @@ def live(
         queue_bytes or (BMV2_QUEUE_BYTES if bmv2 else QUEUE_BYTES),
         hold,
     )
-    check = partial(live_rows.mismatch, rate_bps=rate, stretch=stretch, requests=counted(requests))
+    check = partial(live_rows.mismatch, settings=settings, requests=requests)
     store = None
     if out is not None:
         with writing(out):
@@ -117,8 +117,7 @@ def live(
         known = {} if store is None else store.rows
         missing = []
         for policy in policies:
-            switch = "bmv2" if bmv2 else "embedded"
-            key = (cluster, settings.hosts, switch, settings.queue_bytes, request_rate, Path(policy).stem, seed)
+            key = live_rows.key_of(cluster, settings, request_rate, policy, seed)
             if key in known:
                 rows.append(known[key])
                 _show(known[key], width)
@@ -127,7 +126,7 @@ def live(
         if not missing:
             continue
         work = prepared(settings, requests, trace, seed - 1)
-        for result in run_live(missing, {seed: work}, request_rate, settings, prefix):
+        for result in run_live(missing, work, request_rate, seed, settings, prefix):
             row = live_rows.row_of(result, cluster, request_rate, settings)
             rows.append(row)
             if store is not None:
@@ -135,7 +134,7 @@ def live(
             _show(row, width)
     if len(seeds) > 1:
         click.echo()
-        click.echo(live_rows.summary(rows))
+        click.echo(live_tables.summary(rows))
     click.echo(
         f"TTFT and collective in milliseconds of the model's time, of which 1 s takes {stretch:g} s; "
         "stall: longest time in which a flow waited while its links were idle, in real milliseconds"

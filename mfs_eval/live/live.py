@@ -14,7 +14,7 @@ import random
 import socket
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,12 @@ from host_agent.client import AgentClient
 from host_agent.protocol.flow_spec import FlowSpec
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.link_meter import FlowTime, LinkMeter, Stalls
-from mfs_eval.live.live_network import FlowRecord, LiveNetwork, NoStamps, Place, Stamper
+from mfs_eval.live.live_network import LiveNetwork, NoStamps, Place, Stamper
 from mfs_eval.live.tcp_counters import TcpCounters
 from mfs_eval.packet_level.experiment import WARM_UP_SHARE, uncontended_network
 from mfs_eval.serving.cluster import Cluster
 from mfs_eval.serving.engine import Serving
-from mfs_eval.serving.metrics import Summary, summarise
+from mfs_eval.serving.metrics import Summary, after_warm_up, summarise
 from mfs_eval.serving.objectives import low_load_records, objectives
 from mfs_eval.serving.placement import place
 from mfs_eval.serving.trace import SAMPLE_PATH, Request, load_trace, with_poisson_arrivals
@@ -59,7 +59,8 @@ DEFERRAL_S = 1.0
 LAYERS_PER_STEP = 8
 MESSAGE_BYTES = 16 * 1024
 """A flow may be promoted after this many real bytes, each of which represents some thousands."""
-WARM_CONNECTIONS = 6
+WARM_CONNECTIONS = 16
+"""Kept for each pair of servers. Handshakes carry no stamp, so under load they wait behind what is stamped."""
 STALLED_S = 60.0
 """A run in which no request ends for this long is aborted."""
 LOG_EVERY_S = 5.0
@@ -94,8 +95,16 @@ class LiveSettings:
     @property
     def hosts(self) -> str:
         """What is particular to the hosts; see :class:`~mfs_eval.live.live_rows.Row`."""
-        order = "kernel-tcp" if self.kernel_tcp else "order" if self.order else "no-order"
-        return f"{order}-hold" if self.hold else order
+        if not self.stamps:
+            return "no-stamps"
+        parts = ["order" if self.order else "no-order"]
+        parts += ["kernel-tcp"] * self.kernel_tcp + ["hold"] * self.hold
+        return "-".join(parts)
+
+    @property
+    def switch(self) -> str:
+        """Name of the switch."""
+        return "bmv2" if self.bmv2 else "embedded"
 
     @property
     def scenario(self) -> Scenario:
@@ -125,6 +134,7 @@ class LiveResult:
     Attributes:
         policy: name of the policy.
         seed: seed of the arrivals.
+        requests: number of requests, including those of the warm-up.
         summary: results in the model's time.
         flows: number of flows.
         connections: number of TCP connections.
@@ -132,12 +142,11 @@ class LiveResult:
         worst_delay_s: worst delay of this process in real time; it is negligible if it is much shorter than a TTFT.
         tcp: what the kernel's TCP counted.
         stalls: time in which flows waited for idle links, in real time.
-        history: the flows, in the order in which they ended.
-        start_ns: start of the model's time on CLOCK_MONOTONIC.
     """
 
     policy: str
     seed: int
+    requests: int
     summary: Summary
     flows: int
     connections: int
@@ -145,13 +154,6 @@ class LiveResult:
     worst_delay_s: float
     tcp: TcpCounters
     stalls: Stalls
-    history: Sequence[FlowRecord]
-    start_ns: int
-
-
-def counted(requests: int) -> int:
-    """Return how many of the requests of a run count: the first ones find an empty network."""
-    return requests - round(WARM_UP_SHARE * requests)
 
 
 class AgentStamper:
@@ -199,17 +201,19 @@ def prepared(settings: LiveSettings, count: int, trace: Path | None = None, wind
 
 def run_live(
     policies: Sequence[str],
-    works: Mapping[int, Workload],
+    work: Workload,
     request_rate: float,
+    seed: int,
     settings: LiveSettings,
     prefix: str = PREFIX,
-) -> Generator[LiveResult, None, None]:
-    """Serve each of ``works`` under each policy in turn, on the same switch and at the same arrival times.
+) -> Iterator[LiveResult]:
+    """Serve ``work`` under each policy in turn, on the same switch and at the same arrival times.
 
     Args:
         policies: names or files, as ``mfs ctrl --policy`` takes them.
-        works: the requests, by the seed of their arrivals.
+        work: the requests.
         request_rate: requests per second of the model's time.
+        seed: seed of the arrivals.
         settings: how the model is scaled down.
         prefix: prefix of namespaces and interfaces.
 
@@ -222,12 +226,11 @@ def run_live(
         # Hosts and agents, children of this process, must not be at a disadvantage against the switch.
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     with live_rack(settings, prefix) as rack:
-        for seed, work in works.items():
-            requests = with_poisson_arrivals(work.requests, request_rate, seed)
-            for policy in policies:
-                with rack.controlled(policy) as controller, rack.stamping() as stamper:
-                    _LOG.info("%s: %s", policy, controller.output().strip().splitlines()[-1].partition(": ")[2])
-                    yield serve(policy, seed, work, requests, rack, stamper)
+        requests = with_poisson_arrivals(work.requests, request_rate, seed)
+        for policy in policies:
+            with rack.controlled(policy) as controller, rack.stamping() as stamper:
+                _LOG.info("%s: %s", policy, controller.output().strip().splitlines()[-1].partition(": ")[2])
+                yield serve(policy, seed, work, requests, rack, stamper)
         lines = rack.switch.finish().splitlines()
         for line in () if settings.bmv2 else lines[2:-1]:
             _LOG.info("the switch: %s", line)
@@ -369,8 +372,8 @@ def serve(
             network.run(_Progress(serving, len(requests), policy, began).over)
         elapsed_s = time.monotonic() - began
         tcp = network.tcp_counters() - before
-    records = sorted(serving.records, key=lambda record: record.arrival_ns)[-counted(len(requests)) :]
-    summary = summarise(records, serving.batches)
+    counted = after_warm_up(serving.records, round(WARM_UP_SHARE * len(requests)))
+    summary = summarise(counted, serving.batches)
     ports = {host.id: host.port for host in rack.topology.hosts}
     times = [
         FlowTime(flow.started_ns / 1e9, flow.ended_ns / 1e9, ports[flow.source], ports[flow.spec.destination])
@@ -379,6 +382,7 @@ def serve(
     return LiveResult(
         policy,
         seed,
+        len(requests),
         summary,
         network.flows,
         network.connections,
@@ -386,8 +390,6 @@ def serve(
         network.worst_delay_ns / 1e9,
         tcp,
         meter.stalls(times),
-        network.history,
-        network.real_ns(0),
     )
 
 

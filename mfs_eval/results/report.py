@@ -29,6 +29,10 @@ COLUMNS: tuple[tuple[str, str, str, float], ...] = (
 )
 """Attribute of :class:`~mfs_eval.results.schema.Run`, heading, format, and factor of the value."""
 
+TRANSPORT = (
+    "These runs have a simulated transport. Over real sockets there is hardly a gain: docs/studies/real-tcp.md has what "
+    "`mfs live` gives."
+)
 LEGEND = (
     "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request alone in the "
     "cluster, with a 95 % interval from the number of requests. TTFT: mean, median, 99th percentile. "
@@ -68,6 +72,7 @@ def write(results: Results, path: Path) -> None:
         scenarios=scenarios,
         headings=[heading for _, heading, _, _ in COLUMNS],
         legend=LEGEND,
+        transport=TRANSPORT,
     )
     write_atomically(path, text)
     for name in _scenarios(results):

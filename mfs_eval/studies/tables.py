@@ -12,7 +12,7 @@ import click
 
 from mfs_eval.errors import EvaluationError
 from mfs_eval.flow_level import sweep_rows
-from mfs_eval.live import live_rows
+from mfs_eval.live import live_rows, live_tables
 from mfs_eval.results import markdown
 from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.rows import read_rows
@@ -48,8 +48,9 @@ def _of_live(make: Callable[[list[live_rows.Row]], str]) -> Table:
 
 TABLES = {
     **{f"ablation-{name}": _of_ablation(make) for name, make in ablation_tables.TABLES.items()},
-    "live": _of_live(live_rows.summary),
-    "live-headline": _of_live(live_rows.headline),
+    "live": _of_live(live_tables.summary),
+    "live-differences": _of_live(lambda rows: live_tables.differences(rows, "mfs-tail")),
+    "live-headline": _of_live(live_tables.headline),
     "stranding": Table("stranding.csv", lambda path: stranding.markdown(stranding.read(path))),
     "paper-all-cases": _of_sweep("all-cases", paper_tables.attainment),
     "paper-full-size": _of_sweep("full", paper_tables.attainment),

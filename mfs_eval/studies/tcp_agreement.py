@@ -1,152 +1,155 @@
-"""``mfs study tcp-agreement``: ``mfs live`` with simulated TCP, beside rows measured over real sockets.
+"""``mfs study tcp-agreement``: the runs of ``mfs live`` again in virtual time, beside what real sockets gave.
 
-The scenario, its scale and its stretched time are those of ``mfs live``; so are messages, queues and constants of TCP.
-What differs: sending processes and host agents take no time, and each host's level rules are those of the simulation.
+Scenario, scale, window of the trace, arrivals, policy, queues and TCP's constants are those of each row. What differs:
+sending processes and host agents take no time.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
+from statistics import fmean
+from typing import Literal
 
 import click
 
+from mfs_ctrl import policies as built_in
 from mfs_eval import options
 from mfs_eval.errors import EvaluationError
-from mfs_eval.live.live import MESSAGE_BYTES, LiveSettings, prepared
+from mfs_eval.live.live import CLUSTERS, DEFERRAL_S, MESSAGE_BYTES, LiveSettings, prepared
+from mfs_eval.live.live_rows import Row
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.packet_network import PacketNetwork, Totals
 from mfs_eval.results.markdown import table
-from mfs_eval.setup.run_settings import HostSettings, PortSettings, RunSettings, TcpSettings
+from mfs_eval.results.rows import read_rows
+from mfs_eval.runner import run_all
+from mfs_eval.setup.run_settings import ORDERS, ControlSettings, HostSettings, PortSettings, RunSettings, TcpSettings
 
+Transport = Literal["tcp", "windowed"]
 TOLERANCE = 0.25
 """A mean TTFT agrees if it is within this share of the live one, ..."""
 POINTS = 0.1
-"""... and an attainment within this difference, which is what 64 requests can tell."""
-HEADINGS = ("policy", "seed", "from", "in SLO, %", "TTFT mean, ms", "p50", "p99", "timeouts", "sent again", "agrees")
+"""... and an attainment within this difference, which is what 48 requests can tell."""
+SIMULATED_HOSTS = ("order", "order-kernel-tcp", "no-order", "no-order-kernel-tcp")
+"""Hosts that the simulation has; it does not hold flows."""
+HEADINGS = (
+    "cluster", "hosts", "queues, KiB", "policy", "runs", "in time, %", "TTFT mean, ms", "p99", "timeouts",
+    "sent again", "runs that agree",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One run; the fields are the columns of a file of live rows. TTFTs are in seconds of the model's time."""
+class Simulated:
+    """What a simulated run gave; times in seconds of the model's time."""
 
-    policy: str
-    seed: int
-    attainment: float
+    slo_attainment: float
     ttft_mean_s: float
-    ttft_p50_s: float
     ttft_p99_s: float
     timeouts: int
     retransmitted: int
 
-    def cells(self, origin: str, verdict: str = "") -> tuple[str, ...]:
-        """Return the cells of the table."""
-        times = (self.ttft_mean_s, self.ttft_p50_s, self.ttft_p99_s)
-        milliseconds = (f"{1000 * time:.0f}" for time in times)
-        share = f"{100 * self.attainment:.0f}"
-        counts = (str(self.timeouts), str(self.retransmitted))
-        return (f"`{self.policy}`", str(self.seed), origin, share, *milliseconds, *counts, verdict)
 
-
-def agrees(simulated: Row, live: Row) -> bool:
+def agrees(simulated: Simulated, live: Row) -> bool:
     """Return whether attainment and mean TTFT are within :data:`POINTS` and :data:`TOLERANCE`."""
-    near = abs(simulated.attainment - live.attainment) <= POINTS
+    near = abs(simulated.slo_attainment - live.slo_attainment) <= POINTS
     return near and abs(simulated.ttft_mean_s - live.ttft_mean_s) <= TOLERANCE * live.ttft_mean_s
 
 
 def read(path: Path) -> list[Row]:
-    """Read live rows from a CSV file whose columns are the fields of :class:`Row`.
+    """Return the rows of ``path``, a file of ``mfs live --out``, that can be simulated.
 
     Raises:
-        EvaluationError: the file has other columns, or a value is no number.
+        EvaluationError: the file holds something else, or no such rows.
         OSError: it cannot be read.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            return [
-                Row(
-                    line["policy"],
-                    int(line["seed"]),
-                    float(line["attainment"]),
-                    float(line["ttft_mean_s"]),
-                    float(line["ttft_p50_s"]),
-                    float(line["ttft_p99_s"]),
-                    int(line["timeouts"]),
-                    int(line["retransmitted"]),
-                )
-                for line in reader
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            wanted = ",".join(field.name for field in fields(Row))
-            raise EvaluationError(f"{path}: its columns must be {wanted}, with numbers ({error})") from error
+    found = [row for row in read_rows(path, Row) if row.hosts in SIMULATED_HOSTS and row.switch == "embedded"]
+    if not found:
+        raise EvaluationError(
+            f"{path}: no row can be simulated: those of the embedded switch and {', '.join(SIMULATED_HOSTS)}; "
+            "run mfs live --out without --hold, --bmv2 and --no-stamps"
+        )
+    return found
 
 
-def run_settings(live: LiveSettings, tcp: TcpSettings, queue_bytes: int) -> RunSettings:
-    """Return the settings of a simulated run of ``live``; the times of ``tcp`` are real."""
-    hosts = HostSettings(
-        message_segments=max(1, MESSAGE_BYTES // SEGMENT_BYTES), transport="tcp", tcp=tcp.stretched(live.stretch)
+def run_settings(live: Row, transport: Transport, order: str | None = None) -> RunSettings:
+    """Return the settings of the simulated run of ``live``; ``order`` None is that of its hosts."""
+    kernel_tcp = live.hosts.endswith("kernel-tcp")
+    tcp = TcpSettings(timestamps=kernel_tcp)
+    if not kernel_tcp:
+        tcp = replace(tcp, rto_min_ns=round(DEFERRAL_S * live.stretch * 1e9))
+    return RunSettings(
+        hosts=HostSettings(
+            message_segments=max(1, MESSAGE_BYTES // SEGMENT_BYTES),
+            transport=transport,
+            tcp=tcp.stretched(live.stretch),
+        ),
+        ports=PortSettings(queue_bytes=live.queue_bytes),
+        control=ControlSettings(order=order or ("switch" if live.hosts.startswith("no-order") else "both")),
     )
-    return RunSettings(hosts=hosts, ports=PortSettings(queue_bytes=queue_bytes))
 
 
-def simulate(
-    live: LiveSettings, settings: RunSettings, policies: Sequence[str], rate: float, seeds: Sequence[int], count: int
-) -> Iterable[Row]:
-    """Yield a row for each policy and seed as soon as it is played."""
-    work = prepared(live, count)
+def simulate(live: Row, transport: Transport, order: str | None) -> Simulated:
+    """Play the run of ``live``."""
+    settings = LiveSettings(live.rate_bps, live.stretch, cluster=CLUSTERS[live.cluster])
+    work = prepared(settings, live.requests_per_run, window=live.seed - 1)
     totals: list[Totals] = []
 
     def keep(network: PacketNetwork) -> None:
         totals.append(network.totals())
 
-    for policy in policies:
-        for seed in seeds:
-            one = run(live.scenario, work, policy, rate, seed, settings, keep)
-            times = (one.ttft_mean_s, one.ttft_p50_s, one.ttft_p99_s)
-            yield Row(policy, seed, one.slo_attainment, *times, totals[-1].timeouts, totals[-1].retransmitted)
+    # As the controller of mfs live loads it, not fitted to the scenario.
+    policy = built_in.load(live.policy)
+    own = run_settings(live, transport, order)
+    one = run(settings.scenario, work, policy, live.request_rate, live.seed, own, keep)
+    counts = totals[-1].timeouts, totals[-1].retransmitted
+    return Simulated(one.slo_attainment, one.ttft_mean_s, one.ttft_p99_s, *counts)
+
+
+def beside(rows: Sequence[Row], simulated: Sequence[Simulated]) -> str:
+    """Return a table in Markdown: for each setting and policy the means over seeds, simulated / live."""
+    groups: dict[tuple[str, ...], list[tuple[Row, Simulated]]] = {}
+    for row, one in zip(rows, simulated, strict=True):
+        key = row.cluster, row.hosts, f"{row.queue_bytes // 1024:,}", f"`{row.policy}`"
+        groups.setdefault(key, []).append((row, one))
+    return table(HEADINGS, ((*key, *_cells(pairs)) for key, pairs in groups.items()))
+
+
+_COLUMNS: Mapping[str, float] = {
+    "slo_attainment": 100, "ttft_mean_s": 1e3, "ttft_p99_s": 1e3, "timeouts": 1, "retransmitted": 1,
+}  # fmt: skip
+
+
+def _cells(pairs: Sequence[tuple[Row, Simulated]]) -> list[str]:
+    def both(name: str, factor: float) -> str:
+        live, simulated = (factor * fmean(map(attrgetter(name), ones)) for ones in zip(*pairs, strict=True))
+        return f"{simulated:,.0f} / {live:,.0f}"
+
+    agreeing = sum(agrees(simulated, live) for live, simulated in pairs)
+    return [str(len(pairs)), *(both(*column) for column in _COLUMNS.items()), f"{agreeing} of {len(pairs)}"]
 
 
 @click.command(short_help="Simulated TCP beside rows of mfs live.")
-@options.policies(("fifo", "mfs"))
-@options.requests(80, minimum=5)
-@options.seeds("1-2")
-@click.option("--request-rate", type=float, default=20.0, show_default=True, help="Requests per second.")
-@click.option("--rto-min", type=float, default=200.0, show_default=True, help="Least timeout, in real milliseconds.")
-@click.option("--queue", type=click.IntRange(min=2), default=256, show_default=True, help="Bytes per queue, in KiB.")
-@click.option("--timestamps/--no-timestamps", default=True, help="Whether segments carry time stamps.")
+@click.argument("live", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@options.policies()
 @click.option(
-    "--live",
-    "live_rows",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="CSV of rows of mfs live to print beside: policy,seed,attainment,ttft_mean_s,ttft_p50_s,ttft_p99_s,timeouts,"
-    "retransmitted.",
+    "--transport",
+    type=click.Choice(["tcp", "windowed"]),
+    default="tcp",
+    show_default=True,
+    help="TCP like Linux's, or this project's own transport.",
 )
-def tcp_agreement(
-    policies: tuple[str, ...],
-    requests: int,
-    seeds: tuple[int, ...],
-    request_rate: float,
-    rto_min: float,
-    queue: int,
-    timestamps: bool,
-    live_rows: Path | None,
-) -> None:
-    """Play the runs of mfs live with simulated TCP and print them in Markdown, beside rows of mfs live if given.
+@click.option("--order", type=click.Choice(ORDERS), help="Who orders.  [default: as in each row]")
+def tcp_agreement(live: Path, policies: tuple[str, ...], transport: Transport, order: str | None) -> None:
+    """Play the runs in LIVE, a live.csv of mfs live, in virtual time; print the means of both: simulated / live.
 
-    A run agrees if its attainment is within 10 points and its mean TTFT within 25 %.
+    A run agrees if its attainment is within 10 points and its mean TTFT within 25 %. Only runs of the embedded switch
+    are played, without --hold.
     """
-    measured = {(row.policy, row.seed): row for row in (read(live_rows) if live_rows else ())}
-    live = LiveSettings()
-    tcp = TcpSettings(rto_min_ns=round(rto_min * 1e6), timestamps=timestamps)
-    settings = run_settings(live, tcp, queue * 1024)
-    click.echo(table(HEADINGS, ()), nl=False)
-    for row in simulate(live, settings, policies, request_rate, seeds, requests):
-        real = measured.get((row.policy, row.seed))
-        verdict = "" if real is None else "yes" if agrees(row, real) else "no"
-        lines = [row.cells("simulation", verdict), *([real.cells("live")] if real is not None else [])]
-        for line in lines:
-            click.echo("| " + " | ".join(line) + " |")
+    rows = [row for row in read(live) if not policies or row.policy in policies]
+    if not rows:
+        raise EvaluationError(f"{live}: no row is of {', '.join(policies)}")
+    simulated = run_all("simulated TCP", simulate, [(row, transport, order) for row in rows])
+    click.echo(beside(rows, simulated), nl=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from host_agent.ebpf.bpf import Programs
-from host_agent.ebpf.errors import KernelError
 from host_agent.ebpf.flows import FlowTable, monotonic_after
 from host_agent.ebpf.layout import CLASS_MAJOR, Config
 from host_agent.ebpf.object import load
@@ -22,6 +20,7 @@ from host_agent.protocol.flow_request import FiveTuple, FlowRequest, FlowUpdate,
 from host_agent.protocol.level import LevelRule, bias_code, decide, level_key, log2_code
 from host_agent.protocol.stamp import SCAVENGER, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp, units_of
 from mfs_ctrl import Policy, policies
+from tests.support.ebpf import loaded
 
 BIAS = bias_code(100e9)
 RULES = policies.mfs().rules
@@ -57,14 +56,8 @@ class Host:
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    if os.geteuid():
-        pytest.skip("loading eBPF programs needs root")
-    try:
-        host = Host()
-    except KernelError as error:
-        pytest.skip(str(error))
-    yield host
-    host.programs.close()
+    with loaded(Host) as host:
+        yield host
 
 
 def frame(size: int = 1000) -> Ether:

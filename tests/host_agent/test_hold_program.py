@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 from collections.abc import Iterator
@@ -17,13 +16,13 @@ from scapy.packet import Packet
 
 from host_agent.daemon.kicks import acknowledgement
 from host_agent.ebpf.bpf import Programs
-from host_agent.ebpf.errors import KernelError
 from host_agent.ebpf.flows import FlowTable
 from host_agent.ebpf.holds import HoldTable
 from host_agent.ebpf.layout import HEARD_SCALED, HEARD_UNSCALED, Config, GrantKind, Heard, grant_of
 from host_agent.ebpf.object import load
 from host_agent.protocol.flow_request import FiveTuple
 from host_agent.protocol.stamp import Stage, Stamp
+from tests.support.ebpf import loaded
 
 CONTEXT_BYTES = 192
 MARK_OFFSET = 8
@@ -54,14 +53,8 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    if os.geteuid():
-        pytest.skip("loading eBPF programs needs root")
-    try:
-        host = Host()
-    except KernelError as error:
-        pytest.skip(str(error))
-    yield host
-    host.programs.close()
+    with loaded(Host) as host:
+        yield host
 
 
 def addresses(version: int) -> FiveTuple:

@@ -70,6 +70,7 @@ def test_report_and_numbers_are_the_same_bytes_for_the_same_seed(
     assert html.count("</svg>") == 4
     assert SAMPLE_PATH.name in html
     assert results.provenance.program_digest in html
+    assert html.index("real-tcp.md") < html.index("<svg"), "what real sockets give comes first"
     # The file is self-contained.
     assert not any(word in html for word in ("<script", "<link", "<img", " src="))
 

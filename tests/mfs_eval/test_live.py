@@ -79,12 +79,10 @@ def test_both_policies_serve_the_same_requests(
         pass
     work = prepared(SETTINGS, 15)
     caplog.set_level(logging.INFO, "mfs_eval")
-    for result in run_live(("fifo", "mfs"), {1: work}, 20, SETTINGS, fresh_prefix()):
+    for result in run_live(("fifo", "mfs"), work, 20, 1, SETTINGS, fresh_prefix()):
         assert result.summary.requests == 12
         assert result.summary.ttft_mean_s > 0
         assert result.tcp.segments > 0
-        assert len(result.history) == result.flows
-        assert all(flow.ended_ns > flow.started_ns >= result.start_ns for flow in result.history)
         with capsys.disabled():
             print(
                 f"\n{result.policy}: {result.summary.slo_attainment:.0%} of {result.summary.requests} requests in time"

@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfs_eval.live.link_meter import FlowTime, LinkMeter, Load, stalls
-from mfs_eval.live.live_rows import Row, headline, mismatch, summary
+from mfs_eval.live.live import LiveSettings
+from mfs_eval.live.live_rows import key_of, mismatch
+from mfs_eval.live.live_tables import differences, headline, summary
 from mfs_eval.live.tcp_counters import TcpCounters, read_tcp_counters
+from tests.support.live_rows import live_row
 
 STEP_S = 0.01
 
@@ -87,40 +90,77 @@ def test_this_kernel_has_the_counters() -> None:
     assert (read_tcp_counters() - before).segments > 0
 
 
-def row(policy: str, seed: int, attainment: float, stall_s: float = 0.01) -> Row:
-    return Row(
-        cluster="testbed", hosts="order", switch="embedded", request_rate=14.0, policy=policy, seed=seed, requests=48,
-        rate_bps=20_000_000, stretch=5.0, queue_bytes=1 << 21, slo_attainment=attainment, ttft_mean_s=0.3,
-        ttft_p50_s=0.3, ttft_p99_s=0.9, collective_mean_s=0.03, segments=1000, retransmitted=3, timeouts=0, probes=1,
-        too_old=0, longest_stall_s=stall_s, stalled_s=0.0, stalled_flows=0, elapsed_s=30.0, worst_delay_s=0.001,
-    )  # fmt: skip
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def table_of(text: str) -> list[dict[str, str]]:
+    head, _, *lines = map(cells, text.splitlines())
+    return [dict(zip(head, line, strict=True)) for line in lines]
+
+
+ROWS = [
+    live_row("fifo", 1, slo_attainment=0.4),
+    live_row("fifo", 2, slo_attainment=0.5),
+    live_row("mfs-tail", 1, slo_attainment=0.55, longest_stall_s=0.07, ttft_mean_s=0.25),
+    live_row("mfs-tail", 2, slo_attainment=0.65, ttft_mean_s=0.25),
+]
 
 
 def test_the_summary_has_means_paired_differences_and_the_longest_stall() -> None:
-    rows = [row("fifo", 1, 0.4), row("fifo", 2, 0.5), row("mfs-tail", 1, 0.55, 0.07), row("mfs-tail", 2, 0.65)]
-    lines = summary(rows).splitlines()
-    fifo, mfs = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:])
-    assert fifo[4:8] == ["2,048", "`fifo`", "2", "45"]
-    assert fifo[-1] == ""
-    assert mfs[5:8] == ["`mfs-tail`", "2", "60"]
-    assert mfs[-1] == "+15 ± 0"
-    assert mfs[-2] == "70"
+    other = live_row("mfs-tail", 1, hosts="order-kernel-tcp", timeouts=4)
+    fifo, mfs, alone = table_of(summary([*ROWS, other]))
+    assert (fifo["policy"], fifo["runs"], fifo["in time, %"], fifo["ahead of fifo, points"]) == (
+        "`fifo`",
+        "2",
+        "45",
+        "",
+    )
+    assert (mfs["in time, %"], mfs["ahead of fifo, points"], mfs["longest stall, ms"]) == ("60", "+15 ± 0", "70")
+    assert (alone["hosts"], alone["timeouts"], alone["ahead of fifo, points"]) == ("order-kernel-tcp", "4", "")
+
+
+def test_the_headline_is_of_servers_that_are_set_up_as_recommended() -> None:
+    held = [row.model_copy(update={"hosts": "order-hold"}) for row in ROWS]
+    other = live_row("fifo", 1, hosts="order-kernel-tcp")
+    found = table_of(headline([*ROWS, *held, other, live_row("fifo", 1, cluster="incast")]))
+    assert [(line["hold"], line["policy"]) for line in found] == [
+        ("no", "`fifo`"), ("no", "`mfs-tail`"), ("yes", "`fifo`"), ("yes", "`mfs-tail`"),
+    ]  # fmt: skip
+    assert (found[1]["in time, %"], found[1]["TTFT mean, ms"], found[1]["longest stall, ms"]) == ("60", "250", "70")
+
+
+def test_differences_are_paired_by_seed() -> None:
+    lone = live_row("static-reuse", 2, slo_attainment=0.6)
+    found = {line["policies"]: line for line in table_of(differences([*ROWS, lone], "mfs-tail"))}
+    assert (found["`mfs-tail` - `fifo`"]["points"], found["`mfs-tail` - `fifo`"]["mean, ms"]) == ("+15 ± 0", "-50 ± 0")
+    assert found["`mfs-tail` - `static-reuse`"]["points"] == "+5 ± inf"
+
+
+def test_hosts_that_hold_are_also_compared_with_those_that_do_not() -> None:
+    held = [live_row("mfs-tail", seed, hosts="order-hold", slo_attainment=0.7) for seed in (1, 2)]
+    lines = [line for line in table_of(differences([*ROWS, *held], "mfs-tail")) if line["hosts"] == "order-hold"]
+    assert [(line["policies"], line["points"]) for line in lines] == [
+        ("`mfs-tail` - `fifo` without hold", "+25 ± 64"),
+        ("`mfs-tail` - `mfs-tail` without hold", "+10 ± 64"),
+    ]
 
 
 def test_rows_of_other_links_or_windows_are_not_mixed() -> None:
-    one = row("fifo", 1, 0.5)
-    assert mismatch(one, 20_000_000, 5.0, 48) is None
-    assert mismatch(one, 40_000_000, 5.0, 48) == "its rows have links of 20000000 b/s, not 40000000 b/s"
-    assert "stretched by 5, not 2" in (mismatch(one, 20_000_000, 2.0, 48) or "")
-    assert "per run: 48, not 64" in (mismatch(one, 20_000_000, 5.0, 64) or "")
+    one = live_row("fifo", 1)
+    assert mismatch(one, LiveSettings(), 60) is None
+    other = mismatch(one, LiveSettings(rate_bps=40_000_000), 60)
+    assert other == "its rows have links of 20000000 b/s, not 40000000 b/s"
+    assert "stretched by 5, not 2" in (mismatch(one, LiveSettings(stretch=2.0), 60) or "")
+    assert "per run: 60, not 80" in (mismatch(one, LiveSettings(), 80) or "")
 
 
-def test_the_headline_leaves_out_columns() -> None:
-    held = [row("fifo", 1, 0.4), row("mfs-tail", 1, 0.55)]
-    lines = headline([one.model_copy(update={"hosts": "order-hold"}) for one in held] + held).splitlines()
-    assert len(lines) == 4
-    names, _, _, last = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    values = dict(zip(names, last, strict=True))
-    assert values["policy"] == "`mfs-tail`"
-    assert (values["in time, %"], values["TTFT mean, ms"], values["timeouts"]) == ("55", "300", "0")
-    assert values["longest stall, ms"] == "10"
+def test_runs_of_different_hosts_have_different_keys() -> None:
+    variants = [
+        LiveSettings(), LiveSettings(stamps=False), LiveSettings(order=False), LiveSettings(kernel_tcp=True),
+        LiveSettings(order=False, kernel_tcp=True), LiveSettings(hold=True), LiveSettings(bmv2=True),
+        LiveSettings(queue_bytes=1 << 18),
+    ]  # fmt: skip
+    keys = [key_of("testbed", settings, 14.0, "policies/mine.toml", 1) for settings in variants]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == live_row("mine", 1).key

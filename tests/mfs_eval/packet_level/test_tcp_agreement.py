@@ -1,4 +1,4 @@
-"""``mfs study tcp-agreement``: its rows, its tolerance, and live rows from a file."""
+"""``mfs study tcp-agreement``: which live rows it plays, with what settings, its tolerance, and its table."""
 
 from __future__ import annotations
 
@@ -9,34 +9,58 @@ import pytest
 from click.testing import CliRunner
 
 from mfs_eval.errors import EvaluationError
-from mfs_eval.studies.tcp_agreement import Row, agrees, read, tcp_agreement
+from mfs_eval.live.live_rows import Row
+from mfs_eval.results.rows import RowStore
+from mfs_eval.results.schema import Provenance
+from mfs_eval.studies.tcp_agreement import Simulated, agrees, read, run_settings, tcp_agreement
+from tests.support.live_rows import live_row
 
-COLUMNS = "policy,seed,attainment,ttft_mean_s,ttft_p50_s,ttft_p99_s,timeouts,retransmitted\n"
-ROW = Row("mfs", 1, 0.47, 0.7, 0.5, 3.0, 204, 4000)
+SIMULATED = Simulated(0.47, 0.7, 3.0, 204, 4000)
+LIVE = live_row("mfs", slo_attainment=0.47, ttft_mean_s=0.7)
+ORIGIN = Provenance(trace_digest="1", program_digest="2", version="3")
 
 
-def test_rows_are_read_and_others_refused(tmp_path: Path) -> None:
-    file = tmp_path / "live.csv"
-    file.write_text(COLUMNS + "mfs,1,0.47,0.7,0.5,3.0,204,4000\n")
-    assert read(file) == [ROW]
-    for text in ("policy,seed\nmfs,1\n", COLUMNS + "mfs,1,high,0.7,0.5,3.0,204,4000\n", COLUMNS + "mfs,1\n"):
-        file.write_text(text)
-        with pytest.raises(EvaluationError, match="its columns must be policy,seed,attainment"):
-            read(file)
+def stored(path: Path, *rows: Row) -> Path:
+    store = RowStore(path, Row, ORIGIN)
+    for row in rows:
+        store.append(row)
+    return path
+
+
+def test_only_rows_that_can_be_simulated_are_read(tmp_path: Path) -> None:
+    held, bmv2, bare = live_row(hosts="order-hold"), live_row(switch="bmv2"), live_row(hosts="no-stamps")
+    plain = live_row(hosts="order-kernel-tcp")
+    found = read(stored(tmp_path / "some.csv", held, bmv2, plain, bare))
+    assert [row.hosts for row in found] == ["order-kernel-tcp"]
+    with pytest.raises(EvaluationError, match="without --hold"):
+        read(stored(tmp_path / "none.csv", held, bmv2, bare))
+
+
+def test_a_run_has_the_timers_queues_and_order_of_its_row() -> None:
+    linux = run_settings(live_row(hosts="order-kernel-tcp", queue_bytes=1 << 18), "tcp")
+    assert (linux.hosts.tcp.rto_min_ns, linux.hosts.tcp.timestamps) == (40_000_000, True)
+    assert linux.ports.queue_bytes == 1 << 18
+    mended = run_settings(live_row(hosts="no-order"), "tcp")
+    assert (mended.hosts.tcp.rto_min_ns, mended.hosts.tcp.timestamps) == (1_000_000_000, False)
+    assert (linux.control.order, mended.control.order) == ("both", "switch")
+    assert run_settings(live_row(), "windowed", "hosts").control.order == "hosts"
 
 
 def test_the_tolerance_is_10_points_and_a_quarter_of_the_mean() -> None:
-    assert agrees(replace(ROW, attainment=0.56, ttft_mean_s=0.87), ROW)
-    assert not agrees(replace(ROW, attainment=0.58), ROW)
-    assert not agrees(replace(ROW, ttft_mean_s=0.88), ROW)
+    assert agrees(replace(SIMULATED, slo_attainment=0.56, ttft_mean_s=0.87), LIVE)
+    assert not agrees(replace(SIMULATED, slo_attainment=0.58), LIVE)
+    assert not agrees(replace(SIMULATED, ttft_mean_s=0.88), LIVE)
 
 
-def test_the_study_prints_simulated_beside_live_rows(tmp_path: Path) -> None:
-    file = tmp_path / "live.csv"
-    file.write_text(COLUMNS + "fifo,1,0.5,0.3,0.3,0.7,0,1000\n")
-    arguments = ["--requests", "6", "--seeds", "1", "--policy", "fifo", "--live", str(file)]
-    result = CliRunner().invoke(tcp_agreement, arguments)
+def test_the_study_prints_simulated_beside_live_means(tmp_path: Path) -> None:
+    rows = [live_row("fifo", seed, requests_per_run=6, requests=5, ttft_mean_s=0.3, timeouts=seed) for seed in (1, 2)]
+    file = stored(tmp_path / "live.csv", *rows, live_row("mfs", requests_per_run=6))
+    result = CliRunner().invoke(tcp_agreement, [str(file), "--policy", "fifo"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    lines = [line.split(" | ") for line in result.output.splitlines()[2:]]
-    assert [line[2] for line in lines] == ["simulation", "live"]
-    assert lines[1][3:9] == ["50", "300", "300", "700", "0", "1000"]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.stdout.splitlines()]
+    assert len(lines) == 3
+    found = dict(zip(lines[0], lines[2], strict=True))
+    assert (found["policy"], found["runs"]) == ("`fifo`", "2")
+    assert found["TTFT mean, ms"].endswith(" / 300")
+    assert int(found["TTFT mean, ms"].partition(" ")[0]) > 0
+    assert found["timeouts"].endswith(" / 2")
