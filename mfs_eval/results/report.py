@@ -30,8 +30,8 @@ COLUMNS: tuple[tuple[str, str, str, float], ...] = (
 """Attribute of :class:`~mfs_eval.results.schema.Run`, heading, format, and factor of the value."""
 
 TRANSPORT = (
-    "These runs have a simulated transport. Over real sockets there is hardly a gain: docs/studies/real-tcp.md has what "
-    "`mfs live` gives."
+    "These runs have a simulated transport. Over real sockets there is hardly a gain: docs/studies/real-tcp.md has "
+    "what `mfs live` gives."
 )
 LEGEND = (
     "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request alone in the "
