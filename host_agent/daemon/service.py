@@ -125,7 +125,7 @@ class Service:
     def _answer(self, client: Client, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return {"ok": False, "error": f"not JSON: {error}"}
         return self._requests.answer(client, request)
 

@@ -57,7 +57,7 @@ class PolicyDocument:
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DocumentError(f"not JSON: {error}") from None
         if not isinstance(document, dict) or not isinstance(document.get("rules"), list):
             raise DocumentError("a policy is an object with a list of rules")

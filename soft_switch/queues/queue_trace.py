@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -12,6 +13,7 @@ from soft_switch.errors import SwitchError
 from soft_switch.queues.traffic_manager import Dequeued, NewPort, Port, QueueConfig
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 ENQUEUE = "enqueue"
 DEQUEUE = "dequeue"
@@ -100,14 +102,51 @@ def traced(clock: Callable[[], int], record: Record) -> NewPort:
 def csv_recorder(path: Path) -> Iterator[Record]:
     """Record events in a CSV file with a header line, a row each; the file is complete when the block ends.
 
+    A file that can no longer be written, as on a full disk, ends the trace with a warning: packets go on.
+
     Raises:
-        QueueTraceError: the file cannot be written.
+        QueueTraceError: the file cannot be written at the start.
     """
     try:
-        file = path.open("w", newline="", encoding="utf-8")
+        recorder = _CsvRecorder(path)
     except OSError as error:
         raise QueueTraceError(f"cannot write the queue trace {path}: {error.strerror or error}") from error
-    with file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(QueueEvent._fields)
-        yield writer.writerow
+    try:
+        yield recorder.record
+    finally:
+        recorder.close()
+
+
+class _CsvRecorder:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerow(QueueEvent._fields)
+        self._rows = 0
+        self._broken = False
+
+    def record(self, event: QueueEvent) -> None:
+        if self._broken:
+            return
+        try:
+            self._writer.writerow(event)
+            self._rows += 1
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            if not self._broken:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._broken = True
+        _LOG.warning(
+            "the queue trace %s ends after about %d events: %s; the switch goes on without it",
+            self._path,
+            self._rows,
+            error.strerror or error,
+        )

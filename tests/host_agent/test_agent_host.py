@@ -252,8 +252,9 @@ def test_bad_requests_get_an_answer_and_change_nothing(hosts: tuple[Host, Host],
                 answer = json.loads(answers.readline())
                 assert not answer["ok"]
                 assert words in answer["error"], answer
-            raw.sendall(b"{\n")
-            assert "not JSON" in json.loads(answers.readline())["error"]
+            for text in (b"{", b"[" * 60_000):
+                raw.sendall(text + b"\n")
+                assert "not JSON" in json.loads(answers.readline())["error"]
             raw.sendall(b"x" * (1 << 17) + b"\n")
             assert "bytes at most" in json.loads(answers.readline())["error"]
             answers.close()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import struct
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,8 +19,9 @@ from host_agent.ebpf.policy import PolicySource
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.policy_document import DocumentError, PolicyDocument
 from host_agent.protocol.stamp import Stage
-from mfs_ctrl import Policy, policies
+from mfs_ctrl import Policy, policies, policy_server
 from mfs_ctrl.policy_server import PolicyServer, PolicyServerError
+from tests.support.controller import eventually
 
 
 @pytest.mark.parametrize("chosen", [policies.mfs(), policies.static(), policies.fifo(), policies.edf([40, 80, 120])])
@@ -28,6 +34,7 @@ def test_a_policy_survives_json(chosen: Policy) -> None:
     ("text", "complaint"),
     [
         ("{", "not JSON"),
+        ("[" * 50_000, "not JSON"),
         ("[]", "list of rules"),
         ('{"rules": [{"stage": 3}]}', "rule 0"),
         ('{"rules": [{"stage": 9, "level": 1}]}', "unknown stage"),
@@ -64,6 +71,48 @@ def test_the_saved_policy_is_available_without_a_controller(tmp_path: Path) -> N
     assert source.load() == document
     (tmp_path / "kept" / "policy.json").write_text("{", "utf-8")
     assert source.load() is None
+
+
+def test_the_policy_is_served_over_ipv6_and_by_head_and_nothing_can_be_posted() -> None:
+    with PolicyServer("[::1]:0") as server:
+        assert server.url.startswith("http://[::1]:")
+        server.publish(policies.mfs(), {})
+        assert PolicySource(server.url).fetch() == PolicyDocument("mfs", policies.mfs().rules)
+        head = urllib.request.Request(f"{server.url}/policy", method="HEAD")
+        with urllib.request.urlopen(head) as answer:
+            assert int(answer.headers["Content-Length"]) > 0
+            assert answer.read() == b""
+        with pytest.raises(urllib.error.HTTPError, match="405"):
+            urllib.request.urlopen(f"{server.url}/policy", b"{}")
+
+
+def test_clients_that_hang_up_or_say_nothing_keep_no_agent_waiting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_server, "CONNECTION_S", 0.2)
+    with PolicyServer("127.0.0.1:0") as server, contextlib.ExitStack() as clients:
+        server.publish(policies.mfs(), {})
+        address = "127.0.0.1", int(server.url.rpartition(":")[2])
+        for _ in range(20):
+            gone = socket.create_connection(address)
+            gone.sendall(b"GET /policy HTTP/1.0\r\n\r\n")
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.close()
+        silent = [clients.enter_context(socket.create_connection(address)) for _ in range(policy_server.CONNECTIONS)]
+        slow = silent[0]
+        # As many as are served at all: the slow ones are disconnected, and an agent that asks again is answered.
+        eventually(lambda: _fetched(server.url))
+        slow.settimeout(5)
+        with contextlib.suppress(ConnectionError):
+            assert slow.recv(1) == b""
+    assert capsys.readouterr() == ("", "")
+
+
+def _fetched(url: str) -> bool:
+    try:
+        return PolicySource(url).fetch() is not None
+    except PolicyError:
+        return False
 
 
 def test_invalid_addresses_of_the_controller_are_refused() -> None:

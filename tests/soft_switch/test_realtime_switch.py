@@ -89,6 +89,22 @@ class TestPackets:
         assert Counter(row["event"] for row in rows if row["port"] == "2") == {"enqueue": 5, "dequeue": 5}
         assert all(int(row["waited_ns"]) >= 0 for row in rows)
 
+    @real_kernel
+    def test_packets_go_on_when_the_disk_of_the_queue_trace_is_full(self, rack: Realised) -> None:
+        with (
+            switch_on(rack, TOPOLOGY, 0, "--queue-trace", "/dev/full") as (address, process),
+            controlled(address, TOPOLOGY),
+            network_interfaces(rack) as (sender, receiver, _),
+        ):
+            # Rows are written in blocks of some kilobytes.
+            for number in range(400):
+                sender.send(frame(0, 1, Stage.COLLECTIVE, 1000, bytes(100 + number)))
+                eventually(lambda: receiver.take() is not None)
+            status, _, errors = process.end()
+        assert status == 0
+        assert errors.count("the queue trace /dev/full ends after") == 1, errors
+        assert "No space left on device" in errors
+
     @needs_ping
     @real_kernel
     def test_pings_cross_a_switch_whose_controller_wrote_its_entries(self, rack: Realised) -> None:
