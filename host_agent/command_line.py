@@ -63,7 +63,7 @@ class BitRate(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
             return value
         rate = parse_bit_rate(value)
         if rate is None:
-            self.fail(f"{value!r} is not a rate from 1 b/s to 1000G; write bits per second, e.g. 20M.", param, ctx)
+            self.fail(f"{value!r} is not a rate from 8k to 1000G; write bits per second, e.g. 20M.", param, ctx)
         return rate
 
 

@@ -22,6 +22,7 @@ from host_agent.daemon.hooks import Attached, attach, restore
 from host_agent.daemon.host_tcp import time_stamps
 from host_agent.daemon.kicks import Kicker
 from host_agent.daemon.options import InterfaceOptions, ServiceOptions
+from host_agent.daemon.presence import until_gone
 from host_agent.daemon.requests import Client, Requests
 from host_agent.daemon.state import StateFile
 from host_agent.ebpf.bpf import enable_statistics
@@ -70,7 +71,11 @@ class Service:
             _log.warning("no policy yet: all packets have the level of untagged traffic")
 
     async def run(self, listener: socket.socket) -> None:
-        """Serve clients of ``listener`` until SIGTERM or SIGINT."""
+        """Serve clients of ``listener`` until SIGTERM or SIGINT.
+
+        Raises:
+            InterfaceError: the interface no longer exists.
+        """
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         for number in _ENDING:
@@ -85,12 +90,17 @@ class Service:
         unclaimed = loop.call_later(self._service.grace_s, self._close_unclaimed)
         watch.start()
         turns = asyncio.create_task(_turns(self._holder)) if self._holder is not None else None
+        gone = asyncio.create_task(until_gone(self._options.interface))
+        gone.add_done_callback(lambda _: ended.set())
         try:
             _log.info("serving %s", self._service.socket)
             await ended.wait()
+            if gone.done():
+                await gone
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
             unclaimed.cancel()
+            gone.cancel()
             watch.close()
             server.close()
             if turns is not None:

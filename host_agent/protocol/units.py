@@ -16,6 +16,8 @@ WIRE_OVERHEAD_BYTES = 24
 LOAD_LIMIT = 0.9
 """Upper bound of the load that calculations use: higher-priority traffic never starves the rest permanently."""
 _FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
+LOWEST_BPS = 8_000
+"""The kernel's HTB divides by bytes per second, and a full frame takes more than a second below."""
 HIGHEST_BPS = 10**12
 
 
@@ -23,8 +25,8 @@ def parse_bit_rate(text: str) -> int | None:
     """Parse a rate such as 500k, 20M or 100G.
 
     Returns:
-        Bits per second, or None if ``text`` is not a rate from 1 b/s to 1000G.
+        Bits per second, or None if ``text`` is not a rate from 8k to 1000G.
     """
     matched = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMG]?)", text)
     rate = 0 if matched is None else round(float(matched[1]) * _FACTORS[matched[2]])
-    return rate if 1 <= rate <= HIGHEST_BPS else None
+    return rate if LOWEST_BPS <= rate <= HIGHEST_BPS else None

@@ -251,6 +251,7 @@ class TestInterfaces:
             (("-i", "1@"), "is not PORT@INTERFACE"),
             (("-i", "1@lo@fast"), "is not a rate"),
             (("-i", "1@lo", "--rate", "0"), "is not a rate"),
+            (("-i", "1@lo", "--rate", "7999"), "is not a rate from 8k"),
             (("--queue-trace", "queues.csv"), "needs a port"),
             (("--device-config", "program.json"), "go together"),
             (("--empty", "--device-config", "program.json", "--p4info", "program.p4info.txtpb"), "exclude each other"),
