@@ -8,6 +8,7 @@ from importlib import import_module
 CLEANERS: tuple[str, ...] = (
     "topologies.namespaces:clean_all",
     "topologies.namespaces:clean_mininet",
+    "soft_switch.realtime.saved_offloads:clean",
     "host_agent.daemon.hooks:clean",
 )
 """Cleaners as ``module:function``, in calling order. A function takes no arguments, removes what its part has left, and

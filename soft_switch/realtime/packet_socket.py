@@ -12,7 +12,7 @@ import mmap
 import socket
 import struct
 
-from soft_switch.realtime import offloads
+from soft_switch.realtime import saved_offloads
 from soft_switch.realtime.errors import InterfaceError
 
 RING_FRAMES = 1024
@@ -63,7 +63,11 @@ class PacketSocket:
             index = socket.if_nametoindex(interface)
         except OSError:
             raise InterfaceError(f"there is no network interface {interface!r} here; see: ip link") from None
-        self._claim = _claim(interface)
+        claim = saved_offloads.claim(interface)
+        if claim is None:
+            # Two switches on it would forward each frame twice.
+            raise InterfaceError(f"another switch runs on interface {interface}; stop it first")
+        self._claim = claim
         try:
             # Protocol 0 receives nothing until the ring exists.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -74,7 +78,7 @@ class PacketSocket:
             ) from None
         self._before: dict[str, int] = {}
         try:
-            self._before = offloads.turn_off(interface)
+            self._before = saved_offloads.turn_off(interface)
             self._longest = self._query(_SIOCGIFMTU) + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES
             self._ring = self._memory = self._open_ring(frames)
             self._socket.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
@@ -166,7 +170,7 @@ class PacketSocket:
         if self._memory is not None:
             self._memory.close()
         self._socket.close()
-        offloads.restore(self.interface, self._before)
+        saved_offloads.restore(self.interface, self._before)
         self._before = {}
         self._claim.close()
 
@@ -184,17 +188,3 @@ class PacketSocket:
         answer = fcntl.ioctl(self._socket, request, struct.pack("16si20x", self.interface.encode(), 0))
         number: int = struct.unpack_from("i" if request == _SIOCGIFMTU else "h", answer, 16)[0]
         return number
-
-
-def _claim(interface: str) -> socket.socket:
-    """Claim the interface for this process: two switches on it would forward each frame twice.
-
-    Abstract socket names (unix(7)) belong to a network namespace, as interfaces do, and vanish with their owner.
-    """
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claim.bind(f"\0mfs-switch/{interface}")
-    except OSError:
-        claim.close()
-        raise InterfaceError(f"another switch runs on interface {interface}; stop it first") from None
-    return claim

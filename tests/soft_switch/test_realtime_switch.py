@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -19,7 +20,7 @@ from mfs_eval.bench.interfaces import measure
 from mfs_eval.packet_level.hosts.frames import ip_udp_header
 from p4src.artifact import load
 from soft_switch.queues.traffic_manager import wire_bytes
-from soft_switch.realtime import offloads
+from soft_switch.realtime import offloads, saved_offloads
 from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import PortSpec, check_ports
@@ -194,6 +195,23 @@ class TestInterfaces:
             status, out, log = process.end()
         assert (status, out, messages(log)) == (0, "", ["stopped"])
         assert set(offloads.active(interface)) >= {"tx", "gro"}
+
+    @real_kernel
+    @pytest.mark.parametrize("mended", ["the next switch", "mfs clean"])
+    def test_offloads_that_a_killed_switch_left_off_are_restored(self, rack: Realised, mended: str) -> None:
+        interface = rack.ports[0][1]
+        offloads.restore(interface, {"tx": 1, "gro": 1})
+        with switch_on(rack, TOPOLOGY) as (_, process):
+            assert saved_offloads.clean() == []
+            process.end(signal.SIGKILL)
+        assert offloads.active(interface) == ()
+        if mended == "mfs clean":
+            assert f"{interface} (offloads)" in saved_offloads.clean()
+        else:
+            with switch_on(rack, TOPOLOGY) as (_, process):
+                process.end()
+        assert set(offloads.active(interface)) >= {"tx", "gro"}
+        assert saved_offloads.clean() == []
 
     @real_kernel
     def test_frames_without_checksum_are_reported_with_the_remedy(self, rack: Realised) -> None:
