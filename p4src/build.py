@@ -17,6 +17,7 @@ import click
 from host_agent.protocol.errors import MfsError
 from host_agent.protocol.level import log2_code
 from p4src.artifact import BUILD, MANIFEST, ROOT, TOFINO, TOFINO_2, V1MODEL, source_hashes
+from p4src.parser_check import parser_defects
 
 V1MODEL_COMPILER = "p4c-bm2-ss"
 TOFINO_COMPILER = "p4c-barefoot"
@@ -73,6 +74,9 @@ def make_tofino(name: str, build: Path) -> None:
     """Compile the sources next to the folder ``build`` for the chip that ``name`` ends with.
 
     The output is ``NAME.p4info.txtpb`` in ``build``, and the loadable files and reports in its folder ``NAME``.
+
+    Raises:
+        CompilerError: the compiler made parsers that cannot work.
     """
     chip = name.partition("_")[2]
     output = [
@@ -86,6 +90,12 @@ def make_tofino(name: str, build: Path) -> None:
     conf = ["--conf-type", "BF-RT", "--bfrt-name", f"{name}/bf-rt.json", "--name", "mfs", "--device", chip]
     conf += ["--p4-version", "p4-16", "--outputdir", name, "--pipe", "pipe"]
     subprocess.run([CONF_WRITER, *conf], check=True, cwd=build)
+    defects = parser_defects((build / name / "pipe" / "mfs.bfa").read_text("utf-8"))
+    if defects:
+        raise CompilerError(
+            f"{TOFINO_COMPILER} miscompiles the parser of {name} ({'; '.join(defects)}), so that it would drop every "
+            f"packet; docs/reference/tofino.md names a compiler that does not"
+        )
 
 
 def _quiet() -> list[str]:

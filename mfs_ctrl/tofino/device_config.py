@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from mfs_ctrl.errors import TofinoError
 from mfs_ctrl.tofino.messages import BfPipelineConfig
+from p4src.parser_check import parser_defects
 
 PIPES_MAX = 4
 """Pipes of the largest chips of both generations."""
@@ -46,7 +47,8 @@ def read_conf(path: Path) -> DeviceConfig:
     Its files are looked up under the recorded paths and, in case the folder was moved, relative to NAME.conf.
 
     Raises:
-        TofinoError: the file is not a NAME.conf, describes several programs, or names a file that is missing.
+        TofinoError: the file is not a NAME.conf, describes several programs, or names a file that is missing; or a
+            pipeline's assembly, if it is still beside its binary, shows parsers that cannot work.
     """
     try:
         conf = json.loads(path.read_text("utf-8"))
@@ -55,6 +57,8 @@ def read_conf(path: Path) -> DeviceConfig:
         name, pipelines = _text(program, "program-name"), program["p4_pipelines"]
         if not pipelines:
             raise ValueError(f"{name} has no pipeline")
+        for pipeline in pipelines:
+            _check_parsers(path.parent / _text(pipeline, "p4_pipeline_name") / f"{name}.bfa")
         return DeviceConfig(
             name,
             _named(path, _text(program, "bfrt-config")),
@@ -67,6 +71,14 @@ def read_conf(path: Path) -> DeviceConfig:
         raise TofinoError(
             f"{path} is not a NAME.conf of one program, as the Tofino compiler writes it: {what}"
         ) from None
+
+
+def _check_parsers(assembly: Path) -> None:
+    if assembly.is_file() and (defects := parser_defects(assembly.read_text("utf-8", "replace"))):
+        raise TofinoError(
+            f"{assembly}: {'; '.join(defects)}; the program would drop every packet. docs/reference/tofino.md names a "
+            f"compiler that works"
+        )
 
 
 def _profile(conf: Path, pipeline: Any) -> Profile:

@@ -135,6 +135,13 @@ def test_pack_and_unpack_from_the_command_line(conf: Path, tmp_path: Path) -> No
         assert (out / name).read_bytes() == (conf.parent / name).read_bytes()
 
 
+def test_a_program_whose_parser_cannot_work_is_not_packed(conf: Path) -> None:
+    """Its assembly, beside its binary, has only rows that match anything."""
+    (conf.parent / "pipe/mfs.bfa").write_text("parser ingress:\n  states:\n    start:\n      *:\n        next: end\n")
+    with pytest.raises(TofinoError, match=r"mfs\.bfa: no state of the ingress parser matches on a value.*drop every"):
+        read_conf(conf)
+
+
 def test_a_missing_file_is_named(conf: Path) -> None:
     (conf.parent / "pipe/tofino.bin").unlink()
     with pytest.raises(TofinoError, match=r"mfs\.conf names .*/pipe/tofino\.bin, but neither it nor"):
