@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from host_agent.command_line import BitRate, Positive, logging_options
 from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
 from mfs_ctrl.options import PolicyOrFile, policy_help
+from mfs_ctrl.tofino.command import DEFAULT_BF_RUNTIME
 
 if TYPE_CHECKING:
     from mfs_ctrl.policy.policy import Policy
@@ -26,23 +27,32 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
 
 
 @click.command(short_help="Run the controller of one switch.")
-@click.option("--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="The switch's P4Runtime address.")
+@click.option(
+    "--target",
+    type=click.Choice(["p4runtime", "bfrt"]),
+    default="p4runtime",
+    show_default=True,
+    help="The switch's service: P4Runtime, or BF Runtime of a Tofino switch whose bf_switchd has loaded the program.",
+)
+@click.option(
+    "--address",
+    help=f"Address of that service.  [default: {DEFAULT_P4RUNTIME_ADDRESS}; with --target bfrt {DEFAULT_BF_RUNTIME}]",
+)
 @click.option("--tls-ca", type=_FILE, help="Connect over TLS; authorities (PEM) that sign the switch's certificate.")
 @click.option("--tls-cert", type=_FILE, help="Client certificate (PEM), if the switch requires one; needs --tls-key.")
 @click.option("--tls-key", type=_FILE, help="Private key (PEM) of --tls-cert.")
 @click.option(
     "--device-id",
-    type=click.IntRange(1, 2**64 - 1),
-    default=1,
-    show_default=True,
-    help="P4Runtime device id of the switch.",
+    type=click.IntRange(0, 2**64 - 1),
+    help="Device id of the switch.  [default: 1, or 0 with --target bfrt]",
 )
 @click.option(
     "--election-id",
     type=click.IntRange(1, 2**128 - 1),
     default=1,
     show_default=True,
-    help="P4Runtime election id; the controller with the highest is primary.",
+    help="Election id; the controller with the highest is primary. With --target bfrt it only has to be unique, and "
+    "the first controller is primary until it leaves.",
 )
 @click.option(
     "--policy", type=PolicyOrFile(), metavar="NAME|FILE.toml", default="mfs", show_default=True, help=policy_help()
@@ -87,11 +97,12 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
 @click.pass_context
 def ctrl(
     ctx: click.Context,
-    address: str,
+    target: str,
+    address: str | None,
     tls_ca: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
-    device_id: int,
+    device_id: int | None,
     election_id: int,
     policy: Policy,
     config: Path | None,
@@ -108,6 +119,9 @@ def ctrl(
     p4info: Path | None,
 ) -> None:
     """Run the controller of one switch: write its entries, then tune them."""
+    over_bfrt = target == "bfrt"
+    if over_bfrt and (device_config or p4info):
+        raise click.UsageError("--target bfrt excludes --device-config and --p4info: bf_switchd loads the program.")
     if (device_config is None) != (p4info is None):
         raise click.UsageError("--device-config and --p4info go together.")
     if config is not None:
@@ -137,8 +151,8 @@ def ctrl(
         parameters = replace(parameters, dscp_ports=frozenset(topology.ports))
     with serving(policy_listen) as on_policy:
         run_controller(
-            address,
-            device_id,
+            address or (DEFAULT_BF_RUNTIME if over_bfrt else DEFAULT_P4RUNTIME_ADDRESS),
+            (0 if over_bfrt else 1) if device_id is None else device_id,
             topology=topology,
             parameters=parameters,
             policy=policy,
@@ -147,6 +161,7 @@ def ctrl(
             on_policy=on_policy,
             artifact=from_files(device_config, p4info) if device_config and p4info else None,
             tls=TlsFiles(tls_ca, tls_cert, tls_key) if tls_ca else None,
+            target=target,
         )
 
 

@@ -14,9 +14,9 @@ from mfs_ctrl.counters import DISCARD_REASONS, DISCARDED, PORT_LEVEL, Cells, Obs
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.errors import NotPrimaryError
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy.policy import Policy, Thresholds
 from mfs_ctrl.policy.tuner import NO_MOTION, Decision, PortState, evidence_cells, step, tuned_ports
+from mfs_ctrl.switch import Session
 from mfs_ctrl.writer import Writer, WriteReport
 from p4src.artifact import Artifact
 from topologies.topology import Topology

@@ -16,11 +16,14 @@ from mfs_ctrl.controller import Controller, OnPolicy, TickRecord
 from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.errors import SessionError
 from mfs_ctrl.p4rt.channel import TlsFiles
-from mfs_ctrl.p4rt.session import Session
+from mfs_ctrl.p4rt.session import Session as P4RuntimeSession
 from mfs_ctrl.policy.policy import Policy
-from p4src.artifact import Artifact, load
+from mfs_ctrl.switch import Session
+from p4src.artifact import TOFINO, Artifact, load, p4info
 from topologies.topology import Topology
 
+P4RUNTIME, BF_RUNTIME = "p4runtime", "bfrt"
+"""The services that a switch may have."""
 _LOG = logging.getLogger(__name__)
 
 Ended = Callable[[float], bool]
@@ -39,12 +42,14 @@ def run_controller(
     stop: threading.Event | None = None,
     artifact: Artifact | None = None,
     tls: TlsFiles | None = None,
+    target: str = P4RUNTIME,
 ) -> None:
     """Control the switch at ``address`` until SIGTERM or SIGINT arrives; one tick every ``interval_s``.
 
-    The switch is given ``artifact``, by default the committed program for v1model. Without ``tls`` the connection is
-    plain text. The first connection must succeed. Later, a lost switch is retried on every tick. Callers outside the
-    main thread pass ``stop``: the controller then ends when it is set, and leaves signals alone.
+    The switch is given ``artifact``, by default the committed program for v1model, or that for Tofino where ``target``
+    is BF Runtime. Without ``tls`` the connection is plain text. The first connection must succeed. Later, a lost switch
+    is retried on every tick. Callers outside the main thread pass ``stop``: the controller then ends when it is set,
+    and leaves signals alone.
 
     Raises:
         SessionError: the switch cannot be reached at the start, or refuses the session or the program.
@@ -53,8 +58,8 @@ def run_controller(
     """
     if interval_s <= 0:
         raise ValueError(f"the interval between ticks must be above 0 s, not {interval_s:g}")
-    session = Session(address, device_id, election_id, tls=tls)
-    controller = Controller(session, artifact or load(), topology, policy, parameters, on_policy)
+    session, program = _session(target, address, device_id, election_id, tls)
+    controller = Controller(session, artifact or program, topology, policy, parameters, on_policy)
     with until_signalled() if stop is None else contextlib.nullcontext(stop.wait) as ended:
         try:
             report = controller.start(time.monotonic_ns())
@@ -71,6 +76,18 @@ def run_controller(
         finally:
             controller.stop()
     _LOG.info("stopped; the switch keeps its entries")
+
+
+def _session(
+    target: str, address: str, device_id: int, election_id: int, tls: TlsFiles | None
+) -> tuple[Session, Artifact]:
+    """Return a session for ``target``, and the program that it has by default."""
+    if target == BF_RUNTIME:
+        from mfs_ctrl.tofino.bfrt_session import BfrtSession
+
+        # bf_switchd has loaded the program; both chips have the same tables.
+        return BfrtSession(address, device_id, election_id, tls=tls), Artifact(TOFINO, b"", p4info(TOFINO))
+    return P4RuntimeSession(address, device_id, election_id, tls=tls), load()
 
 
 def _one_tick(controller: Controller, in_touch: bool, discarding: set[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mfs_ctrl.desired import PolicyRows
 from mfs_ctrl.errors import ControlError, DesiredStateError
@@ -23,21 +23,12 @@ from mfs_ctrl.p4rt.updates import DELETE, INSERT, MODIFY, Update
 
 if TYPE_CHECKING:
     from mfs_ctrl.p4rt.p4info import P4InfoIndex
+    from mfs_ctrl.switch import Switch
 
 RMLQ = "rmlq"
 EPOCH = "epoch"
 EPOCHS = (0, 1)
 """The numbers that tag the set of policy rows in force and the set that replaces it."""
-
-
-class Switch(Protocol):
-    """The part of a session that the writer uses."""
-
-    def read_state(self, index: P4InfoIndex) -> Iterable[Entity]:
-        """Return the entities that are set."""
-
-    def write(self, updates: Sequence[Update], index: P4InfoIndex) -> int:
-        """Apply independent updates; return the number of requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +68,7 @@ class Writer:
             DesiredStateError: two sets of the policy's rows do not fit in the table, or two entities have one key.
             SessionError: the switch cannot be reached or refuses an update.
         """
-        desired = by_key(base)
+        desired = {key: self._switch.as_held(entity) for key, entity in by_key(base).items()}
         rmlq_size = self._index.tables.named(RMLQ).size
         if 2 * len(policy.rules) > rmlq_size:
             raise DesiredStateError(

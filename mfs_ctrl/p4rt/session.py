@@ -190,6 +190,10 @@ class Session:
             requests += 1
         return requests
 
+    def as_held(self, entity: Entity) -> Entity:
+        """Return ``entity``: P4Runtime reports what was written (specification, "MeterEntry")."""
+        return entity
+
     def stream_errors(self) -> list[str]:
         """Return the errors that the switch has reported on the stream since the last call.
 

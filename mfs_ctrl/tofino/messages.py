@@ -51,14 +51,25 @@ _BF_RUNTIME: Mapping[str, tuple[_Field, ...]] = {
         _Field("prsr_id", 4, "uint32"),
     ),
     "Exact": (_Field("value", 1, "bytes"),),
-    "KeyField": (_Field("field_id", 1, "uint32"), _Field("exact", 2, "Exact", choice="match_type")),
+    "Ternary": (_Field("value", 1, "bytes"), _Field("mask", 2, "bytes")),
+    "Lpm": (_Field("value", 1, "bytes"), _Field("prefix_len", 2, "int32")),
+    "Range": (_Field("low", 1, "bytes"), _Field("high", 2, "bytes")),
+    "KeyField": (
+        _Field("field_id", 1, "uint32"),
+        _Field("exact", 2, "Exact", choice="match_type"),
+        _Field("ternary", 3, "Ternary", choice="match_type"),
+        _Field("lpm", 4, "Lpm", choice="match_type"),
+        _Field("range", 5, "Range", choice="match_type"),
+    ),
     "TableKey": (_Field("fields", 1, "KeyField", repeated=True),),
     "IntArray": (_Field("val", 1, "uint32", repeated=True),),
+    "BoolArray": (_Field("val", 1, "bool", repeated=True),),
     "DataField": (
         _Field("field_id", 1, "uint32"),
         _Field("stream", 2, "bytes", choice="value"),
         _Field("str_val", 4, "string", choice="value"),
         _Field("int_arr_val", 5, "IntArray", choice="value"),
+        _Field("bool_arr_val", 6, "BoolArray", choice="value"),
         _Field("bool_val", 8, "bool", choice="value"),
     ),
     "TableData": (_Field("action_id", 1, "uint32"), _Field("fields", 2, "DataField", repeated=True)),
@@ -66,7 +77,10 @@ _BF_RUNTIME: Mapping[str, tuple[_Field, ...]] = {
         _Field("table_id", 1, "uint32"),
         _Field("key", 2, "TableKey", choice="value"),
         _Field("data", 3, "TableData"),
+        _Field("is_default_entry", 4, "bool"),
+        _Field("table_flags", 9, "TableFlags"),
     ),
+    "TableFlags": (_Field("from_hw", 1, "bool"),),
     "Entity": (_Field("table_entry", 1, "TableEntry", choice="entity"),),
     "Update": (_Field("type", 1, "uint32"), _Field("entity", 2, "Entity")),
     "WriteRequest": (
@@ -92,10 +106,26 @@ _BF_RUNTIME: Mapping[str, tuple[_Field, ...]] = {
         _Field("config", 1, "ForwardingPipelineConfig", repeated=True),
         _Field("non_p4_config", 2, "NonP4Config"),
     ),
+    "SetForwardingPipelineConfigRequest": (
+        _Field("device_id", 1, "uint32"),
+        _Field("client_id", 2, "uint32"),
+        _Field("action", 3, "uint32"),
+        _Field("config", 6, "ForwardingPipelineConfig", repeated=True),
+    ),
+    "SetForwardingPipelineConfigResponse": (),
+    "Status": (_Field("code", 1, "int32"), _Field("message", 2, "string")),
+    "Subscribe": (_Field("device_id", 2, "uint32"), _Field("status", 4, "Status")),
+    "StreamMessageRequest": (
+        _Field("client_id", 1, "uint32"),
+        _Field("subscribe", 2, "Subscribe", choice="update"),
+    ),
+    "StreamMessageResponse": (_Field("subscribe", 1, "Subscribe", choice="update"),),
 }
 
-MODIFY = 2
-"""``Update.Type`` of a change to an existing entry; the entries of the traffic manager always exist."""
+INSERT, MODIFY, DELETE = 1, 2, 4
+"""``Update.Type``. The entries of the traffic manager always exist, and are modified."""
+BIND = 0
+"""``SetForwardingPipelineConfigRequest.Action``: the client takes over the program that the switch runs."""
 
 
 def _classes(package: str, messages: Mapping[str, tuple[_Field, ...]]) -> dict[str, Any]:

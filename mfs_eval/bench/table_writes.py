@@ -18,6 +18,7 @@ from mfs_ctrl.desired import rmlq_row
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.p4rt.updates import DELETE, INSERT, Update
+from mfs_ctrl.switch import Session as AnySession
 from mfs_eval.bench.packets import TOPOLOGY
 from p4src import artifact
 from soft_switch.backend import backend_of_environment
@@ -28,7 +29,7 @@ UNUSED_EPOCH = 3
 FIRST_PRIORITY = 1000
 
 
-def latencies_ms(session: Session, index: P4InfoIndex, entries: int, rounds: int) -> list[float]:
+def latencies_ms(session: AnySession, index: P4InfoIndex, entries: int, rounds: int) -> list[float]:
     """Return the milliseconds, sorted, of 2 x ``rounds`` writes that insert and delete ``entries`` rows of ``rmlq``."""
     rows = [
         rmlq_row(LevelRule(Stage.P2D, SCAVENGER, slack_code=(code, code)), UNUSED_EPOCH, FIRST_PRIORITY + code)

@@ -1,0 +1,69 @@
+"""What the controller needs of a session with a switch. P4Runtime and BF Runtime are the two ways to have one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from mfs_ctrl.counters import Count
+from mfs_ctrl.p4rt.entries import Entity
+from mfs_ctrl.p4rt.p4info import P4InfoIndex
+from mfs_ctrl.p4rt.updates import Update
+from p4src.artifact import Artifact
+
+
+class Switch(Protocol):
+    """The part of a session that the writer uses."""
+
+    def read_state(self, index: P4InfoIndex) -> Iterable[Entity]:
+        """Return the entities that are set."""
+
+    def write(self, updates: Sequence[Update], index: P4InfoIndex) -> int:
+        """Apply independent updates; return the number of requests."""
+
+    def as_held(self, entity: Entity) -> Entity:
+        """Return ``entity`` as the switch will report it once it is written; switches round rates."""
+
+
+class Session(Switch, Protocol):
+    """A session with one switch, of which several clients may have one; one of them is primary and may write."""
+
+    @property
+    def primary(self) -> bool:
+        """Whether this client may write."""
+
+    def connect(self) -> bool:
+        """Open the session, or reopen it; return whether this client is primary.
+
+        Raises:
+            SessionError: the switch cannot be reached, or refuses the session.
+        """
+
+    def claim(self) -> bool:
+        """Become primary if the switch has none; return whether this client is primary.
+
+        Raises:
+            SessionError: the switch does not answer, or refuses.
+        """
+
+    def close(self) -> None:
+        """End the session, if there is one."""
+
+    def ensure_pipeline(self, artifact: Artifact) -> tuple[P4InfoIndex, bool]:
+        """Make the switch run the program; return the program's index and whether it was loaded.
+
+        Raises:
+            PipelineError: the switch does not run the program, and cannot be made to.
+        """
+
+    def read_counters(
+        self, index: P4InfoIndex, wanted: Mapping[str, Iterable[int] | None]
+    ) -> dict[str, dict[int, Count]]:
+        """Return counter cells by counter name and index: those that ``wanted`` names, or all where it has None."""
+
+    def stream_errors(self) -> list[str]:
+        """Return the errors that the switch has reported since the last call.
+
+        Raises:
+            SessionError: the session has ended.
+        """

@@ -1,0 +1,250 @@
+"""The same packets through the embedded switch, bmv2 and the model of Tofino: what the program does with each.
+
+Time differs between targets: what depends on it is tested against a bound, or not here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+from host_agent.protocol.level import decide, level_key, log2_code
+from host_agent.protocol.scapy_layer import MFS
+from host_agent.protocol.stamp import STAMP_BYTES, Flags, Stage
+from mfs_ctrl import policies
+from mfs_ctrl.controller import Controller
+from mfs_ctrl.counters import DISCARD_REASONS
+from mfs_ctrl.desired import SwitchParameters, initial_biases
+from tests.conformance import test_bmv2_differential as differential
+from tests.support import targets
+from tests.support.targets import SHORTEST_FRAME, Sent, _Started
+from topologies.topology import two_tors
+
+TOPOLOGY, _ = two_tors(servers=4, nics=1, rate_bps=100_000_000_000, propagation_ns=1_000, second_rack_from=3, uplinks=2)
+UNTRUSTED, UNAWARE, TRUSTED = (TOPOLOGY.hosts[number].port for number in (2, 1, 0))
+PARAMETERS = SwitchParameters(
+    untrusted_ports=frozenset({UNTRUSTED}),
+    stamp_unaware_ports=frozenset({UNAWARE}),
+    guaranteed_share=0.0,  # no idle gap
+)
+NO_ROUTE, MALFORMED, TTL = range(len(DISCARD_REASONS))
+CHARGED_US_MAX = 20_000
+"""The model adds milliseconds of its own to the time that a packet is in the switch."""
+RANDOM_PACKETS = int(os.environ.get("MFS_RANDOM_PACKETS", "2000"))
+
+_fresh = itertools.count(1000)
+
+
+@pytest.fixture(scope="module", params=targets.TARGETS)
+def target(request: pytest.FixtureRequest) -> Iterator[_Started]:
+    if reason := targets.missing(request.param):
+        pytest.skip(reason)
+    with targets.running(request.param, TOPOLOGY) as started:
+        controller = started.program(PARAMETERS)
+        yield started
+        controller.stop()
+
+
+def frame(
+    host: int = 0, stamp: MFS | None = None, *, six: bool = False, hops: int = 64, sport: int = 1000, code: int = 0
+) -> bytes:
+    """A frame to host ``host`` of the rack, or to the first of the other rack where ``host`` is -1."""
+    known = TOPOLOGY.remote_hosts[0] if host < 0 else TOPOLOGY.hosts[host]
+    network: Packet = (
+        IPv6(src="fd00::9", dst=str(known.ipv6), hlim=hops, tc=code)
+        if six
+        else IP(src="10.9.9.9", dst=str(known.ipv4), ttl=hops, tos=code)
+    )
+    inner = network / UDP(sport=sport, dport=2000) / (b"x" * 40)
+    ethernet = Ether(src="02:00:00:00:09:09", dst="02:00:00:00:00:fe")
+    return bytes(ethernet / stamp / inner if stamp is not None else ethernet / inner)
+
+
+def stamp(stage: Stage = Stage.P2D, **fields: int) -> MFS:
+    """A stamp of a flow and batch that no other test uses, unless it is given."""
+    return MFS(**{"stage": int(stage), "batch": next(_fresh), "flow": next(_fresh), "slack": 1_000_000, **fields})
+
+
+def level_of(data: bytes) -> int:
+    """The level that the program wrote into the DSCP of a frame."""
+    packet = Ether(data)
+    return int((packet[IPv6].tc if IPv6 in packet else packet[IP].tos) >> 5)
+
+
+def sent(target: _Started, data: bytes, port: int = TRUSTED) -> Sent:
+    out = target.send(port, data)
+    assert out is not None, "the packet was dropped"
+    return out
+
+
+@pytest.mark.parametrize("six", [False, True])
+def test_a_packet_is_forwarded_with_one_hop_less(target: _Started, six: bool) -> None:
+    out = sent(target, frame(1, six=six, hops=9))
+    packet = Ether(out.frame)
+    assert (out.port, packet.dst) == (TOPOLOGY.hosts[1].port, TOPOLOGY.hosts[1].mac.hex(":"))
+    if six:
+        assert packet[IPv6].hlim == 8
+    else:
+        written = packet[IP].chksum
+        packet[IP].chksum = None
+        assert (packet[IP].ttl, IP(bytes(packet[IP])).chksum) == (8, written)
+
+
+def test_what_cannot_be_forwarded_is_discarded_and_counted(target: _Started) -> None:
+    before = target.discarded()
+    unknown = bytes(Ether(src="02:00:00:00:09:09", dst="02:00:00:00:00:fe") / IP(dst="192.0.2.1") / UDP() / (b"x" * 40))
+    broken = bytearray(frame(1))
+    broken[24] ^= 0xFF  # the checksum
+    for data in (unknown, frame(1, hops=1), bytes(broken)):
+        assert target.send(TRUSTED, data, leaves=False) is None
+    after = target.discarded()
+    assert {reason: after[reason] - before.get(reason, 0) for reason in (NO_ROUTE, MALFORMED, TTL)} == {
+        NO_ROUTE: 1,
+        MALFORMED: 1,
+        TTL: 1,
+    }
+
+
+def test_an_untrusted_port_loses_its_stamp_and_its_level(target: _Started) -> None:
+    out = sent(target, frame(0, stamp(Stage.COLLECTIVE, slack=1)), UNTRUSTED)
+    assert MFS not in Ether(out.frame)
+    assert level_of(out.frame) == PARAMETERS.untrusted_level
+
+
+def test_the_shim_is_removed_for_a_host_that_does_not_know_it(target: _Started) -> None:
+    marked = frame(1, stamp())
+    out = sent(target, marked)
+    assert out.port == UNAWARE
+    assert MFS not in Ether(out.frame)
+    assert len(out.frame) == len(marked) - STAMP_BYTES
+    kept = sent(target, frame(0, stamp(batch=77)))
+    assert Ether(kept.frame)[MFS].batch == 77
+
+
+@pytest.mark.parametrize("six", [False, True])
+def test_the_level_is_written_and_congestion_bits_stay(target: _Started, six: bool) -> None:
+    out = sent(target, frame(0, six=six, code=0b000011_01))
+    packet = Ether(out.frame)
+    assert (packet[IPv6].tc if six else packet[IP].tos) == PARAMETERS.untagged_level << 5 | 0b01
+
+
+def _corners() -> list[tuple[Stage, int, int, int]]:
+    """Stamps in and around the regions of a policy: stage, relative layer, slack and remaining bytes."""
+    slacks = (-5, 0, 1, 300, 3_000, 30_000, 300_000, 3_000_000, 1 << 30)
+    return [
+        (stage, rli, slack, remaining)
+        for stage in Stage
+        for rli in (0, 1, 3)
+        for slack in slacks
+        for remaining in (1, 1_000, 1_000_000)
+    ]
+
+
+def test_levels_are_those_of_the_policy(target: _Started) -> None:
+    policy = policies.mfs()
+    bias = initial_biases(TOPOLOGY)[TRUSTED]
+    wrong = []
+    for stage, rli, slack, remaining in _corners():
+        data = frame(0, stamp(stage, slack=slack, remaining=remaining, target_layer=rli, current_layer=0))
+        key = level_key(stage, rli, slack, remaining, bias)
+        wanted = decide(policy.rules, key, PARAMETERS.untagged_level)
+        level = level_of(sent(target, data).frame)
+        if level != wanted:
+            wrong.append((stage, rli, slack, remaining, log2_code(max(slack, 1)), level, wanted))
+    assert wrong == []
+
+
+def test_progress_of_a_batch_is_carried_back(target: _Started) -> None:
+    batch = next(_fresh)
+    sent(target, frame(0, stamp(batch=batch, current_layer=7, target_layer=9)))
+    back = Ether(sent(target, frame(0, stamp(batch=batch, current_layer=2, target_layer=9))).frame)
+    assert back[MFS].current_layer == 7
+    other = Ether(sent(target, frame(0, stamp(batch=batch + 1, current_layer=2, target_layer=9))).frame)
+    assert other[MFS].current_layer == 2
+
+
+def test_a_flow_rises_where_a_message_begins_and_does_not_fall(target: _Started) -> None:
+    flow, batch = next(_fresh), next(_fresh)
+
+    def next_level(slack: int, flags: int = 0) -> int:
+        marked = stamp(Stage.COLLECTIVE, batch=batch, flow=flow, slack=slack, remaining=1000, flags=flags)
+        return level_of(sent(target, frame(0, marked)).frame)
+
+    low = next_level(1 << 30, int(Flags.FIRST))
+    assert next_level(1) == low
+    high = next_level(1, int(Flags.BOUNDARY))
+    assert high > low
+    assert next_level(1 << 30, int(Flags.BOUNDARY)) == high
+
+
+def test_flows_to_the_other_rack_are_spread_over_the_uplinks_and_each_keeps_its_path(target: _Started) -> None:
+    uplinks = {uplink.port for uplink in TOPOLOGY.uplinks}
+    taken: dict[int, list[int]] = {}
+    for sport in range(1000, 1040):
+        for _ in range(2):
+            taken.setdefault(sport, []).append(sent(target, frame(-1, sport=sport)).port)
+    assert all(first == second for first, second in taken.values())
+    assert {ports[0] for ports in taken.values()} == uplinks
+
+
+def test_the_time_in_the_switch_is_charged_to_the_slack(target: _Started) -> None:
+    charged = [
+        1_000_000 - int(Ether(sent(target, frame(0, stamp(slack=1_000_000))).frame)[MFS].slack) for _ in range(5)
+    ]
+    assert all(0 <= one <= CHARGED_US_MAX for one in charged), charged
+
+
+def test_after_a_restart_the_controller_writes_nothing(target: _Started) -> None:
+    again: Controller = target.program(PARAMETERS)
+    assert again.taken_over.updates == 0
+
+
+def test_another_policy_takes_over_at_once(target: _Started) -> None:
+    controller = target.program(PARAMETERS)
+    data = frame(0, stamp(Stage.COLLECTIVE, slack=1, remaining=1000))
+    before = level_of(sent(target, data).frame)
+    controller.set_policy(policies.fifo())
+    fifo = level_of(sent(target, frame(0, stamp(Stage.COLLECTIVE, slack=1, remaining=1000))).frame)
+    controller.set_policy(policies.mfs())
+    after = level_of(sent(target, frame(0, stamp(Stage.COLLECTIVE, slack=1, remaining=1000))).frame)
+    assert before == after
+    assert fifo != before
+
+
+def test_random_packets_leave_as_they_leave_the_embedded_switch(target: _Started) -> None:
+    """Whole frames: on frames that are cut in their headers the targets differ (docs/reference/tofino.md)."""
+    if target.name == targets.EMBEDDED:
+        pytest.skip("it is the reference")
+    arrivals = [
+        (port, data)
+        for port, data in differential.traffic(RANDOM_PACKETS, seed=7)
+        if port in TOPOLOGY.ports and len(data) >= SHORTEST_FRAME
+    ]
+    with targets.running(targets.EMBEDDED, TOPOLOGY) as reference:
+        reference.program(PARAMETERS).stop()
+        target.program(PARAMETERS)
+        differing = []
+        for number, (port, data) in enumerate(arrivals):
+            wanted = reference.send(port, data)
+            found = target.send(port, data, leaves=wanted is not None)
+            if _shown(wanted) != _shown(found):
+                differing.append((number, port, data.hex(), _shown(wanted), _shown(found)))
+    assert differing == []
+
+
+def _shown(out: Sent | None) -> tuple[int, bytes] | None:
+    """The port and the frame without what time changes, and without padding; of uplinks any, as their hash differs."""
+    if out is None:
+        return None
+    data = out.frame
+    uplink = out.port in {uplink.port for uplink in TOPOLOGY.uplinks}
+    if data[12:14] == b"\x88\xb5":
+        data = data[: differential.SLACK.start] + bytes(4) + data[differential.SLACK.stop :]
+    return (-1, data[12:].rstrip(b"\0")) if uplink else (out.port, data.rstrip(b"\0"))
