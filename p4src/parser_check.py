@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-ANY = "*"
 GRESSES = ("ingress", "egress")
 _KEY = re.compile(r"( +)([^\s#][^:]*):\s*$")
 _ROW = re.compile(r"\*|[0-9][0-9a-fA-FxX*_]*|value_set .*")
+_ANY = re.compile(r"(0[xb])?\*+")
 
 
 def parser_defects(assembly: str) -> list[str]:
@@ -21,10 +21,10 @@ def parser_defects(assembly: str) -> list[str]:
     defects = []
     for gress in GRESSES:
         states = dict(_states(_section(assembly, gress)))
-        if not any(row != ANY for rows in states.values() for row in rows):
+        if all(_ANY.fullmatch(row) for rows in states.values() for row in rows):
             defects.append(f"no state of the {gress} parser matches on a value")
-        elif hidden := [name for name, rows in states.items() if ANY in rows[:-1]]:
-            defects.append(f"in the {gress} parser, rows behind a bare '*' are unreachable: {', '.join(hidden)}")
+        elif hidden := [name for name, rows in states.items() if any(map(_ANY.fullmatch, rows[:-1]))]:
+            defects.append(f"in the {gress} parser, rows behind one that matches anything: {', '.join(hidden)}")
     return defects
 
 

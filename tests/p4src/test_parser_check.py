@@ -24,7 +24,8 @@ parser {gress}:
         next: parse_mfs
       {second}:
         next: parse_ipv4
-      *:
+      0x****:
+        buf_req: 0
         next: end
     parse_mfs:
       *:
@@ -51,10 +52,11 @@ def test_a_parser_without_any_value_is_refused() -> None:
     assert parser_defects(assembly("*", "*")) == ["no state of the ingress parser matches on a value"]
 
 
+@pytest.mark.parametrize("anything", ["*", "0x****"])
 @pytest.mark.parametrize("gress", ["ingress", "egress"])
-def test_a_row_that_hides_others_is_refused_with_its_state(gress: str) -> None:
-    broken = assembly(first="*") if gress == "ingress" else assembly(egress="*")
-    assert parser_defects(broken) == [f"in the {gress} parser, rows behind a bare '*' are unreachable: start"]
+def test_a_row_that_hides_others_is_refused_with_its_state(gress: str, anything: str) -> None:
+    broken = assembly(first=anything) if gress == "ingress" else assembly(egress=anything)
+    assert parser_defects(broken) == [f"in the {gress} parser, rows behind one that matches anything: start"]
 
 
 def test_a_text_without_parsers_is_refused() -> None:
