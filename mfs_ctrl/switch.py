@@ -21,8 +21,8 @@ class Switch(Protocol):
     def write(self, updates: Sequence[Update], index: P4InfoIndex) -> int:
         """Apply independent updates; return the number of requests."""
 
-    def as_held(self, entity: Entity) -> Entity:
-        """Return ``entity`` as the switch will report it once it is written; switches round rates."""
+    def holds(self, present: Entity, wanted: Entity) -> bool:
+        """Return whether ``present``, as read, is what the switch makes of ``wanted``; some round rates."""
 
 
 class Session(Switch, Protocol):

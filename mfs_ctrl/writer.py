@@ -68,7 +68,7 @@ class Writer:
             DesiredStateError: two sets of the policy's rows do not fit in the table, or two entities have one key.
             SessionError: the switch cannot be reached or refuses an update.
         """
-        desired = {key: self._switch.as_held(entity) for key, entity in by_key(base).items()}
+        desired = by_key(base)
         rmlq_size = self._index.tables.named(RMLQ).size
         if 2 * len(policy.rules) > rmlq_size:
             raise DesiredStateError(
@@ -81,7 +81,7 @@ class Writer:
         tally = _Tally()
         try:
             outside = {
-                key: entity
+                key: self._as_asked(entity, desired.get(key))
                 for key, entity in held.items()
                 if not _of_policy(entity) and (key in desired or not self._is_initial(entity))
             }
@@ -93,6 +93,9 @@ class Writer:
             self.resync()
             raise
         return WriteReport(tally.inserts, tally.modifies, tally.deletes, tally.requests)
+
+    def _as_asked(self, present: Entity, wanted: Entity | None) -> Entity:
+        return wanted if wanted is not None and self._switch.holds(present, wanted) else present
 
     def _is_initial(self, entity: Entity) -> bool:
         # The program's own default action cannot be removed.

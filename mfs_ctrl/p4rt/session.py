@@ -190,9 +190,9 @@ class Session:
             requests += 1
         return requests
 
-    def as_held(self, entity: Entity) -> Entity:
-        """Return ``entity``: P4Runtime reports what was written (specification, "MeterEntry")."""
-        return entity
+    def holds(self, present: Entity, wanted: Entity) -> bool:
+        """Return whether both are equal: P4Runtime reports what was written."""
+        return present == wanted
 
     def stream_errors(self) -> list[str]:
         """Return the errors that the switch has reported on the stream since the last call.

@@ -34,7 +34,10 @@ from mfs_ctrl.tofino.messages import BF_RUNTIME
 PRIORITY_MAX = 0xFFFFFF
 """In BF Runtime the highest number, of 24 bits, is the lowest priority; in P4Runtime it is the other way round."""
 BYTES_PER_KBIT = 125
-UNLIMITED_KBPS = (1 << 32) - 1
+UNLIMITED_KBPS = 4_000_000_000
+"""A cell that was never written reports 5.2 Tb/s."""
+ROUNDING = 0.01
+"""Bound of what the chip changes of a rate; 100 Gb/s become 99.77."""
 
 
 def encode(entity: Entity, index: P4InfoIndex, schema: Schema) -> Any:
@@ -113,16 +116,20 @@ def decode(entry: Any, index: P4InfoIndex, schema: Schema, name: str) -> Entity 
     return TableEntry(name, match, _decode_target(entry.data, data, table, index), priority)
 
 
-def as_held(entity: Entity) -> Entity:
-    """Return ``entity`` as BF Runtime reports it: rates in kbit/s, rounded up, and bursts in kbit."""
-    if not isinstance(entity, MeterConfig):
-        return entity
-    return _meter(entity.meter, entity.index, _rates(entity))
+def holds(present: Entity, wanted: Entity) -> bool:
+    """Return whether ``present``, as read, is what the chip makes of ``wanted``.
+
+    Rates and bursts are written in kbit/s and kbit, and the chip keeps a mantissa of a few bits of them.
+    """
+    if not isinstance(present, MeterConfig) or not isinstance(wanted, MeterConfig):
+        return present == wanted
+    pairs = zip(_rates(present).values(), _rates(wanted).values(), strict=True)
+    return present.key == wanted.key and all(abs(held - asked) <= max(1, asked * ROUNDING) for held, asked in pairs)
 
 
 def is_unset(meter: MeterConfig) -> bool:
-    """Return whether the rates are those of a cell that was never written: they are unlimited, or zero."""
-    return meter.cir == 0 or meter.cir >= UNLIMITED_KBPS * BYTES_PER_KBIT
+    """Return whether the rates are those of a cell that was never written: above the rate of any port."""
+    return meter.cir >= UNLIMITED_KBPS * BYTES_PER_KBIT
 
 
 def _rates(meter: MeterConfig) -> dict[str, int]:

@@ -144,6 +144,7 @@ def _singletons(item: Any) -> list[Any]:
 
 
 def _field(described: Any) -> Field:
-    kind = described["type"]
-    width = kind.get("width") or _WIDTHS.get(kind["type"], 32)
+    # A field that contains others has no type of its own.
+    kind = described.get("type", {})
+    width = kind.get("width") or _WIDTHS.get(kind.get("type"), 32)
     return Field(described["id"], described["name"], width, described.get("match_type", ""))

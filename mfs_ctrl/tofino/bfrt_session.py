@@ -206,9 +206,9 @@ class BfrtSession:
             requests += 1
         return requests
 
-    def as_held(self, entity: Entity) -> Entity:
-        """Return ``entity`` as the switch will report it: rates in kbit/s, bursts in kbit."""
-        return convert.as_held(entity)
+    def holds(self, present: Entity, wanted: Entity) -> bool:
+        """Return whether both are equal, or the same meter with rates that the chip cannot tell apart."""
+        return convert.holds(present, wanted)
 
     def stream_errors(self) -> list[str]:
         """Return an empty list: the service reports no errors on its stream.

@@ -40,7 +40,7 @@ EMBEDDED, BMV2, TOFINO, TOFINO_2 = "embedded", "bmv2", artifact.TOFINO, artifact
 TARGETS = (EMBEDDED, BMV2, TOFINO, TOFINO_2)
 ARRIVES_S = 5.0
 """A frame that is to leave has left after this long; the model takes milliseconds."""
-SILENT_S = 0.25
+SILENT_S = 0.15
 """A frame that has not left after this long is taken to be dropped, where that is expected."""
 _ANY_PROTOCOL = socket.htons(3)
 _OUTGOING = 4
