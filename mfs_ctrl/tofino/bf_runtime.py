@@ -88,7 +88,7 @@ class BfRuntime:
         TofinoError: nothing answers, or the switch has no program or an unknown traffic manager.
     """
 
-    def __init__(self, address: str, device_id: int = 0, timeout_s: float = 5.0) -> None:
+    def __init__(self, address: str, device_id: int = 0, timeout_s: float = 30.0) -> None:
         self.address = address
         self.device_id = device_id
         self.timeout_s = timeout_s

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.stamp import Stage
 from mfs_ctrl import policies
+from mfs_ctrl.cli import mfs
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.counters import PORT_LEVEL, Count, PortLevel
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, rmlq_row
@@ -18,6 +22,7 @@ from mfs_ctrl.errors import PipelineError, SessionError, SwitchUnreachableError,
 from mfs_ctrl.p4rt.entries import ActionCall, Entity, Exact, MeterConfig, TableEntry
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.p4rt.updates import DELETE, INSERT, Update
+from mfs_ctrl.service import run_controller
 from mfs_ctrl.tofino import bfrt_convert as convert
 from mfs_ctrl.tofino.bfrt_schema import Schema
 from mfs_ctrl.tofino.bfrt_session import BfrtSession
@@ -212,6 +217,27 @@ def test_the_lost_switch_ends_the_session() -> None:
     with pytest.raises(SwitchUnreachableError):
         running.tick(1)
     running.stop()
+
+
+def test_the_service_runs_the_controller_over_bf_runtime_until_it_is_stopped(service: BfrtService) -> None:
+    stop = threading.Event()
+    arguments = {"topology": TOPOLOGY, "policy": policies.mfs(), "parameters": PARAMETERS, "stop": stop}
+    running = threading.Thread(
+        target=run_controller, args=(service.address, 0), kwargs={**arguments, "interval_s": 0.01, "target": "bfrt"}
+    )
+    running.start()
+    while not service.entries("rmlq") and running.is_alive():
+        time.sleep(0.01)
+    stop.set()
+    running.join(30)
+    assert service.entries("rmlq") == len(policies.mfs().rules)
+
+
+def test_the_command_refuses_a_program_for_a_switch_that_loads_its_own() -> None:
+    words = ["ctrl", "--target", "bfrt", "--device-config", "mfs.pb", "--p4info", "mfs.p4info.txtpb"]
+    done = CliRunner().invoke(mfs, words)
+    assert done.exit_code == 2
+    assert "--target bfrt excludes --device-config and --p4info: bf_switchd loads the program." in done.output
 
 
 def test_the_programs_for_v1model_and_tofino_have_what_the_controller_needs() -> None:

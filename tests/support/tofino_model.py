@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ SDE_INSTALL = "SDE_INSTALL"
 CHIP_TYPES = {TOFINO: "2", TOFINO_2: "5"}
 FAMILIES = {TOFINO: "tf1", TOFINO_2: "tf2"}
 READY_S = 120
+MODEL_PORTS = 9
+"""Between the model and the drivers."""
 HUGE_PAGES = 256
 """Of 2 MiB, for the driver's DMA buffers."""
 
@@ -52,7 +55,8 @@ def running(name: str, interfaces: Mapping[int, str]) -> Iterator[str]:
         pages.write_text(str(HUGE_PAGES))
     environment = f"LD_LIBRARY_PATH={install / 'lib'}"
     stub = install / "lib" / "libport_mgr_hw.so"
-    base, status, service, cli = (free_port() for _ in range(4))
+    base = _free_block()
+    status, service, cli = (free_port() for _ in range(3))
     with tempfile.TemporaryDirectory(prefix="mfstm") as folder:
         ports = Path(folder) / "ports.json"
         ports.write_text(json.dumps({"PortToIf": [{"device_port": p, "if": i} for p, i in interfaces.items()]}))
@@ -86,6 +90,16 @@ def running(name: str, interfaces: Mapping[int, str]) -> Iterator[str]:
             model.stop()
 
 
+def _free_block() -> int:
+    """The first of consecutive free TCP ports, outside the range from which the kernel gives others."""
+    for base in range(20_000 + os.getpid() % 500 * 10, 32_000, 10):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(base, base + MODEL_PORTS):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return base
+    raise RuntimeError("no free block of TCP ports for the model")
+
+
 def _absolute(conf: dict, folder: Path) -> dict:  # type: ignore[type-arg]
     """The compiler's conf with absolute paths; the program's own folder may have been moved."""
     for device in conf["p4_devices"]:
@@ -109,7 +123,7 @@ def _await_service(address: str, switchd: Process) -> None:
             BfRuntime(address, timeout_s=20).close()
             return
         except TofinoError as error:
-            if time.monotonic() > deadline:
+            if not switchd.alive or time.monotonic() > deadline:
                 raise RuntimeError(f"bf_switchd is not ready: {error}; {switchd.output()[-2000:]}") from None
             time.sleep(0.5)
 
