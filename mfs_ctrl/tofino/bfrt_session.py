@@ -59,7 +59,7 @@ class BfrtSession:
         address: str,
         device_id: int = 0,
         election_id: int = 1,
-        timeout_s: float = 5.0,
+        timeout_s: float = 30.0,
         tls: TlsFiles | None = None,
         p4_name: str = "mfs",
     ) -> None:
