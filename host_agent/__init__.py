@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from host_agent.protocol.errors import AgentError, RequestError
     from host_agent.protocol.flow_request import FiveTuple, FlowRequest, Match
     from host_agent.protocol.paths import AGENT_SOCKET
+    from host_agent.protocol.registration import QueuePair
     from host_agent.protocol.stamp import Stage
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "FlowRequest",
     "Match",
     "OpenFlow",
+    "QueuePair",
     "RequestError",
     "Stage",
 ]
@@ -33,6 +35,7 @@ _MODULES = {
     "protocol.errors": ("AgentError", "RequestError"),
     "protocol.flow_request": ("FiveTuple", "FlowRequest", "Match"),
     "protocol.paths": ("AGENT_SOCKET",),
+    "protocol.registration": ("QueuePair",),
     "protocol.stamp": ("Stage",),
 }
 

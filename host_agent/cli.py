@@ -8,8 +8,10 @@ import click
 
 from host_agent.command_line import BitRate, Positive, logging_options
 from host_agent.daemon.options import (
+    CARRIERS,
     INGRESS_MODES,
     SEGMENTATIONS,
+    Carrier,
     Ingress,
     InterfaceOptions,
     Segmentation,
@@ -67,6 +69,18 @@ def agent() -> None:
 @_state
 @click.option("--rate", type=BitRate(), help="Rate of the link, e.g. 100G.  [default: as reported]")
 @click.option("--link-mtu", type=click.IntRange(576, 65_535), help="MTU of the link, the shim's 24 bytes included.")
+@click.option(
+    "--carrier",
+    type=click.Choice(CARRIERS),
+    default="auto",
+    show_default=True,
+    help="What carries the stamp: a TCP option, a shim before IP, or (auto) the option where the kernel can.",
+)
+@click.option(
+    "--cgroup",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Version-2 cgroup whose sockets may be stamped by option.  [default: the root, thus all]",
+)
 @click.option("--no-order", is_flag=True, help="Leave the interface's queueing unchanged.")
 @click.option(
     "--ingress",
@@ -112,6 +126,12 @@ def agent() -> None:
     metavar="LEVEL",
     help="Never hold flows at this level or above.  [default: hold all]",
 )
+@click.option(
+    "--gate-bytes",
+    type=click.IntRange(min=1),
+    metavar="BYTES",
+    help="Bytes of submitted messages in flight.  [default: what the link sends in 1 ms, at least 1 MiB]",
+)
 @click.option("--statistics", is_flag=True, help="Measure the programs' run time, at a small cost.")
 @logging_options
 def run(
@@ -123,6 +143,8 @@ def run(
     state_dir: Path,
     rate: int | None,
     link_mtu: int | None,
+    carrier: Carrier,
+    cgroup: Path | None,
     no_order: bool,
     ingress: Ingress,
     segmentation: Segmentation,
@@ -132,6 +154,7 @@ def run(
     grace: float,
     hold: bool,
     hold_below: int,
+    gate_bytes: int | None,
     statistics: bool,
 ) -> None:
     """Run the agent on an interface until Ctrl-C or SIGTERM, then restore the interface."""
@@ -148,6 +171,8 @@ def run(
             keep_checksum=keep_checksum,
             rto_min_ms=None if rto_min is None else round(rto_min * 1000),
             hold=hold,
+            carrier=carrier,
+            cgroup=None if cgroup is None else str(cgroup),
         ),
         ServiceOptions(
             policy_url,
@@ -159,6 +184,7 @@ def run(
             grace_s=grace,
             statistics=statistics,
             hold_below=hold_below,
+            gate_bytes=gate_bytes,
         ),
     )
 
@@ -189,3 +215,11 @@ def detach(interface: str, state_dir: Path) -> None:
         click.echo(f"{interface}: detached")
     else:
         click.echo(f"{interface}: no agent left anything there")
+
+
+@agent.command("queue-pairs")
+def queue_pairs() -> None:
+    """Show the RDMA queue pairs that the kernel knows."""
+    from host_agent.daemon.queue_pairs import describe, read
+
+    click.echo(describe(read()))

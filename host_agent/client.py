@@ -85,6 +85,16 @@ class OpenFlow:
         self._client._ask(lambda: {"op": "update", "flow": self._handle, **update.to_json()})
         self.request = changed
 
+    def submit(self, size: int) -> int:
+        """Ask to send a message of ``size`` bytes, and return its number; :meth:`AgentClient.permitted` permits it.
+
+        Raises:
+            RequestError: the size is not in 1..2^62, or the flow is closed.
+            AgentGoneError: the agent does not answer.
+        """
+        check_integer("bytes", size)
+        return int(self._client._ask(lambda: {"op": "submit", "flow": self._handle, "bytes": size})["message"])
+
     def close(self) -> None:
         """End the flow: its packets are no longer stamped.
 
@@ -94,6 +104,12 @@ class OpenFlow:
         self._client._forget(self)
         self._client._ask(lambda: {"op": "close", "flow": self._handle})
         self._handle = _CLOSED
+
+    @property
+    def _key(self) -> object:
+        """What only one open flow has. A queue pair may have several, told by batch and number."""
+        match = self.request.match
+        return match if match.rdma is None else (match, self.request.batch, self.number)
 
     def _opened(self, answer: Answer) -> None:
         self._handle, self.number = answer["flow"], answer["number"]
@@ -119,7 +135,7 @@ class AgentClient:
         self._path = os.fspath(path)
         self._timeout_s = timeout_s
         self._lock = threading.RLock()
-        self._flows: dict[Match, OpenFlow] = {}
+        self._flows: dict[object, OpenFlow] = {}
         self._connect()
 
     def open(
@@ -144,7 +160,8 @@ class AgentClient:
 
         Args:
             match: a socket, or other packets (:class:`Match`): ``Match(cgroup="system.slice/engine.service")``,
-                ``Match(addresses=FiveTuple("tcp", "10.0.1.1", 7000, "10.0.2.1", 7001))``.
+                ``Match(addresses=FiveTuple("tcp", "10.0.1.1", 7000, "10.0.2.1", 7001))``,
+                ``Match(rdma=QueuePair("10.0.1.1", "10.0.2.1", 0x1a2b))``.
             batch: batch whose progress the flow shares, 0 to 2^32 - 1; 0 for none. Begin at a random one: switches
                 remember the progress of recent batches.
             stage: stage of the flow.
@@ -185,9 +202,9 @@ class AgentClient:
         flow = OpenFlow(self, request)
         with self._lock:
             flow._opened(self._ask(lambda: {"op": "open", **request.to_json()}))
-            if (replaced := self._flows.get(request.match)) is not None:
+            if (replaced := self._flows.get(flow._key)) is not None:
                 replaced._handle = _CLOSED
-            self._flows[request.match] = flow
+            self._flows[flow._key] = flow
         return flow
 
     def advance(self, batch: int, layer: int) -> None:
@@ -210,6 +227,26 @@ class AgentClient:
             AgentGoneError: the agent does not answer.
         """
         return int(self.ask("progress", batch=check_integer("batch", batch))["layer"])
+
+    def permitted(self, wait_us: int = 0) -> list[int]:
+        """Return the submitted messages that may be sent since the last call; wait up to ``wait_us`` if there are none.
+
+        Messages do not survive a restart of the agent: submit again what was not complete.
+
+        Raises:
+            RequestError: ``wait_us`` is not in 0..1,000,000.
+            AgentGoneError: the agent does not answer.
+        """
+        return list(self.ask("permit", wait_us=check_integer("wait_us", wait_us))["permitted"])
+
+    def complete(self, message: int) -> None:
+        """Report that the receiver has a permitted message.
+
+        Raises:
+            RequestError: no such message of this client is in flight.
+            AgentGoneError: the agent does not answer.
+        """
+        self.ask("complete", message=check_integer("message", message))
 
     def status(self) -> Answer:
         """Return policy, counters and flows of the agent, as ``mfs agent status --json`` prints them.
@@ -248,8 +285,8 @@ class AgentClient:
     def _forget(self, flow: OpenFlow) -> None:
         """Stop resuming ``flow`` after a restart of the agent."""
         with self._lock:
-            if self._flows.get(flow.request.match) is flow:
-                del self._flows[flow.request.match]
+            if self._flows.get(flow._key) is flow:
+                del self._flows[flow._key]
 
     def _connect(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

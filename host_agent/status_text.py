@@ -16,10 +16,26 @@ _WORDS = {
     "malformed": "malformed stamps received",
     "learnt": "received stamps with new progress",
 }
+_OPTION_WORDS = {
+    "stamped": "packets stamped",
+    "shared": "of these, segmented after stamping",
+    "unready": "not stamped: connection older than the agent, or flow just opened",
+    "no_room": "not stamped: other TCP options leave no room",
+    "not_tcp": "not stamped: not TCP",
+    "read": "stamps received",
+    "malformed": "malformed stamps received",
+    "learnt": "received stamps with new progress",
+}
 _HOLD_WORDS = {
     "held": "flows held now",
     "kicks": "windows opened or closed at once",
     "without_scale": "flows not held: no TCP connection known",
+}
+
+_CARRIERS = {"option": (_OPTION_WORDS, "a TCP option"), "shim": (_WORDS, "a shim")}
+_REGISTRATION_WORDS = {
+    "sent": "registrations of RDMA flows sent",
+    "unresolved": "registrations not sent: next hop unknown",
 }
 
 
@@ -27,15 +43,19 @@ def describe(status: Mapping[str, Any]) -> str:
     """Describe the answer to a status request in several lines."""
     policy, counters = status["policy"], status["counters"]
     origin = f"from {policy['from'] or 'nowhere'}; controller: {policy['controller']}"
+    shown, carrier = _CARRIERS[status["carrier"]]
     lines = [
         f"{status['interface']}: {status['rate_bps'] / 1e9:g} Gb/s, agent {status['pid']}, up {status['up_s']:.0f} s",
         f"policy {policy['name'] or 'none yet'}, {origin}",
+        f"stamps travel in {carrier}",
         "",
-        *(f"{counters[name]:>14}  {words}" for name, words in _WORDS.items()),
+        *(f"{counters[name]:>14}  {words}" for name, words in shown.items()),
     ]
     if hold := status["hold"]:
         lines += [f"{hold[name]:>14}  {words}" for name, words in _HOLD_WORDS.items()]
         lines.append(f"{counters['lowered']:>14}  windows lowered")
+    if any(status["registrations"].values()):
+        lines += [f"{status['registrations'][name]:>14}  {words}" for name, words in _REGISTRATION_WORDS.items()]
     for name, program in status["programs"].items():
         if program["runs"]:
             lines.append(

@@ -37,15 +37,13 @@ from pathlib import Path
 from typing import Any
 
 from mfs_ctrl.config_tables import HostTable, ParametersTable, RemoteTable, SwitchTable, UplinkTable
-from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases
+from mfs_ctrl.desired import PORT_PARAMETERS, SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.errors import ConfigError, DesiredStateError
 from mfs_ctrl.toml_report import Location, Report, Table, place
 from topologies.topology import Addresses, Host, Topology, Uplink
 
 LINK_NS = 1_000
 _NO_MAC = bytes(6)
-_PORT_KEYS = ("untrusted_ports", "stamp_unaware_ports", "dscp_ports", "police_shares")
-
 _TABLES = ("switch", "host", "uplink", "remote", "parameters", "tuner")
 
 
@@ -122,8 +120,8 @@ class _Reader:
             uplinks=tuple(Uplink(table.port, table.rate, table.mac) for table in uplinks.values()),
             remote_hosts=tuple(_remote(len(hosts) + number, table) for number, table in remotes.items()),
         )
-        config = SwitchConfig(topology, parameters.parameters(), tuner)
         try:
+            config = SwitchConfig(topology, parameters.parameters(), tuner)
             base_entities(topology, config.parameters, initial_biases(topology))
         except DesiredStateError as error:
             raise ConfigError(str(error)) from None
@@ -160,7 +158,7 @@ class _Reader:
         if parameters is None or self._invalid_links or len({port for _, port in links}) < len(links):
             return
         known = sorted(port for _, port in links)
-        for key in _PORT_KEYS:
+        for key in PORT_PARAMETERS:
             for number, port in enumerate(getattr(parameters, key)):
                 if port not in known:
                     element = str(port) if key == "police_shares" else number

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from host_agent.protocol.stamp import LEVELS
+from host_agent.protocol.stamp import LEVELS, Stage
 from host_agent.protocol.units import parse_bit_rate
 from mfs_ctrl.desired import SwitchParameters
 from soft_switch.ports import HIGHEST_PORT
@@ -16,6 +16,7 @@ from topologies.topology import SWITCH_MAC
 QUEUE_BYTES_MAX = 1 << 40
 POLICE_BURST_US_MAX = 60_000_000
 ECN_FRAMES_MAX = 1_000_000
+REGISTRATION_RATE_MAX = 100_000_000
 _MAC_BYTES = 6
 _DEFAULTS = SwitchParameters()
 
@@ -73,6 +74,13 @@ def _check_unicast(address: IPv4Address | IPv6Address) -> None:
     for kind, applies in kinds.items():
         if applies:
             raise ValueError(f"is {kind} address; use the host's own address")
+
+
+def _stage(value: object) -> Stage:
+    names = [stage.name for stage in Stage if stage]
+    if value not in names:
+        raise ValueError(f"must be one of {', '.join(names)}")
+    return Stage[str(value)]
 
 
 def _port_key(value: object) -> object:
@@ -141,14 +149,19 @@ class ParametersTable(_Table):
         list[Annotated[int, Field(le=ECN_FRAMES_MAX)]], Field(min_length=LEVELS, max_length=LEVELS)
     ] = [-1] * LEVELS
     stamp_unaware_ports: list[Port] = []
+    whole_stamp_ports: list[Port] = []
     dscp_ports: list[Port] = []
     queue_bytes: Annotated[int, Field(ge=1, le=QUEUE_BYTES_MAX)] = _DEFAULTS.queue_bytes
     guaranteed_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = _DEFAULTS.guaranteed_share
+    registration_ports: list[Port] = []
+    registration_rate: Annotated[int, Field(ge=1, le=REGISTRATION_RATE_MAX)] = _DEFAULTS.registration_rate
+    registration_burst: Annotated[int, Field(ge=1, le=REGISTRATION_RATE_MAX)] = _DEFAULTS.registration_burst
+    stage_dscp: dict[Annotated[Stage, BeforeValidator(_stage)], Annotated[int, Field(ge=0, le=63)]] = {}
 
     def parameters(self) -> SwitchParameters:
         """Return the parameters that the table describes."""
         values: dict[str, Any] = dict(self)
-        for name in ("untrusted_ports", "stamp_unaware_ports", "dscp_ports"):
+        for name in ("untrusted_ports", "stamp_unaware_ports", "whole_stamp_ports", "dscp_ports", "registration_ports"):
             values[name] = frozenset(values[name])
         values["ecn_frames"] = tuple(None if frames < 0 else frames for frames in self.ecn_frames)
         return SwitchParameters(**values)

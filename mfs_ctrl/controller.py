@@ -6,16 +6,27 @@ Time is passed in; :mod:`mfs_ctrl.service` runs it in real time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from host_agent.protocol.stamp import LEVELS
-from mfs_ctrl.counters import DISCARD_REASONS, DISCARDED, PORT_LEVEL, Cells, Observation, cells_of_ports, observe
+from mfs_ctrl.counters import (
+    DISCARD_REASONS,
+    DISCARDED,
+    PORT_LEVEL,
+    REGISTRATION,
+    REGISTRATION_REFUSALS,
+    Cells,
+    Observation,
+    cells_of_ports,
+    observe,
+)
 from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.errors import NotPrimaryError
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.policy.policy import Policy, Thresholds
 from mfs_ctrl.policy.tuner import NO_MOTION, Decision, PortState, evidence_cells, step, tuned_ports
+from mfs_ctrl.rdma_entities import REGISTRATION_TABLE, rdma_entities
 from mfs_ctrl.switch import Session
 from mfs_ctrl.writer import Writer, WriteReport
 from p4src.artifact import Artifact
@@ -179,6 +190,11 @@ class Controller:
         return report
 
     @property
+    def _registers(self) -> bool:
+        """Whether the program knows RoCEv2; on Tofino there is one without."""
+        return self._index is not None and REGISTRATION_TABLE in self._index.tables.by_name
+
+    @property
     def _tuned(self) -> bool:
         return self._tune_thresholds and bool(self.policy.tuning)
 
@@ -220,6 +236,8 @@ class Controller:
     def _reconcile(self) -> WriteReport:
         assert self._writer is not None
         base = base_entities(self._topology, self._parameters, self.biases)
+        if self._registers:
+            base += rdma_entities(self._topology, self._parameters, self.policy.rules)
         self._behind = True
         try:
             report = self._writer.apply(base, policy_rows(self.policy.rules, self._topology, self._parameters))
@@ -232,7 +250,12 @@ class Controller:
 
     def _read_load(self) -> Cells:
         assert self._index is not None
-        wanted = {PORT_LEVEL: cells_of_ports(self._topology.ports), DISCARDED: range(len(DISCARD_REASONS))}
+        wanted: dict[str, Sequence[int]] = {
+            PORT_LEVEL: cells_of_ports(self._topology.ports),
+            DISCARDED: range(len(DISCARD_REASONS)),
+        }
+        if self._registers:
+            wanted[REGISTRATION] = tuple(REGISTRATION_REFUSALS)
         return self.session.read_counters(self._index, wanted)
 
     def _read_evidence(self) -> Cells:

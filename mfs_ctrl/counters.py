@@ -17,6 +17,15 @@ COMPLETION = "completion"
 DISCARDED = "discarded"
 DISCARD_REASONS = ("no route", "malformed", "time to live expired")
 """By index of ``discarded``; as in ``p4src/shared/constants.p4``."""
+REGISTRATION = "registration"
+REGISTRATION_REFUSALS: Mapping[int, str] = {
+    3: "registration from an untrusted port",
+    4: "registration whose source address is not of its port",
+    5: "registration beyond the port's rate",
+    6: "registration of a flow whose cell another flow has",
+    7: "registration without a stage",
+}
+"""By index of ``registration``; as in ``p4src/shared/constants.p4``. What is below was accepted."""
 
 LAXITY_BUCKETS = 16
 LATE_BUCKET = LAXITY_BUCKETS - 1
@@ -158,7 +167,10 @@ def observe(before: Cells, after: Cells, interval_ns: int = 0) -> Observation:
         {PortLevel.of(index): count for index, count in _moved(before, after, PORT_LEVEL)},
         {LaxityCell.of(index): count for index, count in _moved(before, after, LAXITY)},
         {CompletionCell.of(index): count.packets for index, count in _moved(before, after, COMPLETION)},
-        {DISCARD_REASONS[index]: count.packets for index, count in _moved(before, after, DISCARDED)},
+        {
+            **{DISCARD_REASONS[index]: count.packets for index, count in _moved(before, after, DISCARDED)},
+            **{REGISTRATION_REFUSALS[index]: count.packets for index, count in _moved(before, after, REGISTRATION)},
+        },
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from host_agent.protocol.level import ANY, GUARANTEED_SHARE, UNTAGGED_LEVEL, LevelRule, bias_code
-from host_agent.protocol.stamp import LEVELS, TOP_LEVEL
+from host_agent.protocol.stamp import LEVELS, TOP_LEVEL, Stage
 from host_agent.protocol.units import WIRE_OVERHEAD_BYTES
 from mfs_ctrl.errors import DesiredStateError
 from mfs_ctrl.p4rt.entries import (
@@ -31,6 +31,10 @@ NEXT_HOP_GROUP_SIZE = 64
 IDLE_GAP_NEVER_US = 0x1FFFFFFF
 """Same as in ``p4src/shared/constants.p4``."""
 LATE_ANY = (0, 1)
+PORT_PARAMETERS = (
+    "untrusted_ports", "stamp_unaware_ports", "whole_stamp_ports", "dscp_ports", "police_shares", "registration_ports",
+)  # fmt: skip
+"""The parameters that name ports."""
 FULL_FRAME_WIRE_BYTES = FULL_FRAME_BYTES + WIRE_OVERHEAD_BYTES
 """Bytes on the wire of a full frame: with FCS, preamble and gap."""
 
@@ -50,11 +54,18 @@ class SwitchParameters:
         police_burst_us: burst that the meter passes, as microseconds at the metered rate.
         ecn_frames: for each level, how long a packet may queue before it is marked, in full frames at the rate of the
             hosts' links; None never marks.
-        stamp_unaware_ports: ports whose hosts do not know the shim; it is removed there.
+        stamp_unaware_ports: ports whose hosts do not know stamps; they are removed there. A host without an agent needs
+            this for the shim alone: it ignores a TCP option.
+        whole_stamp_ports: ports to hosts that want to see stamps in TCP options as they are. To other hosts, what
+            differs between the packets of a flow is blanked, so that receive offload merges them.
         dscp_ports: ports to links that schedule by DSCP: packets leave with the class selector of their level.
         queue_bytes: byte limit of each level's queue.
         guaranteed_share: share of the port's rate that every level always gets. With ``queue_bytes`` it gives the idle
             gap after which a lower queue has drained, so that a flow may rise; with 0 there is no such gap.
+        registration_ports: ports of hosts that want the registrations of RoCEv2 flows that are sent to them.
+        registration_rate: registrations per second that each host's port may send.
+        registration_burst: registrations that it may send at once.
+        stage_dscp: the DSCP with which hosts without an agent send the RoCEv2 packets of each stage.
     """
 
     untrusted_ports: frozenset[int] = frozenset()
@@ -67,9 +78,14 @@ class SwitchParameters:
     police_burst_us: int = 10_000
     ecn_frames: tuple[int | None, ...] = (None,) * LEVELS
     stamp_unaware_ports: frozenset[int] = frozenset()
+    whole_stamp_ports: frozenset[int] = frozenset()
     dscp_ports: frozenset[int] = frozenset()
     queue_bytes: int = 256 * 1024
     guaranteed_share: float = float(GUARANTEED_SHARE)
+    registration_ports: frozenset[int] = frozenset()
+    registration_rate: int = 20_000
+    registration_burst: int = 4_000
+    stage_dscp: Mapping[Stage, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("untagged_level", "untrusted_level", "police_level"):
@@ -83,6 +99,11 @@ class SwitchParameters:
             )
         if min((self.police_share, *self.police_shares.values())) <= 0 or not 0 <= self.guaranteed_share <= 1:
             raise DesiredStateError("police_share and police_shares must be above 0, and guaranteed_share in 0..1")
+        if min(self.registration_rate, self.registration_burst) < 1:
+            raise DesiredStateError("registration_rate and registration_burst must be 1 or more")
+        dscps = self.stage_dscp.values()
+        if Stage.NONE in self.stage_dscp or len(set(dscps)) < len(dscps) or not all(0 <= dscp < 64 for dscp in dscps):
+            raise DesiredStateError("stage_dscp gives each stage but NONE a DSCP of its own, 0..63")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +147,14 @@ def base_entities(topology: Topology, parameters: SwitchParameters, biases: Mapp
         for host in downlink.hosts:
             entities += _routes(host, downlink.port)
     rates = topology.rates
+    host_ports = {host.port for host in topology.hosts}
     for port in topology.ports:
         entities.append(_edge_row(port, parameters))
         entities.append(_keyed("port_bias", "egress_port", port, ActionCall("set_bias", (biases[port],))))
         if port in parameters.stamp_unaware_ports:
             entities.append(_keyed("last_hop", "egress_port", port, ActionCall("remove_stamp")))
+        elif port in host_ports - parameters.whole_stamp_ports:
+            entities.append(_keyed("last_hop", "egress_port", port, ActionCall("blank_stamp")))
         if port in parameters.dscp_ports:
             entities += _dscp_rows(port)
         if port not in parameters.untrusted_ports and parameters.police_floor < LEVELS:
@@ -227,7 +251,7 @@ def _check_ports(topology: Topology, parameters: SwitchParameters, biases: Mappi
         raise DesiredStateError("two links of the topology share a switch port; give each its own")
     if topology.remote_hosts and not topology.uplinks:
         raise DesiredStateError("the topology has hosts in other racks, but no uplink to them; add one")
-    for name in ("untrusted_ports", "stamp_unaware_ports", "dscp_ports", "police_shares"):
+    for name in PORT_PARAMETERS:
         if stray := set(getattr(parameters, name)) - ports:
             raise DesiredStateError(f"{name} names ports {sorted(stray)}; the topology has {sorted(ports)}")
     if missing := ports - biases.keys():

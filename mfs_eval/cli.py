@@ -16,6 +16,7 @@ STUDIES = {
     "pooling": "mfs_eval.studies.pooling:pooling",
     "pruning": "mfs_eval.studies.pruning:pruning",
     "rotation": "mfs_eval.studies.rotation:rotation",
+    "rdma": "mfs_eval.studies.rdma:rdma",
     "stranding": "mfs_eval.studies.stranding:stranding",
     "tcp-agreement": "mfs_eval.studies.tcp_agreement:tcp_agreement",
     "tofino-cost": "mfs_eval.studies.tofino_cost:tofino_cost",
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "queues": "mfs_eval.bench.queues:queues",
     "interfaces": "mfs_eval.bench.interfaces:interfaces",
     "agent": "mfs_eval.bench.agent:agent",
+    "carriers": "mfs_eval.bench.carriers:carriers",
     "table-writes": "mfs_eval.bench.table_writes:table_writes",
     "tuned-tick": "mfs_eval.bench.tuned_tick:tuned_tick",
 }

@@ -24,6 +24,9 @@ TOFINO_COMPILER = "p4c-barefoot"
 TOFINO_DRIVER = "p4c"
 """Runs the Tofino compiler, the assembler and the other steps that make a loadable program."""
 CONF_WRITER = "p4c-gen-conf"
+TOFINO_SOURCE = "mfs_without_rdma.p4"
+"""The program for Tofino. ``mfs.p4`` beside it also has registered flows of RoCEv2, which are not placed yet
+(docs/reference/tofino.md)."""
 DISABLED_WARNINGS = {
     "uninitialized-use": "metadata is initially zero (on Tofino by pa_auto_init_metadata) and headers are invalid; the "
     "inputs of register actions are set before they run, and their outputs are used only where they ran",
@@ -71,7 +74,7 @@ def make_v1model(name: str, build: Path) -> None:
 
 
 def make_tofino(name: str, build: Path) -> None:
-    """Compile the sources next to the folder ``build`` for the chip that ``name`` ends with.
+    """Compile :data:`TOFINO_SOURCE`, next to the folder ``build``, for the chip that ``name`` ends with.
 
     The output is ``NAME.p4info.txtpb`` in ``build``, and the loadable files and reports in its folder ``NAME``.
 
@@ -85,7 +88,7 @@ def make_tofino(name: str, build: Path) -> None:
         *("--program-name", "mfs", "-g", "--verbose", "1"),
     ]
     target = ["--target", chip, "--arch", "t2na" if chip == "tofino2" else "tna"]
-    subprocess.run([TOFINO_DRIVER, *target, *_quiet(), *output, "../tna/mfs.p4"], check=True, cwd=build)
+    subprocess.run([TOFINO_DRIVER, *target, *_quiet(), *output, f"../tna/{TOFINO_SOURCE}"], check=True, cwd=build)
     # The driver of an installed p4c omits its last step, which writes the file that names all others.
     conf = ["--conf-type", "BF-RT", "--bfrt-name", f"{name}/bf-rt.json", "--name", "mfs", "--device", chip]
     conf += ["--p4-version", "p4-16", "--outputdir", name, "--pipe", "pipe"]

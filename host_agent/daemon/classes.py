@@ -24,8 +24,6 @@ _BURST_S = 0.001
 _BURST_BYTES_MIN = 3_200
 _QUANTUM_BYTES = 3_200
 """Two packets per turn between classes of one level. There is only one class per level, but HTB warns without it."""
-_PER_FRAME_BYTES = WIRE_OVERHEAD_BYTES + STAMP_BYTES
-"""Bytes of a frame that the kernel does not count: preamble, gap, FCS, and the shim, which is added later."""
 
 
 def class_of(level: int) -> int:
@@ -75,15 +73,20 @@ def root_qdisc(route: IPRoute, index: int) -> str:
     return ""
 
 
-def shaped_bps(rate_bps: int, frame_bytes: int) -> int:
+def _uncounted_bytes(shim_bytes: int) -> int:
+    """Return the bytes of a frame that the kernel does not count: preamble, gap, FCS, and a shim, added later."""
+    return WIRE_OVERHEAD_BYTES + shim_bytes
+
+
+def shaped_bps(rate_bps: int, frame_bytes: int, shim_bytes: int = STAMP_BYTES) -> int:
     """Return the rate of packets that are segmented later into frames of ``frame_bytes``, shim included.
 
     The kernel adds ``overhead`` once for such a packet, not once for each of its frames.
     """
-    return rate_bps * frame_bytes // (frame_bytes + _PER_FRAME_BYTES)
+    return rate_bps * frame_bytes // (frame_bytes + _uncounted_bytes(shim_bytes))
 
 
-def install(route: IPRoute, index: int, rate_bps: int) -> None:
+def install(route: IPRoute, index: int, rate_bps: int, shim_bytes: int = STAMP_BYTES) -> None:
     """Add the eight classes to an interface that may send ``rate_bps``, in bits on the wire per second.
 
     Raises:
@@ -95,7 +98,7 @@ def install(route: IPRoute, index: int, rate_bps: int) -> None:
             index,
             rate_bps,
             default_level=UNTAGGED_LEVEL,
-            overhead_bytes=_PER_FRAME_BYTES,
+            overhead_bytes=_uncounted_bytes(shim_bytes),
             burst_bytes=max(_BURST_BYTES_MIN, round(rate_bps // 8 * _BURST_S)),
         )
 

@@ -10,7 +10,9 @@ from host_agent.protocol.stamp import LEVELS
 
 Ingress = Literal["auto", "xdp", "filter", "off"]
 Segmentation = Literal["kernel", "each", "interface"]
+Carrier = Literal["auto", "option", "shim"]
 INGRESS_MODES: tuple[Ingress, ...] = get_args(Ingress)
+CARRIERS: tuple[Carrier, ...] = get_args(Carrier)
 SEGMENTATIONS: tuple[Segmentation, ...] = get_args(Segmentation)
 
 
@@ -33,6 +35,9 @@ class InterfaceOptions:
         rto_min_ms: shortest retransmission timeout of TCP on the interface's IPv4 routes, in milliseconds; None leaves
             it as it is. A deferred packet is not lost, and a timeout would send it again.
         hold: hold flows that cannot be served yet at their source.
+        carrier: what carries the stamp. ``option``: a TCP option; offloads, MTU and received packets are left alone.
+            ``shim``: a header before IP. ``auto``: the option where the kernel can.
+        cgroup: version-2 cgroup whose sockets may be stamped by option; None takes the root, thus every socket.
     """
 
     interface: str
@@ -44,6 +49,8 @@ class InterfaceOptions:
     keep_checksum: bool = False
     rto_min_ms: int | None = None
     hold: bool = False
+    carrier: Carrier = "shim"
+    cgroup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class ServiceOptions:
         grace_s: seconds that the clients of flows left by an earlier process have to come back.
         statistics: have the kernel measure the programs' run time.
         hold_below: flows at this level or above are never held.
+        gate_bytes: bytes of messages in flight that the gate permits; None takes what the link sends in a millisecond.
     """
 
     policy_url: str
@@ -70,3 +78,4 @@ class ServiceOptions:
     grace_s: float
     statistics: bool
     hold_below: int = LEVELS
+    gate_bytes: int | None = None

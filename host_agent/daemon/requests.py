@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from host_agent.daemon.gate import Gate
 from host_agent.daemon.holding import Holder
+from host_agent.daemon.registrations import RdmaFlow, Registrations
 from host_agent.ebpf.flows import FlowReport, FlowTable, cgroup_id
+from host_agent.ebpf.layout import FlowState
 from host_agent.protocol.errors import AgentError, RequestError
 from host_agent.protocol.flow_request import (
     OPEN_FIELDS,
@@ -28,15 +31,34 @@ class Client:
 
     def __init__(self) -> None:
         self.flows: set[int] = set()
+        self.wake: Callable[[], None] = lambda: None
+        """Called when a message of the client is permitted."""
 
 
 class Requests:
     """Requests of clients, answered from a :class:`FlowTable`."""
 
-    def __init__(self, table: FlowTable, status: Callable[[], dict[str, Any]], holder: Holder | None = None) -> None:
-        """Set the flows, ``status``, which returns the status of the agent itself, and what holds flows, if any."""
+    def __init__(
+        self,
+        table: FlowTable,
+        status: Callable[[], dict[str, Any]],
+        registrations: Registrations,
+        gate: Gate,
+        holder: Holder | None = None,
+    ) -> None:
+        """Set what answers.
+
+        Args:
+            table: flows that the kernel stamps.
+            status: returns the status of the agent itself.
+            registrations: flows that the kernel does not see.
+            gate: messages of engines that can wait.
+            holder: what holds flows, if any.
+        """
         self._table = table
         self._status = status
+        self._registrations = registrations
+        self._gate = gate
         self._holder = holder
         self._owners: dict[int, Client] = {}
         self.unclaimed = {flow for flow in table.handles() if not table.request(flow).keep}
@@ -47,6 +69,9 @@ class Requests:
             "advance": (self._advance, frozenset({"batch", "layer"})),
             "progress": (self._progress, frozenset({"batch"})),
             "close": (self._close, frozenset({"flow"})),
+            "submit": (self._submit, frozenset({"flow", "bytes"})),
+            "permit": (self._permit, frozenset({"wait_us"})),
+            "complete": (self._complete, frozenset({"message"})),
             "status": (self._all, frozenset()),
         }
 
@@ -59,10 +84,11 @@ class Requests:
 
     def gone(self, client: Client) -> None:
         """Close the flows of a connection that ended, except those opened with ``keep``."""
-        for flow in client.flows:
-            self._owners.pop(flow, None)
-            self._table.close(flow)
-        client.flows.clear()
+        self._gate.forget_owner(client)
+        for flow in list(client.flows):
+            self._end(flow)
+            self._forget(flow)
+        self._turn()
 
     def close_unclaimed(self) -> int:
         """Close the flows whose clients did not come back, and return their number."""
@@ -89,6 +115,10 @@ class Requests:
     def _open(self, client: Client, fields: Fields) -> dict[str, Any]:
         values = {name: value for name, value in fields.items() if name != "resume"}
         request = FlowRequest.from_json(values, time.monotonic_ns())
+        if request.match.rdma is not None:
+            flow = self._registrations.open(request, resume=fields.get("resume") is True)
+            self._own(client, flow, request.keep)
+            return {"flow": flow, "number": self._registrations.flow(flow).request.number}
         if isinstance(request.match.cgroup, str):
             request = replace(request, match=Match(cgroup=cgroup_id(request.match.cgroup)))
         before = set(self._table.handles())
@@ -97,20 +127,23 @@ class Requests:
             self._forget(ended)
         if self._holder is not None:
             self._holder.opened(flow)
-        if not request.keep:
-            self._owners[flow] = client
-            client.flows.add(flow)
+        self._own(client, flow, request.keep)
         return {"flow": flow, "number": self._table.request(flow).number}
 
     def _update(self, client: Client, fields: Fields) -> dict[str, Any]:
         flow = self._owned(client, fields)
         values = {name: value for name, value in fields.items() if name != "flow"}
-        self._table.update(flow, FlowUpdate.from_json(values, time.monotonic_ns()))
+        update = FlowUpdate.from_json(values, time.monotonic_ns())
+        if flow in self._registrations:
+            self._registrations.update(flow, update)
+        else:
+            self._table.update(flow, update)
         return {}
 
     def _advance(self, _client: Client, fields: Fields) -> dict[str, Any]:
         batch, layer = check_progress(fields.get("batch"), fields.get("layer"))
         self._table.advance(batch, layer)
+        self._registrations.advanced(batch)
         if self._holder is not None:
             self._holder.advanced(batch)
         return {}
@@ -120,12 +153,63 @@ class Requests:
 
     def _close(self, client: Client, fields: Fields) -> dict[str, Any]:
         flow = self._owned(client, fields)
-        self._table.close(flow)
+        self._end(flow)
         self._forget(flow)
+        self._turn()
         return {}
 
+    def _submit(self, client: Client, fields: Fields) -> dict[str, Any]:
+        flow = self._owned(client, fields)
+        size = check_integer("bytes", fields.get("bytes"))
+        if flow not in self._registrations:
+            self._table.request(flow)
+        message = self._gate.submit(flow, size, client)
+        self._turn()
+        return {"message": message}
+
+    def _permit(self, client: Client, fields: Fields) -> dict[str, Any]:
+        # Who asked waits, if at all.
+        check_integer("wait_us", fields.get("wait_us", 0))
+        return {"permitted": self._gate.permitted(client)}
+
+    def _complete(self, client: Client, fields: Fields) -> dict[str, Any]:
+        message = self._gate.complete(check_integer("message", fields.get("message")), client)
+        if message.flow in self._registrations:
+            self._registrations.completed(message.flow, message.size)
+        self._turn()
+        return {}
+
+    def _turn(self) -> None:
+        """Permit what may go now."""
+        for message in self._gate.turn():
+            if message.flow in self._registrations:
+                self._registrations.submitted(message.flow, message.size)
+            if isinstance(message.owner, Client):
+                message.owner.wake()
+
+    def _end(self, flow: int) -> None:
+        """Close a flow of either kind, and drop its messages."""
+        if flow in self._registrations:
+            self._registrations.close(flow)
+        else:
+            self._table.close(flow)
+        self._gate.forget_flow(flow)
+
+    def _own(self, client: Client, flow: int, keep: bool) -> None:
+        if not keep:
+            self._owners[flow] = client
+            client.flows.add(flow)
+
     def _all(self, _client: Client, _fields: Fields) -> dict[str, Any]:
-        return {**self._status(), "flows": [self._flow(report) for report in self._table.report()]}
+        rdma = [self._rdma_flow(flow) for flow in self._registrations.handles()]
+        return {**self._status(), "flows": [self._flow(report) for report in self._table.report()] + rdma}
+
+    def _rdma_flow(self, flow: int) -> dict[str, Any]:
+        held: RdmaFlow = self._registrations.flow(flow)
+        layer = self._table.current_layer(held.request.batch)
+        # What its packets and their level are, only the switch knows.
+        state = FlowState(sent_bytes=held.done_bytes, packets=0, level=None)
+        return self._flow(FlowReport(flow, held.request, state, layer))
 
     def _flow(self, report: FlowReport) -> dict[str, Any]:
         request, state = report.request, report.state
@@ -146,6 +230,7 @@ class Requests:
             "keep": request.keep,
             "sent_bytes": state.sent_bytes,
             "packets": state.packets,
+            "unstamped": state.unstamped,
             "level": state.level,
             "owner": owner,
         }

@@ -17,12 +17,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from host_agent.daemon.gate import Gate, default_limit
 from host_agent.daemon.holding import TICK_S, Holder, HoldOptions, Levels
 from host_agent.daemon.hooks import Attached, attach, restore
 from host_agent.daemon.host_tcp import time_stamps
 from host_agent.daemon.kicks import Kicker
 from host_agent.daemon.options import InterfaceOptions, ServiceOptions
 from host_agent.daemon.presence import until_gone
+from host_agent.daemon.registrar import Registrar
+from host_agent.daemon.registrations import RENEW_S, Registrations
 from host_agent.daemon.requests import Client, Requests
 from host_agent.daemon.state import StateFile
 from host_agent.ebpf.bpf import enable_statistics
@@ -50,8 +53,14 @@ class Service:
         self._bias = bias_code(attached.rate_bps)
         self._source = PolicySource(service.policy_url, saved_path(service.state_directory, options.interface))
         self._policy: dict[str, Any] = {"name": None, "from": None, "controller": "not asked yet"}
-        self._holder = _holder(options, service, attached)
-        self._requests = Requests(attached.table, self._status, self._holder)
+        self._levels = Levels(self._bias)
+        self._holder = _holder(options, service, attached, self._levels)
+        self._registrar = Registrar(options.interface, ordered=options.order)
+        self._registrations = Registrations(
+            self._registrar.addresses, attached.table.current_layer, self._registrar.send, time.monotonic_ns
+        )
+        self._gate = Gate(service.gate_bytes or default_limit(attached.rate_bps), self._rank)
+        self._requests = Requests(attached.table, self._status, self._registrations, self._gate, self._holder)
         self._started = time.monotonic()
 
     def first_policy(self) -> None:
@@ -92,6 +101,7 @@ class Service:
         turns = asyncio.create_task(_turns(self._holder)) if self._holder is not None else None
         gone = asyncio.create_task(until_gone(self._options.interface))
         gone.add_done_callback(lambda _: ended.set())
+        renewal = asyncio.create_task(_renew(self._registrations))
         try:
             _log.info("serving %s", self._service.socket)
             await ended.wait()
@@ -103,6 +113,8 @@ class Service:
             gone.cancel()
             watch.close()
             server.close()
+            renewal.cancel()
+            self._registrar.close()
             if turns is not None:
                 turns.cancel()
             if self._holder is not None:
@@ -122,7 +134,7 @@ class Service:
                     answer: dict[str, Any] = {"ok": False, "error": f"a request has {LINE_MAX} bytes at most"}
                     await _send(writer, answer)
                     return
-                await _send(writer, self._answer(client, line))
+                await _send(writer, await self._answer(client, line))
         except (asyncio.IncompleteReadError, OSError):
             pass
         except asyncio.CancelledError:
@@ -132,12 +144,30 @@ class Service:
             self._requests.gone(client)
             writer.close()
 
-    def _answer(self, client: Client, line: bytes) -> dict[str, Any]:
+    async def _answer(self, client: Client, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError) as error:
             return {"ok": False, "error": f"not JSON: {error}"}
-        return self._requests.answer(client, request)
+        answer = self._requests.answer(client, request)
+        if answer.get("permitted") == [] and request.get("wait_us"):
+            woken = asyncio.Event()
+            client.wake = woken.set
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(woken.wait(), request["wait_us"] / 1e6)
+            answer = self._requests.answer(client, request)
+        return answer
+
+    def _rank(self, flow: int) -> tuple[int, int]:
+        """Return the level and the deadline of a flow, for the gate."""
+        table = self._attached.table
+        if flow in self._registrations:
+            held = self._registrations.flow(flow)
+            request, sent_bytes = held.request, held.done_bytes
+        else:
+            request, sent_bytes = table.request(flow), table.state(flow).sent_bytes
+        layer = table.current_layer(request.batch) if request.batch else 0
+        return self._levels.level(request, sent_bytes, layer, time.monotonic_ns()), request.deadline_ns
 
     def _news(self, news: PolicyDocument | str) -> None:
         if isinstance(news, str):
@@ -151,8 +181,7 @@ class Service:
 
     def _apply(self, document: PolicyDocument, origin: str) -> None:
         self._attached.table.set_policy(document.rules, self._bias)
-        if self._holder is not None:
-            self._holder.levels.set_rules(document.rules)
+        self._levels.set_rules(document.rules)
         self._policy = {"name": document.name, "rules": len(document.rules), "from": origin}
         self._policy["controller"] = "answers" if origin != "disk" else self._policy.get("controller", "gone")
         _log.info("policy %s in force, %d rules, from %s", document.name, len(document.rules), origin)
@@ -163,10 +192,12 @@ class Service:
                 _log.warning("%s", error)
 
     def _status(self) -> dict[str, Any]:
-        programs = {"egress": self._attached.egress, "ingress": self._attached.ingress}
+        attached = self._attached
+        programs = {"egress": attached.egress, "ingress": attached.ingress, "sockets": attached.sock_ops}
         infos = {name: program.info() for name, program in programs.items() if program is not None}
         return {
             "interface": self._options.interface,
+            "carrier": attached.carrier,
             "rate_bps": self._attached.rate_bps,
             "pid": os.getpid(),
             "up_s": round(time.monotonic() - self._started, 1),
@@ -174,6 +205,8 @@ class Service:
             "tcp_timestamps": time_stamps(),
             "counters": asdict(self._attached.table.counters()),
             "hold": None if self._holder is None else self._holder.status(),
+            "registrations": {"sent": self._registrar.sent, "unresolved": self._registrar.unresolved},
+            "gate": {"waiting": self._gate.waiting, "in_flight_bytes": self._gate.in_flight_bytes},
             "programs": {
                 name: {"id": info.number, "runs": info.runs, "run_time_ns": info.run_time_ns}
                 for name, info in infos.items()
@@ -181,7 +214,7 @@ class Service:
         }
 
 
-def _holder(options: InterfaceOptions, service: ServiceOptions, attached: Attached) -> Holder | None:
+def _holder(options: InterfaceOptions, service: ServiceOptions, attached: Attached, levels: Levels) -> Holder | None:
     table, config = attached.table, attached.table.config
     if not config.kick_mark:
         return None
@@ -189,12 +222,19 @@ def _holder(options: InterfaceOptions, service: ServiceOptions, attached: Attach
         table,
         HoldTable(table.maps),
         Kicker(options.interface, config.kick_mark),
-        Levels(bias_code(attached.rate_bps)),
+        levels,
         HoldOptions(attached.rate_bps, config.max_frame, service.hold_below),
     )
     holder.adopt()
     table.on_close = holder.closed
     return holder
+
+
+async def _renew(registrations: Registrations) -> None:
+    """Repeat registrations before the switches forget them."""
+    while True:
+        await asyncio.sleep(RENEW_S)
+        registrations.renew()
 
 
 async def _turns(holder: Holder) -> None:
@@ -233,7 +273,8 @@ def run_agent(options: InterfaceOptions, service: ServiceOptions) -> None:
         try:
             statistics = enable_statistics() if service.statistics else None
             how = "took over the running programs" if attached.taken_over else "attached"
-            _log.info("%s: %s, %g Gb/s", options.interface, how, attached.rate_bps / 1e9)
+            what = {"option": "stamps in a TCP option", "shim": "stamps in a shim"}[attached.carrier]
+            _log.info("%s: %s, %g Gb/s, %s", options.interface, how, attached.rate_bps / 1e9, what)
             if time_stamps():
                 _log.warning(
                     "TCP time stamps are on: the receiver of a promoted flow drops the packets that the promotion "
@@ -246,9 +287,16 @@ def run_agent(options: InterfaceOptions, service: ServiceOptions) -> None:
                 os.close(statistics)
         finally:
             backup = state.read()
-            if backup is not None:
-                restore(backup)
-            state.remove()
+            # Others may go on sending stamps in the shim to this host.
+            shims = attached.carrier == "shim" or attached.table.counters().removed > 0
+            left = None if backup is None else restore(backup, keep_ingress=shims)
+            state.put(left)
+    if left is not None:
+        _log.info(
+            "%s: stamps in a shim are still removed from received packets, since others may send them; "
+            "`mfs agent detach` ends that",
+            options.interface,
+        )
     _log.info("%s: detached", options.interface)
 
 

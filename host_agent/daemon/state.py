@@ -21,12 +21,15 @@ class InterfaceBackup:
         options: options that the agent was started with.
         egress, ingress: ids of the programs; 0 for none.
         clsact: whether the interface had this qdisc before.
-        hook: hook of the ingress program: ``xdp``, ``filter``, or ``off`` without one.
+        hook: hook of the ingress program: ``xdp``, ``filter`` (for all packets), ``strip`` (for those with a shim), or
+            ``off`` without one.
         order: whether the interface has the traffic classes.
         gso_max_segs: earlier value; None: not changed.
         features: offloads that were turned off.
         routes: earlier routes that were changed.
         mtu6: earlier MTU for IPv6 in bytes; None: not changed.
+        sock_ops: id of the program for sockets; 0 for none.
+        cgroup: directory of the cgroup that has it; None for the root.
     """
 
     interface: str
@@ -40,6 +43,8 @@ class InterfaceBackup:
     features: list[str] = field(default_factory=list)
     routes: list[dict[str, Any]] = field(default_factory=list)
     mtu6: int | None = None
+    sock_ops: int = 0
+    cgroup: str | None = None
 
 
 def interfaces(directory: Path) -> list[str]:
@@ -100,6 +105,13 @@ class StateFile:
         self._file.truncate()
         self._file.write(json.dumps(asdict(backup)))
         self._file.flush()
+
+    def put(self, backup: InterfaceBackup | None) -> None:
+        """Store ``backup``; None says that there is nothing to restore."""
+        if backup is None:
+            self.remove()
+        else:
+            self.write(backup)
 
     def remove(self) -> None:
         """Delete the file: there is nothing to restore."""

@@ -6,6 +6,7 @@ descriptor, which the end of the process closes, or a hook.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -20,6 +21,7 @@ from host_agent.ebpf.object import BpfObject, MapSpec, ProgramSpec
 
 _SYSCALLS = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROGRAM_LOAD = 0, 1, 2, 3, 4, 5
+_ATTACH, _DETACH, _QUERY = 8, 9, 16
 _TEST_RUN, _PROGRAM_BY_ID, _MAP_BY_ID, _INFO, _ENABLE_STATISTICS = 10, 13, 14, 15, 32
 _PERCPU_ARRAY = 6
 _MAP_DESCRIPTOR = 1
@@ -31,13 +33,19 @@ _PROGRAM_INFO = struct.Struct("<4xI8s36xIQ16s")
 _RUN_TIME_OFFSET = 192
 _MAP_INFO = struct.Struct("<I4x4I16s")
 _MAPS_MAX = 32
+_ATTACHED_MAX = 64
+_TO_SOCKETS = 3
+_AMONG_OTHERS = 1 << 1
 
 EGRESS = "mfs_egress"
 XDP_INGRESS = "mfs_xdp_ingress"
 TC_INGRESS = "mfs_tc_ingress"
+TC_STRIP = "mfs_tc_strip"
+SOCK_OPS = "mfs_sock_ops"
 """Names of the programs in the kernel, at most 15 letters."""
 SCHED_CLS = 3
 XDP = 6
+SOCKETS = 13
 _XDP_HAS_FRAGS = 1 << 5
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -248,7 +256,7 @@ class Program:
 
     @classmethod
     def load(cls, name: str, kind: int, spec: ProgramSpec, maps: dict[str, Map]) -> Program:
-        """Load a program of ``kind`` :data:`SCHED_CLS` or :data:`XDP`.
+        """Load a program of ``kind`` :data:`SCHED_CLS`, :data:`XDP` or :data:`SOCKETS`.
 
         Raises:
             KernelError: not permitted, or the kernel's verifier rejects the program; the message ends with its log.
@@ -310,14 +318,66 @@ class Program:
         os.close(self.descriptor)
 
 
-class Programs:
-    """The programs and the maps that they share. An interface needs one of the two ingress programs."""
+def attach_to_cgroup(program: Program, cgroup: int) -> None:
+    """Run ``program`` of the kind :data:`SOCKETS` for all sockets below ``cgroup``, beside the programs of others.
 
-    def __init__(self, egress: Program, xdp_ingress: Program, tc_ingress: Program, maps: dict[str, Map]) -> None:
+    ``cgroup`` is a descriptor of its directory. The program stays attached when this process ends.
+
+    Raises:
+        KernelError: not permitted, or another program wants to be the only one there.
+    """
+    attributes = struct.pack("<IIIII", cgroup, program.descriptor, _TO_SOCKETS, _AMONG_OTHERS, 0)
+    try:
+        _call(_ATTACH, attributes)
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            # The right to load programs, which is there, includes this one.
+            raise KernelError(
+                "another program is to be the only one for the sockets of the cgroup; choose another --cgroup, or use "
+                "--carrier shim"
+            ) from None
+        raise _explained(error, "attaching a program to the cgroup") from None
+
+
+def detach_from_cgroup(program: Program, cgroup: int) -> None:
+    """Undo :func:`attach_to_cgroup`; does nothing where the program is not attached."""
+    with contextlib.suppress(OSError):
+        _call(_DETACH, struct.pack("<IIIII", cgroup, program.descriptor, _TO_SOCKETS, 0, 0))
+
+
+def attached_to_cgroup(cgroup: int) -> list[int]:
+    """Return the ids of the programs of the kind :data:`SOCKETS` that are attached to ``cgroup`` itself."""
+    found = (ctypes.c_uint32 * _ATTACHED_MAX)()
+    asked = struct.pack("<IIIIQII", cgroup, _TO_SOCKETS, 0, 0, ctypes.addressof(found), _ATTACHED_MAX, 0)
+    buffer = ctypes.create_string_buffer(asked, len(asked))
+    if int(_libc.syscall(_SYSCALLS[platform.machine()], _QUERY, buffer, len(asked))) < 0:
+        return []
+    return list(found[: struct.unpack_from("<I", buffer.raw, 24)[0]])
+
+
+class Programs:
+    """The programs and the maps that they share. An interface needs one of the three ingress programs.
+
+    ``sock_ops`` is None where the kernel does not take it; ``no_option`` says why.
+    """
+
+    def __init__(
+        self,
+        egress: Program,
+        xdp_ingress: Program,
+        tc_ingress: Program,
+        tc_strip: Program,
+        sock_ops: Program | None,
+        maps: dict[str, Map],
+        no_option: str = "",
+    ) -> None:
         self.egress = egress
         self.xdp_ingress = xdp_ingress
         self.tc_ingress = tc_ingress
+        self.tc_strip = tc_strip
+        self.sock_ops = sock_ops
         self.maps = maps
+        self.no_option = no_option
 
     @classmethod
     def load(cls, loaded: BpfObject) -> Programs:
@@ -327,21 +387,33 @@ class Programs:
             KernelError: the kernel rejects a map or a program.
         """
         maps = {spec.name: Map(spec) for spec in loaded.maps}
+        sock_ops, no_option = None, ""
+        try:
+            sock_ops = Program.load(SOCK_OPS, SOCKETS, loaded.programs["sock_ops"], maps)
+        except KernelError as error:
+            no_option = f"{error} (the TCP option needs Linux 5.15 and CONFIG_CGROUP_BPF)"
         return cls(
             Program.load(EGRESS, SCHED_CLS, loaded.programs["egress"], maps),
             Program.load(XDP_INGRESS, XDP, loaded.programs["xdp_ingress"], maps),
             Program.load(TC_INGRESS, SCHED_CLS, loaded.programs["tc_ingress"], maps),
+            Program.load(TC_STRIP, SCHED_CLS, loaded.programs["tc_strip"], maps),
+            sock_ops,
             maps,
+            no_option,
         )
+
+    def _all(self) -> list[Program]:
+        programs = (self.egress, self.xdp_ingress, self.tc_ingress, self.tc_strip, self.sock_ops)
+        return [program for program in programs if program is not None]
 
     @property
     def tags(self) -> set[bytes]:
         """Tags of these programs, to recognise them in the kernel."""
-        return {program.info().tag for program in (self.egress, self.xdp_ingress, self.tc_ingress)}
+        return {program.info().tag for program in self._all()}
 
     def close(self) -> None:
         """Close all descriptors; attached programs and their maps stay."""
-        for program in (self.egress, self.xdp_ingress, self.tc_ingress):
+        for program in self._all():
             program.close()
         for held in self.maps.values():
             held.close()

@@ -92,17 +92,67 @@ INLINE u32 flags_at(const struct flow *flow, u64 position, u32 payload, u32 retr
     return flags;
 }
 
-INLINE int stamp_packet(struct __sk_buff *skb, const struct config *config, struct counters *counters,
-                        u32 level, u32 payload, const struct stamp *stamp)
+// Writes the stamp into the option for which its socket made room, which ends the TCP header. Returns 0 without one.
+INLINE int fill_option(struct __sk_buff *skb, const struct packet *packet, const struct stamp *stamp)
+{
+    u32 offset = packet->transport + packet->header - TCP_OPTION_BYTES;
+    struct option option;
+    s64 difference;
+
+    if (packet->header < sizeof(struct tcp) + TCP_OPTION_BYTES || load_bytes(skb, offset, &option, sizeof(option)))
+        return 0;
+    if (option.kind != TCP_OPTION_KIND || option.length != TCP_OPTION_BYTES ||
+        option.experiment != NETWORK16(TCP_OPTION_EXPERIMENT))
+        return 0;
+    // The checksum is usually computed later, by the interface; then the helper leaves it alone.
+    difference = checksum_difference(&option.stamp, sizeof(*stamp), stamp, sizeof(*stamp), 0);
+    if (difference < 0 || store_bytes(skb, offset + sizeof(option) - sizeof(*stamp), stamp, sizeof(*stamp), 0))
+        return 0;
+    replace_checksum(skb, packet->transport + CHECKSUM_OFFSET, 0, difference, 0);
+    return 1;
+}
+
+// The stamp in a TCP option: the interface segments the packet, and copies the option to each segment.
+INLINE int stamp_option(struct __sk_buff *skb, struct counters *counters, const struct packet *packet, const u32 *slot,
+                        struct state *state, const struct stamp *stamp)
+{
+    u64 cookie;
+
+    if (packet->transport && fill_option(skb, packet, stamp)) {
+        counters->stamped += 1;
+        if (skb->gso_size)
+            counters->shared += 1;
+        return TC_ACT_OK;
+    }
+    if (state)
+        state->unstamped += 1;
+    if (!packet->transport) {
+        counters->not_tcp += 1;
+    } else if (packet->header + TCP_OPTION_BYTES > TCP_HEADER_MAX) {
+        counters->no_room += 1;
+    } else {
+        counters->unready += 1;
+        cookie = socket_cookie(skb);
+        if (slot && cookie && !map_lookup(&cookies, &cookie)) {
+            u32 index = *slot;
+            const struct flow *flow = map_lookup(&flows, &index);
+
+            if (flow) {
+                struct member member = {index, flow->batch, flow->number};
+
+                map_update(&members, &cookie, &member, BPF_ANY);
+            }
+        }
+    }
+    return TC_ACT_OK;
+}
+
+INLINE int stamp_shim(struct __sk_buff *skb, const struct config *config, struct counters *counters, u32 payload,
+                      const struct stamp *stamp)
 {
     u32 segment = skb->gso_size, frame = segment ? skb->len - payload + segment : skb->len;
     struct shimmed front = {.type = NETWORK16(ETHERTYPE_MFS), .stamp = *stamp};
 
-    level &= LEVELS - 1;
-    counters->level_packets[level] += 1;
-    counters->level_bytes[level] += skb->len;
-    if (config->class_major)
-        skb->priority = config->class_major << 16 | (level + 1);
     if (segment && !config->share) {
         counters->segmented += 1;
         return TC_ACT_OK;
@@ -154,7 +204,8 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
 
         flow = map_lookup(&flows, &slot);
         state = map_lookup(&states, &slot);
-        if (!flow || !state)
+        // Without bytes it is one that ends.
+        if (!flow || !state || !flow->total_bytes)
             return TC_ACT_OK;
         batch = flow->batch;
         stamp.flow = NETWORK16(flow->number);
@@ -195,10 +246,17 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
         state->held = level + 1;
     }
     stamp.version_stage = VERSION << 4 | (stage & 0xF);
-    stamp.next_type = NETWORK16(packet.next_type);
+    stamp.next_type = config->option ? 0 : NETWORK16(packet.next_type);
     stamp.batch = NETWORK32(batch);
     stamp.current_layer = layer;
     stamp.slack = NETWORK32((u32)slack);
     stamp.remaining = NETWORK32(units);
-    return stamp_packet(skb, config, counters, level, packet.payload, &stamp);
+    level &= LEVELS - 1;
+    counters->level_packets[level] += 1;
+    counters->level_bytes[level] += skb->len;
+    if (config->class_major)
+        skb->priority = config->class_major << 16 | (level + 1);
+    if (config->option)
+        return stamp_option(skb, counters, &packet, index, state, &stamp);
+    return stamp_shim(skb, config, counters, packet.payload, &stamp);
 }

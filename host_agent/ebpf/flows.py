@@ -12,6 +12,7 @@ from pathlib import Path
 from host_agent.ebpf.bpf import Map
 from host_agent.ebpf.layout import (
     BANKS,
+    FLOW,
     FLOWS_MAX,
     INDEX,
     NO_STATE,
@@ -173,6 +174,8 @@ class FlowTable:
         name, key = encode_match(self.request(flow).match)
         self.on_close(flow)
         self._maps[name].delete(key)
+        # Connections that were found by it need no room any more.
+        self._maps["flows"].put(INDEX.pack(flow), bytes(FLOW.size))
         del self._flows[flow], self._by_key[name, key]
         self._free.append(flow)
 
@@ -199,9 +202,12 @@ class FlowTable:
         """Return all open flows with their state."""
         found = []
         for flow, request in self._flows.items():
-            state = self._maps["states"].get(INDEX.pack(flow)) or NO_STATE
-            found.append(FlowReport(flow, request, decode_state(state), self.current_layer(request.batch)))
+            found.append(FlowReport(flow, request, self.state(flow), self.current_layer(request.batch)))
         return found
+
+    def state(self, flow: int) -> FlowState:
+        """Return the state of a flow in the kernel."""
+        return decode_state(self._maps["states"].get(INDEX.pack(flow)) or NO_STATE)
 
     def counters(self) -> Counters:
         """Return the counters of the hooks."""

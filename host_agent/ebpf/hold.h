@@ -6,11 +6,9 @@
 #include "packet.h"
 
 #define TCP_FIN 0x01
-#define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 #define WINDOW_OFFSET 14
-#define CHECKSUM_OFFSET 16
 #define TIME_OPTION 0x0101080A // two NOPs, kind, length: as Linux and RFC 7323 (appendix A) lay it out
 #define HOLD_BYTES_MAX 86      // Ethernet, IPv6, TCP, time stamp option
 

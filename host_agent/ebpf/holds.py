@@ -84,5 +84,6 @@ class HoldTable:
     def sent(self, flow: int) -> tuple[int, int | None]:
         """Return the bytes that ``flow`` has sent, and the sequence number that follows them; None before the first."""
         start = flow * STATE.size
-        sent_bytes, _, next_sequence, known, _ = STATE.unpack(bytes(self._states[start : start + STATE.size]))
+        value = bytes(self._states[start : start + STATE.size])
+        sent_bytes, _, next_sequence, known, *_ = STATE.unpack(value)
         return sent_bytes, next_sequence if known else None

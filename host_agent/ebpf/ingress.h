@@ -15,33 +15,53 @@ INLINE void learn(u32 batch, u32 layer, struct counters *counters)
     }
 }
 
-// Learns the progress of a received frame's batch, and the frame's sender, because replies to it carry the same batch.
-// Returns the stamp's next_type in network order, or 0 if the frame has no valid stamp.
+// Returns whether a received stamp is of this version and a known stage.
+INLINE int valid(const struct stamp *stamp, struct counters *counters)
+{
+    if (stamp->version_stage >> 4 == VERSION && (stamp->version_stage & 0xF) <= STAGE_MAX)
+        return 1;
+    counters->malformed += 1;
+    return 0;
+}
+
+// Remembers the sender of stamped data: replies to it carry the same batch.
+INLINE void remember(const struct stamp *stamp, const struct five_tuple *answers)
+{
+    struct peer peer = {NETWORK32(stamp->batch), NETWORK16(stamp->flow), stamp->target_layer, 0};
+    const struct peer *known = map_lookup(&peers, answers);
+
+    if (!known || known->batch != peer.batch || known->number != peer.number)
+        map_update(&peers, answers, &peer, BPF_ANY);
+}
+
+// Learns the progress of a received frame's batch, and the frame's sender. Returns the stamp's next_type in network order,
+// or 0 if the frame has no valid stamp.
 INLINE u16 received(const void *start, const void *end, struct counters *counters)
 {
     const struct shimmed *front = start;
     const struct stamp *stamp = &front->stamp;
     struct five_tuple answers = {};
-    u32 batch, stage;
+    u32 batch;
 
     if ((const void *)(front + 1) > end || front->type != NETWORK16(ETHERTYPE_MFS))
         return 0;
-    stage = stamp->version_stage & 0xF;
-    if (stamp->version_stage >> 4 != VERSION || stage > STAGE_MAX) {
-        counters->malformed += 1;
+    if (!valid(stamp, counters))
         return 0;
-    }
     batch = NETWORK32(stamp->batch);
     if (batch)
         learn(batch, stamp->current_layer, counters);
-    if (stage && reversed(front + 1, end, NETWORK16(stamp->next_type), &answers)) {
-        const struct peer *known = map_lookup(&peers, &answers);
-        struct peer peer = {batch, NETWORK16(stamp->flow), stamp->target_layer, 0};
-
-        if (!known || known->batch != peer.batch || known->number != peer.number)
-            map_update(&peers, &answers, &peer, BPF_ANY);
-    }
+    if ((stamp->version_stage & 0xF) && !(stamp->flags & FLAG_REGISTER) &&
+        reversed(front + 1, end, NETWORK16(stamp->next_type), &answers))
+        remember(stamp, &answers);
     return stamp->next_type;
+}
+
+// A registration tells of its batch, and is for nobody else: its packet is no packet of RDMA.
+INLINE u32 is_registration(const void *start, const void *end)
+{
+    const struct shimmed *front = start;
+
+    return (const void *)(front + 1) <= end && front->stamp.flags & FLAG_REGISTER;
 }
 
 // The driver's XDP hook.
@@ -63,6 +83,8 @@ SECTION("xdp_ingress") int mfs_xdp_ingress(struct xdp_md *context)
         hold_frame(start, end, counters);
         return XDP_PASS;
     }
+    if (is_registration(start, end))
+        return XDP_DROP;
     if (adjust_head(context, STAMP_BYTES))
         return XDP_PASS;
     start = (void *)(long)context->data;
@@ -76,7 +98,7 @@ SECTION("xdp_ingress") int mfs_xdp_ingress(struct xdp_md *context)
     return XDP_PASS;
 }
 
-// The ingress hook of tc, for drivers without XDP. It takes two passes, because the kernel removes bytes only from IP
+// The ingress hook of tc where flows are held, which concerns packets without a stamp too. It takes two passes, because the kernel removes bytes only from IP
 // packets: the first pass restores the EtherType and redirects the packet to the ingress of the same interface; the
 // second removes the stamp and lets the filters of other programs run.
 _Static_assert(VERSION != 4 && VERSION != 6, "the second pass must tell a stamp from an IP header");
@@ -114,8 +136,43 @@ SECTION("tc_ingress") int mfs_tc_ingress(struct __sk_buff *skb)
     next_type = received((void *)(long)skb->data, (void *)(long)skb->data_end, counters);
     if (next_type != NETWORK16(TYPE_IPV4) && next_type != NETWORK16(TYPE_IPV6))
         return TC_ACT_UNSPEC;
+    if (is_registration((void *)(long)skb->data, (void *)(long)skb->data_end))
+        return TC_ACT_SHOT;
     if (store_bytes(skb, TYPE_OFFSET, &next_type, sizeof(next_type), BPF_F_RECOMPUTE_CSUM))
         return TC_ACT_UNSPEC;
     counters->removed += 1;
     return redirect(skb->ifindex, BPF_F_INGRESS);
+}
+
+// The ingress hook of tc otherwise: a filter of the stamp's EtherType, so that no other packet runs it. The kernel removes
+// bytes only from IP packets, and VLAN tags from any, 4 bytes each: the stamp becomes tags. A packet counts as tagged
+// once it is pushed a second one; the first is kept beside the frame, not in it.
+SECTION("tc_strip") int mfs_tc_strip(struct __sk_buff *skb)
+{
+    u32 zero = 0, most = FRONT_BYTES_MAX;
+    struct counters *counters;
+    struct tags tags;
+
+    counters = map_lookup(&counted, &zero);
+    if (!counters)
+        return TC_ACT_UNSPEC;
+    pull_data(skb, skb->len < most ? skb->len : most);
+    tags.type = received((void *)(long)skb->data, (void *)(long)skb->data_end, counters);
+    if (tags.type != NETWORK16(TYPE_IPV4) && tags.type != NETWORK16(TYPE_IPV6))
+        return TC_ACT_UNSPEC;
+    if (is_registration((void *)(long)skb->data, (void *)(long)skb->data_end))
+        return TC_ACT_SHOT;
+    for (u32 i = 0; i < STAMP_BYTES / 4; i++) {
+        tags.tags[i].type = NETWORK16(TYPE_VLAN);
+        tags.tags[i].tag = 0;
+    }
+    if (store_bytes(skb, TYPE_OFFSET, &tags, sizeof(tags), BPF_F_RECOMPUTE_CSUM))
+        return TC_ACT_SHOT;
+    if (push_tag(skb, NETWORK16(TYPE_VLAN), 1) || push_tag(skb, NETWORK16(TYPE_VLAN), 1))
+        return TC_ACT_SHOT;
+    for (u32 i = 0; i < STAMP_BYTES / 4 + 2; i++)
+        if (pop_tag(skb))
+            return TC_ACT_SHOT;
+    counters->removed += 1;
+    return TC_ACT_UNSPEC;
 }

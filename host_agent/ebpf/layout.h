@@ -6,14 +6,21 @@
 #define ETHERTYPE_MFS 34997
 #define TYPE_IPV4 2048
 #define TYPE_IPV6 34525
+#define TYPE_VLAN 33024
 #define TCP 6
 #define UDP 17
 #define VERSION 1
 #define STAMP_BYTES 24
+#define TCP_OPTION_KIND 253
+#define TCP_OPTION_BYTES 28
+#define TCP_OPTION_EXPERIMENT 19782
+#define FAMILY_IPV4 2
+#define FAMILY_IPV6 10
 #define STAGE_MAX 3
 #define FLAG_FIRST 128
 #define FLAG_BOUNDARY 64
 #define FLAG_LAST 32
+#define FLAG_REGISTER 16
 #define REMAINING_UNIT_BYTES 256
 #define LEVELS 8
 #define SCAVENGER 0
@@ -51,7 +58,9 @@ struct state {
     u32 next_sequence;        // TCP: follows the last byte of sent_bytes
     u8 sequence_known;
     u8 held;                  // level of the last packet + 1; 0 before the first
-    u16 unused;
+    u8 room;                  // TCP's segments leave room for the option
+    u8 unused;
+    u64 unstamped;            // packets that left without a stamp, where the option carries it
 };
 
 struct interval {
@@ -83,6 +92,10 @@ struct config {
     u32 class_major;          // skb->priority becomes class_major:level + 1; 0: not set
     u32 share;                // stamp packets before segmentation; their segments share the stamp
     u32 kick_mark;            // mark of frames that egress sends back to ingress; 0: flows are never held
+    u32 option;               // stamps travel in a TCP option, not in the shim
+    u64 namespace;            // cookie of the interface's network namespace; 0: not known
+    u32 interface;            // for user space: index of the interface
+    u32 unused;
 };
 
 // What a peer said last on a TCP connection.
@@ -126,7 +139,11 @@ struct counters {
     u64 too_long;             // not stamped: the frame would exceed max_frame
     u64 segmented;            // not stamped: not yet segmented, and share is 0
     u64 failed;               // not stamped: the kernel made no room
+    u64 not_tcp;              // not stamped: the option is TCP's
+    u64 no_room;              // not stamped: other options leave no room
+    u64 unready;              // not stamped: the socket made no room, as it is older than the program
     u64 removed;              // stamps removed from received frames
+    u64 read;                 // stamps read from options of received packets
     u64 malformed;            // received stamps of an unknown version or stage, left in place
     u64 learnt;               // received stamps that raised a batch's current layer
     u64 lowered;              // received acknowledgements whose window was lowered

@@ -7,11 +7,12 @@ Stamp, levels and codes are defined in :mod:`host_agent.protocol`. Everything th
 from __future__ import annotations
 
 import ipaddress
+import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from host_agent.ebpf.c_struct import CStruct, Field
 from host_agent.ebpf.errors import PolicyError
@@ -25,11 +26,14 @@ from host_agent.protocol.stamp import (
     REMAINING_UNIT_BYTES,
     SCAVENGER,
     STAMP_BYTES,
+    TCP_OPTION_BYTES,
+    TCP_OPTION_EXPERIMENT,
+    TCP_OPTION_KIND,
     VERSION,
     Flags,
     Stage,
 )
-from host_agent.protocol.units import ETHERTYPE_IPV4, ETHERTYPE_IPV6
+from host_agent.protocol.units import ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN
 
 FLOWS_MAX = 16_384
 RULES_MAX = 64
@@ -81,7 +85,9 @@ STATE = CStruct(
         Field("u32", "next_sequence", comment="TCP: follows the last byte of sent_bytes"),
         Field("u8", "sequence_known"),
         Field("u8", "held", comment="level of the last packet + 1; 0 before the first"),
-        Field("u16", "unused", padding=True),
+        Field("u8", "room", comment="TCP's segments leave room for the option"),
+        Field("u8", "unused", padding=True),
+        Field("u64", "unstamped", comment="packets that left without a stamp, where the option carries it"),
     ),
     "State of a flow on the egress hook. User space zeroes it when the flow opens.",
 )
@@ -112,6 +118,10 @@ CONFIG = CStruct(
         Field("u32", "class_major", comment="skb->priority becomes class_major:level + 1; 0: not set"),
         Field("u32", "share", comment="stamp packets before segmentation; their segments share the stamp"),
         Field("u32", "kick_mark", comment="mark of frames that egress sends back to ingress; 0: flows are never held"),
+        Field("u32", "option", comment="stamps travel in a TCP option, not in the shim"),
+        Field("u64", "namespace", comment="cookie of the interface's network namespace; 0: not known"),
+        Field("u32", "interface", comment="for user space: index of the interface"),
+        Field("u32", "unused", padding=True),
     ),
 )
 HEARD = CStruct(
@@ -162,7 +172,11 @@ COUNTERS = CStruct(
         Field("u64", "too_long", comment="not stamped: the frame would exceed max_frame"),
         Field("u64", "segmented", comment="not stamped: not yet segmented, and share is 0"),
         Field("u64", "failed", comment="not stamped: the kernel made no room"),
+        Field("u64", "not_tcp", comment="not stamped: the option is TCP's"),
+        Field("u64", "no_room", comment="not stamped: other options leave no room"),
+        Field("u64", "unready", comment="not stamped: the socket made no room, as it is older than the program"),
         Field("u64", "removed", comment="stamps removed from received frames"),
+        Field("u64", "read", comment="stamps read from options of received packets"),
         Field("u64", "malformed", comment="received stamps of an unknown version or stage, left in place"),
         Field("u64", "learnt", comment="received stamps that raised a batch's current layer"),
         Field("u64", "lowered", comment="received acknowledgements whose window was lowered"),
@@ -179,13 +193,20 @@ def constants() -> dict[str, int]:
         "ETHERTYPE_MFS": ETHERTYPE_MFS,
         "TYPE_IPV4": ETHERTYPE_IPV4,
         "TYPE_IPV6": ETHERTYPE_IPV6,
+        "TYPE_VLAN": ETHERTYPE_VLAN,
         **{name.upper(): number for name, number in PROTOCOLS.items()},
         "VERSION": VERSION,
         "STAMP_BYTES": STAMP_BYTES,
+        "TCP_OPTION_KIND": TCP_OPTION_KIND,
+        "TCP_OPTION_BYTES": TCP_OPTION_BYTES,
+        "TCP_OPTION_EXPERIMENT": TCP_OPTION_EXPERIMENT,
+        "FAMILY_IPV4": socket.AF_INET,
+        "FAMILY_IPV6": socket.AF_INET6,
         "STAGE_MAX": max(Stage),
         "FLAG_FIRST": Flags.FIRST,
         "FLAG_BOUNDARY": Flags.BOUNDARY,
         "FLAG_LAST": Flags.LAST,
+        "FLAG_REGISTER": Flags.REGISTER,
         "REMAINING_UNIT_BYTES": REMAINING_UNIT_BYTES,
         "LEVELS": LEVELS,
         "SCAVENGER": SCAVENGER,
@@ -238,11 +259,15 @@ def decode_flow(match: Match, value: bytes) -> FlowRequest:
 
 
 class FlowState(NamedTuple):
-    """State of a flow in the kernel; ``level`` is None before the first packet with payload."""
+    """State of a flow in the kernel; ``level`` is None before the first packet with payload.
+
+    ``unstamped`` counts packets that left without a stamp, where it travels in a TCP option.
+    """
 
     sent_bytes: int
     packets: int
     level: int | None
+    unstamped: int = 0
 
 
 NO_STATE = bytes(STATE.size)
@@ -250,8 +275,8 @@ NO_STATE = bytes(STATE.size)
 
 def decode_state(value: bytes) -> FlowState:
     """Read a value of the map ``states``."""
-    sent_bytes, packets, _, _, held = STATE.unpack(value)
-    return FlowState(sent_bytes, packets, held - 1 if held else None)
+    sent_bytes, packets, _, _, held, _, unstamped = STATE.unpack(value)
+    return FlowState(sent_bytes, packets, held - 1 if held else None, unstamped)
 
 
 def encode_policy(rules: Sequence[LevelRule], bias: int, default_level: int = UNTAGGED_LEVEL) -> bytes:
@@ -281,6 +306,9 @@ class Config(NamedTuple):
         share: whether packets are stamped before segmentation, so that their segments share the stamp.
         kick_mark: mark of the frames that the egress program sends back to the interface's ingress; 0 where flows are
             never held.
+        option: whether stamps travel in a TCP option, not in the shim.
+        namespace: cookie of the interface's network namespace; 0 where the kernel does not tell.
+        interface: index of the interface.
     """
 
     bank: int
@@ -288,6 +316,9 @@ class Config(NamedTuple):
     class_major: int
     share: bool
     kick_mark: int = 0
+    option: bool = False
+    namespace: int = 0
+    interface: int = 0
 
 
 def encode_config(config: Config) -> bytes:
@@ -297,8 +328,8 @@ def encode_config(config: Config) -> bytes:
 
 def decode_config(value: bytes) -> Config:
     """Read the value of the map ``configs``."""
-    bank, max_frame, class_major, share, kick_mark = CONFIG.unpack(value)
-    return Config(bank, max_frame, class_major, bool(share), kick_mark)
+    bank, max_frame, class_major, share, kick_mark, option, *where = CONFIG.unpack(value)
+    return Config(bank, max_frame, class_major, bool(share), kick_mark, bool(option), *where)
 
 
 def encode_five_tuple(addresses: FiveTuple) -> bytes:
@@ -389,8 +420,12 @@ class Counters:
         shared: of these, packets whose segments share the stamp.
         too_long: not stamped, because the frame would not fit the link.
         segmented: not stamped, because they were not segmented yet.
-        failed: not stamped, because the kernel made no room.
-        removed: stamps removed from received frames.
+        failed: not stamped, because the kernel made no room for the shim.
+        not_tcp: not stamped, because the stamp is a TCP option.
+        no_room: not stamped, because other TCP options left no room.
+        unready: not stamped, because the socket is older than the agent, or its flow has just been opened.
+        removed: shims removed from received frames.
+        read: stamps read from the TCP options of received packets.
         malformed: received stamps of an unknown version or stage, left in place.
         learnt: received stamps that raised a batch's current layer.
         lowered: received acknowledgements whose window was lowered, to hold a flow.
@@ -401,7 +436,11 @@ class Counters:
     too_long: int
     segmented: int
     failed: int
+    not_tcp: int
+    no_room: int
+    unready: int
     removed: int
+    read: int
     malformed: int
     learnt: int
     lowered: int
@@ -412,7 +451,6 @@ class Counters:
 def decode_counters(values: Sequence[bytes]) -> Counters:
     """Return the sum of the values of all processors."""
     sums = [sum(column) for column in zip(*map(COUNTERS.unpack, values), strict=True)]
-    stamped, shared, too_long, segmented, failed, removed, malformed, learnt, lowered = sums[: -2 * LEVELS]
     packets, level_bytes = tuple(sums[-2 * LEVELS : -LEVELS]), tuple(sums[-LEVELS:])
-    hooks = (stamped, shared, too_long, segmented, failed, removed, malformed, learnt, lowered)
-    return Counters(*hooks, packets, level_bytes)
+    levels: dict[str, Any] = {"level_packets": packets, "level_bytes": level_bytes}
+    return Counters(*sums[: -2 * LEVELS], **levels)

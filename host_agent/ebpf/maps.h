@@ -28,12 +28,36 @@ struct shimmed {
     struct stamp stamp;
 } __attribute__((packed));
 
+// The same bytes once the stamp is replaced by VLAN tags, and the type that follows them.
+struct tags {
+    struct {
+        u16 type, tag;
+    } tags[STAMP_BYTES / 4];
+    u16 type;
+} __attribute__((packed));
+_Static_assert(sizeof(struct tags) == sizeof(u16) + STAMP_BYTES, "tags");
+
+// The TCP option that carries a stamp.
+struct option {
+    u8 kind, length;
+    u16 experiment;
+    struct stamp stamp;
+} __attribute__((packed));
+_Static_assert(sizeof(struct option) == TCP_OPTION_BYTES, "option");
+
 // Sender of stamped packets. The key is the addresses of the replies, which are stamped with the same batch.
 struct peer {
     u32 batch;
     u16 number;
     u8 target_layer;
-    u8 unused;
+    u8 room;                  // as in struct state
+};
+
+// A connection whose flow only the egress hook can tell: one of a cgroup.
+struct member {
+    u32 slot;
+    u32 batch;
+    u32 number;
 };
 
 struct map {
@@ -51,6 +75,8 @@ MAP(connections, BPF_MAP_TYPE_LRU_HASH, struct five_tuple, struct connection, CO
 MAP(cookies, BPF_MAP_TYPE_HASH, u64, u32, FLOWS_MAX);
 MAP(tuples, BPF_MAP_TYPE_HASH, struct five_tuple, u32, FLOWS_MAX);
 MAP(cgroups, BPF_MAP_TYPE_HASH, u64, u32, FLOWS_MAX);
+// The key is the cookie of a socket.
+MAP(members, BPF_MAP_TYPE_LRU_HASH, u64, struct member, FLOWS_MAX);
 MAP(peers, BPF_MAP_TYPE_LRU_HASH, struct five_tuple, struct peer, FLOWS_MAX);
 MAP(progress, BPF_MAP_TYPE_LRU_HASH, u32, u32, PROGRESS_BATCHES);
 MAP(policies, BPF_MAP_TYPE_ARRAY, u32, struct policy, BANKS);

@@ -19,6 +19,8 @@ SOURCE = ROOT / "stamp.bpf.c"
 LAYOUT = ROOT / "layout.h"
 OBJECT = ROOT / "stamp.bpf.o"
 MANIFEST = ROOT / "manifest.json"
+PROGRAMS = ("egress", "xdp_ingress", "tc_ingress", "tc_strip", "sock_ops")
+"""Sections of the programs."""
 REBUILD = "with clang installed, run `python -m host_agent.ebpf.build`"
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -112,7 +114,7 @@ def _parse(data: bytes) -> BpfObject:
     )
     programs = {}
     for section, content in zip(sections, contents, strict=True):
-        if section[1] != _RELOCATIONS or not names[section[7]].endswith("gress"):
+        if section[1] != _RELOCATIONS or names[section[7]] not in PROGRAMS:
             continue
         references = []
         for place, info in _RELOCATION.iter_unpack(content):

@@ -3,10 +3,16 @@
 #pragma once
 #include "maps.h"
 
+#define TCP_SYN 0x02
+#define CHECKSUM_OFFSET 16
+#define TCP_HEADER_MAX 60
+
 struct packet {
     struct five_tuple addresses;
     u32 payload;              // bytes after the transport header
     u32 sequence;
+    u32 transport;            // offset of the TCP header; 0 for other packets
+    u32 header;               // its length
     u16 next_type;
 };
 
@@ -84,6 +90,8 @@ INLINE int parse(struct __sk_buff *skb, struct packet *packet)
         packet->addresses.source_port = tcp.source;
         packet->addresses.destination_port = tcp.destination;
         packet->sequence = NETWORK32(tcp.sequence);
+        packet->transport = offset;
+        packet->header = header;
         packet->payload = length > header ? length - header : 0;
     } else if (packet->addresses.protocol == UDP) {
         u16 ports[2];

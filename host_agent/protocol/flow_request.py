@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from host_agent.protocol.address import address
 from host_agent.protocol.errors import RequestError
 from host_agent.protocol.flow_spec import FLOW_NUMBERS, LAYER_MAX
+from host_agent.protocol.registration import QueuePair
 from host_agent.protocol.stamp import SLACK_MAX_US, SLACK_MIN_US, Stage
 
 BATCH_MAX = (1 << 32) - 1
@@ -38,6 +40,9 @@ RANGES: Mapping[str, tuple[int, int]] = {
     "source_port": (0, (1 << 16) - 1),
     "destination_port": (0, (1 << 16) - 1),
     "window_scale": (0, WINDOW_SCALE_MAX),
+    "bytes": (1, _BYTES_MAX),
+    "message": (1, (1 << 63) - 1),
+    "wait_us": (0, 1_000_000),
 }
 """Lowest and highest value of each integer field."""
 _SO_COOKIE = 57
@@ -67,7 +72,7 @@ class FiveTuple:
             raise RequestError(f"protocol {self.protocol!r} is not {' or '.join(PROTOCOLS)}")
         check_integer("source_port", self.source_port)
         check_integer("destination_port", self.destination_port)
-        if _address("source", self.source).version != _address("destination", self.destination).version:
+        if address("source", self.source).version != address("destination", self.destination).version:
             raise RequestError(f"{self}: one address is IPv4, the other IPv6")
 
     def __str__(self) -> str:
@@ -76,30 +81,35 @@ class FiveTuple:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Packets that belong to a flow, by exactly one of three criteria.
+    """Packets that belong to a flow, by exactly one of four criteria.
 
-    A packet's socket takes precedence over its addresses, and these over its cgroup.
+    A packet's socket takes precedence over its addresses, and these over its cgroup. RDMA bypasses the kernel: its
+    flows are not stamped but registered with the switches.
 
     Attributes:
         cookie: of a socket, from ``getsockopt(SOL_SOCKET, SO_COOKIE)``; see :meth:`of_socket`.
         cgroup: a version-2 cgroup, by id (the inode of its directory) or by path below the agent's ``/sys/fs/cgroup``:
             everything that its processes send.
         addresses: addresses and ports.
+        rdma: packets of RoCEv2 that this host sends, or that are sent to it because it reads.
     """
 
     cookie: int | None = None
     cgroup: int | str | None = None
     addresses: FiveTuple | None = None
+    rdma: QueuePair | None = None
 
     def __post_init__(self) -> None:
-        if sum(part is not None for part in (self.cookie, self.cgroup, self.addresses)) != 1:
-            raise RequestError("a match takes exactly one of cookie, cgroup and addresses")
+        if sum(part is not None for part in (self.cookie, self.cgroup, self.addresses, self.rdma)) != 1:
+            raise RequestError("a match takes exactly one of cookie, cgroup, addresses and rdma")
         if self.cookie is not None:
             check_integer("cookie", self.cookie)
         if self.cgroup is not None and not isinstance(self.cgroup, str):
             check_integer("cgroup", self.cgroup)
         if self.addresses is not None and not isinstance(self.addresses, FiveTuple):
             raise RequestError(f"addresses {self.addresses!r} is not a FiveTuple")
+        if self.rdma is not None and not isinstance(self.rdma, QueuePair):
+            raise RequestError(f"rdma {self.rdma!r} is not a QueuePair")
 
     @classmethod
     def of_socket(cls, connection: socket.socket) -> Match:
@@ -114,23 +124,29 @@ class Match:
             RequestError: not a valid match.
         """
         if not isinstance(value, dict) or len(value) != 1:
-            raise RequestError('match is {"cookie": number}, {"cgroup": path or id} or {"addresses": {...}}')
+            raise RequestError(
+                'match is {"cookie": number}, {"cgroup": path or id}, {"addresses": {...}} or {"rdma": {...}}'
+            )
         [(kind, content)] = value.items()
         if kind == "addresses":
             return cls(addresses=_addresses(content))
+        if kind == "rdma":
+            return cls(rdma=_queue_pair(content))
         if kind not in ("cookie", "cgroup") or content is None:
-            raise RequestError(f"unknown match {kind!r}; use cookie, cgroup or addresses")
+            raise RequestError(f"unknown match {kind!r}; use cookie, cgroup, addresses or rdma")
         return cls(**{kind: content})
 
     def to_json(self) -> dict[str, Any]:
         """Return the field ``match`` of a request."""
         if self.addresses is not None:
             return {"addresses": asdict(self.addresses)}
+        if self.rdma is not None:
+            return {"rdma": asdict(self.rdma)}
         return {"cookie": self.cookie} if self.cookie is not None else {"cgroup": self.cgroup}
 
     def __str__(self) -> str:
-        if self.addresses is not None:
-            return str(self.addresses)
+        if self.addresses is not None or self.rdma is not None:
+            return str(self.addresses or self.rdma)
         return f"cookie {self.cookie}" if self.cookie is not None else f"cgroup {self.cgroup}"
 
 
@@ -342,11 +358,11 @@ def _stage(value: object) -> Stage:
         raise RequestError(f"unknown stage {value!r}; use one of {', '.join(stage.name for stage in Stage)}") from None
 
 
-def unmapped(address: str) -> str:
+def unmapped(text: str) -> str:
     """Return an IPv4 address that a socket of IPv6 reports as ``::ffff:a.b.c.d`` as IPv4; others unchanged."""
-    address = address.partition("%")[0]
-    mapped = ipaddress.IPv6Address(address).ipv4_mapped if ":" in address else None
-    return address if mapped is None else str(mapped)
+    text = text.partition("%")[0]
+    mapped = ipaddress.IPv6Address(text).ipv4_mapped if ":" in text else None
+    return text if mapped is None else str(mapped)
 
 
 def _addresses(value: object) -> FiveTuple:
@@ -356,10 +372,9 @@ def _addresses(value: object) -> FiveTuple:
     return FiveTuple(**value)
 
 
-def _address(name: str, text: object) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    try:
-        if not isinstance(text, str):
-            raise ValueError("not a string")
-        return ipaddress.ip_address(text)
-    except ValueError:
-        raise RequestError(f"{name} {text!r} is not an IPv4 or IPv6 address") from None
+def _queue_pair(value: object) -> QueuePair:
+    names = [field.name for field in fields(QueuePair)]
+    needed = names[:3]
+    if not isinstance(value, dict) or not set(needed) <= value.keys() <= set(names):
+        raise RequestError(f"rdma takes {', '.join(needed)}, and may have {', '.join(names[3:])}")
+    return QueuePair(**value)

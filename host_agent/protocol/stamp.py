@@ -1,4 +1,4 @@
-"""The MFS shim header: layout, stage numbers and codec.
+"""The MFS stamp: layout, stage numbers, and codec for both carriers, the shim header and the TCP option.
 
 This module defines the stamp's layout. The P4 header (``p4src/shared/headers.p4``), the eBPF programs, the Scapy layer
 and the Wireshark dissector are tested against it.
@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ETHERTYPE_MFS = 0x88B5
 """EtherType of the shim: IEEE 802 Local Experimental Ethertype 1."""
 
 VERSION = 1
 STAMP_BYTES = 24
+TCP_OPTION_KIND = 253
+"""Kind of the TCP option that carries a stamp: experiment 1 of RFC 4727."""
+TCP_OPTION_EXPERIMENT = 0x4D46
+"""Its experiment identifier (RFC 6994), which is not registered."""
+TCP_OPTION_BYTES = 4 + STAMP_BYTES
+TCP_OPTION_HEAD = struct.pack("!BBH", TCP_OPTION_KIND, TCP_OPTION_BYTES, TCP_OPTION_EXPERIMENT)
+"""First bytes of the option, before the stamp."""
 REMAINING_UNIT_BYTES = 256
 """Unit of ``remaining`` on the wire; bytes are rounded up."""
 
@@ -54,6 +61,12 @@ class Flags(enum.IntFlag):
     """A message or layer starts here, so a promotion may take effect."""
     LAST = 0x20
     """Last packet of the flow."""
+    REGISTER = 0x10
+    """A registration: the stamp of RoCEv2 packets that carry none (:mod:`host_agent.protocol.registration`)."""
+    REVERSE = 0x08
+    """With REGISTER: the flow goes the other way, from the frame's destination to its source."""
+    OUT_OF_ORDER = 0x04
+    """With REGISTER: the receiving NIC places data that arrives out of order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +74,11 @@ class Stamp:
     """One stamp.
 
     Attributes:
-        next_type: EtherType of the header that follows.
+        next_type: EtherType of the header that follows the shim; 0 in a TCP option.
         flow: number of the flow within its batch.
         slack_us: microseconds to the deadline, signed.
         remaining: bytes still to be sent, in units of :data:`REMAINING_UNIT_BYTES`.
+        reserved: destination queue pair of a registration; 0 in all other stamps.
     """
 
     stage: Stage = Stage.NONE
@@ -76,6 +90,7 @@ class Stamp:
     current_layer: int = 0
     slack_us: int = 0
     remaining: int = 0
+    reserved: int = 0
 
     def pack(self) -> bytes:
         """Encode the stamp as :data:`STAMP_BYTES` bytes in network byte order.
@@ -94,7 +109,7 @@ class Stamp:
                 self.current_layer,
                 self.slack_us,
                 self.remaining,
-                0,
+                self.reserved,
             )
         except struct.error as error:
             raise StampError(f"{self} does not fit the stamp's layout: {error}") from None
@@ -108,12 +123,32 @@ class Stamp:
         """
         if len(data) < STAMP_BYTES:
             raise StampError(f"a stamp is {STAMP_BYTES} bytes long, the data only {len(data)}")
-        first, flags, next_type, batch, flow, target, current, slack, remaining, _ = _LAYOUT.unpack_from(data)
+        first, *fields = _LAYOUT.unpack_from(data)
         if first >> 4 != VERSION:
             raise StampError(f"stamp version {first >> 4} is not {VERSION}")
         if first & 0xF > Stage.P2D:
             raise StampError(f"stage {first & 0xF} does not exist; stages are 0 to {int(Stage.P2D)}")
-        return cls(Stage(first & 0xF), Flags(flags), next_type, batch, flow, target, current, slack, remaining)
+        return cls(Stage(first & 0xF), Flags(fields[0]), *fields[1:])
+
+
+def tcp_option(stamp: Stamp) -> bytes:
+    """Encode ``stamp`` as a TCP option of :data:`TCP_OPTION_BYTES` bytes.
+
+    Raises:
+        StampError: a value does not fit its field.
+    """
+    return TCP_OPTION_HEAD + replace(stamp, next_type=0).pack()
+
+
+def from_tcp_option(data: bytes) -> Stamp:
+    """Decode the TCP option at the start of ``data``.
+
+    Raises:
+        StampError: not an option with a stamp, or a stamp that cannot be decoded.
+    """
+    if data[: len(TCP_OPTION_HEAD)] != TCP_OPTION_HEAD:
+        raise StampError(f"a TCP option that begins with {data[: len(TCP_OPTION_HEAD)].hex()} carries no stamp")
+    return Stamp.unpack(data[len(TCP_OPTION_HEAD) :])
 
 
 def units_of(byte_count: int) -> int:

@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -158,13 +158,19 @@ def prepared(options: InterfaceOptions) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def attached(options: InterfaceOptions, folder: Path) -> Iterator[list[hooks.Attached]]:
-    """Attach an agent's programs, classes and settings at both ends, and restore them on exit."""
+def attached(
+    options: InterfaceOptions, folder: Path, cgroups: Sequence[Path] | None = None
+) -> Iterator[list[hooks.Attached]]:
+    """Attach an agent's programs, classes and settings at both ends, and restore them on exit.
+
+    ``cgroups`` are those of the two ends, for stamps in a TCP option.
+    """
     held: list[tuple[str, StateFile, hooks.Attached]] = []
 
-    def attach() -> tuple[StateFile, hooks.Attached]:
+    def attach(cgroup: Path | None) -> tuple[StateFile, hooks.Attached]:
         state = StateFile(folder, INTERFACE)
-        return state, hooks.attach(options, state)
+        mine = dataclasses.replace(options, cgroup=None if cgroup is None else str(cgroup))
+        return state, hooks.attach(mine, state)
 
     def back(state: StateFile) -> None:
         before = state.read()
@@ -174,8 +180,8 @@ def attached(options: InterfaceOptions, folder: Path) -> Iterator[list[hooks.Att
         state.close()
 
     try:
-        for name in NAMES:
-            held.append((name, *inside(name, attach)))
+        for name, cgroup in zip(NAMES, cgroups or (None, None), strict=True):
+            held.append((name, *inside(name, lambda cgroup=cgroup: attach(cgroup))))  # type: ignore[misc]
             held[-1][2].table.set_policy(policies.mfs().rules, bias_code(RATE_BPS))
         yield [each for _, _, each in held]
     finally:

@@ -56,6 +56,13 @@ _HEADINGS = (
     help="Bytes that each queue of the switch holds.  [default: 2 MiB, with bmv2 48 KiB]",
 )
 @click.option("--hold/--no-hold", default=False, show_default=True, help="Have host agents hold flows at their source.")
+@click.option(
+    "--carrier",
+    type=click.Choice(("shim", "option")),
+    default="shim",
+    show_default=True,
+    help="What carries the stamps: a shim before IP, or a TCP option.",
+)
 @click.option("--bmv2", is_flag=True, help="Use bmv2 (simple_switch_grpc on the PATH) instead of the embedded switch.")
 @click.option("--prefix", default="mfslive", show_default=True, help="Prefix of namespaces and interfaces.")
 @logging_options
@@ -74,6 +81,7 @@ def live(
     kernel_tcp: bool,
     queue_bytes: int | None,
     hold: bool,
+    carrier: str,
     bmv2: bool,
     prefix: str,
 ) -> None:
@@ -101,6 +109,7 @@ def live(
         kernel_tcp,
         queue_bytes or (BMV2_QUEUE_BYTES if bmv2 else QUEUE_BYTES),
         hold,
+        carrier,
     )
     check = partial(live_rows.mismatch, settings=settings, requests=requests)
     store = None

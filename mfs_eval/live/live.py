@@ -80,6 +80,7 @@ class LiveSettings:
         kernel_tcp: leave TCP as Linux has it: with time stamps, and with timeouts of 200 ms.
         queue_bytes: capacity of each queue of the switch.
         hold: whether host agents hold flows at their source.
+        carrier: what carries the stamps of host agents, ``shim`` or ``option``.
     """
 
     rate_bps: int = 20_000_000
@@ -91,6 +92,7 @@ class LiveSettings:
     kernel_tcp: bool = False
     queue_bytes: int = QUEUE_BYTES
     hold: bool = False
+    carrier: str = "shim"
 
     @property
     def hosts(self) -> str:
@@ -98,7 +100,7 @@ class LiveSettings:
         if not self.stamps:
             return "no-stamps"
         parts = ["order" if self.order else "no-order"]
-        parts += ["kernel-tcp"] * self.kernel_tcp + ["hold"] * self.hold
+        parts += ["kernel-tcp"] * self.kernel_tcp + ["hold"] * self.hold + ["option"] * (self.carrier == "option")
         return "-".join(parts)
 
     @property
@@ -298,6 +300,7 @@ class LiveRack:
             *(() if self.settings.order else ("--no-order",)),
             *(() if self.settings.kernel_tcp else ("--rto-min", f"{DEFERRAL_S * self.settings.stretch:g}")),
             "--hold" if self.settings.hold else "--no-hold",
+            *("--carrier", self.settings.carrier),
         ]
         command = [*mfs(), "agent", "run", *options]
         return Process(command, lambda out: "serving " in out, self.realised.namespaces[host.server])

@@ -25,7 +25,8 @@ class Row(StoredRow):
     cluster: str
     hosts: str
     """``order``: agents order what leaves; ``no-order``: one queue; ``no-stamps``: no agents. Behind it ``-kernel-tcp``
-    where TCP was left alone, and ``-hold`` where agents hold flows at their source."""
+    where TCP was left alone, ``-hold`` where agents hold flows at their source, and ``-option`` where stamps travel in
+    a TCP option."""
     switch: str
     """``embedded`` or ``bmv2``."""
     queue_bytes: int

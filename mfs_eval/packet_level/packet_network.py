@@ -8,13 +8,15 @@ from functools import partial
 
 from host_agent.protocol.flow_spec import FLOW_NUMBERS, FlowError, FlowSpec
 from host_agent.protocol.level import LevelRule
+from host_agent.protocol.stamp import Stage
 from mfs_eval.packet_level.hosts.agent import Agent, Flow
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES, Addresses
+from mfs_eval.packet_level.hosts.rocev2.host import RdmaHost
 from mfs_eval.packet_level.hosts.tcp.host import TcpHost
 from mfs_eval.packet_level.hosts.transport import DEFAULT_RTO_NS, DEFAULT_WINDOW
 from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
 from mfs_eval.packet_level.stranding_meter import StrandingMeter
-from mfs_eval.setup.run_settings import TcpSettings
+from mfs_eval.setup.run_settings import RdmaSettings, TcpSettings
 from soft_switch.queues.traffic_manager import QueueConfig
 from soft_switch.sim.events import VirtualClock
 from soft_switch.sim.network import HostPort, Link, VirtualNetwork
@@ -35,6 +37,13 @@ class Totals:
     reordered: int
     marked: int
     timeouts: int
+    go_backs: int
+
+
+def _host_type(tcp: TcpSettings | None, rdma: RdmaSettings | None) -> Callable[..., VirtualHost]:
+    if rdma is not None:
+        return partial(RdmaHost, rdma=rdma)
+    return VirtualHost if tcp is None else partial(TcpHost, tcp=tcp)
 
 
 class PacketNetwork:
@@ -63,6 +72,7 @@ class PacketNetwork:
         stale_progress: bool = False,
         rerank_interval_ns: int | None = None,
         tcp: TcpSettings | None = None,
+        rdma: RdmaSettings | None = None,
         agents: Mapping[int, type[Agent]] | None = None,
         interface: Callable[[VirtualHost], HostPort] = lambda host: host,
     ) -> None:
@@ -76,6 +86,7 @@ class PacketNetwork:
             link: the link between a host and its switch.
             queues: queues of each switch port.
             tcp: makes the hosts' transport a TCP like Linux's; None for the windowed transport.
+            rdma: makes the hosts' transport RoCEv2.
             agents: classes of agents for hosts that do not have the usual one.
             interface: returns what is attached to the network for a host.
             window, rto_ns, stale_progress, rerank_interval_ns: see
@@ -93,7 +104,7 @@ class PacketNetwork:
         self._agents = agents or {}
         self._interface = interface
         self._new_host = partial(
-            VirtualHost if tcp is None else partial(TcpHost, tcp=tcp),
+            _host_type(tcp, rdma),
             clock=clock,
             addresses=addresses,
             rate_bps=link.rate_bps,
@@ -116,6 +127,7 @@ class PacketNetwork:
             host = self._new_host(identity, agent_type=self._agents.get(identity, Agent))
             interface = self._interface(host)
             host.wake = self.network.attach_host(switch, port, interface, self._link, self._queues).wake
+            host.inject = partial(self._inject, switch, port)
             host.on_complete = self._completed
             self.hosts[identity] = host
 
@@ -158,6 +170,8 @@ class PacketNetwork:
         number = self._next_number
         self._next_number = (number + 1) % FLOW_NUMBERS
         flow = self.hosts[source].agent.open(spec, number)
+        if spec.stage is Stage.KV_REUSE and spec.batch:
+            self.hosts[spec.destination].feeds(spec.batch, source)
         if on_complete is not None:
             self._waiting[flow.connection] = on_complete
         left = spec.total_bytes
@@ -196,7 +210,12 @@ class PacketNetwork:
             reordered=sum(counter.reordered for counter in counters),
             marked=sum(counter.marked for counter in counters),
             timeouts=sum(counter.timeouts for counter in counters),
+            go_backs=sum(counter.go_backs for counter in counters),
         )
+
+    def _inject(self, switch: Switch, port: int, frame: bytes) -> None:
+        delay_ns = self._link.propagation_ns
+        self.clock.call_after(delay_ns, lambda: switch.receive(port, frame, self.clock.now_ns))
 
     def _completed(self, connection: int) -> None:
         on_complete = self._waiting.pop(connection, None)

@@ -17,6 +17,7 @@ from mfs_ctrl.policy.policy import Policy
 from mfs_eval.packet_level import policing
 from mfs_eval.packet_level.adversary import AdversarialAgent, Flooder
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
+from mfs_eval.packet_level.hosts.rocev2.header import SEGMENT_BYTES as RDMA_SEGMENT_BYTES
 from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.packet_level.rotating_port import RotatingPort
@@ -60,7 +61,8 @@ class TestbedNetwork:
 
     def start_flow(self, source_host: int, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
         """Send a flow in messages of the configured size."""
-        message_bytes = self._hosts.message_segments * SEGMENT_BYTES
+        segment = RDMA_SEGMENT_BYTES if self._hosts.transport == "rocev2" else SEGMENT_BYTES
+        message_bytes = self._hosts.message_segments * segment
         self._network.start_flow(source_host, spec, on_complete, message_bytes, self._hosts.promote_within)
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
@@ -178,6 +180,10 @@ def _parameters(cluster: Cluster | None, topology: Topology, settings: RunSettin
         guaranteed_share=float(ports.guaranteed_share),
         ecn_frames=ports.ecn_frames,
     )
+    if settings.hosts.transport == "rocev2":
+        rdma = settings.hosts.rdma
+        if rdma.carrier == "dscp":
+            parameters = replace(parameters, stage_dscp=rdma.stage_dscp)
     if not adversary.police or cluster is None:
         return parameters
     return replace(
@@ -224,6 +230,7 @@ def _network(
         stale_progress=settings.control.progress_delay_ns is not None,
         rerank_interval_ns=settings.hosts.rerank_interval_ns,
         tcp=settings.hosts.tcp if settings.hosts.transport == "tcp" else None,
+        rdma=settings.hosts.rdma if settings.hosts.transport == "rocev2" else None,
         agents=dict.fromkeys(adversary.hosts, AdversarialAgent),
         interface=interface,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal
 
 from host_agent.protocol.level import GUARANTEED_SHARE
-from host_agent.protocol.stamp import LEVELS
+from host_agent.protocol.stamp import LEVELS, Stage
 from host_agent.protocol.units import NS_PER_S
 
 ORDERS = ("both", "hosts", "switch")
@@ -48,6 +49,39 @@ class TcpSettings:
         return replace(self, rto_min_ns=round(self.rto_min_ns / stretch), tick_ns=round(self.tick_ns / stretch))
 
 
+CARRIERS = ("stamp", "registration", "dscp")
+RISES = ("at once", "drained", "paused")
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaSettings:
+    """Settings of the simulated RoCEv2 (:mod:`mfs_eval.packet_level.hosts.rocev2`).
+
+    Attributes:
+        carrier: what tells the switch of a flow: a stamp in each packet, as if NICs could; a registration; or the DSCP,
+            with the level that the policy gives the stage at first.
+        rise: with registrations, when a queue pair rises in the switch. ``at once``: at any message, as if its NIC
+            placed data out of order, although it goes back N. ``drained``: when nothing of it is on its way by chance.
+            ``paused``: the host waits until nothing is, as with the agent's gate.
+        registration_delay_ns: how long a registration comes after the flow begins.
+        stage_dscp: the DSCP of each stage.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    carrier: Literal["stamp", "registration", "dscp"] = "registration"
+    rise: Literal["at once", "drained", "paused"] = "drained"
+    registration_delay_ns: int = 0
+    stage_dscp: Mapping[Stage, int] = field(
+        default_factory=lambda: {Stage.KV_REUSE: 26, Stage.COLLECTIVE: 34, Stage.P2D: 10}
+    )
+
+    def __post_init__(self) -> None:
+        if self.carrier not in CARRIERS or self.rise not in RISES or self.registration_delay_ns < 0:
+            raise ValueError(f"a carrier is one of {CARRIERS}, a rise one of {RISES}, a delay 0 or more: {self}")
+
+
 @dataclass(frozen=True, slots=True)
 class HostSettings:
     """Settings of hosts.
@@ -60,7 +94,9 @@ class HostSettings:
             each packet is a message.
         promote_within: whether a flow may also be promoted within a message.
         transport: the windowed transport of :mod:`mfs_eval.packet_level.hosts.transport`, or a TCP like Linux's.
-        tcp: settings of the latter.
+            ``rocev2`` is a reliable transport that goes back N.
+        tcp: settings of TCP.
+        rdma: settings of RoCEv2.
 
     Raises:
         ValueError: there is no such transport.
@@ -70,12 +106,13 @@ class HostSettings:
     rerank_interval_ns: int = 5_000_000
     message_segments: int = 1
     promote_within: bool = False
-    transport: Literal["windowed", "tcp"] = "windowed"
+    transport: Literal["windowed", "tcp", "rocev2"] = "windowed"
     tcp: TcpSettings = field(default_factory=TcpSettings)
+    rdma: RdmaSettings = field(default_factory=RdmaSettings)
 
     def __post_init__(self) -> None:
-        if self.transport not in ("windowed", "tcp"):
-            raise ValueError(f"transport must be windowed or tcp, not {self.transport!r}")
+        if self.transport not in ("windowed", "tcp", "rocev2"):
+            raise ValueError(f"transport must be windowed, tcp or rocev2, not {self.transport!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from mfs_eval.live import live_rows, live_tables
 from mfs_eval.results import markdown
 from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.rows import read_rows
-from mfs_eval.studies import ablation_rows, ablation_tables, paper_tables, stranding
+from mfs_eval.studies import ablation_rows, ablation_tables, paper_tables, rdma, stranding
 
 COMMAND = "mfs study tables --write"
 
@@ -51,6 +51,7 @@ TABLES = {
     "live": _of_live(live_tables.summary),
     "live-differences": _of_live(lambda rows: live_tables.differences(rows, "mfs-tail")),
     "live-headline": _of_live(live_tables.headline),
+    "rdma": Table("rdma.csv", lambda path: rdma.markdown(rdma.read(path))),
     "stranding": Table("stranding.csv", lambda path: stranding.markdown(stranding.read(path))),
     "paper-all-cases": _of_sweep("all-cases", paper_tables.attainment),
     "paper-full-size": _of_sweep("full", paper_tables.attainment),
@@ -61,7 +62,7 @@ TABLES = {
     "paper-parameters": _of_sweep("sensitivity", paper_tables.parameters),
 }
 """By the name in the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->``."""
-_STUDIED = ("results", "paper", "stranding", "real-tcp")
+_STUDIED = ("results", "paper", "rdma", "stranding", "real-tcp")
 PAGES = tuple(map(Path, ("README.md", *(f"docs/studies/{name}.md" for name in _STUDIED))))
 _STUDIES = Path("docs/studies")
 

@@ -1,4 +1,5 @@
-// What the time in the queue did to a packet's slack, and where the controller's counters count it.
+// Egress part of a stamped packet: subtracts the time queued from its slack, recomputes slack code and urgency, and
+// derives its cells in the controller's counters.
 #ifndef MFS_AGED_P4
 #define MFS_AGED_P4
 

@@ -1,4 +1,4 @@
-// What a packet must pass to be forwarded at all. meta.discard_reason keeps the first reason found.
+// Checks that a packet must pass to be forwarded. meta.discard_reason keeps the first reason found.
 #ifndef MFS_HOP_P4
 #define MFS_HOP_P4
 
@@ -13,7 +13,11 @@ control WellFormed(in headers_t hdr, in bool unparsed, inout metadata_t meta) {
         } else if (hdr.ipv6.isValid() && hdr.ipv6.version != 6) {
             meta.discard_reason = DISCARD_MALFORMED;
         } else if (hdr.mfs.isValid() && meta.trusted && (hdr.mfs.version != MFS_VERSION || hdr.mfs.stage > STAGE_MAX)) {
-            // A stamp that is not honoured is not judged.
+            // Stamps from ports that are not trusted are not checked.
+            meta.discard_reason = DISCARD_MALFORMED;
+        } else if (hdr.mfs.isValid() && meta.trusted && !meta.by_option && hdr.option_stamp.isValid() &&
+                   hdr.option_stamp.version == MFS_VERSION && hdr.option_stamp.stage <= STAGE_MAX) {
+            // Two stamps: one of them would be left as it is.
             meta.discard_reason = DISCARD_MALFORMED;
         } else {
             meta.discard_reason = DISCARD_NOTHING;
@@ -21,7 +25,7 @@ control WellFormed(in headers_t hdr, in bool unparsed, inout metadata_t meta) {
     }
 }
 
-// After routing.
+// Applied after routing.
 control TimeToLive(inout headers_t hdr, inout metadata_t meta) {
     apply {
         if (meta.discard_reason == DISCARD_NOTHING) {

@@ -1,5 +1,5 @@
-// The 8-bit code of a 32-bit number: eight steps an octave (linear within it), 0 and 1 share code 0. Twice, narrow for
-// keys and wide for sums.
+// 8-bit logarithmic code of a 32-bit number: eight steps per octave, linear within an octave; 0 and 1 share code 0.
+// It is returned in two widths: narrow for keys, wide for sums.
 #ifndef MFS_LOG2_P4
 #define MFS_LOG2_P4
 
@@ -11,7 +11,8 @@ control Log2(in bit<32> value, out code_t code, out wide_code_t wide_code) {
         wide_code = (wide_code_t)value_code;
     }
 
-    // Leading one and the three bits below it: one row each. Without a size Tofino's compiler takes 512, and says so.
+    // One entry for each value of the leading one and the three bits below it. No size is given, so Tofino's
+    // compiler assumes 512 and warns.
     table log2 {
         key = { value : ternary; }
         actions = { set_code; }

@@ -1,11 +1,11 @@
-// Congestion marking from the time queued, and the removal of the shim at the last MFS-aware hop.
+// Congestion marking from the time queued, and what becomes of the stamp at the last MFS-aware hop.
 #ifndef MFS_MARK_P4
 #define MFS_MARK_P4
 
 #include "headers.p4"
 
 control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
-    // Negative where the packet queued too long.
+    // Negative if the packet was queued for too long.
     bit<32> margin_us;
 
     @name(".mark_above")
@@ -18,7 +18,7 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
         margin_us = 0;
     }
 
-    // How long a packet of each level may queue before it is marked.
+    // The time for which a packet of each level may be queued without being marked.
     @name(".ecn")
     table ecn {
         key = { meta.level[2:0] : exact @name("level"); }
@@ -40,7 +40,7 @@ control Mark(in bit<32> queued_us, inout headers_t hdr, in metadata_t meta) {
     }
 }
 
-// The level in the DSCP, for whoever orders packets behind this switch and does not know the shim.
+// Writes the level into the DSCP, for devices behind this switch that order packets but do not know the shim.
 control ClassSelector(in bit<9> egress_port, inout headers_t hdr, in metadata_t meta) {
     @name(".write_dscp")
     action write_dscp(bit<6> dscp) {
@@ -52,7 +52,7 @@ control ClassSelector(in bit<9> egress_port, inout headers_t hdr, in metadata_t 
     action keep_dscp() {
     }
 
-    // Rows, one for each level, for the ports behind which others order by DSCP.
+    // One entry per level for each port behind which devices order packets by DSCP.
     @name(".dscp")
     table dscp {
         key = {
@@ -73,25 +73,34 @@ control LastHop(in bit<9> egress_port, inout headers_t hdr, inout metadata_t met
     @name(".keep_stamp")
     action keep_stamp() {
         meta.last_hop = false;
+        meta.blank = false;
+    }
+
+    // An option loses what differs between the packets of a flow; a shim stays.
+    @name(".blank_stamp")
+    action blank_stamp() {
+        meta.last_hop = false;
+        meta.blank = true;
     }
 
     @name(".remove_stamp")
     action remove_stamp() {
         meta.last_hop = true;
+        meta.blank = false;
     }
 
-    // Rows for the ports behind which nobody knows the shim.
+    // Rows for the ports to hosts: most read of the stamp only batch and progress, some do not know it.
     @name(".last_hop")
     table last_hop {
         key = { egress_port : exact @name("egress_port"); }
-        actions = { keep_stamp; remove_stamp; }
+        actions = { keep_stamp; blank_stamp; remove_stamp; }
         default_action = keep_stamp;
         size = EDGE_PORTS;
     }
 
     apply {
         last_hop.apply();
-        if (meta.last_hop && hdr.mfs.isValid()) {
+        if ((meta.last_hop || meta.registered) && !meta.by_option && hdr.mfs.isValid()) {
             hdr.ethernet.ether_type = hdr.mfs.next_type;
             hdr.mfs.setInvalid();
         }

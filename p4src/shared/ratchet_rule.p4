@@ -1,5 +1,5 @@
-// What becomes of the level that a flow has reached, unless it falls to the scavenger: restart at the one just chosen,
-// rise to it, or hold.
+// Decides what happens to the level that a flow has reached, unless the flow falls to the scavenger: restart at the
+// level just chosen, rise to it, or hold.
 #ifndef MFS_RATCHET_RULE_P4
 #define MFS_RATCHET_RULE_P4
 

@@ -1,6 +1,6 @@
-// The level of a stamped packet. All policy is in the entries of the table rmlq.
+// Level of a stamped packet, in the reverse multi-level queue (RMLQ). All policy is in the entries of the table rmlq.
 //
-// What depends on the stamp alone is apart: it can be known before anybody has looked who sent it, and where to.
+// The control Codes depends on the stamp alone, so that it can run before ingress port and route have been looked up.
 #ifndef MFS_RMLQ_P4
 #define MFS_RMLQ_P4
 
@@ -17,7 +17,7 @@ control Codes(in mfs_t mfs, inout metadata_t meta) {
     }
 }
 
-// What the egress port and the controller add: the urgency, which epoch is in force, and the idle gap.
+// What depends on the egress port and the controller: the urgency, the epoch in force and the idle gap.
 control Bias(in bit<9> egress_port, inout metadata_t meta) {
     Urgency() mlu;
 
@@ -26,7 +26,7 @@ control Bias(in bit<9> egress_port, inout metadata_t meta) {
         meta.bias = bias;
     }
 
-    // The code of each egress port's effective bandwidth B(1 - rho).
+    // Code of each egress port's effective bandwidth B(1 - rho), where rho is the load by traffic that goes first.
     @name(".port_bias")
     table port_bias {
         key = { egress_port : exact @name("egress_port"); }
@@ -41,7 +41,7 @@ control Bias(in bit<9> egress_port, inout metadata_t meta) {
         meta.idle_gap_us = idle_gap_us;
     }
 
-    // Keyless: its default action says which set of rmlq entries is in force.
+    // Keyless: its default action selects the set of rmlq entries in force.
     @name(".epoch")
     table epoch {
         actions = { activate; }
@@ -54,7 +54,7 @@ control Bias(in bit<9> egress_port, inout metadata_t meta) {
         epoch.apply();
         mlu.apply(meta);
         if (meta.late == 1) {
-            meta.slack_code = 0;    // in the key, no slack is no slack; how late it is does not rank a flow
+            meta.slack_code = 0;    // in the key all late packets are equal: how late a flow is does not rank it
         }
     }
 }
@@ -65,7 +65,7 @@ control Rmlq(in mfs_t mfs, inout metadata_t meta) {
         meta.level = (wide_level_t)level;
     }
 
-    // No matching row leaves the level of untagged traffic.
+    // A packet that matches no entry keeps the level of untagged traffic. rli is the relative layer index.
     @name(".rmlq")
     table rmlq {
         key = {

@@ -1,4 +1,4 @@
-// Longest prefix match, for both families, to a next hop group.
+// Longest-prefix match of IPv4 and IPv6 destinations to a next-hop group.
 #ifndef MFS_ROUTE_P4
 #define MFS_ROUTE_P4
 
@@ -16,7 +16,7 @@ control Route(in headers_t hdr, inout metadata_t meta) {
         meta.routed = false;
     }
 
-    // A rack's hosts and the fabric's prefixes, to groups.
+    // Routes to the rack's hosts and to the fabric's prefixes.
     @name(".ipv4_route")
     table ipv4_route {
         key = { hdr.ipv4.dst_addr : lpm @name("dst_addr"); }
@@ -25,7 +25,7 @@ control Route(in headers_t hdr, inout metadata_t meta) {
         size = IPV4_ROUTES;
     }
 
-    // The same; fewer, for a key takes four times the TCAM on Tofino.
+    // The same for IPv6, but fewer: a key takes four times the TCAM on Tofino.
     @name(".ipv6_route")
     table ipv6_route {
         key = { hdr.ipv6.dst_addr : lpm @name("dst_addr"); }

@@ -1,22 +1,23 @@
-// Urgency without division: 128 + 8 log2(MLU) as a sum of codes, saturating in 0..255.
+// Urgency without division: 128 + 8 log2(MLU) as a sum of codes, saturated to 0..255. MLU is the minimal link
+// utilisation: remaining bytes / (slack x effective bandwidth).
 #ifndef MFS_URGENCY_P4
 #define MFS_URGENCY_P4
 
 #include "headers.p4"
 #include "log2.p4"
 
-// Slack to its sign and the code of its magnitude, and what remains relative to it.
+// Computes the sign of slack, the code of its magnitude, and the code of the remaining bytes relative to it.
 control SlackCode(in int<32> slack, inout metadata_t meta) {
     Log2() log2;
     bit<32> magnitude;
 
-    // Sums are actions of their own: on Tofino each takes a stage.
+    // Each sum is a separate action, because it takes a stage on Tofino.
     action compare() {
         meta.relative = meta.remaining_wide - meta.slack_wide;
     }
 
     apply {
-        // By sign and zero, not by order: Tofino compares wide fields for equality alone.
+        // Tests for zero and for the sign bit, because Tofino compares wide fields for equality only.
         if (slack == 0) {
             meta.late = 1;
             magnitude = 0;
@@ -32,7 +33,7 @@ control SlackCode(in int<32> slack, inout metadata_t meta) {
     }
 }
 
-// A packet that is late is as urgent as can be: its MLU has no bound.
+// A late packet has the highest urgency, because its MLU is unbounded.
 control Urgency(inout metadata_t meta) {
     wide_code_t wide;
 

@@ -1,4 +1,4 @@
-// ECMP: the group that routing chose, to one of its members by a hash of the five-tuple.
+// Equal-cost multipath (ECMP): a hash of the five-tuple picks a member of the group that routing chose.
 #ifndef MFS_TNA_NEXT_HOP_P4
 #define MFS_TNA_NEXT_HOP_P4
 
@@ -6,7 +6,7 @@
 
 control NextHop(inout headers_t hdr, inout metadata_t meta, inout PortId_t egress_port) {
     Hash<bit<16>>(HashAlgorithm_t.CRC16) path_hash;
-    // P4Runtime knows members and groups by one name, which is that of the members here.
+    // P4Runtime uses one name for members and groups; here it is the name of the members.
     @name(".next_hop_selector")
     ActionProfile(NEXT_HOP_MEMBERS) next_hop_members;
     @name(".next_hop_groups")
@@ -19,7 +19,7 @@ control NextHop(inout headers_t hdr, inout metadata_t meta, inout PortId_t egres
         hdr.ethernet.dst_addr = dst_addr;
     }
 
-    // A group's port and addresses.
+    // Port and Ethernet addresses of a group's members.
     @name(".next_hop")
     table next_hop {
         key = {

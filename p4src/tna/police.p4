@@ -1,11 +1,11 @@
-// Policing: what a port sends at the top levels beyond its meter is to be lowered, never dropped.
+// Policing: traffic at the top levels that exceeds the ingress port's meter is lowered to police_level, never dropped.
 #ifndef MFS_TNA_POLICE_P4
 #define MFS_TNA_POLICE_P4
 
 #include "bridge.p4"
 
 control Police(in PortId_t ingress_port, in metadata_t meta, out wide_level_t lowered, out bool excess) {
-    // Bytes at or above police_floor, by ingress port.
+    // Bytes at levels from police_floor up, by ingress port.
     @name(".police")
     Meter<PortId_t>(EDGE_PORTS, MeterType_t.BYTES) police;
 

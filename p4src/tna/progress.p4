@@ -1,11 +1,11 @@
-// Progress of a batch: the highest current layer that any of its packets has shown, and back into the stamp.
+// Progress of a batch: stores the highest current layer that its packets have carried, and writes it into the stamp.
 #ifndef MFS_TNA_PROGRESS_P4
 #define MFS_TNA_PROGRESS_P4
 
 #include "../shared/headers.p4"
 
 control Progress(inout mfs_t mfs) {
-    // The batch a cell belongs to. Another batch takes the cell over, and never sees its predecessor's layer.
+    // The batch that a cell belongs to. Another batch takes the cell over and never sees the layer of the previous one.
     @name(".progress_batch")
     Register<bit<32>, bit<16>>(PROGRESS_CELLS, 0) progress_batch;
     // The highest layer seen.

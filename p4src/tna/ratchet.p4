@@ -1,6 +1,6 @@
-// The ratchet: a flow's level only rises, and only where that cannot reorder a message; it falls to the scavenger alone.
+// The ratchet: a flow's level rises only where that cannot reorder a message, and falls only to the scavenger.
 //
-// In two parts: what is remembered of the flow does not wait for the level that is chosen now.
+// It is split into two controls, so that looking up the flow does not wait for the level that is chosen now.
 #ifndef MFS_TNA_RATCHET_P4
 #define MFS_TNA_RATCHET_P4
 
@@ -9,10 +9,10 @@
 
 control Remember(in bool honoured, in mfs_t mfs, in bit<32> src_addr, in tick_t now, in metadata_t meta, out bit<16> cell,
                  out ratchet_t rule) {
-    // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
+    // The flow that a cell belongs to, as a digest of (batch, flow, source): each host numbers its own flows.
     @name(".ratchet_flow")
     Register<bit<32>, bit<16>>(RATCHET_CELLS, 0) ratchet_flow;
-    // When its last packet came in.
+    // Arrival time of its last packet.
     @name(".ratchet_seen")
     Register<tick_t, bit<16>>(RATCHET_CELLS, 0) ratchet_seen;
 
@@ -36,7 +36,7 @@ control Remember(in bool honoured, in mfs_t mfs, in bit<32> src_addr, in tick_t 
         }
     };
 
-    // Differences of a clock that wraps: by their sign.
+    // The clock wraps, so times are compared by the sign of their difference.
     RegisterAction<tick_t, bit<16>, bit<1>>(ratchet_seen) touch = {
         void apply(inout tick_t held, out bit<1> before) {
             if ((int<32>)(held - busy_since) < 0) {
@@ -48,7 +48,7 @@ control Remember(in bool honoured, in mfs_t mfs, in bit<32> src_addr, in tick_t 
         }
     };
 
-    // An action each, for one stage does one of them.
+    // Separate actions, because each takes a stage.
     action convert() {
         idle_gap = TICKS_OF(meta.idle_gap_us);
     }

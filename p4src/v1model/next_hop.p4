@@ -1,4 +1,4 @@
-// ECMP: the group that routing chose, to one of its members by a hash of the five-tuple.
+// Equal-cost multipath (ECMP): a hash of the five-tuple picks a member of the group that routing chose.
 #ifndef MFS_V1MODEL_NEXT_HOP_P4
 #define MFS_V1MODEL_NEXT_HOP_P4
 
@@ -17,7 +17,8 @@ control NextHop(inout headers_t hdr, inout metadata_t meta, inout standard_metad
         hdr.ethernet.dst_addr = dst_addr;
     }
 
-    // A group's port and addresses. p4c warns that such a table takes no default action: it has the one that does nothing.
+    // Port and Ethernet addresses of a group's members. p4c warns that bmv2 supports no default action here; none
+    // is needed.
     @name(".next_hop")
     table next_hop {
         key = {
@@ -30,7 +31,7 @@ control NextHop(inout headers_t hdr, inout metadata_t meta, inout standard_metad
         }
         actions = { forward; @defaultonly NoAction; }
         implementation = next_hop_selector;
-        // A table with an action profile has no default action on bmv2: a miss is told by hit below.
+        // On bmv2 a table with an action profile has no default action, so a miss is detected by hit, below.
         size = NEXT_HOP_GROUPS;
     }
 

@@ -1,4 +1,4 @@
-// The controller's eyes: how urgent packets are as they leave, and with how much slack flows end.
+// Counters for the controller: how urgent packets are when they leave, and how much slack flows have when they end.
 #ifndef MFS_V1MODEL_OBSERVE_P4
 #define MFS_V1MODEL_OBSERVE_P4
 
@@ -6,13 +6,13 @@
 #include "../shared/aged.p4"
 
 control Observe(in bit<9> egress_port, in bit<32> queued_us, inout headers_t hdr, inout metadata_t meta) {
-    // What each level sends by each port.
+    // Traffic of each level on each egress port.
     @name(".port_level")
     counter(PORT_LEVEL_CELLS, CounterType.packets_and_bytes) port_level;
-    // How urgent stamped packets are as they leave, by stage and level.
+    // Stamped packets by stage, level and urgency when they leave.
     @name(".laxity")
     counter(LAXITY_CELLS, CounterType.packets_and_bytes) laxity;
-    // With how much slack flows end, or how late: their last packets.
+    // Last packets of flows by stage, level and slack, or lateness.
     @name(".completion")
     counter(COMPLETION_CELLS, CounterType.packets) completion;
 
@@ -22,9 +22,12 @@ control Observe(in bit<9> egress_port, in bit<32> queued_us, inout headers_t hdr
         port_level.count((bit<32>)(port_level_t)(egress_port ++ meta.level[2:0]));
         if (hdr.mfs.isValid()) {
             aged.apply(queued_us, hdr.mfs, meta);
-            laxity.count((bit<32>)meta.laxity_cell);
-            if (hdr.mfs.flags & FLAG_LAST != 0) {
-                completion.count((bit<32>)meta.completion_cell);
+            // A registration is no packet of its flow.
+            if (hdr.mfs.flags & FLAG_REGISTER == 0) {
+                laxity.count((bit<32>)meta.laxity_cell);
+                if (hdr.mfs.flags & FLAG_LAST != 0) {
+                    completion.count((bit<32>)meta.completion_cell);
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-// Policing: what a port sends at the top levels beyond its meter is lowered, never dropped.
+// Policing: traffic at the top levels that exceeds the ingress port's meter is lowered to police_level, never dropped.
 #ifndef MFS_V1MODEL_POLICE_P4
 #define MFS_V1MODEL_POLICE_P4
 
@@ -8,7 +8,7 @@
 const bit<2> METER_RED = 2;
 
 control Police(in bit<9> ingress_port, inout metadata_t meta) {
-    // Bytes at or above police_floor, by ingress port.
+    // Bytes at levels from police_floor up, by ingress port.
     @name(".police")
     meter(EDGE_PORTS, MeterType.bytes) police;
 

@@ -1,4 +1,4 @@
-// Progress of a batch: the highest current layer that any of its packets has shown, and back into the stamp.
+// Progress of a batch: stores the highest current layer that its packets have carried, and writes it into the stamp.
 #ifndef MFS_V1MODEL_PROGRESS_P4
 #define MFS_V1MODEL_PROGRESS_P4
 
@@ -6,7 +6,7 @@
 #include "../shared/headers.p4"
 
 control Progress(inout mfs_t mfs) {
-    // The batch a cell belongs to. Another batch takes the cell over, and never sees its predecessor's layer.
+    // The batch that a cell belongs to. Another batch takes the cell over and never sees the layer of the previous one.
     @name(".progress_batch")
     register<bit<32>>(PROGRESS_CELLS) progress_batch;
     @name(".progress_layer")

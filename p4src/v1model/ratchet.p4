@@ -1,4 +1,4 @@
-// The ratchet: a flow's level only rises, and only where that cannot reorder a message; it falls to the scavenger alone.
+// The ratchet: a flow's level rises only where that cannot reorder a message, and falls only to the scavenger.
 #ifndef MFS_V1MODEL_RATCHET_P4
 #define MFS_V1MODEL_RATCHET_P4
 
@@ -6,13 +6,13 @@
 #include "../shared/ratchet_rule.p4"
 
 control Ratchet(in mfs_t mfs, in bit<32> src_addr, in bit<32> now_us, in bit<32> idle_gap_us, inout wide_level_t level) {
-    // The flow a cell belongs to, as a digest of (batch, flow, source): hosts number their flows each for itself.
+    // The flow that a cell belongs to, as a digest of (batch, flow, source): each host numbers its own flows.
     @name(".ratchet_flow")
     register<bit<32>>(RATCHET_CELLS) ratchet_flow;
-    // When its last packet came in, microseconds.
+    // Arrival time of its last packet, microseconds.
     @name(".ratchet_seen")
     register<bit<32>>(RATCHET_CELLS) ratchet_seen;
-    // The level it has reached.
+    // The level that it has reached.
     @name(".ratchet_level")
     register<wide_level_t>(RATCHET_CELLS) ratchet_level;
 

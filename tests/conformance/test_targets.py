@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -17,13 +18,14 @@ from scapy.packet import Packet
 
 from host_agent.protocol.level import decide, level_key, log2_code
 from host_agent.protocol.scapy_layer import MFS
-from host_agent.protocol.stamp import STAMP_BYTES, Flags, Stage
+from host_agent.protocol.stamp import STAMP_BYTES, TCP_OPTION_BYTES, Flags, Stage, Stamp
 from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.counters import DISCARD_REASONS
 from mfs_ctrl.desired import SwitchParameters, initial_biases
 from tests.conformance import test_bmv2_differential as differential
 from tests.support import targets
+from tests.support.segments import LEADS, option_of, segment, sum_is_right, tcp_options
 from tests.support.targets import SHORTEST_FRAME, Sent, _Started
 from topologies.topology import two_tors
 
@@ -34,6 +36,9 @@ PARAMETERS = SwitchParameters(
     stamp_unaware_ports=frozenset({UNAWARE}),
     guaranteed_share=0.0,  # no idle gap
 )
+PROTOCOL_TCP, PROTOCOL_UDP = 6, 17
+ROCEV2_PORT, ROCEV2_BYTES = 4791, 36
+"""Its headers from UDP to the one that says a WRITE's length."""
 NO_ROUTE, MALFORMED, TTL = range(len(DISCARD_REASONS))
 CHARGED_US_MAX = 20_000
 """The model adds milliseconds of its own to the time that a packet is in the switch."""
@@ -201,6 +206,41 @@ def test_the_time_in_the_switch_is_charged_to_the_slack(target: _Started) -> Non
     assert all(0 <= one <= CHARGED_US_MAX for one in charged), charged
 
 
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("place", LEADS)
+def test_a_stamp_in_a_tcp_option_counts_like_one_in_the_shim(target: _Started, family: int, place: str) -> None:
+    batch = next(_fresh)
+    sent(target, frame(0, stamp(batch=batch, current_layer=7, target_layer=9)))
+    told = Stamp(
+        Stage.COLLECTIVE, Flags.FIRST, 0, batch, flow=batch & 0xFFFF, target_layer=9, current_layer=2,
+        slack_us=1_000_000, remaining=1,
+    )  # fmt: skip
+    out = sent(target, bytes(segment(TOPOLOGY, 0, told, family, LEADS[place])))
+    packet = Ether(out.frame)
+    assert sum_is_right(packet)
+    bias = initial_biases(TOPOLOGY)[TRUSTED]
+    key = level_key(told.stage, 2, told.slack_us, told.remaining, bias)
+    assert level_of(out.frame) == decide(policies.mfs().rules, key, PARAMETERS.untagged_level)
+    # Hosts get what is alike in all packets of a flow.
+    assert option_of(packet) == replace(told, flags=Flags(0), current_layer=7, slack_us=0, remaining=0)
+
+
+def test_an_option_from_an_untrusted_port_becomes_padding(target: _Started) -> None:
+    out = sent(target, bytes(segment(TOPOLOGY, 0, Stamp(Stage.COLLECTIVE, batch=5, slack_us=1))), UNTRUSTED)
+    packet = Ether(out.frame)
+    assert tcp_options(packet) == bytes([1]) * TCP_OPTION_BYTES
+    assert sum_is_right(packet)
+    assert level_of(out.frame) == PARAMETERS.untrusted_level
+
+
+def test_a_packet_with_both_carriers_is_discarded(target: _Started) -> None:
+    one = bytes(segment(TOPOLOGY, 0, Stamp(Stage.P2D, batch=5)))
+    shim = Stamp(Stage.P2D, next_type=0x0800, batch=5).pack()
+    before = target.discarded().get(MALFORMED, 0)
+    assert target.send(TRUSTED, one[:12] + b"\x88\xb5" + shim + one[14:], leaves=False) is None
+    assert target.discarded()[MALFORMED] == before + 1
+
+
 def test_after_a_restart_the_controller_writes_nothing(target: _Started) -> None:
     again: Controller = target.program(PARAMETERS)
     assert again.taken_over.updates == 0
@@ -219,13 +259,13 @@ def test_another_policy_takes_over_at_once(target: _Started) -> None:
 
 
 def test_random_packets_leave_as_they_leave_the_embedded_switch(target: _Started) -> None:
-    """On frames that are cut in their headers the targets differ (docs/reference/tofino.md): they are left out."""
+    """Left out are frames that are cut in their headers, and registrations (docs/reference/tofino.md)."""
     if target.name == targets.EMBEDDED:
         pytest.skip("it is the reference")
     arrivals = [
         (port, data)
         for port, data in differential.traffic(RANDOM_PACKETS, seed=7)
-        if port in TOPOLOGY.ports and len(data) >= max(SHORTEST_FRAME, _headers(data))
+        if port in TOPOLOGY.ports and len(data) >= max(SHORTEST_FRAME, _headers(data)) and not _registers(data)
     ]
     with targets.running(targets.EMBEDDED, TOPOLOGY) as reference:
         reference.program(PARAMETERS).stop()
@@ -245,8 +285,19 @@ def _headers(data: bytes) -> int:
     start = 14 + (STAMP_BYTES if stamped else 0)
     kind = data[16:18] if stamped else data[12:14]
     length, protocol = {b"\x08\x00": (20, 9), b"\x86\xdd": (40, 6)}.get(kind, (0, None))
-    ports = protocol is not None and data[start + protocol : start + protocol + 1] in (b"\x06", b"\x11")
-    return start + length + (4 if ports else 0)
+    if protocol is None or len(data) <= start + length + 12:
+        return start + length
+    transport = data[start + length :]
+    if data[start + protocol] == PROTOCOL_TCP:
+        # Options are looked at in headers of these two lengths only.
+        return start + length + 20 + {12: 28, 15: 40}.get(transport[12] >> 4, 0)
+    if data[start + protocol] == PROTOCOL_UDP:
+        return start + length + (ROCEV2_BYTES if transport[2:4] == ROCEV2_PORT.to_bytes(2, "big") else 4)
+    return start + length
+
+
+def _registers(data: bytes) -> bool:
+    return data[12:14] == b"\x88\xb5" and bool(data[15] & Flags.REGISTER)
 
 
 def _shown(out: Sent | None) -> tuple[int, bytes] | None:

@@ -324,6 +324,9 @@ def test_sigterm_and_detach_restore_everything(hosts: tuple[Host, Host], folder:
             said = agent.end()
         assert said.endswith("detached\n")
         assert "Traceback" not in said
+        # Others may go on sending stamps to it.
+        assert "mfs_tc_strip" in sender.ingress()
+        assert agent.detach().stdout == f"{INTERFACE}: detached\n"
         assert sender.settings() == before
         assert not list((folder / "state").glob(f"{INTERFACE}-*.json"))
     agent = Agent(sender, folder, "--segmentation", "each")
@@ -355,6 +358,7 @@ def test_the_shortest_timeout_of_routes_is_raised_and_restored(hosts: tuple[Host
     agent = Agent(sender, folder, "--rto-min", "1.5")
     assert "rto_min lock 1.5s" in sender.settings()
     agent.end()
+    agent.detach()
     assert sender.settings() == before
 
 

@@ -133,7 +133,7 @@ def test_a_policy_that_exceeds_the_kernels_limits_is_refused() -> None:
 
 def test_the_committed_object_belongs_to_its_source() -> None:
     assert LAYOUT.read_text("utf-8") == build.layout_header()
-    assert load().programs.keys() == {"egress", "xdp_ingress", "tc_ingress"}
+    assert load().programs.keys() == {"egress", "xdp_ingress", "tc_ingress", "tc_strip", "sock_ops"}
 
 
 def test_the_build_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

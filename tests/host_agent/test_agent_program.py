@@ -18,6 +18,7 @@ from host_agent.ebpf.object import load
 from host_agent.protocol.errors import RequestError
 from host_agent.protocol.flow_request import FiveTuple, FlowRequest, FlowUpdate, Match
 from host_agent.protocol.level import LevelRule, bias_code, decide, level_key, log2_code
+from host_agent.protocol.registration import QueuePair, registration
 from host_agent.protocol.stamp import SCAVENGER, STAMP_BYTES, TOP_LEVEL, Flags, Stage, Stamp, units_of
 from mfs_ctrl import Policy, policies
 from tests.support.ebpf import loaded
@@ -178,6 +179,32 @@ def test_the_filter_removes_the_stamp_in_two_passes(host: Host) -> None:
     other = raw[:12] + b"\x88\xb5" + b"\x23" + stamped[15:]
     assert host.programs.tc_ingress.run(other, bytes(CONTEXT_BYTES))[:2] == (NEXT_FILTER, other)
     assert (host.table.counters().removed, host.table.counters().malformed) == (1, 1)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_filter_of_stamps_removes_them_in_one_pass(host: Host, family: int) -> None:
+    inner = IP(src="10.0.0.2", dst="10.0.0.1") if family == 4 else IPv6(src="fd00::2", dst="fd00::1")
+    raw = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / inner / UDP(sport=8, dport=7) / (b"x" * 90))
+    told = Stamp(Stage.P2D, next_type=0x0800 if family == 4 else 0x86DD, batch=9, current_layer=4).pack()
+    stamped = raw[:12] + b"\x88\xb5" + told + raw[14:]
+    assert host.programs.tc_strip.run(stamped, bytes(CONTEXT_BYTES))[:2] == (NEXT_FILTER, raw)
+    assert host.table.current_layer(9) == 4
+    for other in (b"\x23" + told[1:], told[:2] + b"\x12\x34" + told[4:]):
+        frame = raw[:12] + b"\x88\xb5" + other + raw[14:]
+        assert host.programs.tc_strip.run(frame, bytes(CONTEXT_BYTES))[:2] == (NEXT_FILTER, frame)
+    assert (host.table.counters().removed, host.table.counters().malformed) == (1, 1)
+
+
+def test_a_received_registration_tells_of_progress_and_goes_no_further(host: Host) -> None:
+    pair, macs = QueuePair("10.0.0.2", "10.0.0.1", 5), (bytes(6), bytes(6))
+    for layer, run, drop in ((3, host.programs.xdp_ingress, 1), (4, host.programs.tc_ingress, 2)):
+        told = registration(pair, Stamp(Stage.KV_REUSE, batch=9, current_layer=layer), *macs)
+        verdict, left, _ = run.run(told, b"" if drop == 1 else bytes(CONTEXT_BYTES))
+        assert (verdict, left) == (drop, told)
+        assert host.table.current_layer(9) == layer
+    # Its sender is sent no answers.
+    raw = bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=4791, dport=0xC000) / b"data")
+    assert host.programs.egress.run(raw, bytes(CONTEXT_BYTES))[1] == raw
 
 
 def test_answers_to_stamped_packets_are_stamped_with_their_batch(host: Host) -> None:

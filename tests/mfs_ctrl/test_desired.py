@@ -157,9 +157,12 @@ class TestBase:
         # 15,620 bytes at 1 Gb/s.
         assert row.target == ActionCall("mark_above", (125,))
 
-    def test_stamps_are_removed_at_stamp_unaware_ports(self) -> None:
-        (row,) = rows(base(SwitchParameters(stamp_unaware_ports=frozenset({4}))), "last_hop")
-        assert (row.match, row.target) == ((("egress_port", Exact(4)),), ActionCall("remove_stamp"))
+    def test_stamps_are_removed_kept_whole_or_blanked_at_the_ports_of_hosts(self) -> None:
+        parameters = SwitchParameters(stamp_unaware_ports=frozenset({4}), whole_stamp_ports=frozenset({2}))
+        found = {row.match: row.target for row in rows(base(parameters), "last_hop")}
+        hosts = {host.port for host in TOPOLOGY.hosts}
+        wanted = {port: ActionCall("remove_stamp" if port == 4 else "blank_stamp") for port in hosts - {2}}
+        assert found == {(("egress_port", Exact(port)),): call for port, call in wanted.items()}
 
     def test_an_unknown_port_is_named(self) -> None:
         with pytest.raises(DesiredStateError, match=r"untrusted_ports names ports \[99\]"):

@@ -23,6 +23,23 @@ def index(name: str) -> P4InfoIndex:
     return P4InfoIndex.from_text(p4info(name))
 
 
+ONLY_V1MODEL = {
+    "tables": {"ipv4_source", "ipv6_source", "stage_of_dscp", "registration_egress"},
+    "actions": {
+        "accept_source",
+        "refuse_source",
+        "set_stage",
+        "no_stage",
+        "pass_registration",
+        "consume_registration",
+    },
+    "counters": {"registration", "rdma"},
+    "meters": {"police_registration"},
+    "profiles": set(),
+}
+"""Registered flows of RoCEv2, which the program for Tofino leaves out; the controller then leaves out their entries."""
+
+
 def written(objects: Iterable[Any]) -> set[Any]:
     """Objects that a controller writes: neither const tables nor their actions, whose names contain dots.
 
@@ -38,7 +55,8 @@ def written(objects: Iterable[Any]) -> set[Any]:
 def test_the_objects_that_a_controller_writes_are_the_same_in_both(name: str, kind: str) -> None:
     """Names, match fields with their numbers, kinds and widths, parameters, sizes, and default actions."""
     wanted, found = (written(getattr(one, kind).by_name.values()) for one in (V1MODEL_INDEX, index(name)))
-    assert wanted == found
+    assert {one for one in wanted if one.name not in ONLY_V1MODEL[kind]} == found
+    assert ONLY_V1MODEL[kind] == {one.name for one in wanted} - {one.name for one in found}
 
 
 @BOTH
@@ -50,7 +68,11 @@ def test_the_largest_group_size_is_the_same_in_both(name: str) -> None:
 @BOTH
 def test_counters_count_the_same_units(name: str) -> None:
     units = [
-        {counter.preamble.name: counter.spec.unit for counter in one.message.counters}
+        {
+            counter.preamble.name: counter.spec.unit
+            for counter in one.message.counters
+            if counter.preamble.name not in ONLY_V1MODEL["counters"]
+        }
         for one in (V1MODEL_INDEX, index(name))
     ]
     assert units[0] == units[1]

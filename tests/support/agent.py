@@ -19,6 +19,7 @@ from typing import TypeVar
 import pytest
 
 from host_agent import AgentClient
+from host_agent.daemon.hooks import detach
 from host_agent.ebpf.bpf import Programs
 from host_agent.ebpf.errors import KernelError
 from host_agent.ebpf.object import load
@@ -41,9 +42,10 @@ def ip(*words: str) -> str:
 class Host:
     """One end of the link."""
 
-    def __init__(self, name: str, address: str) -> None:
+    def __init__(self, name: str, address: str, interface: str = INTERFACE) -> None:
         self.name = name
         self.address = address
+        self.interface = interface
 
     def inside(self, call: Callable[[], T]) -> T:
         """Call ``call`` in this host's network namespace and return its result."""
@@ -59,17 +61,22 @@ class Host:
     def settings(self) -> str:
         """Everything that an agent may change on this host, as text."""
         tools = [
-            ["ip", "-d", "link", "show", "dev", INTERFACE],
+            ["ip", "-d", "link", "show", "dev", self.interface],
             ["ip", "-4", "route", "show", "table", "all"],
-            ["tc", "qdisc", "show", "dev", INTERFACE],
-            ["tc", "filter", "show", "dev", INTERFACE, "egress"],
-            ["ethtool", "-k", INTERFACE],
-            ["cat", f"/proc/sys/net/ipv6/conf/{INTERFACE}/mtu"],
+            ["tc", "qdisc", "show", "dev", self.interface],
+            ["tc", "filter", "show", "dev", self.interface, "egress"],
+            ["ethtool", "-k", self.interface],
+            ["cat", f"/proc/sys/net/ipv6/conf/{self.interface}/mtu"],
         ]
         run = ["ip", "netns", "exec", self.name]
         outs = [subprocess.run([*run, *words], capture_output=True, text=True, timeout=SECONDS) for words in tools]
         # Without counters.
         return re.sub(r"direct_packets_stat \d+", "", "\n".join(out.stdout for out in outs))
+
+    def ingress(self) -> str:
+        """The filters of received packets."""
+        words = ["ip", "netns", "exec", self.name, "tc", "filter", "show", "dev", self.interface, "ingress"]
+        return subprocess.run(words, capture_output=True, text=True, timeout=SECONDS).stdout
 
     def capture(self, outgoing: bool = True) -> Capture:
         """Capture the frames that leave this host from now on, or those that arrive, as on the wire."""
@@ -141,11 +148,19 @@ def linked() -> Iterator[tuple[Host, Host]]:
 class Agent:
     """``mfs agent run`` on a host."""
 
-    def __init__(self, host: Host, folder: Path, *arguments: str, policy_url: str = "http://127.0.0.1:1") -> None:
+    def __init__(
+        self,
+        host: Host,
+        folder: Path,
+        *arguments: str,
+        policy_url: str = "http://127.0.0.1:1",
+        carrier: str = "shim",
+    ) -> None:
         self.host = host
         self.folder = folder
         self.socket = folder / f"{host.name}.sock"
-        options = ("--interface", INTERFACE, "--policy-url", policy_url, "--socket", str(self.socket))
+        options = ("--interface", host.interface, "--policy-url", policy_url, "--socket", str(self.socket))
+        options += ("--carrier", carrier)
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", host.name, *COMMAND, "agent", "run", *options, *self._state, *arguments],
             stdout=subprocess.PIPE,
@@ -178,9 +193,10 @@ class Agent:
         """Kill it, so that it cannot restore anything."""
         self.process.kill()
         self.process.wait()
+        self._watchdog.cancel()
 
     def detach(self) -> subprocess.CompletedProcess[str]:
-        return self.host.mfs("agent", "detach", "--interface", INTERFACE, *self._state)
+        return self.host.mfs("agent", "detach", "--interface", self.host.interface, *self._state)
 
     def end(self) -> str:
         """Send SIGTERM and return the rest of its output."""
@@ -191,18 +207,24 @@ class Agent:
 
 
 @contextlib.contextmanager
-def running(host: Host, folder: Path, *arguments: str, policy_url: str = "http://127.0.0.1:1") -> Iterator[Agent]:
-    agent = Agent(host, folder, *arguments, policy_url=policy_url)
+def running(
+    host: Host, folder: Path, *arguments: str, policy_url: str = "http://127.0.0.1:1", carrier: str = "shim"
+) -> Iterator[Agent]:
+    agent = Agent(host, folder, *arguments, policy_url=policy_url, carrier=carrier)
     try:
         yield agent
     finally:
         agent.end()
+        # What still removes stamps from received packets.
+        host.inside(lambda: detach(host.interface, folder / "state"))
 
 
-def connected(sender: Host, receiver: Host) -> tuple[socket.socket, socket.socket]:
+def connected(sender: Host, receiver: Host, family: int = 4) -> tuple[socket.socket, socket.socket]:
     """Both ends of a TCP connection between two hosts."""
-    with receiver.inside(lambda: socket.create_server((receiver.address, 0))) as server:
-        address = server.getsockname()
+    place, kind = (receiver.address, socket.AF_INET) if family == 4 else ("::", socket.AF_INET6)
+    with receiver.inside(lambda: socket.create_server((place, 0), family=kind)) as server:
+        # The address of a host ends with the same digit in both families.
+        address = server.getsockname() if family == 4 else (f"fd77::{receiver.address[-1]}", server.getsockname()[1])
         near = sender.inside(lambda: socket.create_connection(address, timeout=SECONDS))
         far, _ = server.accept()
     far.settimeout(SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
@@ -70,6 +71,12 @@ class Program:
             edge.insert((Exact(port),), 0, call)
         else:
             edge.modify((Exact(port),), 0, call)
+
+    def own(self, port: int, address: IPv4Address | IPv6Address) -> None:
+        """Make ``address`` one of those behind ``port``."""
+        table, bits = ("ipv4_source", 32) if address.version == 4 else ("ipv6_source", 128)
+        row = (Exact(port), Lpm(int(address), bits))
+        self.pipeline.tables[table].insert(row, 0, ActionCall("accept_source", ()))
 
     def set_rules(self, rules: Sequence[LevelRule], epoch: int = 0, idle_gap_us: int = 0xFFFFFFFF) -> None:
         """Write ``rules`` for ``epoch`` and put that epoch in force."""

@@ -54,6 +54,7 @@ class TransportCounters:
         reordered: received after a later one, retransmissions excluded.
         marked: received with a congestion mark.
         stale: dropped on arrival for an old time stamp.
+        go_backs: times that everything in flight was sent again because a receiver missed a packet (RoCEv2).
     """
 
     retransmissions: int = 0
@@ -62,3 +63,4 @@ class TransportCounters:
     reordered: int = 0
     marked: int = 0
     stale: int = 0
+    go_backs: int = 0

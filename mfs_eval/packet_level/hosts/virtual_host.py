@@ -57,6 +57,7 @@ class VirtualHost:
         agent: opens flows and learns of progress.
         wake: set by the owner to the function that makes the network pull
             (:meth:`~soft_switch.sim.network.Attachment.wake`).
+        inject: set by the owner to the function that hands a frame to the switch without the link's time.
         on_complete: called with a connection when all its bytes have arrived.
         sent_packets, received_packets: data segments.
         ignored: received frames that are not for this host's transport.
@@ -95,6 +96,7 @@ class VirtualHost:
         self.agent.on_ready = self._ready
         self.agent.on_progress = self._progressed
         self.wake: Callable[[], None] = lambda: None
+        self.inject: Callable[[bytes], None] = lambda _frame: None
         self.on_complete: Callable[[int], None] | None = None
         self.sent_packets = 0
         self.received_packets = 0
@@ -133,6 +135,9 @@ class VirtualHost:
             self._acknowledge(connection, incoming)
         if self._acks.pending:
             self.wake()
+
+    def feeds(self, batch: int, source: int) -> None:
+        """Note that host ``source`` sends reused KV of ``batch``. Here the stamps of its data say so."""
 
     def _feeders(self, batch: int) -> Iterable[tuple[int, Incoming[ReceivingEnd]]]:
         return self._incoming.feeders(batch)

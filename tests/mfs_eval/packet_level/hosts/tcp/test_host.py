@@ -100,7 +100,7 @@ def test_the_next_flow_takes_the_connection_with_its_window() -> None:
 
 def test_the_windowed_transport_is_the_default() -> None:
     assert HostSettings().transport == "windowed"
-    with pytest.raises(ValueError, match="windowed or tcp, not 'quic'"):
+    with pytest.raises(ValueError, match="windowed, tcp or rocev2, not 'quic'"):
         HostSettings(transport="quic")  # type: ignore[arg-type]
     stretched = TcpSettings().stretched(5)
     assert (stretched.rto_min_ns, stretched.tick_ns) == (40 * MS, MS // 5)

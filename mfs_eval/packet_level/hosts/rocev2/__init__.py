@@ -1,0 +1,1 @@
+"""RoCEv2 of simulated hosts: reliable connections that go back N."""
