@@ -25,6 +25,7 @@ COMMANDS = {
     "ctrl": "mfs_ctrl.commands:ctrl",
     "agent": "host_agent.cli:agent",
     "live": "mfs_eval.live.cli:live",
+    "serve": "mfs_eval.serve.cli:serve",
     "topology": "topologies.cli:topology",
     "clean": "topologies.cli:clean",
     "tofino": "mfs_ctrl.tofino.command:tofino",
@@ -44,6 +45,7 @@ EXTRAS = {
     "ctrl": "ctrl",
     "tofino": "ctrl",
     "live": "eval,net",
+    "serve": "eval,net",
     "topology": "net",
     "clean": "net",
 }

@@ -19,6 +19,7 @@ from tests.support.native import no_machine_code
 SLOW = (
     "conformance/",
     "examples/",
+    "host_agent/engines/test_vllm.py",
     "host_agent/test_agent_host.py",
     "host_agent/test_carriers_alive.py",
     "host_agent/test_option_host.py",
@@ -41,6 +42,7 @@ SLOW = (
     "mfs_eval/test_public_api.py",
     "mfs_eval/test_runner.py",
     "mfs_eval/test_scenarios.py",
+    "mfs_eval/test_serve.py",
     "mfs_eval/test_stranding.py",
     "mfs_eval/test_testbed.py",
     "mfs_eval/test_tuned_tick.py",

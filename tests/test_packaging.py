@@ -19,7 +19,9 @@ FORBIDDEN = ("grpc", "google.protobuf", "p4", "p4runtime_sh", "scapy", "numpy", 
 HOST_AGENT = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in (ROOT / "host_agent").rglob("*.py")
-    if path.stem not in ("__init__", "scapy_layer", "cli", "command_line") and path.parent.name != "daemon"
+    if path.stem not in ("__init__", "scapy_layer", "cli", "command_line")
+    # What runs in the agent's process, and what runs in vLLM's.
+    and path.parent.name not in ("daemon", "vllm")
 )
 
 

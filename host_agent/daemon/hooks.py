@@ -313,6 +313,13 @@ def _unhook(route: IPRoute, found: Any, backup: InterfaceBackup) -> None:
             route.tc("del-filter", "bpf", found["index"], 1, **words)
 
 
+def _is_hooked(route: IPRoute, found: Any, backup: InterfaceBackup) -> bool:
+    """Return whether the ingress program is still there."""
+    if backup.hook == "xdp":
+        return _xdp(found) == backup.ingress
+    return backup.hook in _FILTERS and _FILTERS[backup.hook][0] in _preferences(route, found["index"], _CLSACT_INGRESS)
+
+
 def _hook_xdp(route: IPRoute, found: Any, program: Program, required: bool, earlier: int) -> bool:
     """Attach the program to the driver's hook; unless ``required``, only where this is fast and possible.
 
@@ -384,7 +391,8 @@ def restore(backup: InterfaceBackup, keep_ingress: bool = False) -> InterfaceBac
         except InterfaceError:
             return None
         index = found["index"]
-        kept = keep_ingress and backup.hook != "off"
+        # An interface that was made again has nothing to keep.
+        kept = keep_ingress and _is_hooked(route, found, backup)
         if not kept:
             _unhook(route, found, backup)
         with ignoring_absence():

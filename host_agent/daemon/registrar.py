@@ -32,7 +32,11 @@ class Registrar:
     """
 
     def __init__(self, interface: str, ordered: bool) -> None:
-        """Open a socket on ``interface``; ``ordered``: it has the agent's traffic classes."""
+        """Open a socket on ``interface``; ``ordered``: it has the agent's traffic classes.
+
+        Raises:
+            InterfaceError: there is no such interface.
+        """
         self.sent = 0
         self.unresolved = 0
         self._interface = interface
@@ -43,7 +47,8 @@ class Registrar:
         if ordered:
             self._packets.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, CLASS_MAJOR << 16 | LEVELS)
         # pyroute2 does not work in a thread that runs an event loop.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="registrar", initializer=self._begin)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="registrar")
+        self._thread.submit(self._begin).result()
 
     def addresses(self) -> tuple[str, ...]:
         """Return the IP addresses of the interface."""

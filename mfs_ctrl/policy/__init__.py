@@ -1,4 +1,4 @@
-"""Policies as data, and what acts on them: the tuner, effective deadlines, the coordinator.
+"""Policies as data, and what acts on them: the tuner, the coordinator.
 
 Importing this package needs the standard library only; :func:`load` needs pydantic (the extra ``ctrl``).
 """

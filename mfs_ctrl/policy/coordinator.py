@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from host_agent.protocol.effective_deadline import robust_effective_deadline, split
 from host_agent.protocol.units import NS_PER_S
-from mfs_ctrl.policy.effective_deadline import robust_effective_deadline, split
 
 Port = int
 """An egress port, in any numbering."""

@@ -284,7 +284,7 @@ class LiveRack:
             clients = {}
             for host, process in agents.items():
                 process.wait_ready()
-                clients[host] = stack.enter_context(AgentClient(str(self._socket(host))))
+                clients[host] = stack.enter_context(AgentClient(str(self.socket(host))))
             yield AgentStamper(clients)
 
     def _agent(self, host: Host) -> Process:
@@ -296,7 +296,7 @@ class LiveRack:
                 "--interval",
                 "0.5",
             ),
-            *("--socket", str(self._socket(host.id)), "--state-dir", str(self.folder / host.name)),
+            *("--socket", str(self.socket(host.id)), "--state-dir", str(self.folder / host.name)),
             *(() if self.settings.order else ("--no-order",)),
             *(() if self.settings.kernel_tcp else ("--rto-min", f"{DEFERRAL_S * self.settings.stretch:g}")),
             "--hold" if self.settings.hold else "--no-hold",
@@ -305,7 +305,8 @@ class LiveRack:
         command = [*mfs(), "agent", "run", *options]
         return Process(command, lambda out: "serving " in out, self.realised.namespaces[host.server])
 
-    def _socket(self, host: int) -> Path:
+    def socket(self, host: int) -> Path:
+        """Return the path of the Unix socket of a host's agent."""
         return self.folder / f"{host}.sock"
 
     def network(self, stamper: Stamper) -> LiveNetwork:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from host_agent.protocol.effective_deadline import robust_effective_deadline
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
-from mfs_ctrl.policy.effective_deadline import robust_effective_deadline
 from mfs_eval.serving.batching import Chunk, Job
 from mfs_eval.serving.config import ServingConfig
 from mfs_eval.serving.costs import (

@@ -6,9 +6,12 @@ The installation is found by ``SDE_INSTALL``, as in the drivers' own scripts. On
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import re
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -43,7 +46,22 @@ def missing(name: str) -> str:
         return f"{BUILD / name} is not there; `mfs p4 build` makes it where p4c-barefoot is installed"
     if os.geteuid() != 0:
         return "the model needs root: interfaces and huge pages"
+    if CHIP_TYPES[name] not in _chip_types(Path(folder)):
+        return f"the model in {folder} was built without the chip of {name}"
     return ""
+
+
+@functools.cache
+def _chip_types(install: Path) -> frozenset[str]:
+    """Numbers of the chips that the model knows; it lists them when it is asked for one that it does not know."""
+    words = [str(install / "bin" / "tofino-model"), "--chip-type", "0", "--no-cli"]
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(install / "lib")}
+    with tempfile.TemporaryDirectory(prefix="mfstm") as folder:
+        done = subprocess.run(
+            words, capture_output=True, text=True, env=environment, cwd=folder, timeout=60, check=False
+        )
+    _, _, listed = (done.stdout + done.stderr).partition("Available types:")
+    return frozenset(re.findall(r"=(\d+)", listed))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The robust effective deadline of a batch (mfs_ctrl.policy.effective_deadline), against values worked out by hand."""
+"""The robust effective deadline (RED) of a batch, against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfs_ctrl.policy.effective_deadline import robust_effective_deadline, split
+from host_agent.protocol.effective_deadline import robust_effective_deadline, split
 
 
 @pytest.mark.parametrize(

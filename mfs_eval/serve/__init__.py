@@ -1,0 +1,1 @@
+"""A real serving engine (vLLM on CPUs) behind the switch: ``mfs serve``."""
