@@ -36,7 +36,7 @@ FEATURES = (
         "policing",
         (
             Edit(
-                "tna/mfs.p4",
+                "tna/pipeline.p4",
                 """        police.apply(intrinsic.ingress_port, meta, lowered, excess);
         if (excess) {
             enqueue(lowered);
@@ -72,16 +72,16 @@ FEATURES = (
     ),
     Feature(
         "progress",
-        (Edit("tna/mfs.p4", "            progress.apply(hdr.inner.mfs);\n"),),
+        (Edit("tna/pipeline.p4", "            progress.apply(hdr.inner.mfs);\n"),),
     ),
     Feature(
         "ratchet",
         (
             Edit(
-                "tna/mfs.p4",
-                "        remember.apply(honoured, hdr.inner.mfs, meta.path.src_addr, now, meta, cell, rule);\n",
+                "tna/pipeline.p4",
+                "        remember.apply(stamped, hdr.inner.mfs, meta.path.src_addr, now, meta, cell, rule);\n",
             ),
-            Edit("tna/mfs.p4", "        ratchet.apply(honoured, hdr.inner.mfs, cell, rule, meta);\n"),
+            Edit("tna/pipeline.p4", "        ratchet.apply(stamped, hdr.inner.mfs, cell, rule, meta);\n"),
         ),
     ),
     Feature(
@@ -116,14 +116,14 @@ FEATURES = (
             ),
         ),
     ),
-    Feature("marking (`ecn`)", (Edit("tna/mfs.p4", "        mark.apply(queued_us, hdr.inner, meta);\n"),)),
+    Feature("marking (`ecn`)", (Edit("tna/pipeline.p4", "        mark.apply(queued_us, hdr.inner, meta);\n"),)),
     Feature(
         "level in the DSCP",
-        (Edit("tna/mfs.p4", "        class_selector.apply(intrinsic.egress_port, hdr.inner, meta);\n"),),
+        (Edit("tna/pipeline.p4", "        class_selector.apply(intrinsic.egress_port, hdr.inner, meta);\n"),),
     ),
     Feature(
         "last hop",
-        (Edit("tna/mfs.p4", "        last_hop.apply(intrinsic.egress_port, hdr.inner, meta);\n"),),
+        (Edit("tna/pipeline.p4", "        last_hop.apply(intrinsic.egress_port, hdr.inner, meta);\n"),),
     ),
 )
 

@@ -24,7 +24,7 @@ def test_the_passages_of_a_feature_are_in_the_sources(tmp_path: Path, feature: F
 
 def test_features_can_be_removed_together(tmp_path: Path) -> None:
     write_without(FEATURES, tmp_path / "p4src")
-    assert "police.apply" not in (tmp_path / "p4src/tna/mfs.p4").read_text()
+    assert "police.apply" not in (tmp_path / "p4src/tna/pipeline.p4").read_text()
 
 
 def test_a_missing_passage_is_named(tmp_path: Path) -> None:
