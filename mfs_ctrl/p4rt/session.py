@@ -14,7 +14,6 @@ from mfs_ctrl.counters import Count
 from mfs_ctrl.errors import (
     NotPrimaryError,
     PipelineError,
-    Refusal,
     RequestRefusedError,
     SessionError,
     SwitchUnreachableError,
@@ -24,13 +23,11 @@ from mfs_ctrl.p4rt import convert
 from mfs_ctrl.p4rt.channel import TlsFiles
 from mfs_ctrl.p4rt.entries import DefaultAction, Entity, MeterConfig
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.p4rt.status import code_name, is_ok, update_errors
+from mfs_ctrl.p4rt.status import UPDATES_PER_WRITE, code_name, lost, refusals
 from mfs_ctrl.p4rt.stream import StreamClient, uint128
 from mfs_ctrl.p4rt.updates import DELETE, MODIFY, Update
 from p4src.artifact import Artifact
 
-UPDATES_PER_WRITE = 100
-"""The refusals of a batch travel in gRPC metadata, of which a client accepts 8 KiB."""
 HIGHEST_ELECTION_ID = (1 << 128) - 1
 
 Result = TypeVar("Result")
@@ -252,10 +249,8 @@ class Session:
     def _translated(self, error: Any, what: str, batch: Sequence[Update]) -> SessionError:
         code, details = error.code(), error.details()
         here = f"the switch at {self.address}"
-        if code == grpc.StatusCode.UNAVAILABLE:
-            return SwitchUnreachableError(f"the connection to {here} was lost: {details}")
-        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return SwitchUnreachableError(f"{here} did not answer {what} within {self.timeout_s:g} s")
+        if gone := lost(error, self.address, what, self.timeout_s):
+            return gone
         if code == grpc.StatusCode.PERMISSION_DENIED:
             return NotPrimaryError(
                 f"{here} refused {what}: another controller is primary, not the one with election id "
@@ -263,8 +258,8 @@ class Session:
             )
         if code == grpc.StatusCode.FAILED_PRECONDITION:
             return PipelineError(f"{here} has no program loaded: {details}")
-        if code == grpc.StatusCode.UNKNOWN and (refusals := _refusals(error, batch)):
-            return WriteFailedError(self.address, refusals, len(batch))
+        if code == grpc.StatusCode.UNKNOWN and (refused := refusals(error, batch, p4runtime_pb2.Error)):
+            return WriteFailedError(self.address, refused, len(batch))
         return RequestRefusedError(f"{here} refused {what}: {code.name}, {details}")
 
 
@@ -281,12 +276,3 @@ def _encode_update(update: Update, index: P4InfoIndex) -> p4runtime_pb2.Update:
     # Default actions and meter cells always exist: they can only be modified.
     encode = convert.encode_reset if operation is DELETE else convert.encode
     return p4runtime_pb2.Update(type=MODIFY, entity=encode(entity, index))
-
-
-def _refusals(error: Any, batch: Sequence[Update]) -> list[Refusal]:
-    """Return the refused updates of a failed batch: the status has one ``p4.v1.Error`` for each update, in order."""
-    return [
-        Refusal(str(update), code_name(reason.canonical_code), reason.message)
-        for update, reason in zip(batch, update_errors(error, p4runtime_pb2.Error), strict=False)
-        if reason is not None and not is_ok(reason.canonical_code)
-    ]

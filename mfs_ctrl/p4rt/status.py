@@ -1,13 +1,37 @@
-"""The per-update errors that P4Runtime and BF Runtime put into the details of a gRPC status."""
+"""What a failed call says, alike in P4Runtime and BF Runtime: a switch is lost, or an error for each update."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import grpc
 from google.rpc import code_pb2, status_pb2
 
+from mfs_ctrl.errors import Refusal, SwitchUnreachableError
+from mfs_ctrl.p4rt.updates import Update
+
+UPDATES_PER_WRITE = 100
+"""The refusals of a batch travel in gRPC metadata, of which a client accepts 8 KiB."""
 _DETAILS_KEY = "grpc-status-details-bin"
+
+
+def lost(error: Any, address: str, what: str, timeout_s: float) -> SwitchUnreachableError | None:
+    """Return the error of a switch that is gone or did not answer ``what`` in time; None if it did answer."""
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        return SwitchUnreachableError(f"the connection to the switch at {address} was lost: {error.details()}")
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return SwitchUnreachableError(f"the switch at {address} did not answer {what} within {timeout_s:g} s")
+    return None
+
+
+def refusals(error: Any, batch: Sequence[Update], message_class: Callable[[], Any]) -> list[Refusal]:
+    """Return the refused updates of a failed batch."""
+    return [
+        Refusal(str(update), code_name(reason.canonical_code), reason.message)
+        for update, reason in zip(batch, update_errors(error, message_class), strict=False)
+        if reason is not None and not is_ok(reason.canonical_code)
+    ]
 
 
 def update_errors(error: Any, message_class: Callable[[], Any]) -> Iterator[Any]:

@@ -20,7 +20,6 @@ from mfs_ctrl.counters import Count
 from mfs_ctrl.errors import (
     NotPrimaryError,
     PipelineError,
-    Refusal,
     RequestRefusedError,
     SessionError,
     SwitchUnreachableError,
@@ -29,7 +28,7 @@ from mfs_ctrl.errors import (
 from mfs_ctrl.p4rt.channel import TlsFiles, open_channel
 from mfs_ctrl.p4rt.entries import DefaultAction, Entity, MeterConfig
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.p4rt.status import code_name, is_ok, update_errors
+from mfs_ctrl.p4rt.status import UPDATES_PER_WRITE, code_name, lost, refusals
 from mfs_ctrl.p4rt.updates import DELETE, INSERT, Update
 from mfs_ctrl.tofino import bfrt_convert as convert
 from mfs_ctrl.tofino import bfrt_schema as names
@@ -40,8 +39,6 @@ from mfs_ctrl.tofino.messages import BF_RUNTIME
 from p4src.artifact import Artifact
 
 ALL_PIPES = 0xFFFF
-UPDATES_PER_WRITE = 100
-"""The refusals of a batch travel in gRPC metadata, of which a client accepts 8 KiB."""
 CLIENT_ID_MAX = (1 << 32) - 1
 
 Result = TypeVar("Result")
@@ -275,21 +272,14 @@ class BfrtSession:
     def _translated(self, error: Any, what: str, batch: Sequence[Update]) -> SessionError:
         code, details = error.code(), error.details()
         here = f"the switch at {self.address}"
-        if code == grpc.StatusCode.UNAVAILABLE:
-            return SwitchUnreachableError(f"the connection to {here} was lost: {details}")
-        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return SwitchUnreachableError(f"{here} did not answer {what} within {self.timeout_s:g} s")
+        if gone := lost(error, self.address, what, self.timeout_s):
+            return gone
         if code == grpc.StatusCode.ALREADY_EXISTS and not batch:
             return NotPrimaryError(f"{here} refused {what}: another client is bound to it ({details})")
         if code == grpc.StatusCode.NOT_FOUND and not batch:
             return PipelineError(f"{here} does not have {what}: {details}")
-        refusals = [
-            Refusal(str(update), code_name(reason.canonical_code), reason.message)
-            for update, reason in zip(batch, update_errors(error, BF_RUNTIME["Error"]), strict=False)
-            if reason is not None and not is_ok(reason.canonical_code)
-        ]
-        if refusals:
-            return WriteFailedError(self.address, refusals, len(batch))
+        if refused := refusals(error, batch, BF_RUNTIME["Error"]):
+            return WriteFailedError(self.address, refused, len(batch))
         return RequestRefusedError(f"{here} refused {what}: {code.name}, {details or 'no reason given'}")
 
 

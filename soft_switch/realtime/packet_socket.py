@@ -13,6 +13,7 @@ import socket
 import struct
 
 from soft_switch.realtime import saved_offloads
+from soft_switch.realtime.claims import claim
 from soft_switch.realtime.errors import InterfaceError
 
 RING_FRAMES = 1024
@@ -63,11 +64,10 @@ class PacketSocket:
             index = socket.if_nametoindex(interface)
         except OSError:
             raise InterfaceError(f"there is no network interface {interface!r} here; see: ip link") from None
-        claim = saved_offloads.claim(interface)
-        if claim is None:
-            # Two switches on it would forward each frame twice.
+        claimed = claim(interface)
+        if claimed is None:
             raise InterfaceError(f"another switch runs on interface {interface}; stop it first")
-        self._claim = claim
+        self._claim = claimed
         try:
             # Protocol 0 receives nothing until the ring exists.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 
 from soft_switch.realtime import offloads
+from soft_switch.realtime.claims import claim
 
 DIRECTORY = Path("/run/soft_switch/offloads")
 
@@ -48,20 +49,6 @@ def clean() -> list[str]:
             restore(interface, before)
             restored.append(f"{interface} (offloads)")
     return restored
-
-
-def claim(interface: str) -> socket.socket | None:
-    """Return a socket that claims the interface for this process, or None if another process has it.
-
-    Abstract socket names (unix(7)) belong to a network namespace, as interfaces do, and vanish with their owner.
-    """
-    claimed = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claimed.bind(f"\0mfs-switch/{interface}")
-    except OSError:
-        claimed.close()
-        return None
-    return claimed
 
 
 def _in_use(interface: str) -> bool:
