@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from p4.v1 import p4runtime_pb2
 
 from tests.support.p4runtime import DEVICE_ID, Client, SetConfig, program_config, running_server
-from tests.support.p4runtime_fuzz import PRIMARY, PROGRAMS, Generator, fuzzer_of
+from tests.support.p4runtime_fuzz import PRIMARY, PROGRAMS, fuzzer_of
+from tests.support.p4runtime_requests import Generator
 
 SEEDS = st.integers(0, 1 << 32)
 
