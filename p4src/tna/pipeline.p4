@@ -161,7 +161,7 @@ control MfsEgress(inout bridged_headers_t hdr, inout metadata_t meta, in egress_
         elapsed = from_parser.global_tstamp[39:8] - hdr.bridge.arrived;
     }
 
-    // The whole stamp in one action, with the layer that ingress knew.
+    // What egress reads of the stamp, in one action, with the layer that ingress knew.
     action copy_option() {
         hdr.inner.mfs.setValid();
         hdr.inner.mfs.version = hdr.inner.option_stamp.version;

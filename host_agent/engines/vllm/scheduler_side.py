@@ -53,7 +53,7 @@ class SchedulerSide:
         self._keys: dict[str, tuple[str, ...]] = {}
 
     def matched(self, request: Request, computed_tokens: int) -> tuple[int | None, bool]:
-        """Return how many tokens beyond ``computed_tokens`` others have (None: ask again), and whether they come later."""
+        """Return how many tokens beyond ``computed_tokens`` others have (None: ask again), and whether later."""
         params = self._params_of(request)
         if params is None or request.request_id in self._loaded:
             # Loaded once already: after a failure, or a preemption, everything is computed here.
