@@ -96,7 +96,7 @@ def live(
     from mfs_eval.results.output import writing
     from mfs_eval.results.provenance import provenance
     from mfs_eval.results.rows import RowStore
-    from mfs_eval.serving.trace import SAMPLE_PATH
+    from mfs_eval.serving.trace import TRACE_PATH
     from p4src import artifact
 
     settings = LiveSettings(
@@ -116,7 +116,7 @@ def live(
     if out is not None:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-            origin = provenance(trace or SAMPLE_PATH, artifact.load())
+            origin = provenance(trace or TRACE_PATH, artifact.load())
             store = RowStore(out / live_rows.FILE, live_rows.Row, origin, check)
 
     width = max(6, *(len(Path(policy).stem) for policy in policies))

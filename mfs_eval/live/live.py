@@ -31,7 +31,7 @@ from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.metrics import Summary, after_warm_up, summarise
 from mfs_eval.serving.objectives import low_load_records, objectives
 from mfs_eval.serving.placement import place
-from mfs_eval.serving.trace import SAMPLE_PATH, Request, load_trace, with_poisson_arrivals
+from mfs_eval.serving.trace import TRACE_PATH, Request, load_trace, with_poisson_arrivals
 from mfs_eval.setup.scenario import Scenario
 from mfs_eval.setup.workload import Workload, eligible, select
 from soft_switch.realtime.serving import NICENESS
@@ -192,7 +192,7 @@ def prepared(settings: LiveSettings, count: int, trace: Path | None = None, wind
         EvaluationError: the trace cannot be read or is too short.
     """
     scenario = settings.scenario
-    requested = load_trace(trace or SAMPLE_PATH)
+    requested = load_trace(trace or TRACE_PATH)
     fitting = eligible(scenario, requested)
     start = window % max(1, len(fitting) // count) * count
     requests = select(scenario, requested, start + count)[start:]

@@ -8,15 +8,17 @@ the same tokens, so the KV cache of that prefix can be reused.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
+import lzma
 import math
 import os
 import reprlib
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -32,8 +34,13 @@ NS_PER_MS = 1_000_000
 MOST_MS = 10**12
 """Latest timestamp, about 30 years: nanoseconds then fit 64 bits."""
 MOST_TOKENS = 2**31 - 1
-SAMPLE_PATH = Path(__file__).parents[1] / "data" / "mooncake_conversation_sample.jsonl"
-"""The first 1,800 requests of the Mooncake conversation trace."""
+_DATA = Path(__file__).parents[1] / "data"
+TRACE_PATH = _DATA / "mooncake_conversation.jsonl.xz"
+"""The Mooncake conversation trace: 12,031 requests over one hour."""
+SAMPLE_PATH = _DATA / "mooncake_conversation_sample.jsonl"
+"""Its first 1,800 requests."""
+_OPENERS: Mapping[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".xz": lzma.open}
+"""By the end of a name: what reads a compressed trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +70,15 @@ def block_count(prompt_tokens: int) -> int:
 def load_trace(path: Path | str, limit: int | None = None) -> list[Request]:
     """Read the first ``limit`` requests (by default all) of the trace at ``path``. A byte order mark is skipped.
 
+    A name that ends in ``.gz`` or ``.xz`` is that of a compressed trace.
+
     Raises:
         TraceError: the file cannot be read or is empty, or a line is not a request. The message names file, line and
             field.
     """
     requests: list[Request] = []
     try:
-        with open(path, encoding="utf-8-sig") as lines:
+        with _OPENERS.get(Path(path).suffix, open)(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if limit is not None and len(requests) >= limit:
                     break
@@ -79,6 +88,8 @@ def load_trace(path: Path | str, limit: int | None = None) -> list[Request]:
                     if requests and request.arrival_ns < requests[-1].arrival_ns:
                         raise TraceError(f"{place}: field 'timestamp' goes back in time; sort the trace by timestamp")
                     requests.append(request)
+    except (gzip.BadGzipFile, lzma.LZMAError, EOFError) as error:
+        raise TraceError(f"{path}: cannot be unpacked ({error}); give a whole .gz or .xz file") from None
     except OSError as error:
         raise TraceError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON Lines trace") from None
     except UnicodeDecodeError:

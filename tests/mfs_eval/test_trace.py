@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from mfs_eval.serving.generator import generate
 from mfs_eval.serving.trace import (
     BLOCK_TOKENS,
     SAMPLE_PATH,
+    TRACE_PATH,
     Request,
     block_count,
     load_trace,
@@ -45,6 +48,23 @@ def test_the_bundled_sample_is_the_start_of_the_mooncake_trace() -> None:
     assert requests[0] == Request(0, 0, 6758, 500, tuple(range(14)))
     assert [request.index for request in requests] == list(range(1800))
     assert load_trace(SAMPLE_PATH, limit=20) == requests[:20]
+    whole = load_trace(TRACE_PATH)
+    assert len(whole) == 12_031
+    assert whole[:1800] == requests
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
+def test_compressed_traces_are_read_and_damaged_ones_refused(
+    suffix: str, pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    packed = pack(f"{GOOD}\n".encode() * 9)
+    path = tmp_path / f"trace.jsonl{suffix}"
+    path.write_bytes(packed)
+    assert len(load_trace(path)) == 9
+    for damaged in (packed[: len(packed) // 2], b"not packed"):
+        path.write_bytes(damaged)
+        with pytest.raises(TraceError, match=rf"trace\.jsonl\{suffix}: cannot be unpacked"):
+            load_trace(path)
 
 
 @pytest.mark.parametrize(
