@@ -59,9 +59,9 @@ _HEADINGS = (
 @click.option(
     "--carrier",
     type=click.Choice(("shim", "option")),
-    default="shim",
+    default="option",
     show_default=True,
-    help="What carries the stamps: a shim before IP, or a TCP option.",
+    help="What carries the stamps: a TCP option, or a shim before IP, whose frames receivers cannot merge.",
 )
 @click.option("--bmv2", is_flag=True, help="Use bmv2 (simple_switch_grpc on the PATH) instead of the embedded switch.")
 @click.option("--prefix", default="mfslive", show_default=True, help="Prefix of namespaces and interfaces.")

@@ -35,7 +35,7 @@ from mfs_eval.serving.trace import TRACE_PATH, Request, load_trace, with_poisson
 from mfs_eval.setup.scenario import Scenario
 from mfs_eval.setup.workload import Workload, eligible, select
 from soft_switch.realtime.serving import NICENESS
-from topologies import bmv2, namespaces, port_classes
+from topologies import bmv2, namespaces, port_classes, receive_offload
 from topologies.namespaces import Realised
 from topologies.processes import Process, free_port, listening, mfs, unwinding_on_sigterm
 from topologies.topology import Host, Topology, tor
@@ -80,7 +80,8 @@ class LiveSettings:
         kernel_tcp: leave TCP as Linux has it: with time stamps, and with timeouts of 200 ms.
         queue_bytes: capacity of each queue of the switch.
         hold: whether host agents hold flows at their source.
-        carrier: what carries the stamps of host agents, ``shim`` or ``option``.
+        carrier: what carries the stamps of host agents: ``option``, with which receivers merge frames as NICs do, or
+            ``shim``, which they cannot merge.
     """
 
     rate_bps: int = 20_000_000
@@ -92,7 +93,7 @@ class LiveSettings:
     kernel_tcp: bool = False
     queue_bytes: int = QUEUE_BYTES
     hold: bool = False
-    carrier: str = "shim"
+    carrier: str = "option"
 
     @property
     def hosts(self) -> str:
@@ -328,6 +329,10 @@ def live_rack(settings: LiveSettings, prefix: str = PREFIX) -> Iterator[LiveRack
         tempfile.TemporaryDirectory(prefix="mfs-live-") as folder,
         namespaces.standing([topology], prefix, management=True, time_stamps=settings.kernel_tcp) as realised,
     ):
+        if settings.carrier == "option":
+            for host in topology.hosts:
+                interface = realised.interfaces[host.id]
+                receive_offload.turn_on(realised.namespaces[host.server], interface, settings.rate_bps)
         if not settings.order:
             for host in topology.hosts:
                 link = partial(port_classes.add_link, realised.interfaces[host.id], settings.rate_bps, by_level=False)

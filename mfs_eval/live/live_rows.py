@@ -26,7 +26,7 @@ class Row(StoredRow):
     hosts: str
     """``order``: agents order what leaves; ``no-order``: one queue; ``no-stamps``: no agents. Behind it ``-kernel-tcp``
     where TCP was left alone, ``-hold`` where agents hold flows at their source, and ``-option`` where stamps travel in
-    a TCP option."""
+    a TCP option and receivers merge frames."""
     switch: str
     """``embedded`` or ``bmv2``."""
     queue_bytes: int

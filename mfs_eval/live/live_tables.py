@@ -24,6 +24,11 @@ MEASURES: Mapping[str, tuple[str, float, Callable[[Sequence[float]], float]]] = 
 }
 """By heading: a column of the rows, the factor that converts it to the unit, and what becomes of several runs."""
 DIFFERENCES = {"points": ("slo_attainment", 100), "mean, ms": ("ttft_mean_s", 1e3), "p99, ms": ("ttft_p99_s", 1e3)}
+MIDDLE = (0.3, 0.6)
+"""Attainment of fair sharing in windows that are neither easy nor hopeless."""
+MIDDLE_HEADING = "points where fifo attains 30 to 60 % (windows)"
+RECOMMENDED = ("order-option", "order-hold-option")
+"""Hosts that are set up as recommended."""
 _HOLD = "-hold"
 _SETTING = ("cluster", "hosts", "switch", "queue_bytes", "request_rate")
 
@@ -50,17 +55,18 @@ def headline(rows: Sequence[Row]) -> str:
     """Return what a first look needs of the runs whose servers are set up as recommended, with and without a hold."""
     measures = ("in time, %", "TTFT mean, ms", "TTFT p99, ms", "timeouts", "longest stall, ms")
     lines = []
-    for (cluster, hosts, *_), policies in grouped(rows).items():
-        if cluster == "testbed" and hosts in ("order", "order-hold"):
-            hold = "yes" if hosts == "order-hold" else "no"
-            lines += [(hold, *_cells(policy, policies, measures)) for policy in policies]
-    return table(("hold", "policy", "runs", *measures, f"ahead of {BASE}, points"), lines)
+    for (cluster, hosts, _, _, rate), policies in grouped(rows).items():
+        if hosts in RECOMMENDED:
+            hold = "yes" if _HOLD in hosts else "no"
+            lines += [(cluster, f"{rate:g}", hold, *_cells(policy, policies, measures)) for policy in policies]
+    return table(("cluster", "requests/s", "hold", "policy", "runs", *measures, f"ahead of {BASE}, points"), lines)
 
 
 def differences(rows: Sequence[Row], policy: str) -> str:
     """Return the paired differences of ``policy`` from the others in the same setting, with 95 % intervals.
 
-    Runs whose hosts hold flows are also compared with those without, which is what an operator has before.
+    Runs whose hosts hold flows are also compared with those without, which is what an operator has before. The last
+    column is of the windows in which fair sharing, without hold if there are such runs, attains a :data:`MIDDLE` share.
     """
     groups = grouped(rows)
     lines = []
@@ -70,15 +76,21 @@ def differences(rows: Sequence[Row], policy: str) -> str:
         switch, queue_bytes, rate = rest
         where = (cluster, f"{rate:g}", hosts, switch, f"{queue_bytes // 1024:,}")
         others = [(name, "", found) for name, found in policies.items() if name != policy]
-        if hosts.endswith(_HOLD):
-            unheld = groups.get((cluster, hosts.removesuffix(_HOLD), *rest), {})
+        fair = policies.get(BASE, {})
+        if _HOLD in hosts:
+            unheld = groups.get((cluster, hosts.replace(_HOLD, ""), *rest), {})
             others += [(name, " without hold", found) for name, found in unheld.items()]
+            fair = unheld.get(BASE, fair)
+        middle = {seed for seed, row in fair.items() if MIDDLE[0] <= row.slo_attainment <= MIDDLE[1]}
         for name, note, other in others:
             found = [_difference(policies[policy], other, *column) for column in DIFFERENCES.values()]
             if any(found):
-                lines.append((*where, f"`{policy}` - `{name}`{note}", *found))
+                chosen = {seed: row for seed, row in policies[policy].items() if seed in middle}
+                points = _difference(chosen, other, *DIFFERENCES["points"])
+                share = f"{points} ({len(chosen.keys() & other.keys())})" if points else ""
+                lines.append((*where, f"`{policy}` - `{name}`{note}", *found, share))
     setting = ("cluster", "requests/s", "hosts", "switch", "queues, KiB")
-    return table((*setting, "policies", *DIFFERENCES), lines)
+    return table((*setting, "policies", *DIFFERENCES, MIDDLE_HEADING), lines)
 
 
 def _cells(

@@ -42,15 +42,16 @@ def _of_sweep(folder: str, make: Callable[[list[sweep_rows.Row]], str]) -> Table
     return Table(f"paper/{folder}/{sweep_rows.FILE}", lambda path: make(read_rows(path, sweep_rows.Row)))
 
 
-def _of_live(make: Callable[[list[live_rows.Row]], str]) -> Table:
-    return Table(f"live/{live_rows.FILE}", lambda path: make(read_rows(path, live_rows.Row)))
+def _of_live(folder: str, make: Callable[[list[live_rows.Row]], str]) -> Table:
+    return Table(f"{folder}/{live_rows.FILE}", lambda path: make(read_rows(path, live_rows.Row)))
 
 
 TABLES = {
     **{f"ablation-{name}": _of_ablation(make) for name, make in ablation_tables.TABLES.items()},
-    "live": _of_live(live_tables.summary),
-    "live-differences": _of_live(lambda rows: live_tables.differences(rows, "mfs-tail")),
-    "live-headline": _of_live(live_tables.headline),
+    "live": _of_live("live", live_tables.summary),
+    "live-differences": _of_live("live", lambda rows: live_tables.differences(rows, "mfs-tail")),
+    "live-headline": _of_live("live", live_tables.headline),
+    "live-shim": _of_live("live-shim", live_tables.summary),
     "rdma": Table("rdma.csv", lambda path: rdma.markdown(rdma.read(path))),
     "stranding": Table("stranding.csv", lambda path: stranding.markdown(stranding.read(path))),
     "paper-all-cases": _of_sweep("all-cases", paper_tables.attainment),

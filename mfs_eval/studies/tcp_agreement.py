@@ -24,8 +24,10 @@ from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.packet_network import PacketNetwork, Totals
 from mfs_eval.results.markdown import table
+from mfs_eval.results.provenance import digest
 from mfs_eval.results.rows import read_rows
 from mfs_eval.runner import run_all
+from mfs_eval.serving.trace import SAMPLE_PATH, TRACE_PATH
 from mfs_eval.setup.run_settings import ORDERS, ControlSettings, HostSettings, PortSettings, RunSettings, TcpSettings
 
 Transport = Literal["tcp", "windowed"]
@@ -34,7 +36,7 @@ TOLERANCE = 0.25
 POINTS = 0.1
 """... and an attainment within this difference, which is what 48 requests can tell."""
 SIMULATED_HOSTS = ("order", "order-kernel-tcp", "no-order", "no-order-kernel-tcp")
-"""Hosts that the simulation has; it does not hold flows."""
+"""Hosts that the simulation has; it neither holds flows nor merges what a host receives."""
 HEADINGS = (
     "cluster", "hosts", "queues, KiB", "policy", "runs", "in time, %", "TTFT mean, ms", "p99", "timeouts",
     "sent again", "runs that agree",
@@ -69,7 +71,7 @@ def read(path: Path) -> list[Row]:
     if not found:
         raise EvaluationError(
             f"{path}: no row can be simulated: those of the embedded switch and {', '.join(SIMULATED_HOSTS)}; "
-            "run mfs live --out without --hold, --bmv2 and --no-stamps"
+            "run mfs live --carrier shim --out DIR without --hold, --bmv2 and --no-stamps"
         )
     return found
 
@@ -91,10 +93,24 @@ def run_settings(live: Row, transport: Transport, order: str | None = None) -> R
     )
 
 
+def trace_of(live: Row) -> Path:
+    """Return the bundled trace that ``live`` was a run of.
+
+    Raises:
+        EvaluationError: it was another one.
+    """
+    for path in (TRACE_PATH, SAMPLE_PATH):
+        if digest(path.read_bytes()) == live.trace_digest:
+            return path
+    raise EvaluationError(
+        f"the trace {live.trace_digest} is none of those that come with mfs; run mfs live without --trace"
+    )
+
+
 def simulate(live: Row, transport: Transport, order: str | None) -> Simulated:
     """Play the run of ``live``."""
     settings = LiveSettings(live.rate_bps, live.stretch, cluster=CLUSTERS[live.cluster])
-    work = prepared(settings, live.requests_per_run, window=live.seed - 1)
+    work = prepared(settings, live.requests_per_run, trace_of(live), live.seed - 1)
     totals: list[Totals] = []
 
     def keep(network: PacketNetwork) -> None:

@@ -121,11 +121,13 @@ def test_the_summary_has_means_paired_differences_and_the_longest_stall() -> Non
 
 
 def test_the_headline_is_of_servers_that_are_set_up_as_recommended() -> None:
-    held = [row.model_copy(update={"hosts": "order-hold"}) for row in ROWS]
-    other = live_row("fifo", 1, hosts="order-kernel-tcp")
-    found = table_of(headline([*ROWS, *held, other, live_row("fifo", 1, cluster="incast")]))
-    assert [(line["hold"], line["policy"]) for line in found] == [
-        ("no", "`fifo`"), ("no", "`mfs-tail`"), ("yes", "`fifo`"), ("yes", "`mfs-tail`"),
+    held = [row.model_copy(update={"hosts": "order-hold-option"}) for row in ROWS]
+    others = [live_row("fifo", 1, hosts="order-kernel-tcp"), live_row("fifo", 1, hosts="order-hold")]
+    slower = live_row("fifo", 1, request_rate=5.0)
+    found = table_of(headline([*ROWS, *held, *others, slower]))
+    assert [(line["requests/s"], line["hold"], line["policy"]) for line in found] == [
+        ("14", "no", "`fifo`"), ("14", "no", "`mfs-tail`"), ("14", "yes", "`fifo`"), ("14", "yes", "`mfs-tail`"),
+        ("5", "no", "`fifo`"),
     ]  # fmt: skip
     assert (found[1]["in time, %"], found[1]["TTFT mean, ms"], found[1]["longest stall, ms"]) == ("60", "250", "70")
 
@@ -135,11 +137,16 @@ def test_differences_are_paired_by_seed() -> None:
     found = {line["policies"]: line for line in table_of(differences([*ROWS, lone], "mfs-tail"))}
     assert (found["`mfs-tail` - `fifo`"]["points"], found["`mfs-tail` - `fifo`"]["mean, ms"]) == ("+15 ± 0", "-50 ± 0")
     assert found["`mfs-tail` - `static-reuse`"]["points"] == "+5 ± inf"
+    middle = "points where fifo attains 30 to 60 % (windows)"
+    assert found["`mfs-tail` - `fifo`"][middle] == "+15 ± 0 (2)"
+    easy = [row.model_copy(update={"slo_attainment": 0.7}) if row.seed == 2 else row for row in ROWS]
+    (line,) = table_of(differences(easy, "mfs-tail"))
+    assert line[middle] == "+15 ± inf (1)"
 
 
 def test_hosts_that_hold_are_also_compared_with_those_that_do_not() -> None:
-    held = [live_row("mfs-tail", seed, hosts="order-hold", slo_attainment=0.7) for seed in (1, 2)]
-    lines = [line for line in table_of(differences([*ROWS, *held], "mfs-tail")) if line["hosts"] == "order-hold"]
+    held = [live_row("mfs-tail", seed, hosts="order-hold-option", slo_attainment=0.7) for seed in (1, 2)]
+    lines = [line for line in table_of(differences([*ROWS, *held], "mfs-tail")) if line["hosts"] == "order-hold-option"]
     assert [(line["policies"], line["points"]) for line in lines] == [
         ("`mfs-tail` - `fifo` without hold", "+25 ± 64"),
         ("`mfs-tail` - `mfs-tail` without hold", "+10 ± 64"),
@@ -159,7 +166,7 @@ def test_runs_of_different_hosts_have_different_keys() -> None:
     variants = [
         LiveSettings(), LiveSettings(stamps=False), LiveSettings(order=False), LiveSettings(kernel_tcp=True),
         LiveSettings(order=False, kernel_tcp=True), LiveSettings(hold=True), LiveSettings(bmv2=True),
-        LiveSettings(queue_bytes=1 << 18),
+        LiveSettings(queue_bytes=1 << 18), LiveSettings(carrier="shim"),
     ]  # fmt: skip
     keys = [key_of("testbed", settings, 14.0, "policies/mine.toml", 1) for settings in variants]
     assert len(set(keys)) == len(keys)

@@ -10,14 +10,16 @@ from click.testing import CliRunner
 
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_rows import Row
+from mfs_eval.results.provenance import digest
 from mfs_eval.results.rows import RowStore
 from mfs_eval.results.schema import Provenance
-from mfs_eval.studies.tcp_agreement import Simulated, agrees, read, run_settings, tcp_agreement
+from mfs_eval.serving.trace import SAMPLE_PATH, TRACE_PATH
+from mfs_eval.studies.tcp_agreement import Simulated, agrees, read, run_settings, tcp_agreement, trace_of
 from tests.support.live_rows import live_row
 
 SIMULATED = Simulated(0.47, 0.7, 3.0, 204, 4000)
 LIVE = live_row("mfs", slo_attainment=0.47, ttft_mean_s=0.7)
-ORIGIN = Provenance(trace_digest="1", program_digest="2", version="3")
+ORIGIN = Provenance(trace_digest=digest(TRACE_PATH.read_bytes()), program_digest="2", version="3")
 
 
 def stored(path: Path, *rows: Row) -> Path:
@@ -46,6 +48,13 @@ def test_a_run_has_the_timers_queues_and_order_of_its_row() -> None:
     assert run_settings(live_row(), "windowed", "hosts").control.order == "hosts"
 
 
+def test_a_run_has_the_trace_of_its_row() -> None:
+    assert trace_of(live_row(trace_digest=digest(SAMPLE_PATH.read_bytes()))) == SAMPLE_PATH
+    assert trace_of(live_row(trace_digest=ORIGIN.trace_digest)) == TRACE_PATH
+    with pytest.raises(EvaluationError, match="the trace beef is none of those"):
+        trace_of(live_row(trace_digest="beef"))
+
+
 def test_the_tolerance_is_10_points_and_a_quarter_of_the_mean() -> None:
     assert agrees(replace(SIMULATED, slo_attainment=0.56, ttft_mean_s=0.87), LIVE)
     assert not agrees(replace(SIMULATED, slo_attainment=0.58), LIVE)
@@ -53,8 +62,9 @@ def test_the_tolerance_is_10_points_and_a_quarter_of_the_mean() -> None:
 
 
 def test_the_study_prints_simulated_beside_live_means(tmp_path: Path) -> None:
-    rows = [live_row("fifo", seed, requests_per_run=6, requests=5, ttft_mean_s=0.3, timeouts=seed) for seed in (1, 2)]
-    file = stored(tmp_path / "live.csv", *rows, live_row("mfs", requests_per_run=6))
+    fields = {"hosts": "order", "requests_per_run": 6, "requests": 5, "ttft_mean_s": 0.3}
+    rows = [live_row("fifo", seed, timeouts=seed, **fields) for seed in (1, 2)]
+    file = stored(tmp_path / "live.csv", *rows, live_row("mfs", **fields))
     result = CliRunner().invoke(tcp_agreement, [str(file), "--policy", "fifo"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.stdout.splitlines()]
