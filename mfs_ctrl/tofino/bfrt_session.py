@@ -9,8 +9,6 @@ It offers what the P4Runtime session does, as far as the service has it:
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -25,7 +23,8 @@ from mfs_ctrl.errors import (
     SwitchUnreachableError,
     WriteFailedError,
 )
-from mfs_ctrl.p4rt.channel import TlsFiles, open_channel
+from mfs_ctrl.p4rt.channel import TlsFiles
+from mfs_ctrl.p4rt.duplex import Duplex
 from mfs_ctrl.p4rt.entries import DefaultAction, Entity, MeterConfig
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.p4rt.status import UPDATES_PER_WRITE, code_name, lost, refusals
@@ -299,11 +298,8 @@ def _compare(schema: Schema, index: P4InfoIndex) -> None:
         schema.table(name)
 
 
-class _Stream:
-    """A channel to the service and the open stream, which ends when either side leaves.
-
-    Attributes:
-        error: why the stream ended, or None; set by the receiving thread.
+class _Stream(Duplex):
+    """A channel to the service and the open stream, with the subscription of ``client_id``.
 
     Raises:
         SwitchUnreachableError: nothing answers at the address within ``timeout_s``.
@@ -311,35 +307,10 @@ class _Stream:
     """
 
     def __init__(self, address: str, device_id: int, client_id: int, timeout_s: float, tls: TlsFiles | None) -> None:
-        self.address = address
-        self.timeout_s = timeout_s
-        self.error: SessionError | None = None
-        self._answered = threading.Event()
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._channel = open_channel(address, tls)
-        try:
-            grpc.channel_ready_future(self._channel).result(timeout=timeout_s)
-        except grpc.FutureTimeoutError:
-            self._channel.close()
-            raise SwitchUnreachableError(
-                f"nothing serves BF Runtime at {address} within {timeout_s:g} s; "
-                f"check that bf_switchd is running and that the address is right"
-            ) from None
-        request, answer = BF_RUNTIME["StreamMessageRequest"], BF_RUNTIME["StreamMessageResponse"]
-        method = self._channel.stream_stream(f"/{SERVICE}/StreamChannel", request.SerializeToString, answer.FromString)
-        self._stream = method(iter(self._requests.get, None))
-        self._receiver = threading.Thread(target=self._receive, name="bf-runtime-stream", daemon=True)
-        self._receiver.start()
-        subscription = request(client_id=client_id)
+        super().__init__(address, timeout_s, tls, "nothing serves BF Runtime", "bf_switchd")
+        subscription = BF_RUNTIME["StreamMessageRequest"](client_id=client_id)
         subscription.subscribe.device_id = device_id
-        self._requests.put(subscription)
-        answered = self._answered.wait(timeout_s)
-        if self.error is not None or not answered:
-            error = self.error or SwitchUnreachableError(
-                f"the switch at {address} does not answer the subscription within {timeout_s:g} s"
-            )
-            self.close()
-            raise error
+        self.ask(subscription, "the subscription")
 
     def call(self, method: str, request: Any) -> Any:
         """Send ``request``; return the answer, or the list of answers of a read."""
@@ -347,37 +318,21 @@ class _Stream:
         serialize: Callable[[Any], bytes] = type(request).SerializeToString
         parse = BF_RUNTIME[type(request).DESCRIPTOR.name.replace("Request", "Response")].FromString
         if method == "Read":
-            return list(self._channel.unary_stream(path, serialize, parse)(request, timeout=self.timeout_s))
-        return self._channel.unary_unary(path, serialize, parse)(request, timeout=self.timeout_s)
+            return list(self.channel.unary_stream(path, serialize, parse)(request, timeout=self.timeout_s))
+        return self.channel.unary_unary(path, serialize, parse)(request, timeout=self.timeout_s)
 
-    def close(self) -> None:
-        """End the stream in an orderly way; a switch that does not answer delays this by 2 s at most."""
-        self._requests.put(None)
-        self._receiver.join(1.0)
-        self._stream.cancel()
-        self._receiver.join(1.0)
-        self._channel.close()
+    def _method(self) -> Any:
+        request, answer = BF_RUNTIME["StreamMessageRequest"], BF_RUNTIME["StreamMessageResponse"]
+        return self.channel.stream_stream(f"/{SERVICE}/StreamChannel", request.SerializeToString, answer.FromString)
 
-    def _receive(self) -> None:
-        try:
-            for message in self._stream:
-                if message.HasField("subscribe"):
-                    if message.subscribe.status.code:
-                        status = message.subscribe.status
-                        reason = f"{code_name(status.code)}, {status.message}"
-                        self.error = SessionError(f"the switch at {self.address} refuses the session: {reason}")
-                    self._answered.set()
-            self.error = self.error or SwitchUnreachableError(f"the switch at {self.address} ended the session")
-        except grpc.RpcError as error:
-            self.error = self.error or self._ended(error)
-        finally:
-            # Wake up a waiting caller: no answer will come.
-            self._answered.set()
+    def _take(self, message: Any) -> bool:
+        if not message.HasField("subscribe"):
+            return False
+        status = message.subscribe.status
+        if status.code:
+            reason = f"{code_name(status.code)}, {status.message}"
+            self.error = SessionError(f"the switch at {self.address} refuses the session: {reason}")
+        return True
 
-    def _ended(self, error: Any) -> SessionError:
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            return SwitchUnreachableError(f"the connection to the switch at {self.address} was lost")
-        return SessionError(
-            f"the switch at {self.address} refuses the session: {error.code().name}, {error.details()}; "
-            f"another client may have the same id: give this one another --election-id"
-        )
+    def _hint(self) -> str:
+        return "; another client may have the same id: give this one another --election-id"
