@@ -119,17 +119,21 @@ class BfRuntime:
         Raises:
             TofinoError: the switch refuses, or has no such port.
         """
-        table_name = self.chip.table("port.cfg")
-        table = self._table(table_name)
-        request = self._request("ReadRequest", dev_port // PORTS_PER_PIPE)
-        entry = request.entities.add().table_entry
-        entry.table_id = table.id
-        self._add_key(entry, table, {"dev_port": dev_port})
-        responses = self._call("Read", request, "ReadResponse", f"a read of port {dev_port}", stream=True)
-        for response in responses:
-            for entity in response.entities:
-                return self._placement(entity.table_entry.data.fields, table)
-        raise TofinoError(f"the switch at {self.address} has no row for port {dev_port} in {table_name}")
+        name = self.chip.table("port.cfg")
+        pipe = dev_port // PORTS_PER_PIPE
+        return self._placement(self._read(name, pipe, {"dev_port": dev_port}, f"port {dev_port}"), self._table(name))
+
+    def read(self, setting: Setting, placement: Placement) -> dict[str, Value]:
+        """Return what the chip holds of the fields of ``setting``; one that the switch does not report is missing.
+
+        Raises:
+            TofinoError: the switch refuses, or has no such row.
+        """
+        table = self._table(setting.table)
+        fields = self._read(setting.table, setting.pipe, setting.key(placement), setting.describe(placement))
+        by_id = {field.field_id: field for field in fields}
+        wanted = {name: _named(table.data, name, f"field of {setting.table}").id for name in setting.data}
+        return {name: _value(by_id[number]) for name, number in wanted.items() if number in by_id}
 
     def write(self, changes: Iterable[tuple[Setting, Placement]]) -> int:
         """Change rows in order, one request each, so that an error names the row; return the number of rows.
@@ -152,6 +156,18 @@ class BfRuntime:
             self._call("Write", request, "WriteResponse", setting.describe(placement))
             written += 1
         return written
+
+    def _read(self, name: str, pipe: int, key: Mapping[str, int], what: str) -> Sequence[Any]:
+        """Return the data of the row of the table ``name`` with ``key``, as the chip holds it."""
+        table = self._table(name)
+        request = self._request("ReadRequest", pipe)
+        entry = request.entities.add().table_entry
+        entry.table_id, entry.table_flags.from_hw = table.id, True
+        self._add_key(entry, table, key)
+        for response in self._call("Read", request, "ReadResponse", f"a read of {what}", stream=True):
+            for entity in response.entities:
+                return entity.table_entry.data.fields  # type: ignore[no-any-return]
+        raise TofinoError(f"the switch at {self.address} has no row for {what} in {name}")
 
     def _description(self) -> tuple[str, bytes]:
         request = BF_RUNTIME["GetForwardingPipelineConfigRequest"](device_id=self.device_id, client_id=_CLIENT_ID)
@@ -222,6 +238,16 @@ def _add_value(data: Any, column: Column, value: Value, name: str) -> None:
         field.str_val = value
     else:
         field.stream = value.to_bytes(column.size, "big")
+
+
+def _value(field: Any) -> Value:
+    match field.WhichOneof("value"):
+        case "bool_val":
+            return bool(field.bool_val)
+        case "str_val":
+            return str(field.str_val)
+        case _:
+            return int.from_bytes(field.stream, "big")
 
 
 def _named(known: Mapping[str, Result], name: str, what: str) -> Result:

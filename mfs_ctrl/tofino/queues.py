@@ -30,6 +30,10 @@ GUARANTEED_BURST_BYTES = 16_384
 PORT_BURST_BYTES = 9_216
 """Burst of a shaped port: one jumbo frame, the chip's default."""
 PORTS_PER_PIPE = 128
+ROUNDING = 0.01
+"""Bound of what the chip changes of a rate or a burst."""
+_PRIORITIES = {"LOW": "0", "HIGH": str(LEVELS - 1)}
+"""Other names that the switch has for priorities."""
 KBPS_MAX = (1 << 32) - 1
 
 
@@ -99,8 +103,13 @@ class Setting:
         """Describe the row in one line, with its key if ``placement`` is given."""
         where = f"port {self.dev_port}" + ("" if self.level is None else f" level {self.level}")
         key = "" if placement is None else "".join(f" {name}={number}" for name, number in self.key(placement).items())
-        fields = ", ".join(f"{name}={_text(value)}" for name, value in self.data.items())
-        return f"{where}: {self.table} pipe={self.pipe}{key}{f' {self.action}' if self.action else ''}: {fields}"
+        action = f" {self.action}" if self.action else ""
+        return f"{where}: {self.table} pipe={self.pipe}{key}{action}: {text(self.data)}"
+
+
+def holds(held: Mapping[str, Value], setting: Setting) -> bool:
+    """Return whether ``held``, the row as read, is what the chip makes of ``setting``."""
+    return all(name in held and _same(held[name], value) for name, value in setting.data.items())
 
 
 def settings(
@@ -186,6 +195,14 @@ def _queue_settings(
     yield Setting(chip.table("queue.sched_cfg"), dev_port, level, order)
 
 
+def _same(held: Value, wanted: Value) -> bool:
+    if isinstance(held, str):
+        return _PRIORITIES.get(held, held) == wanted
+    if isinstance(held, bool) or isinstance(wanted, str):
+        return held == wanted
+    return abs(held - wanted) <= wanted * ROUNDING
+
+
 def _own_cells(chip: Chip) -> int:
     return math.ceil(OWN_FRAMES * FULL_FRAME_WIRE_BYTES / chip.cell_bytes)
 
@@ -201,5 +218,8 @@ def _kbps(rate_bps: float, dev_port: int) -> int:
     return kbps
 
 
-def _text(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def text(row: Mapping[str, Value]) -> str:
+    """Return the fields of a row as ``name=value``."""
+    return ", ".join(
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in row.items()
+    )

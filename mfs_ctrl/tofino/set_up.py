@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from mfs_ctrl.desired import SwitchParameters
+from mfs_ctrl.errors import TofinoError
 from mfs_ctrl.tofino.bf_runtime import BfRuntime
-from mfs_ctrl.tofino.queues import CHIPS, Chip, buffer_cells, settings
+from mfs_ctrl.tofino.queues import CHIPS, Chip, buffer_cells, holds, settings, text
 from mfs_ctrl.tofino.stratum import chassis_text
 
 
@@ -54,10 +55,11 @@ def set_up_queues(
 ) -> Iterator[str]:
     """Yield lines that describe the settings of the ports ``rates_bps`` and the placement of their queues.
 
-    With ``apply`` the settings are written after the last of these lines; one more line gives the number of rows.
+    With ``apply`` the settings are written after the last of these lines, and read back; one more line gives the number
+    of rows.
 
     Raises:
-        TofinoError: the chip does not support the parameters, or the switch refuses.
+        TofinoError: the chip does not support the parameters, the switch refuses, or it then holds something else.
     """
     with BfRuntime(address, device_id) as switch:
         wanted = settings(rates_bps, parameters, switch.chip, shape)
@@ -67,7 +69,14 @@ def set_up_queues(
             yield setting.describe(placement)
         yield _totals(rates_bps, parameters, switch.chip)
         if apply:
-            yield f"{switch.write(changes)} rows written to {address}"
+            written = switch.write(changes)
+            for setting, placement in changes:
+                held = switch.read(setting, placement)
+                if not holds(held, setting):
+                    raise TofinoError(
+                        f"the switch at {address} took the row but holds {text(held)}: {setting.describe(placement)}"
+                    )
+            yield f"{written} rows written to {address} and read back"
 
 
 def _totals(rates_bps: Mapping[int, int], parameters: SwitchParameters, chip: Chip) -> str:

@@ -27,6 +27,7 @@ from topologies.topology import tor
 TOFINO, TOFINO_2 = CHIPS["tofino"], CHIPS["tofino2"]
 PORT = 132
 PIPE, GROUP, QUEUES = 1, 1, (0, 1, 2, 3, 4, 5, 6, 7)
+SHAPING, MIN_RATE = 4278517798, 3
 
 
 def of(kind: str, rows: tuple[Setting, ...]) -> list[Setting]:
@@ -172,12 +173,14 @@ def manager(prefix: str) -> bytes:
 
 @dataclass
 class Service:
-    """A server of the protocol that answers like a switch with one program and records the writes."""
+    """A server of the protocol that answers like a switch with one program, keeps what is written and records it."""
 
     programs: tuple[str, ...] = ("mfs",)
     info: bytes = manager("tf1")
     refuse_table: int = 0
+    other_rate: int = 0
     written: list[bytes] = field(default_factory=list)
+    held: dict[tuple[int, bytes], Any] = field(default_factory=dict)
 
     def description(self, _request: bytes, _context: Any) -> bytes:
         answer = BF_RUNTIME["GetForwardingPipelineConfigResponse"]()
@@ -188,9 +191,11 @@ class Service:
 
     def read(self, data: bytes, _context: Any) -> Iterator[bytes]:
         request = BF_RUNTIME["ReadRequest"].FromString(data)
-        (key,) = request.entities[0].table_entry.key.fields
+        wanted = request.entities[0].table_entry
         answer = BF_RUNTIME["ReadResponse"]()
-        if key.exact.value == PORT.to_bytes(4, "big") and request.target.pipe_id == PIPE:
+        if wanted.table_id != 4278517776:
+            answer.entities.add().table_entry.data.CopyFrom(self.held[wanted.table_id, wanted.key.SerializeToString()])
+        elif wanted.key.fields[0].exact.value == PORT.to_bytes(4, "big") and request.target.pipe_id == PIPE:
             fields = answer.entities.add().table_entry.data.fields
             fields.add(field_id=1).stream = bytes([GROUP])
             fields.add(field_id=5).int_arr_val.val.extend(QUEUES)
@@ -205,6 +210,12 @@ class Service:
             context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
             context.abort(grpc.StatusCode.UNKNOWN, "")
         self.written.append(data)
+        self.held[entry.table_id, entry.key.SerializeToString()] = entry.data
+        for item in entry.data.fields:
+            if item.str_val in ("0", "7"):
+                item.str_val = {"0": "LOW", "7": "HIGH"}[item.str_val]
+            elif entry.table_id == SHAPING and item.field_id == MIN_RATE and self.other_rate:
+                item.stream = self.other_rate.to_bytes(4, "big")
         return b""
 
 
@@ -248,7 +259,7 @@ def decoded(data: bytes) -> dict[int, dict[str, Any]]:
 
 def test_apply_writes_every_row_to_the_service(service: Service, address: str) -> None:
     status, out = run("--address", address, "--apply")
-    assert (status, out.splitlines()[-1]) == (0, f"24 rows written to {address}")
+    assert (status, out.splitlines()[-1]) == (0, f"24 rows written to {address} and read back")
     rows = [decoded(data) for data in service.written]
     order = [row for row in rows if row["table"] == 4278517797]
     assert [row["key"] for row in order] == [[GROUP, queue] for queue in QUEUES]
@@ -260,6 +271,20 @@ def test_apply_writes_every_row_to_the_service(service: Service, address: str) -
     assert {(row["action"], row[1], row[4], row[6]) for row in buffers} == {
         (1, b"\0\0\0\x28", "EG_APP_POOL_0", "DISABLE")
     }
+
+
+def test_a_rate_that_the_chip_rounds_is_taken_for_what_was_asked(service: Service, address: str) -> None:
+    service.other_rate = 390_625 - 3_000
+    assert run("--address", address, "--apply")[0] == 0
+
+
+def test_a_row_that_the_switch_holds_otherwise_is_named(service: Service, address: str) -> None:
+    service.other_rate = 1
+    status, out = run("--address", address, "--apply")
+    assert status == 1
+    assert (
+        "took the row but holds unit=BPS, provisioning=UPPER, min_rate=1, min_burst_size=16384: port 132 level 0" in out
+    )
 
 
 def test_a_written_row_byte_for_byte(service: Service, address: str) -> None:
