@@ -21,9 +21,10 @@ from host_agent.ebpf.object import BpfObject, MapSpec, ProgramSpec
 
 _SYSCALLS = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROGRAM_LOAD = 0, 1, 2, 3, 4, 5
-_ATTACH, _DETACH, _QUERY = 8, 9, 16
+_ATTACH, _DETACH, _QUERY, _TYPES_LOAD = 8, 9, 16, 18
 _TEST_RUN, _PROGRAM_BY_ID, _MAP_BY_ID, _INFO, _ENABLE_STATISTICS = 10, 13, 14, 15, 32
 _PERCPU_ARRAY = 6
+_SOCKET_STORAGE = 24
 _MAP_DESCRIPTOR = 1
 _INSTRUCTION_BYTES = 8
 _LICENSE = b"Apache-2.0\0"
@@ -90,9 +91,10 @@ class Map:
             self.descriptor = descriptor
             return
         attributes = struct.pack("<5I", spec.kind, spec.key_bytes, spec.value_bytes, spec.entries, spec.flags)
-        attributes += struct.pack("<II16s", 0, 0, spec.name.encode())
+        attributes += struct.pack("<II16sI", 0, 0, spec.name.encode(), 0)
         try:
-            self.descriptor = _call(_MAP_CREATE, attributes)
+            with _types(spec) as types:
+                self.descriptor = _call(_MAP_CREATE, attributes + types)
         except OSError as error:
             raise _explained(error, f"creating the BPF map {spec.name}") from None
 
@@ -188,6 +190,24 @@ class Map:
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self.descriptor)
+
+
+@contextlib.contextmanager
+def _types(spec: MapSpec) -> Iterator[bytes]:
+    """Provide the attributes that tell the kernel the types of key and value, where it insists on them."""
+    if spec.kind != _SOCKET_STORAGE:
+        yield b""
+        return
+    # Documentation/bpf/btf.rst: an int of 32 bits, and a struct of which only the size is told.
+    kinds = struct.pack("<4I", 1, 1 << 24, 4, 1 << 24 | 32) + struct.pack("<3I", 0, 4 << 24, spec.value_bytes)
+    names = b"\0int\0"
+    head = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(kinds), len(kinds), len(names))
+    told = ctypes.create_string_buffer(head + kinds + names, len(head + kinds + names))
+    descriptor = _call(_TYPES_LOAD, struct.pack("<QQIII", _address(told), 0, len(told), 0, 0))
+    try:
+        yield struct.pack("<3I", descriptor, 1, 2)
+    finally:
+        os.close(descriptor)
 
 
 def _load(name: str, kind: int, code: bytes, flags: int) -> int:

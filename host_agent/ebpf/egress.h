@@ -5,7 +5,7 @@
 #include "maps.h"
 #include "packet.h"
 
-INLINE const u32 *flow_of(struct __sk_buff *skb, const struct five_tuple *addresses)
+INLINE const u32 *look_up(struct __sk_buff *skb, const struct five_tuple *addresses)
 {
     u64 identity = socket_cookie(skb);
     const u32 *index = identity ? map_lookup(&cookies, &identity) : 0;
@@ -19,11 +19,50 @@ INLINE const u32 *flow_of(struct __sk_buff *skb, const struct five_tuple *addres
     return identity ? map_lookup(&cgroups, &identity) : 0;
 }
 
+// Returns what is known of the socket of a TCP packet; 0 for others.
+INLINE struct tcp_socket *socket_of(struct __sk_buff *skb, const struct packet *packet)
+{
+    struct bpf_sock *any = packet->transport ? skb->sk : 0, *full = any ? full_socket(any) : 0;
+
+    return full ? socket_storage(&sockets, full, 0, 0) : 0;
+}
+
+// Returns the index of a packet's flow + 1, or 0. A socket keeps it until any flow opens or ends.
+INLINE u32 flow_of(struct __sk_buff *skb, const struct five_tuple *addresses, struct tcp_socket *socket, u32 epoch)
+{
+    const struct flow *flow;
+    const u32 *index;
+    u32 slot;
+
+    if (socket && socket->epoch == epoch)
+        return socket->flow;
+    index = look_up(skb, addresses);
+    slot = index ? *index : 0;
+    flow = index ? map_lookup(&flows, &slot) : 0;
+    if (socket) {
+        socket->flow = flow ? slot + 1 : 0;
+        if (flow) {
+            socket->batch = flow->batch;
+            socket->number = flow->number;
+        }
+        socket->epoch = epoch;
+    }
+    return flow ? slot + 1 : 0;
+}
+
 INLINE u32 current_layer(u32 batch)
 {
     const u32 *layer = batch ? map_lookup(&progress, &batch) : 0;
 
     return layer ? *layer : 0;
+}
+
+// Returns the time at which a packet leaves, on CLOCK_MONOTONIC: TCP notes it, later than now where it paces.
+INLINE u64 departure_ns(struct __sk_buff *skb, const struct tcp_socket *socket)
+{
+    u64 noted = socket ? skb->tstamp : 0;
+
+    return noted ? noted : time_ns();
 }
 
 // Returns the time to the deadline in microseconds, rounded down and saturated.
@@ -92,32 +131,33 @@ INLINE u32 flags_at(const struct flow *flow, u64 position, u32 payload, u32 retr
     return flags;
 }
 
-// Writes the stamp into the option for which its socket made room, which ends the TCP header. Returns 0 without one.
+// Writes the option into the room that its socket made, which ends the TCP header. Returns 0 without room.
 INLINE int fill_option(struct __sk_buff *skb, const struct packet *packet, const struct stamp *stamp)
 {
+    union option option = {{TCP_OPTION_KIND, TCP_OPTION_BYTES, NETWORK16(TCP_OPTION_EXPERIMENT), *stamp}}, room;
     u32 offset = packet->transport + packet->header - TCP_OPTION_BYTES;
-    struct option option;
-    s64 difference;
+    u64 difference = 0;
 
-    if (packet->header < sizeof(struct tcp) + TCP_OPTION_BYTES || load_bytes(skb, offset, &option, sizeof(option)))
+    if (packet->header < sizeof(struct tcp) + TCP_OPTION_BYTES || load_bytes(skb, offset, &room, sizeof(room)))
         return 0;
-    if (option.kind != TCP_OPTION_KIND || option.length != TCP_OPTION_BYTES ||
-        option.experiment != NETWORK16(TCP_OPTION_EXPERIMENT))
+    for (u32 i = 0; i < TCP_OPTION_BYTES / 4; i++) {
+        if (room.words[i] != NOPS)
+            return 0;
+        difference += option.words[i] + (u64)(u32)~NOPS;
+    }
+    difference = (difference & 0xFFFFFFFF) + (difference >> 32);
+    difference = (difference & 0xFFFFFFFF) + (difference >> 32);
+    if (store_bytes(skb, offset, &option, sizeof(option), 0))
         return 0;
     // The checksum is usually computed later, by the interface; then the helper leaves it alone.
-    difference = checksum_difference(&option.stamp, sizeof(*stamp), stamp, sizeof(*stamp), 0);
-    if (difference < 0 || store_bytes(skb, offset + sizeof(option) - sizeof(*stamp), stamp, sizeof(*stamp), 0))
-        return 0;
     replace_checksum(skb, packet->transport + CHECKSUM_OFFSET, 0, difference, 0);
     return 1;
 }
 
 // The stamp in a TCP option: the interface segments the packet, and copies the option to each segment.
-INLINE int stamp_option(struct __sk_buff *skb, struct counters *counters, const struct packet *packet, const u32 *slot,
+INLINE int stamp_option(struct __sk_buff *skb, struct counters *counters, const struct packet *packet,
                         struct state *state, const struct stamp *stamp)
 {
-    u64 cookie;
-
     if (packet->transport && fill_option(skb, packet, stamp)) {
         counters->stamped += 1;
         if (skb->gso_size)
@@ -126,24 +166,12 @@ INLINE int stamp_option(struct __sk_buff *skb, struct counters *counters, const 
     }
     if (state)
         state->unstamped += 1;
-    if (!packet->transport) {
+    if (!packet->transport)
         counters->not_tcp += 1;
-    } else if (packet->header + TCP_OPTION_BYTES > TCP_HEADER_MAX) {
+    else if (packet->header + TCP_OPTION_BYTES > TCP_HEADER_MAX)
         counters->no_room += 1;
-    } else {
+    else
         counters->unready += 1;
-        cookie = socket_cookie(skb);
-        if (slot && cookie && !map_lookup(&cookies, &cookie)) {
-            u32 index = *slot;
-            const struct flow *flow = map_lookup(&flows, &index);
-
-            if (flow) {
-                struct member member = {index, flow->batch, flow->number};
-
-                map_update(&members, &cookie, &member, BPF_ANY);
-            }
-        }
-    }
     return TC_ACT_OK;
 }
 
@@ -183,9 +211,9 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
     struct counters *counters;
     const struct flow *flow = 0;
     struct state *state = 0;
-    u32 zero = 0, stage = 0, layer, rli, retransmitted = 0, units = 0, level, batch, bank;
+    struct tcp_socket *socket = 0;
+    u32 zero = 0, stage = 0, layer, rli, retransmitted = 0, units = 0, level, batch, bank, number;
     s32 slack = 0;
-    const u32 *index;
 
     config = map_lookup(&configs, &zero);
     counters = map_lookup(&counted, &zero);
@@ -198,9 +226,11 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
     policy = map_lookup(&policies, &bank);
     if (!policy)
         return TC_ACT_OK;
-    index = flow_of(skb, &packet.addresses);
-    if (index) {
-        u32 slot = *index;
+    if (config->option)
+        socket = socket_of(skb, &packet);
+    number = flow_of(skb, &packet.addresses, socket, *(volatile u32 *)&config->epoch);
+    if (number) {
+        u32 slot = number - 1;
 
         flow = map_lookup(&flows, &slot);
         state = map_lookup(&states, &slot);
@@ -213,8 +243,10 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
         // A packet without payload acknowledges data, or opens or closes a connection; it belongs to no stage.
         stage = packet.payload ? flow->stage : 0;
     } else {
-        const struct peer *peer = map_lookup(&peers, &packet.addresses);
+        const struct peer *peer = socket ? &socket->peer : 0;
 
+        if (!peer || !peer->known)
+            peer = map_lookup(&peers, &packet.addresses);
         if (!peer)
             return TC_ACT_OK;
         batch = peer->batch;
@@ -228,7 +260,7 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
     if (flow && state) {
         u64 total = flow->total_bytes + flow->beyond_bytes, position, left;
 
-        slack = slack_us(flow->deadline_ns, time_ns());
+        slack = slack_us(flow->deadline_ns, departure_ns(skb, socket));
         if (flow->pruned && slack > 0)
             slack = 0;
         state->packets += 1;
@@ -257,6 +289,6 @@ SECTION("egress") int mfs_egress(struct __sk_buff *skb)
     if (config->class_major)
         skb->priority = config->class_major << 16 | (level + 1);
     if (config->option)
-        return stamp_option(skb, counters, &packet, index, state, &stamp);
+        return stamp_option(skb, counters, &packet, state, &stamp);
     return stamp_shim(skb, config, counters, packet.payload, &stamp);
 }

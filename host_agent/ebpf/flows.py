@@ -120,10 +120,9 @@ class FlowTable:
         Raises:
             PolicyError: the rules do not fit the kernel's maps.
         """
-        config = self._config._replace(bank=(self._config.bank + 1) % BANKS)
-        self._maps["policies"].put(INDEX.pack(config.bank), encode_policy(rules, bias))
-        self._maps["configs"].put(INDEX.pack(0), encode_config(config))
-        self._config = config
+        bank = (self._config.bank + 1) % BANKS
+        self._maps["policies"].put(INDEX.pack(bank), encode_policy(rules, bias))
+        self._configure(bank=bank)
 
     def open(self, request: FlowRequest, resume: bool = False) -> int:
         """Stamp the packets of ``request`` from now on; an open flow with the same match ends.
@@ -155,6 +154,7 @@ class FlowTable:
         self._write(flow, request)
         self._maps[name].put(key, index)
         self._by_key[name, key] = flow
+        self._begin_epoch()
         return flow
 
     def update(self, flow: int, update: FlowUpdate) -> None:
@@ -176,6 +176,7 @@ class FlowTable:
         self._maps[name].delete(key)
         # Connections that were found by it need no room any more.
         self._maps["flows"].put(INDEX.pack(flow), bytes(FLOW.size))
+        self._begin_epoch()
         del self._flows[flow], self._by_key[name, key]
         self._free.append(flow)
 
@@ -223,6 +224,14 @@ class FlowTable:
             return self._flows[flow]
         except (KeyError, TypeError):
             raise RequestError(f"no flow {flow!r} is open") from None
+
+    def _begin_epoch(self) -> None:
+        """Make what sockets know of their flows old."""
+        self._configure(epoch=(self._config.epoch + 1) % (1 << 32))
+
+    def _configure(self, **changes: int) -> None:
+        self._config = self._config._replace(**changes)
+        self._maps["configs"].put(INDEX.pack(0), encode_config(self._config))
 
     def _write(self, flow: int, request: FlowRequest) -> None:
         self._maps["flows"].put(INDEX.pack(flow), encode_flow(request))

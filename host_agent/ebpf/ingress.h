@@ -24,10 +24,15 @@ INLINE int valid(const struct stamp *stamp, struct counters *counters)
     return 0;
 }
 
+INLINE struct peer peer_of(const struct stamp *stamp)
+{
+    return (struct peer){NETWORK32(stamp->batch), NETWORK16(stamp->flow), stamp->target_layer, 1};
+}
+
 // Remembers the sender of stamped data: replies to it carry the same batch.
 INLINE void remember(const struct stamp *stamp, const struct five_tuple *answers)
 {
-    struct peer peer = {NETWORK32(stamp->batch), NETWORK16(stamp->flow), stamp->target_layer, 0};
+    struct peer peer = peer_of(stamp);
     const struct peer *known = map_lookup(&peers, answers);
 
     if (!known || known->batch != peer.batch || known->number != peer.number)

@@ -58,8 +58,7 @@ struct state {
     u32 next_sequence;        // TCP: follows the last byte of sent_bytes
     u8 sequence_known;
     u8 held;                  // level of the last packet + 1; 0 before the first
-    u8 room;                  // TCP's segments leave room for the option
-    u8 unused;
+    u8 unused[2];
     u64 unstamped;            // packets that left without a stamp, where the option carries it
 };
 
@@ -95,7 +94,7 @@ struct config {
     u32 option;               // stamps travel in a TCP option, not in the shim
     u64 namespace;            // cookie of the interface's network namespace; 0: not known
     u32 interface;            // for user space: index of the interface
-    u32 unused;
+    u32 epoch;                // changes when a flow opens or ends
 };
 
 // What a peer said last on a TCP connection.

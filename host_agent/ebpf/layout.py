@@ -85,8 +85,7 @@ STATE = CStruct(
         Field("u32", "next_sequence", comment="TCP: follows the last byte of sent_bytes"),
         Field("u8", "sequence_known"),
         Field("u8", "held", comment="level of the last packet + 1; 0 before the first"),
-        Field("u8", "room", comment="TCP's segments leave room for the option"),
-        Field("u8", "unused", padding=True),
+        Field("u8", "unused", 2, padding=True),
         Field("u64", "unstamped", comment="packets that left without a stamp, where the option carries it"),
     ),
     "State of a flow on the egress hook. User space zeroes it when the flow opens.",
@@ -121,7 +120,7 @@ CONFIG = CStruct(
         Field("u32", "option", comment="stamps travel in a TCP option, not in the shim"),
         Field("u64", "namespace", comment="cookie of the interface's network namespace; 0: not known"),
         Field("u32", "interface", comment="for user space: index of the interface"),
-        Field("u32", "unused", padding=True),
+        Field("u32", "epoch", comment="changes when a flow opens or ends"),
     ),
 )
 HEARD = CStruct(
@@ -275,7 +274,7 @@ NO_STATE = bytes(STATE.size)
 
 def decode_state(value: bytes) -> FlowState:
     """Read a value of the map ``states``."""
-    sent_bytes, packets, _, _, held, _, unstamped = STATE.unpack(value)
+    sent_bytes, packets, _, _, held, unstamped = STATE.unpack(value)
     return FlowState(sent_bytes, packets, held - 1 if held else None, unstamped)
 
 
@@ -309,6 +308,7 @@ class Config(NamedTuple):
         option: whether stamps travel in a TCP option, not in the shim.
         namespace: cookie of the interface's network namespace; 0 where the kernel does not tell.
         interface: index of the interface.
+        epoch: changes when a flow opens or ends.
     """
 
     bank: int
@@ -319,6 +319,7 @@ class Config(NamedTuple):
     option: bool = False
     namespace: int = 0
     interface: int = 0
+    epoch: int = 1
 
 
 def encode_config(config: Config) -> bytes:

@@ -37,27 +37,35 @@ struct tags {
 } __attribute__((packed));
 _Static_assert(sizeof(struct tags) == sizeof(u16) + STAMP_BYTES, "tags");
 
-// The TCP option that carries a stamp.
-struct option {
-    u8 kind, length;
-    u16 experiment;
-    struct stamp stamp;
-} __attribute__((packed));
-_Static_assert(sizeof(struct option) == TCP_OPTION_BYTES, "option");
+// The TCP option that carries a stamp, and the room for it: as many NOPs.
+union option {
+    struct {
+        u8 kind, length;
+        u16 experiment;
+        struct stamp stamp;
+    } __attribute__((packed));
+    u32 words[TCP_OPTION_BYTES / 4];
+};
+_Static_assert(sizeof(union option) == TCP_OPTION_BYTES, "option");
+#define NOPS 0x01010101
 
 // Sender of stamped packets. The key is the addresses of the replies, which are stamped with the same batch.
 struct peer {
     u32 batch;
     u16 number;
     u8 target_layer;
-    u8 room;                  // as in struct state
+    u8 known;                 // 0: nothing is known yet
 };
 
-// A connection whose flow only the egress hook can tell: one of a cgroup.
-struct member {
-    u32 slot;
-    u32 batch;
-    u32 number;
+// What is known of a TCP socket whose packets the program for sockets sees.
+struct tcp_socket {
+    u32 epoch;                // as in struct config, when the egress hook looked its flow up
+    u32 flow;                 // index of its flow + 1; 0: none
+    u32 batch;                // of its flow
+    u16 number;
+    u8 room;                  // TCP's segments leave room for the option
+    u8 home;                  // its addresses are of the interface's network namespace
+    struct peer peer;         // the sender of the options that it receives
 };
 
 struct map {
@@ -75,8 +83,8 @@ MAP(connections, BPF_MAP_TYPE_LRU_HASH, struct five_tuple, struct connection, CO
 MAP(cookies, BPF_MAP_TYPE_HASH, u64, u32, FLOWS_MAX);
 MAP(tuples, BPF_MAP_TYPE_HASH, struct five_tuple, u32, FLOWS_MAX);
 MAP(cgroups, BPF_MAP_TYPE_HASH, u64, u32, FLOWS_MAX);
-// The key is the cookie of a socket.
-MAP(members, BPF_MAP_TYPE_LRU_HASH, u64, struct member, FLOWS_MAX);
+// The kernel keeps a value with each socket.
+MAP_WITH(sockets, BPF_MAP_TYPE_SK_STORAGE, int, struct tcp_socket, 0, BPF_F_NO_PREALLOC);
 MAP(peers, BPF_MAP_TYPE_LRU_HASH, struct five_tuple, struct peer, FLOWS_MAX);
 MAP(progress, BPF_MAP_TYPE_LRU_HASH, u32, u32, PROGRESS_BATCHES);
 MAP(policies, BPF_MAP_TYPE_ARRAY, u32, struct policy, BANKS);

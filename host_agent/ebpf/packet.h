@@ -38,6 +38,17 @@ struct tcp {
     u16 window, checksum, urgent;
 };
 
+// Returns the bytes at an offset of a packet, which are copied only where the packet does not begin with them; 0 past its
+// end.
+INLINE const void *header_at(struct __sk_buff *skb, u32 offset, void *copy, u32 bytes)
+{
+    const void *found = (void *)(long)skb->data + offset;
+
+    if (found + bytes <= (void *)(long)skb->data_end)
+        return found;
+    return load_bytes(skb, offset, copy, bytes) ? 0 : copy;
+}
+
 // Reads addresses, ports and payload length of an outgoing packet; returns 0 if it is not IP. Fragments get no ports:
 // only the socket or cgroup identifies their flow.
 INLINE int parse(struct __sk_buff *skb, struct packet *packet)
@@ -46,50 +57,53 @@ INLINE int parse(struct __sk_buff *skb, struct packet *packet)
 
     packet->next_type = NETWORK16((u16)skb->protocol);
     if (packet->next_type == TYPE_IPV4) {
-        struct ipv4 ip;
+        struct ipv4 copy;
+        const struct ipv4 *ip = header_at(skb, ETHERNET_BYTES, &copy, sizeof(copy));
         u32 header;
 
-        if (load_bytes(skb, ETHERNET_BYTES, &ip, sizeof(ip)))
+        if (!ip)
             return 0;
-        header = (ip.version_ihl & 0xF) * 4;
-        packet->addresses.source[3] = ip.source;
-        packet->addresses.destination[3] = ip.destination;
-        packet->addresses.protocol = ip.protocol;
+        header = (ip->version_ihl & 0xF) * 4;
+        packet->addresses.source[3] = ip->source;
+        packet->addresses.destination[3] = ip->destination;
+        packet->addresses.protocol = ip->protocol;
         // The field is 0 above 64 KiB (BIG TCP).
-        length = ip.total ? NETWORK16(ip.total) : skb->len - ETHERNET_BYTES;
+        length = ip->total ? NETWORK16(ip->total) : skb->len - ETHERNET_BYTES;
         if (length < header)
             return 0;
         length -= header;
         offset = ETHERNET_BYTES + header;
-        if (ip.fragment & NETWORK16(0x3FFF)) {
+        if (ip->fragment & NETWORK16(0x3FFF)) {
             packet->payload = length;
-            if (ip.protocol == UDP && !(ip.fragment & NETWORK16(0x1FFF)) && length >= 8)
+            if (ip->protocol == UDP && !(ip->fragment & NETWORK16(0x1FFF)) && length >= 8)
                 packet->payload = length - 8;
             return 1;
         }
     } else if (packet->next_type == TYPE_IPV6) {
-        struct ipv6 ip;
+        struct ipv6 copy;
+        const struct ipv6 *ip = header_at(skb, ETHERNET_BYTES, &copy, sizeof(copy));
 
-        if (load_bytes(skb, ETHERNET_BYTES, &ip, sizeof(ip)))
+        if (!ip)
             return 0;
-        __builtin_memcpy(packet->addresses.source, ip.source, sizeof(ip.source));
-        __builtin_memcpy(packet->addresses.destination, ip.destination, sizeof(ip.destination));
-        packet->addresses.protocol = ip.next;
-        length = ip.payload ? NETWORK16(ip.payload) : skb->len - ETHERNET_BYTES - sizeof(ip);
-        offset = ETHERNET_BYTES + sizeof(ip);
+        __builtin_memcpy(packet->addresses.source, ip->source, sizeof(ip->source));
+        __builtin_memcpy(packet->addresses.destination, ip->destination, sizeof(ip->destination));
+        packet->addresses.protocol = ip->next;
+        length = ip->payload ? NETWORK16(ip->payload) : skb->len - ETHERNET_BYTES - sizeof(*ip);
+        offset = ETHERNET_BYTES + sizeof(*ip);
     } else {
         return 0;
     }
     if (packet->addresses.protocol == TCP) {
-        struct tcp tcp;
+        struct tcp copy;
+        const struct tcp *tcp = header_at(skb, offset, &copy, sizeof(copy));
         u32 header;
 
-        if (load_bytes(skb, offset, &tcp, sizeof(tcp)))
+        if (!tcp)
             return 0;
-        header = (tcp.offset >> 4) * 4;
-        packet->addresses.source_port = tcp.source;
-        packet->addresses.destination_port = tcp.destination;
-        packet->sequence = NETWORK32(tcp.sequence);
+        header = (tcp->offset >> 4) * 4;
+        packet->addresses.source_port = tcp->source;
+        packet->addresses.destination_port = tcp->destination;
+        packet->sequence = NETWORK32(tcp->sequence);
         packet->transport = offset;
         packet->header = header;
         packet->payload = length > header ? length - header : 0;

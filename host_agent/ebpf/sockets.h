@@ -9,142 +9,152 @@
 #define FIELD(operation, name) (*(volatile u32 *)&(operation)->name)
 
 // Reads the addresses of what a connection sends, as its packets show them; returns 0 if they are unknown.
-INLINE int endpoints(struct bpf_sock_ops *socket, struct five_tuple *ends)
+INLINE int endpoints(struct bpf_sock_ops *operation, struct five_tuple *ends)
 {
-    u32 family = FIELD(socket, family);
+    u32 family = FIELD(operation, family);
 
     if (family == FAMILY_IPV6) {
-        ends->source[0] = FIELD(socket, local_ip6[0]);
-        ends->source[1] = FIELD(socket, local_ip6[1]);
-        ends->source[2] = FIELD(socket, local_ip6[2]);
-        ends->source[3] = FIELD(socket, local_ip6[3]);
-        ends->destination[0] = FIELD(socket, remote_ip6[0]);
-        ends->destination[1] = FIELD(socket, remote_ip6[1]);
-        ends->destination[2] = FIELD(socket, remote_ip6[2]);
-        ends->destination[3] = FIELD(socket, remote_ip6[3]);
+        ends->source[0] = FIELD(operation, local_ip6[0]);
+        ends->source[1] = FIELD(operation, local_ip6[1]);
+        ends->source[2] = FIELD(operation, local_ip6[2]);
+        ends->source[3] = FIELD(operation, local_ip6[3]);
+        ends->destination[0] = FIELD(operation, remote_ip6[0]);
+        ends->destination[1] = FIELD(operation, remote_ip6[1]);
+        ends->destination[2] = FIELD(operation, remote_ip6[2]);
+        ends->destination[3] = FIELD(operation, remote_ip6[3]);
         // IPv4 in a socket for both (RFC 4291, section 2.5.5.2).
         if (!ends->destination[0] && !ends->destination[1] && ends->destination[2] == NETWORK32(0xFFFF)) {
             ends->source[2] = 0;
             ends->destination[2] = 0;
         }
     } else if (family == FAMILY_IPV4) {
-        ends->source[3] = FIELD(socket, local_ip4);
-        ends->destination[3] = FIELD(socket, remote_ip4);
+        ends->source[3] = FIELD(operation, local_ip4);
+        ends->destination[3] = FIELD(operation, remote_ip4);
     } else {
         return 0;
     }
-    ends->source_port = NETWORK16((u16)FIELD(socket, local_port));
-    ends->destination_port = (u16)(FIELD(socket, remote_port) >> 16);
+    ends->source_port = NETWORK16((u16)FIELD(operation, local_port));
+    ends->destination_port = (u16)(FIELD(operation, remote_port) >> 16);
     ends->protocol = TCP;
     return 1;
 }
 
-// Addresses mean something only where the interface is; a cookie names one socket of all namespaces.
-INLINE int at_home(struct bpf_sock_ops *socket, const struct config *config)
+// Returns what is known of the socket; 0 where there is no memory for it, or no socket yet.
+INLINE struct tcp_socket *known(struct bpf_sock_ops *operation, const struct config *config)
 {
-    return !config->namespace || namespace_cookie(socket) == config->namespace;
-}
+    struct tcp_socket *socket, fresh = {};
+    struct bpf_sock *full = operation->sk;
 
-INLINE u8 *room_of_flow(u32 slot)
-{
-    const struct flow *flow = map_lookup(&flows, &slot);
-    struct state *state = map_lookup(&states, &slot);
-
-    return flow && state && flow->total_bytes ? &state->room : 0;
-}
-
-// Returns where it is noted that a connection's segments leave room for the option; 0 if its packets are not stamped.
-INLINE u8 *room_of(struct bpf_sock_ops *socket, const struct config *config)
-{
-    struct five_tuple ends = {};
-    const struct member *member;
-    u64 cookie = socket_cookie(socket);
-    const u32 *index = map_lookup(&cookies, &cookie);
-    struct peer *peer;
-
-    if (index)
-        return room_of_flow(*index);
-    member = map_lookup(&members, &cookie);
-    if (member) {
-        u32 slot = member->slot;
-        const struct flow *flow = map_lookup(&flows, &slot);
-
-        if (flow && flow->batch == member->batch && flow->number == member->number)
-            return room_of_flow(slot);
-    }
-    if (!at_home(socket, config) || !endpoints(socket, &ends))
+    if (!full)
         return 0;
-    index = map_lookup(&tuples, &ends);
-    if (index)
-        return room_of_flow(*index);
-    peer = map_lookup(&peers, &ends);
-    return peer ? &peer->room : 0;
+    socket = socket_storage(&sockets, full, 0, 0);
+    if (socket)
+        return socket;
+    // Addresses mean something only where the interface is; a cookie names one socket of all namespaces.
+    fresh.home = !config->namespace || namespace_cookie(operation) == config->namespace;
+    return socket_storage(&sockets, full, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-// Asks TCP for room. A segment gets it only once TCP has counted it into the size of the connection's segments: a flow
-// may be opened between both, and the packet would become too long.
-INLINE void make_room(struct bpf_sock_ops *socket, const struct config *config)
+// Returns whether the packets of a socket are stamped.
+INLINE u32 stamped(struct bpf_sock_ops *operation, const struct config *config, const struct tcp_socket *socket)
 {
-    u32 sizing = FIELD(socket, args[0]) == BPF_WRITE_HDR_TCP_CURRENT_MSS;
-    u8 *room;
+    u32 looked_up = socket->epoch == *(volatile u32 *)&config->epoch;
+    struct five_tuple ends = {};
+    const struct flow *flow;
+    u32 slot;
+    u64 cookie;
 
-    if (!sizing && (FIELD(socket, skb_tcp_flags) & TCP_SYN))
+    if (socket->peer.known)
+        return 1;
+    if (looked_up && socket->flow)
+        return 1;
+    if (!looked_up) {
+        cookie = socket_cookie(operation);
+        if (map_lookup(&cookies, &cookie))
+            return 1;
+        // Only the egress hook can tell a flow by its cgroup.
+        slot = socket->flow - 1;
+        flow = socket->flow ? map_lookup(&flows, &slot) : 0;
+        if (flow && flow->total_bytes && flow->batch == socket->batch && flow->number == socket->number)
+            return 1;
+    }
+    if (!socket->home || !endpoints(operation, &ends))
+        return 0;
+    return (!looked_up && map_lookup(&tuples, &ends)) || map_lookup(&peers, &ends);
+}
+
+// Asks TCP for room. A segment gets it only if TCP has counted it into the size of the connection's segments: a flow may
+// be opened, or a block of selective acknowledgement go, between both, and the packet would become too long.
+INLINE void make_room(struct bpf_sock_ops *operation, const struct config *config)
+{
+    u32 sizing = FIELD(operation, args[0]) == BPF_WRITE_HDR_TCP_CURRENT_MSS;
+    struct tcp_socket *socket;
+    long refused = 1;
+
+    if (!sizing && (FIELD(operation, skb_tcp_flags) & TCP_SYN))
         return;
-    room = room_of(socket, config);
-    if (!room)
+    socket = known(operation, config);
+    if (!socket || (!sizing && !socket->room && FIELD(operation, skb_len)))
         return;
+    // Refused where other options leave no room; the egress hook counts those packets.
+    if (stamped(operation, config, socket))
+        refused = reserve_option(operation, TCP_OPTION_BYTES, 0);
     if (sizing)
-        *room = 1;
-    else if (!*room && FIELD(socket, skb_len))
-        return;
-    // Fails where other options leave no room; the egress hook counts those packets.
-    reserve_option(socket, TCP_OPTION_BYTES, 0);
+        socket->room = !refused;
 }
 
-INLINE void read_option(struct bpf_sock_ops *socket, const struct config *config)
+INLINE void read_option(struct bpf_sock_ops *operation, const struct config *config)
 {
-    // Searched by kind, length of what is searched, and experiment.
-    struct option option = {TCP_OPTION_KIND, 4, NETWORK16(TCP_OPTION_EXPERIMENT)};
-    struct five_tuple answers = {};
+    const void *start = (void *)(long)operation->skb_data, *end = (void *)(long)operation->skb_data_end;
+    const struct tcp *tcp = start;
+    const union option *option;
+    struct tcp_socket *socket;
     struct counters *counters;
-    u32 zero = 0, batch;
+    u32 zero = 0, header, batch;
 
-    counters = map_lookup(&counted, &zero);
-    if (!counters || !at_home(socket, config) || load_option(socket, &option, sizeof(option), 0) != sizeof(option))
+    if ((const void *)(tcp + 1) > end)
         return;
-    // Nothing was written into it.
-    if (!option.stamp.version_stage || !valid(&option.stamp, counters))
+    header = (tcp->offset >> 4) * 4;
+    if (header < sizeof(*tcp) + TCP_OPTION_BYTES)
+        return;
+    option = start + (header - TCP_OPTION_BYTES);
+    if ((const void *)(option + 1) > end || option->kind != TCP_OPTION_KIND || option->length != TCP_OPTION_BYTES ||
+        option->experiment != NETWORK16(TCP_OPTION_EXPERIMENT))
+        return;
+    counters = map_lookup(&counted, &zero);
+    socket = known(operation, config);
+    if (!counters || !socket || !socket->home || !valid(&option->stamp, counters))
         return;
     counters->read += 1;
-    batch = NETWORK32(option.stamp.batch);
+    batch = NETWORK32(option->stamp.batch);
     if (batch)
-        learn(batch, option.stamp.current_layer, counters);
-    if ((option.stamp.version_stage & 0xF) && endpoints(socket, &answers))
-        remember(&option.stamp, &answers);
+        learn(batch, option->stamp.current_layer, counters);
+    if (option->stamp.version_stage & 0xF)
+        socket->peer = peer_of(&option->stamp);
 }
 
-SECTION("sock_ops") int mfs_sock_ops(struct bpf_sock_ops *socket)
+SECTION("sock_ops") int mfs_sock_ops(struct bpf_sock_ops *operation)
 {
-    const struct option empty = {TCP_OPTION_KIND, TCP_OPTION_BYTES, NETWORK16(TCP_OPTION_EXPERIMENT)};
-    const struct config *config;
     u32 zero = 0, wanted = BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG;
+    const struct config *config;
+    u32 kind = FIELD(operation, op);
 
+    // TCP fills room into which nothing is written with NOPs.
+    if (kind == BPF_SOCK_OPS_WRITE_HDR_OPT_CB)
+        return 1;
     config = map_lookup(&configs, &zero);
     if (!config || !config->option)
         return 1;
-    switch (FIELD(socket, op)) {
+    switch (kind) {
     case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
     case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-        set_callbacks(socket, FIELD(socket, bpf_sock_ops_cb_flags) | wanted);
+        set_callbacks(operation, FIELD(operation, bpf_sock_ops_cb_flags) | wanted);
         break;
     case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
-        make_room(socket, config);
-        break;
-    case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
-        store_option(socket, &empty, sizeof(empty), 0);
+        make_room(operation, config);
         break;
     case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
-        read_option(socket, config);
+        read_option(operation, config);
         break;
     }
     return 1;

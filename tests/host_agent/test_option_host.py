@@ -267,6 +267,33 @@ def test_flows_of_a_cgroup_and_of_addresses(hosts: tuple[Host, Host], folder: Pa
             capture.close()
 
 
+def test_a_connection_goes_from_one_flow_to_the_next_at_once(hosts: tuple[Host, Host], folder: Path) -> None:
+    sender, receiver = hosts
+    with running(sender, folder, carrier="option") as agent, agent.client() as client:
+        near, far = connected(sender, receiver)
+        capture = sender.capture()
+        with near, far:
+            ends = FiveTuple("tcp", *near.getsockname()[:2], *near.getpeername()[:2])
+
+            def batches() -> set[int | None]:
+                near.sendall(bytes(5000))
+                received(far, 5000)
+                return {stamp and stamp.batch for _, stamp, length, _ in segments(capture) if length}
+
+            assert batches() == {None}
+            by_addresses = opened(client, Match(addresses=ends), batch=3)
+            assert batches() == {3}
+            by_socket = opened(client, near, batch=4)
+            assert batches() == {4}, "its socket tells more than its addresses"
+            by_socket.close()
+            assert batches() == {3}
+            by_addresses.close()
+            assert batches() == {None}
+            opened(client, near, batch=5)
+            assert batches() == {5}
+        capture.close()
+
+
 def test_progress_reaches_the_sender_in_acknowledgements(hosts: tuple[Host, Host], folder: Path) -> None:
     sender, receiver = hosts
     with ExitStack() as stack:

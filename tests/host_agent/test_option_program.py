@@ -16,15 +16,23 @@ from host_agent.ebpf.object import load
 from host_agent.protocol.flow_request import FiveTuple, FlowRequest, Match
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.scapy_layer import MFS, mfs_option, option_stamp
-from host_agent.protocol.stamp import TCP_OPTION_BYTES, TCP_OPTION_HEAD, Flags, Stage, StampError, from_tcp_option
+from host_agent.protocol.stamp import (
+    STAMP_BYTES,
+    TCP_OPTION_BYTES,
+    TCP_OPTION_HEAD,
+    Flags,
+    Stage,
+    StampError,
+    from_tcp_option,
+)
 from mfs_ctrl import policies
 from tests.support.ebpf import loaded
 from tests.support.segments import LEADS, PAYLOAD, SACK_BLOCK, TIME_STAMP, option_of, segment, sum_is_right, tcp_options
 from topologies.topology import tor
 
 TOPOLOGY = tor(2, 1)
-EMPTY = TCP_OPTION_HEAD + bytes(TCP_OPTION_BYTES - len(TCP_OPTION_HEAD))
-"""The option as the socket leaves room for it."""
+ROOM = b"\x01" * TCP_OPTION_BYTES
+"""What TCP puts where a socket made room for the option."""
 CONTEXT_BYTES, PRIORITY_OFFSET = 192, 32
 FAMILIES = (4, 6)
 
@@ -59,7 +67,7 @@ def sender() -> Iterator[Sender]:
 @pytest.mark.parametrize("place", LEADS)
 def test_the_stamp_is_written_into_the_room_and_the_checksum_is_mended(sender: Sender, family: int, place: str) -> None:
     sender.open(family)
-    packet = segment(TOPOLOGY, 1, None, family, LEADS[place] + EMPTY)
+    packet = segment(TOPOLOGY, 1, None, family, LEADS[place] + ROOM)
     out, priority = sender.send(bytes(packet))
     left = type(packet)(out)
     stamp = option_of(left)
@@ -79,9 +87,11 @@ def test_the_stamp_is_written_into_the_room_and_the_checksum_is_mended(sender: S
     [
         (b"", "unready"),
         (TIME_STAMP, "unready"),
-        (b"\x01" * 12 + EMPTY[:1] + b"\x18" + EMPTY[2:], "no_room"),
+        (ROOM[1:] + b"\x00", "no_room"),
+        (TIME_STAMP + TCP_OPTION_HEAD + bytes(STAMP_BYTES), "no_room"),
         (TIME_STAMP + SACK_BLOCK, "no_room"),
-        (TIME_STAMP + b"\xfe" + EMPTY[1:], "no_room"),
+        (TIME_STAMP + b"\xfe" + ROOM[1:], "no_room"),
+        (TIME_STAMP + ROOM[1:] + b"\xfe", "no_room"),
     ],
 )
 def test_without_room_the_packet_is_ordered_but_not_changed(sender: Sender, options: bytes, counter: str) -> None:
@@ -97,7 +107,7 @@ def test_without_room_the_packet_is_ordered_but_not_changed(sender: Sender, opti
 
 
 def test_the_room_of_others_is_left_alone(sender: Sender) -> None:
-    frame = bytes(segment(TOPOLOGY, 1, None, 4, TIME_STAMP + EMPTY))
+    frame = bytes(segment(TOPOLOGY, 1, None, 4, TIME_STAMP + ROOM))
     assert sender.send(frame)[0] == frame
     flow = sender.open()
     sender.table.close(flow)
@@ -107,7 +117,7 @@ def test_the_room_of_others_is_left_alone(sender: Sender) -> None:
 
 def test_the_scapy_layer_the_program_and_the_codec_agree(sender: Sender) -> None:
     sender.open()
-    out, _ = sender.send(bytes(segment(TOPOLOGY, 1, None, 4, TIME_STAMP + EMPTY)))
+    out, _ = sender.send(bytes(segment(TOPOLOGY, 1, None, 4, TIME_STAMP + ROOM)))
     left = type(segment(TOPOLOGY, 1, None))(out)
     read = option_stamp(left)
     assert read is not None
@@ -126,7 +136,10 @@ def test_the_layout_has_one_home() -> None:
     assert f"TCP_OPTION_KIND, TCP_OPTION_EXPERIMENT = {TCP_OPTION_HEAD[0]}, 0x{TCP_OPTION_HEAD[2:].hex()}" in dissector
 
 
-@pytest.mark.parametrize("data", [b"", b"\xfe" + EMPTY[1:], EMPTY, EMPTY[:4] + b"\x19" + EMPTY[5:], EMPTY[:27]])
+BLANK = TCP_OPTION_HEAD + bytes(STAMP_BYTES)
+
+
+@pytest.mark.parametrize("data", [b"", ROOM, b"\xfe" + BLANK[1:], BLANK, BLANK[:4] + b"\x19" + BLANK[5:], BLANK[:27]])
 def test_an_option_that_carries_no_stamp_is_refused(data: bytes) -> None:
     with pytest.raises(StampError):
         from_tcp_option(data)
