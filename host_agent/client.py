@@ -19,12 +19,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from host_agent.protocol.errors import AgentError, RequestError
 from host_agent.protocol.flow_request import (
+    LINE_MAX,
     Connection,
     FlowRequest,
     FlowUpdate,
@@ -154,7 +155,7 @@ class AgentClient:
         pruned: bool = False,
         keep: bool = False,
     ) -> OpenFlow:
-        """Stamp the packets of ``match`` from now on; an open flow with the same match ends.
+        """Stamp the packets of ``match`` from now on; it replaces an open flow with the same match.
 
         One of ``slack_us`` and ``deadline_ns`` is needed.
 
@@ -201,11 +202,80 @@ class AgentClient:
         )
         flow = OpenFlow(self, request)
         with self._lock:
-            flow._opened(self._ask(lambda: {"op": "open", **request.to_json()}))
-            if (replaced := self._flows.get(flow._key)) is not None:
-                replaced._handle = _CLOSED
-            self._flows[flow._key] = flow
+            self._note(flow, self._ask(lambda: {"op": "open", **request.to_json()}))
         return flow
+
+    def connections(
+        self, destination: str, destination_port: int | None = None, *, pid: int | None = None
+    ) -> list[Match]:
+        """Return a match for each TCP connection of a process to a peer, found by the agent in its network namespace.
+
+        Args:
+            destination: address of the peer.
+            destination_port: of the peer; None for all.
+            pid: of the process, as the agent sees it; None for the one that has connected this client.
+
+        Raises:
+            RequestError: a value is invalid, there is no such process, or the agent may not see its files.
+            AgentGoneError: the agent does not answer.
+        """
+        answer = self.ask("connections", destination=destination, destination_port=destination_port, pid=pid)
+        return [Match(cookie=each["cookie"]) for each in answer["connections"]]
+
+    def open_all(self, requests: Sequence[FlowRequest]) -> list[OpenFlow]:
+        """Open flows, all in one request to the agent; either all are open afterwards, or none of them.
+
+        Raises:
+            RequestError: the agent refuses one of them, or they are too many for one request.
+            AgentGoneError: the agent does not answer.
+        """
+        flows = [OpenFlow(self, request) for request in requests]
+        with self._lock:
+            answers = self._ask_all(lambda: [{"op": "open", **flow.request.to_json()} for flow in flows])
+            opened = [flow for flow, answer in zip(flows, answers, strict=True) if answer["ok"]]
+            for flow, answer in zip(flows, answers, strict=True):
+                if answer["ok"]:
+                    self._note(flow, answer)
+        if len(opened) < len(flows):
+            self.close_all(opened)
+            _check(answers)
+        return flows
+
+    def update_all(
+        self,
+        flows: Sequence[OpenFlow],
+        *,
+        slack_us: int | None = None,
+        deadline_ns: int | None = None,
+        beyond_bytes: int | None = None,
+        pruned: bool | None = None,
+    ) -> None:
+        """Change flows alike, all in one request to the agent; fields as of :meth:`OpenFlow.update`.
+
+        Raises:
+            RequestError: a value has the wrong type or is out of range, or a flow is closed; the others are changed.
+            AgentGoneError: the agent does not answer.
+        """
+        update = FlowUpdate(deadline(slack_us, deadline_ns, time.monotonic_ns()), beyond_bytes, pruned)
+        changed = [update.applied_to(flow.request) for flow in flows]
+        answers = self._ask_all(lambda: [{"op": "update", "flow": flow._handle, **update.to_json()} for flow in flows])
+        for flow, request, answer in zip(flows, changed, answers, strict=True):
+            if answer["ok"]:
+                flow.request = request
+        _check(answers)
+
+    def close_all(self, flows: Sequence[OpenFlow]) -> None:
+        """End flows, all in one request to the agent.
+
+        Raises:
+            AgentError: one of them is closed already, or the agent does not answer; the others are closed.
+        """
+        for flow in flows:
+            self._forget(flow)
+        answers = self._ask_all(lambda: [{"op": "close", "flow": flow._handle} for flow in flows])
+        for flow in flows:
+            flow._handle = _CLOSED
+        _check(answers)
 
     def advance(self, batch: int, layer: int) -> None:
         """Report that ``batch`` now computes ``layer``; once all layers are computed, their number.
@@ -282,6 +352,18 @@ class AgentClient:
                     flow._opened(self._exchange(flow._resumption()))
                 return self._exchange(request())
 
+    def _ask_all(self, requests: Callable[[], list[dict[str, Any]]]) -> list[Answer]:
+        """Exchange ``requests()`` as one batch, and return an answer for each."""
+        answers: list[Answer] = self._ask(lambda: {"op": "batch", "requests": requests()})["answers"]
+        return answers
+
+    def _note(self, flow: OpenFlow, answer: Answer) -> None:
+        """Note an open flow, and that it has replaced another."""
+        flow._opened(answer)
+        if (replaced := self._flows.get(flow._key)) is not None:
+            replaced._handle = _CLOSED
+        self._flows[flow._key] = flow
+
     def _forget(self, flow: OpenFlow) -> None:
         """Stop resuming ``flow`` after a restart of the agent."""
         with self._lock:
@@ -299,8 +381,11 @@ class AgentClient:
         self._stream = self._socket.makefile("rb")
 
     def _exchange(self, request: dict[str, Any]) -> Answer:
+        text = json.dumps(request).encode() + b"\n"
+        if len(text) > LINE_MAX:
+            raise RequestError(f"a request of {len(text)} bytes; the agent takes {LINE_MAX}, so use several")
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            self._socket.sendall(text)
             line = self._stream.readline()
         except OSError as error:
             raise AgentGoneError(f"the agent at {self._path} does not answer: {error.strerror or error}") from None
@@ -318,3 +403,10 @@ class AgentClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check(answers: Sequence[Answer]) -> None:
+    """Raise the first error of ``answers``."""
+    for answer in answers:
+        if not answer["ok"]:
+            raise RequestError(answer["error"])

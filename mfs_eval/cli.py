@@ -29,6 +29,7 @@ BENCHMARKS = {
     "queues": "mfs_eval.bench.queues:queues",
     "interfaces": "mfs_eval.bench.interfaces:interfaces",
     "agent": "mfs_eval.bench.agent:agent",
+    "agent-calls": "mfs_eval.bench.agent_calls:agent_calls",
     "carriers": "mfs_eval.bench.carriers:carriers",
     "table-writes": "mfs_eval.bench.table_writes:table_writes",
     "tuned-tick": "mfs_eval.bench.tuned_tick:tuned_tick",

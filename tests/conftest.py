@@ -21,6 +21,7 @@ SLOW = (
     "examples/",
     "host_agent/engines/test_vllm.py",
     "host_agent/test_agent_host.py",
+    "host_agent/test_agent_requests.py",
     "host_agent/test_carriers_alive.py",
     "host_agent/test_option_host.py",
     "host_agent/test_agent_rdma.py",

@@ -9,9 +9,11 @@ from typing import Any
 
 from host_agent.daemon.gate import Gate
 from host_agent.daemon.holding import Holder
+from host_agent.daemon.process_sockets import connections_of
 from host_agent.daemon.registrations import RdmaFlow, Registrations
 from host_agent.ebpf.flows import FlowReport, FlowTable, cgroup_id
 from host_agent.ebpf.layout import FlowState
+from host_agent.protocol.address import address
 from host_agent.protocol.errors import AgentError, RequestError
 from host_agent.protocol.flow_request import (
     OPEN_FIELDS,
@@ -27,9 +29,10 @@ Fields = Mapping[str, Any]
 
 
 class Client:
-    """A connection, with the handles of the flows that end with it."""
+    """A connection of the process ``pid``, with the handles of the flows that end with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
         self.flows: set[int] = set()
         self.wake: Callable[[], None] = lambda: None
         """Called when a message of the client is permitted."""
@@ -73,6 +76,8 @@ class Requests:
             "permit": (self._permit, frozenset({"wait_us"})),
             "complete": (self._complete, frozenset({"message"})),
             "status": (self._all, frozenset()),
+            "connections": (self._connections, frozenset({"pid", "destination", "destination_port"})),
+            "batch": (self._batch, frozenset({"requests"})),
         }
 
     def answer(self, client: Client, request: object) -> dict[str, Any]:
@@ -121,10 +126,12 @@ class Requests:
             return {"flow": flow, "number": self._registrations.flow(flow).request.number}
         if isinstance(request.match.cgroup, str):
             request = replace(request, match=Match(cgroup=cgroup_id(request.match.cgroup)))
-        before = set(self._table.handles())
+        replaced = self._table.flow_of(request.match)
         flow = self._table.open(request, resume=fields.get("resume") is True)
-        for ended in before - set(self._table.handles()) | {flow}:
-            self._forget(ended)
+        if replaced is not None:
+            if replaced != flow:
+                self._gate.forget_flow(replaced)
+            self._forget(replaced)
         if self._holder is not None:
             self._holder.opened(flow)
         self._own(client, flow, request.keep)
@@ -178,6 +185,21 @@ class Requests:
             self._registrations.completed(message.flow, message.size)
         self._turn()
         return {}
+
+    def _connections(self, client: Client, fields: Fields) -> dict[str, Any]:
+        pid = client.pid if fields.get("pid") is None else check_integer("pid", fields["pid"])
+        port = fields.get("destination_port")
+        destination = str(address("destination", fields.get("destination")))
+        found = connections_of(pid, destination, None if port is None else check_integer("destination_port", port))
+        return {"connections": [{"cookie": cookie, "connection": each.to_json()} for cookie, each in found]}
+
+    def _batch(self, client: Client, fields: Fields) -> dict[str, Any]:
+        requests = fields.get("requests")
+        if not isinstance(requests, list):
+            raise RequestError(f"requests is a list of requests, not {requests!r}")
+        if any(isinstance(request, dict) and request.get("op") == "batch" for request in requests):
+            raise RequestError("a batch does not take a batch")
+        return {"answers": [self.answer(client, request) for request in requests]}
 
     def _turn(self) -> None:
         """Permit what may go now."""

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import stat
+import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -33,11 +34,10 @@ from host_agent.ebpf.errors import PolicyError, SocketError
 from host_agent.ebpf.holds import HoldTable
 from host_agent.ebpf.policy import PolicySource, PolicyWatch, saved_path
 from host_agent.protocol.errors import AgentError
+from host_agent.protocol.flow_request import LINE_MAX
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.policy_document import PolicyDocument
 
-LINE_MAX = 1 << 16
-"""Longest request, in bytes."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Service:
             _log.info("closed %d flows whose clients did not come back", count)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = Client()
+        client = Client(_process_of(writer.get_extra_info("socket")))
         try:
             while True:
                 try:
@@ -360,6 +360,12 @@ def _answers(path: Path) -> bool:
 async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
     writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
     await writer.drain()
+
+
+def _process_of(connection: socket.socket) -> int:
+    """Return the process that has connected a Unix socket, as this process sees its id (unix(7))."""
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Addresses and window scale of a TCP connection of this network namespace, from the kernel (sock_diag(7))."""
+"""TCP connections of this network namespace, from the kernel (sock_diag(7))."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from host_agent.protocol.errors import RequestError
 from host_agent.protocol.flow_request import PROTOCOLS, Connection, FiveTuple, unmapped
@@ -22,10 +23,26 @@ _NO_COOKIE = 0xFFFFFFFF
 _HEADER = struct.Struct("=IHHII")
 _ASKED = struct.Struct("=BBBBI")
 _SOCKET = struct.Struct("=4B2s2s16s16sIII")
+_INODE_OFFSET = 68
 _BODY_BYTES = 72
 _SCALES_OFFSET, _OPTIONS_OFFSET = 6, 5
 _WINDOW_SCALED = 4
 _ANSWER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A connection, with the cookie of its socket and the inode by which /proc names it."""
+
+    cookie: int
+    inode: int
+    connection: Connection
+
+
+def connections() -> Iterator[Found]:
+    """Yield the established connections."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        yield from _asked(family, _DUMP, bytes(36))
 
 
 def connection_at(addresses: FiveTuple) -> Connection | None:
@@ -33,22 +50,18 @@ def connection_at(addresses: FiveTuple) -> Connection | None:
     ends = [ipaddress.ip_address(end).packed.ljust(16, b"\0") for end in (addresses.source, addresses.destination)]
     family = socket.AF_INET if ipaddress.ip_address(addresses.source).version == 4 else socket.AF_INET6
     ports = [port.to_bytes(2, "big") for port in (addresses.source_port, addresses.destination_port)]
-    for _, found in _asked(family, 0, b"".join((*ports, *ends))):
-        return found
+    for found in _asked(family, 0, b"".join((*ports, *ends))):
+        return found.connection
     return None
 
 
 def connection_of(cookie: int) -> Connection | None:
     """Return the connection of the socket with this cookie; None if it is not of this namespace, or not connected."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        for number, found in _asked(family, _DUMP, bytes(36)):
-            if number == cookie:
-                return found
-    return None
+    return next((found.connection for found in connections() if found.cookie == cookie), None)
 
 
-def _asked(family: int, flags: int, ends: bytes) -> Iterator[tuple[int, Connection]]:
-    """Ask for the sockets of a family; yields cookies and connections."""
+def _asked(family: int, flags: int, ends: bytes) -> Iterator[Found]:
+    """Ask for the sockets of a family."""
     asked = _ASKED.pack(family, PROTOCOLS["tcp"], 1 << (_INFO - 1), 0, _STATES) + ends
     asked += struct.pack("=III", 0, _NO_COOKIE, _NO_COOKIE)
     with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as diag:
@@ -67,11 +80,12 @@ def _asked(family: int, flags: int, ends: bytes) -> Iterator[tuple[int, Connecti
                 return
 
 
-def _decoded(body: bytes) -> tuple[int, Connection] | None:
+def _decoded(body: bytes) -> Found | None:
     family, _, _, _, *ports, source, destination, _, low, high = _SOCKET.unpack_from(body)
     size = 4 if family == socket.AF_INET else 16
     addresses = [unmapped(str(ipaddress.ip_address(end[:size]))) for end in (source, destination)]
     numbers = [int.from_bytes(port, "big") for port in ports]
+    [inode] = struct.unpack_from("=I", body, _INODE_OFFSET)
     attributes = body[_BODY_BYTES:]
     while len(attributes) >= 4:
         length, kind = struct.unpack_from("=HH", attributes)
@@ -79,6 +93,6 @@ def _decoded(body: bytes) -> tuple[int, Connection] | None:
             options, scales = attributes[4 + _OPTIONS_OFFSET], attributes[4 + _SCALES_OFFSET]
             with contextlib.suppress(RequestError):
                 ends = FiveTuple("tcp", addresses[0], numbers[0], addresses[1], numbers[1])
-                return high << 32 | low, Connection(ends, scales & 0xF if options & _WINDOW_SCALED else 0)
+                return Found(high << 32 | low, inode, Connection(ends, scales & 0xF if options & _WINDOW_SCALED else 0))
         attributes = attributes[-(-max(length, 4) // 4) * 4 :]
     return None

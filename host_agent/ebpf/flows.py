@@ -28,9 +28,10 @@ from host_agent.ebpf.layout import (
     encode_flow,
     encode_match,
     encode_policy,
+    state_after,
 )
 from host_agent.protocol.errors import RequestError
-from host_agent.protocol.flow_request import FlowRequest, FlowUpdate, check_progress
+from host_agent.protocol.flow_request import FlowRequest, FlowUpdate, Match, check_progress
 from host_agent.protocol.flow_spec import FLOW_NUMBERS
 from host_agent.protocol.level import LevelRule
 
@@ -125,7 +126,7 @@ class FlowTable:
         self._configure(bank=bank)
 
     def open(self, request: FlowRequest, resume: bool = False) -> int:
-        """Stamp the packets of ``request`` from now on; an open flow with the same match ends.
+        """Stamp the packets of ``request`` from now on; it replaces an open flow with the same match.
 
         With ``resume``, an open flow with the same match, batch and stage continues under ``request``: its sent bytes
         and its level remain, and its number too unless ``request`` has one.
@@ -137,12 +138,16 @@ class FlowTable:
             RequestError: too many flows are open.
         """
         name, key = encode_match(request.match)
-        if (flow := self._by_key.get((name, key))) is not None:
-            held = self._flows[flow]
+        if (replaced := self._by_key.get((name, key))) is not None:
+            held = self._flows[replaced]
             if resume and (held.batch, held.stage) == (request.batch, request.stage):
-                self._write(flow, request if request.number is not None else replace(request, number=held.number))
-                return flow
-            self.close(flow)
+                self._write(replaced, request if request.number is not None else replace(request, number=held.number))
+                return replaced
+            if self._free:
+                self.on_close(replaced)
+            else:  # no room for both
+                self.close(replaced)
+                replaced = None
         if not self._free:
             raise RequestError(f"all {FLOWS_MAX} flows are in use; close some")
         if request.number is None:
@@ -150,12 +155,20 @@ class FlowTable:
             self._next_number = (self._next_number + 1) % FLOW_NUMBERS
         flow = self._free.popleft()
         index = INDEX.pack(flow)
-        self._maps["states"].put(index, NO_STATE)
+        # A connection whose segments leave room for the option goes on doing so.
+        before = None if replaced is None else self._maps["states"].get(INDEX.pack(replaced))
+        self._maps["states"].put(index, NO_STATE if before is None else state_after(before))
         self._write(flow, request)
         self._maps[name].put(key, index)
         self._by_key[name, key] = flow
         self._begin_epoch()
+        if replaced is not None:
+            self._clear(replaced)
         return flow
+
+    def flow_of(self, match: Match) -> int | None:
+        """Return the handle of the open flow with this match; None if there is none."""
+        return self._by_key.get(encode_match(match))
 
     def update(self, flow: int, update: FlowUpdate) -> None:
         """Change an open flow.
@@ -174,11 +187,9 @@ class FlowTable:
         name, key = encode_match(self.request(flow).match)
         self.on_close(flow)
         self._maps[name].delete(key)
-        # Connections that were found by it need no room any more.
-        self._maps["flows"].put(INDEX.pack(flow), bytes(FLOW.size))
+        del self._by_key[name, key]
         self._begin_epoch()
-        del self._flows[flow], self._by_key[name, key]
-        self._free.append(flow)
+        self._clear(flow)
 
     def advance(self, batch: int, layer: int) -> None:
         """Note that ``batch`` now computes ``layer``; a layer that is not above the known one changes nothing.
@@ -232,6 +243,12 @@ class FlowTable:
     def _configure(self, **changes: int) -> None:
         self._config = self._config._replace(**changes)
         self._maps["configs"].put(INDEX.pack(0), encode_config(self._config))
+
+    def _clear(self, flow: int) -> None:
+        """Free the slot of a flow that no packet finds any more; connections of a cgroup need no room for it."""
+        self._maps["flows"].put(INDEX.pack(flow), bytes(FLOW.size))
+        del self._flows[flow]
+        self._free.append(flow)
 
     def _write(self, flow: int, request: FlowRequest) -> None:
         self._maps["flows"].put(INDEX.pack(flow), encode_flow(request))

@@ -43,8 +43,11 @@ RANGES: Mapping[str, tuple[int, int]] = {
     "bytes": (1, _BYTES_MAX),
     "message": (1, (1 << 63) - 1),
     "wait_us": (0, 1_000_000),
+    "pid": (1, 1 << 22),
 }
 """Lowest and highest value of each integer field."""
+LINE_MAX = 1 << 16
+"""Longest request on the agent's socket, in bytes."""
 _SO_COOKIE = 57
 """``asm-generic/socket.h``; Linux 4.12 or later."""
 _WINDOW_SCALED = 4
