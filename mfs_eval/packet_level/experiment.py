@@ -10,6 +10,7 @@ from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
 from mfs_ctrl.controller import TickRecord
 from mfs_ctrl.policy.policy import Policy, giving_up
 from mfs_eval.errors import ServingError
+from mfs_eval.packet_level.flight_recorder import FlightRecorder
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.packet_level.stranding_meter import StrandingCounters
@@ -45,11 +46,13 @@ def run(
     seed: int,
     settings: RunSettings | None = None,
     on_end: Callable[[PacketNetwork], None] | None = None,
+    recorder: FlightRecorder | None = None,
 ) -> Run:
     """Serve ``work`` at ``request_rate`` requests per second, with Poisson arrivals drawn from ``seed``.
 
     ``policy`` is a name that :func:`~mfs_eval.setup.policies.policy_for` knows, the ceiling, or a policy. ``on_end`` is
-    called with the network after the last request; the ceiling has none.
+    called with the network after the last request; the ceiling has none. ``recorder`` records the run, which stays
+    the same.
 
     Raises:
         ValueError: there is no policy of that name.
@@ -67,10 +70,12 @@ def run(
         chosen = giving_up(chosen)
     occupancy: list[Occupancy] = []
     history: list[TickRecord] = []
-    with open_testbed(scenario, chosen, settings) as built:
+    with open_testbed(scenario, chosen, settings, recorder) as built:
         network, clock = built.network, built.network.clock
         config = replace(serving_for(policy_name, scenario), defer_infeasible=pruning.defer_infeasible)
         serving_network: Network = built.serving_network
+        if recorder is not None:
+            serving_network = recorder.serving_network(serving_network)
         coordination = None
         if pruning.drop_budget is not None:
             serving_network = coordination = Coordination(config, serving_network, pruning.drop_budget)
@@ -94,6 +99,8 @@ def run(
                 )
     if on_end is not None:
         on_end(network)
+    if recorder is not None:
+        recorder.finish(serving.records, serving.batches)
     pruned = 0 if coordination is None else coordination.given_up
     counted = _counted(serving.records)
     if (server := settings.adversary.unaffected_by) is not None:

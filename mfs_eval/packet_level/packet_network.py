@@ -56,6 +56,7 @@ class PacketNetwork:
         hosts: by identifier.
         network: the underlying network, for traces and samples of occupancy.
         meter: measures what promotions strand and reorder.
+        on_open: called with the sending host's identifier and the flow when a flow has been opened.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class PacketNetwork:
         self.network = VirtualNetwork(clock)
         self.hosts: dict[int, VirtualHost] = {}
         self.meter = StrandingMeter()
+        self.on_open: Callable[[int, Flow], None] | None = None
         self._waiting: dict[int, OnComplete] = {}
         self._next_number = 0
         self._link = link
@@ -170,6 +172,8 @@ class PacketNetwork:
         number = self._next_number
         self._next_number = (number + 1) % FLOW_NUMBERS
         flow = self.hosts[source].agent.open(spec, number)
+        if self.on_open is not None:
+            self.on_open(source, flow)
         if spec.stage is Stage.KV_REUSE and spec.batch:
             self.hosts[spec.destination].feeds(spec.batch, source)
         if on_complete is not None:

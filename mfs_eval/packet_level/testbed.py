@@ -14,8 +14,10 @@ from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy.policy import Policy
+from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level import policing
 from mfs_eval.packet_level.adversary import AdversarialAgent, Flooder
+from mfs_eval.packet_level.flight_recorder import FlightRecorder
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
 from mfs_eval.packet_level.hosts.rocev2.header import SEGMENT_BYTES as RDMA_SEGMENT_BYTES
 from mfs_eval.packet_level.hosts.virtual_host import VirtualHost
@@ -100,13 +102,15 @@ class Testbed:
     controllers: tuple[Controller, ...]
 
 
-def open_testbed(scenario: Scenario, chosen: Policy, settings: RunSettings) -> AbstractContextManager[Testbed]:
-    """Open the testbed of ``scenario`` under the policy ``chosen``.
+def open_testbed(
+    scenario: Scenario, chosen: Policy, settings: RunSettings, recorder: FlightRecorder | None = None
+) -> AbstractContextManager[Testbed]:
+    """Open the testbed of ``scenario`` under the policy ``chosen``; ``recorder`` records what happens to its flows.
 
     Raises:
         p4src.artifact.ArtifactError, mfs_ctrl.errors.SessionError: see :func:`open_testbed_on`.
     """
-    return open_testbed_on(scenario.tors, chosen, settings, cluster=scenario.cluster)
+    return open_testbed_on(scenario.tors, chosen, settings, scenario.cluster, recorder)
 
 
 @contextmanager
@@ -115,6 +119,7 @@ def open_testbed_on(
     chosen: Policy,
     settings: RunSettings,
     cluster: Cluster | None = None,
+    recorder: FlightRecorder | None = None,
 ) -> Iterator[Testbed]:
     """Open a testbed: the hosts of ``tors`` around their switches, each programmed by a controller over P4Runtime.
 
@@ -125,7 +130,8 @@ def open_testbed_on(
         mfs_ctrl.errors.SessionError: the switch rejected a request.
     """
     program = artifact.load()
-    network = _network(tors, cluster, settings, VirtualClock())
+    clock = VirtualClock() if recorder is None else recorder.clock
+    network = _network(tors, cluster, settings, clock, recorder)
     with ExitStack() as stack:
         controllers = tuple(
             stack.enter_context(_controlled(cluster, switch, tor, network, program, chosen, settings, device_id))
@@ -195,12 +201,20 @@ def _parameters(cluster: Cluster | None, topology: Topology, settings: RunSettin
     )
 
 
-def _rotating(period_ns: int) -> NewPort:
+def _new_port(period_ns: int | None, recorder: FlightRecorder | None, switch: int) -> NewPort | None:
+    if recorder is not None:
+        return recorder.new_port(switch)
+    if period_ns is None:
+        return None
     return lambda _number, rate_bps, queues: RotatingPort(rate_bps, queues, period_ns=period_ns)
 
 
 def _network(
-    tors: Sequence[Topology], cluster: Cluster | None, settings: RunSettings, clock: VirtualClock
+    tors: Sequence[Topology],
+    cluster: Cluster | None,
+    settings: RunSettings,
+    clock: VirtualClock,
+    recorder: FlightRecorder | None,
 ) -> PacketNetwork:
     first, adversary = tors[0], settings.adversary
     queue, period_ns = (
@@ -208,10 +222,14 @@ def _network(
         settings.ports.rotation_period_ns,
     )
     ports = [{host.id: host.port for host in tor.hosts} for tor in tors]
-    switches = [Switch(new_port=None if period_ns is None else _rotating(period_ns)) for _ in tors]
+    if recorder is not None and (period_ns is not None or settings.hosts.transport == "rocev2"):
+        raise EvaluationError("only runs without rotating queues and RoCEv2 can be recorded")
+    switches = [Switch(new_port=_new_port(period_ns, recorder, index)) for index in range(len(tors))]
     addresses = {host.id: (host.mac, host.ipv4.packed) for tor in tors for host in tor.hosts}
 
     def interface(host: VirtualHost) -> HostPort:
+        if recorder is not None:
+            return recorder.interface(host, first.rate_bps)
         if host.identity not in adversary.hosts or not adversary.flood_share or cluster is None:
             return host
         targets = [addresses[target] for target in _decode_hosts(cluster, host.identity)]
@@ -236,6 +254,8 @@ def _network(
     )
     for switch, of_hosts in zip(switches[1:], ports[1:], strict=True):
         network.add_switch(switch, of_hosts)
+    if recorder is not None:
+        recorder.attach(network)
     for near, far in cables(tors):
         link = Link(tors[near.switch].rates[near.port], first.propagation_ns)
         network.connect(switches[near.switch], near.port, switches[far.switch], far.port, link)

@@ -29,6 +29,8 @@ class TcpSettings:
         timestamps: whether segments carry time stamps. Without them neither stale segments are dropped (PAWS) nor
             mistaken retransmissions found by the echo (RFC 4015).
         initial_window: segments that a new connection may have in flight.
+        merged_segments: segments that receive offload merges at most, and acknowledges at once; 1 without it.
+        merge_ns: longest time that it holds a segment.
         tick_ns: a millisecond of the hosts' clocks: ticks of time stamps, and the unit of all constants of TCP.
 
     Raises:
@@ -39,15 +41,20 @@ class TcpSettings:
     receive_window_bytes: int = 64 * 1024
     timestamps: bool = True
     initial_window: int = 10
+    merged_segments: int = 1
+    merge_ns: int = 1_000_000
     tick_ns: int = 1_000_000
 
     def __post_init__(self) -> None:
-        if min(self.rto_min_ns, self.receive_window_bytes, self.initial_window, self.tick_ns) < 1:
+        numbers = self.rto_min_ns, self.receive_window_bytes, self.initial_window, self.merged_segments, self.merge_ns
+        if min(*numbers, self.tick_ns) < 1:
             raise ValueError(f"all numbers of the TCP settings must be positive: {self}")
 
     def stretched(self, stretch: float) -> TcpSettings:
         """Return the settings for a run of which a second stands for ``stretch`` seconds of real time."""
-        return replace(self, rto_min_ns=round(self.rto_min_ns / stretch), tick_ns=round(self.tick_ns / stretch))
+        times = self.rto_min_ns, self.merge_ns, self.tick_ns
+        rto_min_ns, merge_ns, tick_ns = (round(time / stretch) for time in times)
+        return replace(self, rto_min_ns=rto_min_ns, merge_ns=merge_ns, tick_ns=tick_ns)
 
 
 CARRIERS = ("stamp", "registration", "dscp")

@@ -1,42 +1,28 @@
-"""``mfs study tcp-agreement``: the runs of ``mfs live`` again in virtual time, beside what real sockets gave.
-
-Scenario, scale, window of the trace, arrivals, policy, queues and TCP's constants are those of each row. What differs:
-sending processes and host agents take no time.
-"""
+"""``mfs study tcp-agreement``: the runs of ``mfs live`` again in virtual time, beside what real sockets gave."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
 
 import click
 
-from mfs_ctrl import policies as built_in
 from mfs_eval import options
 from mfs_eval.errors import EvaluationError
-from mfs_eval.live.live import CLUSTERS, DEFERRAL_S, MESSAGE_BYTES, LiveSettings, prepared
 from mfs_eval.live.live_rows import Row
-from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
+from mfs_eval.live.virtual_time import Transport, play, read
 from mfs_eval.packet_level.packet_network import PacketNetwork, Totals
 from mfs_eval.results.markdown import table
-from mfs_eval.results.provenance import digest
-from mfs_eval.results.rows import read_rows
 from mfs_eval.runner import run_all
-from mfs_eval.serving.trace import SAMPLE_PATH, TRACE_PATH
-from mfs_eval.setup.run_settings import ORDERS, ControlSettings, HostSettings, PortSettings, RunSettings, TcpSettings
+from mfs_eval.setup.run_settings import ORDERS
 
-Transport = Literal["tcp", "windowed"]
 TOLERANCE = 0.25
 """A mean TTFT agrees if it is within this share of the live one, ..."""
 POINTS = 0.1
 """... and an attainment within this difference, which is what 48 requests can tell."""
-SIMULATED_HOSTS = ("order", "order-kernel-tcp", "no-order", "no-order-kernel-tcp")
-"""Hosts that the simulation has; it neither holds flows nor merges what a host receives."""
 HEADINGS = (
     "cluster", "hosts", "queues, KiB", "policy", "runs", "in time, %", "TTFT mean, ms", "p99", "timeouts",
     "sent again", "runs that agree",
@@ -60,66 +46,14 @@ def agrees(simulated: Simulated, live: Row) -> bool:
     return near and abs(simulated.ttft_mean_s - live.ttft_mean_s) <= TOLERANCE * live.ttft_mean_s
 
 
-def read(path: Path) -> list[Row]:
-    """Return the rows of ``path``, a file of ``mfs live --out``, that can be simulated.
-
-    Raises:
-        EvaluationError: the file holds something else, or no such rows.
-        OSError: it cannot be read.
-    """
-    found = [row for row in read_rows(path, Row) if row.hosts in SIMULATED_HOSTS and row.switch == "embedded"]
-    if not found:
-        raise EvaluationError(
-            f"{path}: no row can be simulated: those of the embedded switch and {', '.join(SIMULATED_HOSTS)}; "
-            "run mfs live --carrier shim --out DIR without --hold, --bmv2 and --no-stamps"
-        )
-    return found
-
-
-def run_settings(live: Row, transport: Transport, order: str | None = None) -> RunSettings:
-    """Return the settings of the simulated run of ``live``; ``order`` None is that of its hosts."""
-    kernel_tcp = live.hosts.endswith("kernel-tcp")
-    tcp = TcpSettings(timestamps=kernel_tcp)
-    if not kernel_tcp:
-        tcp = replace(tcp, rto_min_ns=round(DEFERRAL_S * live.stretch * 1e9))
-    return RunSettings(
-        hosts=HostSettings(
-            message_segments=max(1, MESSAGE_BYTES // SEGMENT_BYTES),
-            transport=transport,
-            tcp=tcp.stretched(live.stretch),
-        ),
-        ports=PortSettings(queue_bytes=live.queue_bytes),
-        control=ControlSettings(order=order or ("switch" if live.hosts.startswith("no-order") else "both")),
-    )
-
-
-def trace_of(live: Row) -> Path:
-    """Return the bundled trace that ``live`` was a run of.
-
-    Raises:
-        EvaluationError: it was another one.
-    """
-    for path in (TRACE_PATH, SAMPLE_PATH):
-        if digest(path.read_bytes()) == live.trace_digest:
-            return path
-    raise EvaluationError(
-        f"the trace {live.trace_digest} is none of those that come with mfs; run mfs live without --trace"
-    )
-
-
 def simulate(live: Row, transport: Transport, order: str | None) -> Simulated:
     """Play the run of ``live``."""
-    settings = LiveSettings(live.rate_bps, live.stretch, cluster=CLUSTERS[live.cluster])
-    work = prepared(settings, live.requests_per_run, trace_of(live), live.seed - 1)
     totals: list[Totals] = []
 
     def keep(network: PacketNetwork) -> None:
         totals.append(network.totals())
 
-    # As the controller of mfs live loads it, not fitted to the scenario.
-    policy = built_in.load(live.policy)
-    own = run_settings(live, transport, order)
-    one = run(settings.scenario, work, policy, live.request_rate, live.seed, own, keep)
+    one = play(live, transport, order, keep)
     counts = totals[-1].timeouts, totals[-1].retransmitted
     return Simulated(one.slo_attainment, one.ttft_mean_s, one.ttft_p99_s, *counts)
 

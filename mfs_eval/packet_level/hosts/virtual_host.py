@@ -157,6 +157,10 @@ class VirtualHost:
             self.agent.rescue(flow, now_ns)
         self._enter_all(self.agent.flows.values())
 
+    def has_to_send(self, flow: Flow) -> bool:
+        """Return whether ``flow`` has something to send now; otherwise it awaits acknowledgements."""
+        return flow.ring != NOT_WAITING
+
     # --- sending -------------------------------------------------------------------------------------------------
 
     def pull(self, now_ns: int) -> bytes | None:

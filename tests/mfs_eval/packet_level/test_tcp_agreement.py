@@ -10,11 +10,12 @@ from click.testing import CliRunner
 
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_rows import Row
+from mfs_eval.live.virtual_time import read, run_settings, trace_of
 from mfs_eval.results.provenance import digest
 from mfs_eval.results.rows import RowStore
 from mfs_eval.results.schema import Provenance
 from mfs_eval.serving.trace import SAMPLE_PATH, TRACE_PATH
-from mfs_eval.studies.tcp_agreement import Simulated, agrees, read, run_settings, tcp_agreement, trace_of
+from mfs_eval.studies.tcp_agreement import Simulated, agrees, tcp_agreement
 from tests.support.live_rows import live_row
 
 SIMULATED = Simulated(0.47, 0.7, 3.0, 204, 4000)

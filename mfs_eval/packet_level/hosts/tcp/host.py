@@ -78,6 +78,10 @@ class TcpHost(VirtualHost):
         if self._load.update(now_ns):
             self.agent.set_bias(bias_code(self._rate_bps, self._load.load))
 
+    def has_to_send(self, flow: Flow) -> bool:
+        """See :meth:`VirtualHost.has_to_send`."""
+        return _sender(flow).queued > 0
+
     def pull(self, now_ns: int) -> bytes | None:  # noqa: ARG002
         """Return the frame that leaves now; see :class:`~soft_switch.sim.network.HostPort`."""
         order = self._order

@@ -26,8 +26,8 @@ class TcpReceiver:
     """
 
     __slots__ = (
-        "_bitmap", "_cumulative", "_delay_ns", "_duplicate", "_fin", "_held", "_highest", "_last_acked", "_recent",
-        "_timestamps", "_unacked", "ack_by_ns", "ack_due", "complete", "connection", "counters",
+        "_ack_every", "_bitmap", "_cumulative", "_delay_ns", "_duplicate", "_fin", "_held", "_highest", "_last_acked",
+        "_recent", "_timestamps", "_unacked", "ack_by_ns", "ack_due", "complete", "connection", "counters",
     )  # fmt: skip
 
     def __init__(self, connection: int, settings: TcpSettings, counters: TransportCounters | None = None) -> None:
@@ -37,7 +37,9 @@ class TcpReceiver:
         self.ack_due = False
         self.ack_by_ns: int | None = None
         self._timestamps = settings.timestamps
-        self._delay_ns = DELAYED_ACK_TICKS * settings.tick_ns
+        merging = settings.merged_segments > 1
+        self._ack_every = max(ACK_EVERY, settings.merged_segments)
+        self._delay_ns = settings.merge_ns if merging else DELAYED_ACK_TICKS * settings.tick_ns
         self._cumulative = 0
         self._highest = -1
         self._bitmap = 0
@@ -83,7 +85,7 @@ class TcpReceiver:
             self._cumulative += 1
         self.complete = 0 <= self._fin < self._cumulative
         self._unacked += 1
-        if self._unacked >= ACK_EVERY:
+        if self._unacked >= self._ack_every:
             self.ack_due = True
         elif self.ack_by_ns is None:
             self.ack_by_ns = now_ns + self._delay_ns

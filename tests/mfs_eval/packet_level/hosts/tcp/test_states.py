@@ -210,6 +210,19 @@ def test_every_second_segment_is_acknowledged_at_once_and_a_single_one_after_40_
     assert receiver.counters == TransportCounters(duplicates=1, reordered=1)
 
 
+def test_merged_segments_are_acknowledged_at_once_or_when_they_are_no_longer_held() -> None:
+    receiver = TcpReceiver(1, TcpSettings(merged_segments=4, merge_ns=3_000_000))
+    for sequence in range(3):
+        receiver.on_segment(sequence, 0, 0, 0)
+        assert not receiver.ack_due
+    assert receiver.ack_by_ns == 3_000_000
+    receiver.on_segment(3, 0, 0, 0)
+    assert receiver.ack_due
+    receiver.ack()
+    receiver.on_segment(5, 0, 0, 0)
+    assert receiver.ack_due, "a gap"
+
+
 def stranded(timestamps: bool) -> tuple[TcpSender, TcpReceiver, int]:
     """Segments 1 to 4 wait in a low queue while the flow's timeout sends 1 again at a high level; then they arrive."""
     sender = opened(4, timestamps=timestamps)

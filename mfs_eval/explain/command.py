@@ -1,0 +1,96 @@
+"""``mfs explain``: why one request was late."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from host_agent.command_line import Positive
+from mfs_eval import defaults, options
+
+LISTED = 20
+"""Requests that a list shows."""
+
+
+@click.command(short_help="Say why a request was late: where its time went.")
+@click.argument("request", type=click.IntRange(min=0), required=False)
+@click.option(
+    "--run",
+    "source",
+    type=click.Path(path_type=Path, exists=True),
+    help="Results of mfs demo or mfs live, a folder or a file, whose run is played again.",
+)
+@click.option("--scenario", help="Scenario, or cluster of mfs live.  [default: testbed, or as in --run]")
+@click.option(
+    "--request-rate",
+    type=Positive(0.001, 1e6),
+    help="Requests per second.  [default: the middle one of the scenario or of --run]",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the arrivals.  [default: 1, or as in --run]")
+@options.policies()
+@click.option(
+    "--requests",
+    type=click.IntRange(min=1),
+    default=defaults.DEMO_REQUESTS,
+    show_default=True,
+    help="Requests per run.",
+)
+@options.TRACE
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of words.")
+@click.option(
+    "--timeline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the request's timeline as Chrome trace events; opens in ui.perfetto.dev and chrome://tracing.",
+)
+def explain(
+    request: int | None,
+    source: Path | None,
+    scenario: str | None,
+    request_rate: float | None,
+    seed: int | None,
+    policies: tuple[str, ...],
+    requests: int,
+    trace: Path | None,
+    as_json: bool,
+    timeline: Path | None,
+) -> None:
+    """Play a run again and say where the time of REQUEST went: by stage, by layer, and by queue of the network.
+
+    REQUEST is a number in the trace; without it the requests are listed, the latest first. Name the run by a scenario,
+    a rate and a seed, or by results of mfs demo or mfs live. With two policies, the second is compared with the first.
+    """
+    from mfs_eval.errors import EvaluationError
+    from mfs_eval.explain import explanation, words
+    from mfs_eval.explain.replay import Wanted, replay
+    from mfs_eval.explain.timeline import trace_events
+    from mfs_eval.results.output import write_atomically, writing
+
+    if len(policies) > 2:
+        raise click.UsageError("give one --policy, or two to compare them")
+    if timeline is not None and (request is None or len(policies) > 1):
+        raise click.UsageError("--timeline is of one REQUEST under one --policy")
+    chosen = replay(source, Wanted(scenario, request_rate, seed, requests, trace), requests)
+    played = [chosen.play(policy) for policy in policies or chosen.policies[:1]]
+    if request is None:
+        records = [one.recorder.requests for one in played]
+        if as_json:
+            raise click.UsageError("--json is of one REQUEST")
+        click.echo(words.listed([one.run for one in played], records, LISTED))
+        return
+    explanations = [explanation.explain(one.recorder, one.names, one.run, request) for one in played]
+    if timeline is not None:
+        document = json.dumps(trace_events(played[0].recorder, played[0].names, explanations[0]))
+        try:
+            with writing(timeline):
+                write_atomically(timeline, document + "\n")
+        except EvaluationError as error:
+            raise EvaluationError(str(error).replace("--out", "--timeline")) from None
+    if as_json:
+        documents = [one.model_dump(mode="json") for one in explanations]
+        click.echo(json.dumps(documents if len(documents) > 1 else documents[0], indent=1))
+        return
+    click.echo("\n\n".join(map(words.told, explanations)))
+    if len(explanations) == 2:
+        click.echo("\n" + words.compared(*explanations))
