@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,10 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
     help="Program for the switch, with --p4info; by default the bundled one for v1model.",
 )
 @click.option("--p4info", type=_FILE, help="P4Info (text) of --device-config.")
+@click.option("--replace", is_flag=True, help="Load the program over another one that the switch runs.")
+@click.option(
+    "--check", "--dry-run", "check", is_flag=True, help="Show what would be written, by reading alone, and end."
+)
 @logging_options
 @click.pass_context
 def ctrl(
@@ -117,11 +121,15 @@ def ctrl(
     policy_listen: str | None,
     device_config: Path | None,
     p4info: Path | None,
+    replace: bool,
+    check: bool,
 ) -> None:
     """Run the controller of one switch: write its entries, then tune them."""
     over_bfrt = target == "bfrt"
     if over_bfrt and (device_config or p4info):
         raise click.UsageError("--target bfrt excludes --device-config and --p4info: bf_switchd loads the program.")
+    if over_bfrt and check:
+        raise click.UsageError("--check reads over P4Runtime alone; leave out --target bfrt.")
     if (device_config is None) != (p4info is None):
         raise click.UsageError("--device-config and --p4info go together.")
     if config is not None:
@@ -132,10 +140,12 @@ def ctrl(
         raise click.UsageError("--tls-cert needs --tls-ca.")
     from mfs_ctrl import config as configuration
     from mfs_ctrl.desired import SwitchParameters
+    from mfs_ctrl.dry_run import difference
     from mfs_ctrl.p4rt.channel import TlsFiles
+    from mfs_ctrl.p4rt.reader import Reader
     from mfs_ctrl.policy_server import serving
     from mfs_ctrl.service import run_controller
-    from p4src.artifact import from_files
+    from p4src.artifact import from_files, load
     from topologies import catalogue
 
     if config is None:
@@ -148,20 +158,30 @@ def ctrl(
     if slack_factor != 1:
         policy = _with_slack_times(policy, slack_factor)
     if dscp:
-        parameters = replace(parameters, dscp_ports=frozenset(topology.ports))
+        parameters = dataclasses.replace(parameters, dscp_ports=frozenset(topology.ports))
+    address = address or (DEFAULT_BF_RUNTIME if over_bfrt else DEFAULT_P4RUNTIME_ADDRESS)
+    device_id = (0 if over_bfrt else 1) if device_id is None else device_id
+    artifact = from_files(device_config, p4info) if device_config and p4info else None
+    tls = TlsFiles(tls_ca, tls_cert, tls_key) if tls_ca else None
+    if check:
+        with Reader(address, device_id, tls=tls) as reader:
+            for line in difference(reader, artifact or load(), topology, policy, parameters).lines():
+                click.echo(line)
+        return
     with serving(policy_listen) as on_policy:
         run_controller(
-            address or (DEFAULT_BF_RUNTIME if over_bfrt else DEFAULT_P4RUNTIME_ADDRESS),
-            (0 if over_bfrt else 1) if device_id is None else device_id,
+            address,
+            device_id,
             topology=topology,
             parameters=parameters,
             policy=policy,
             election_id=election_id,
             interval_s=interval,
             on_policy=on_policy,
-            artifact=from_files(device_config, p4info) if device_config and p4info else None,
-            tls=TlsFiles(tls_ca, tls_cert, tls_key) if tls_ca else None,
+            artifact=artifact,
+            tls=tls,
             target=target,
+            replace=replace,
         )
 
 

@@ -21,8 +21,9 @@ from mfs_ctrl.counters import (
     cells_of_ports,
     observe,
 )
-from mfs_ctrl.desired import SwitchParameters, base_entities, initial_biases, policy_rows
+from mfs_ctrl.desired import PolicyRows, SwitchParameters, base_entities, initial_biases, policy_rows
 from mfs_ctrl.errors import NotPrimaryError
+from mfs_ctrl.p4rt.entries import Entity
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.policy.policy import Policy, Thresholds
 from mfs_ctrl.policy.tuner import NO_MOTION, Decision, PortState, evidence_cells, step, tuned_ports
@@ -70,7 +71,8 @@ class Controller:
 
     The policy says which of its thresholds are tuned, and what counts as load of a port.
     While another controller is primary, ticks do nothing. The first tick after this controller has become primary reads
-    what the switch holds and writes what differs; ``taken_over`` says how much that was.
+    what the switch holds and writes what differs; ``taken_over`` says how much that was, and ``loaded`` which program
+    was loaded, if any.
 
     Args:
         session: to the switch; not yet connected.
@@ -81,6 +83,7 @@ class Controller:
         on_policy: called on each change of policy or bias.
         tune_thresholds: False keeps thresholds as they are.
         tune_bias: False keeps biases as they are.
+        replace: load the program over another one that the switch runs.
     """
 
     def __init__(
@@ -93,15 +96,17 @@ class Controller:
         on_policy: OnPolicy | None = None,
         tune_thresholds: bool = True,
         tune_bias: bool = True,
+        replace: bool = False,
     ) -> None:
         self.session = session
         self.policy = policy
         self._artifact = artifact
-        self._topology = topology
+        self.topology = topology
         self._parameters = parameters or SwitchParameters()
         self._on_policy = on_policy
         self._tune_thresholds = tune_thresholds
         self._tune_bias = tune_bias
+        self._replace = replace
         self._ports = {port: PortState(0.0, bias) for port, bias in initial_biases(topology).items()}
         self._index: P4InfoIndex | None = None
         self._writer: Writer | None = None
@@ -111,6 +116,7 @@ class Controller:
         self._evidence_before: Cells = {}
         self._motions = NO_MOTION
         self.taken_over = WriteReport()
+        self.loaded = ""
 
     @property
     def biases(self) -> dict[int, int]:
@@ -181,7 +187,7 @@ class Controller:
         self.session.close()
 
     def _take_over(self, now_ns: int) -> WriteReport:
-        self._index, _ = self.session.ensure_pipeline(self._artifact)
+        self._index, self.loaded = self.session.ensure_pipeline(self._artifact, self._replace)
         self._writer = Writer(self.session, self._index)
         self.taken_over = report = self._reconcile()
         self._load_before, self._load_before_ns = self._read_load(), now_ns
@@ -190,16 +196,11 @@ class Controller:
         return report
 
     @property
-    def _registers(self) -> bool:
-        """Whether the program knows RoCEv2; on Tofino there is one without."""
-        return self._index is not None and REGISTRATION_TABLE in self._index.tables.by_name
-
-    @property
     def _tuned(self) -> bool:
         return self._tune_thresholds and bool(self.policy.tuning)
 
     def _decide(self, flows: Observation, load: Observation) -> Decision:
-        rates = self._topology.rates
+        rates = self.topology.rates
         if self._tuned:
             decision = step(self.policy, flows, load, self._ports, rates, self._motions)
             return decision if self._tune_bias else dataclasses.replace(decision, ports=self._ports)
@@ -235,12 +236,11 @@ class Controller:
 
     def _reconcile(self) -> WriteReport:
         assert self._writer is not None
-        base = base_entities(self._topology, self._parameters, self.biases)
-        if self._registers:
-            base += rdma_entities(self._topology, self._parameters, self.policy.rules)
+        assert self._index is not None
+        wanted = desired_state(self._index, self.topology, self._parameters, self.policy, self.biases)
         self._behind = True
         try:
-            report = self._writer.apply(base, policy_rows(self.policy.rules, self._topology, self._parameters))
+            report = self._writer.apply(*wanted)
         except NotPrimaryError:
             # Another primary may write anything, so this controller reads the state again when it is primary.
             self._writer = None
@@ -251,10 +251,10 @@ class Controller:
     def _read_load(self) -> Cells:
         assert self._index is not None
         wanted: dict[str, Sequence[int]] = {
-            PORT_LEVEL: cells_of_ports(self._topology.ports),
+            PORT_LEVEL: cells_of_ports(self.topology.ports),
             DISCARDED: range(len(DISCARD_REASONS)),
         }
-        if self._registers:
+        if _registers(self._index):
             wanted[REGISTRATION] = tuple(REGISTRATION_REFUSALS)
         return self.session.read_counters(self._index, wanted)
 
@@ -265,3 +265,22 @@ class Controller:
     def _tell(self) -> None:
         if self._on_policy is not None:
             self._on_policy(self.policy, self.biases)
+
+
+def desired_state(
+    index: P4InfoIndex, topology: Topology, parameters: SwitchParameters, policy: Policy, biases: Mapping[int, int]
+) -> tuple[tuple[Entity, ...], PolicyRows]:
+    """Return what a switch that runs the program of ``index`` should hold: all but the policy, and the policy.
+
+    Raises:
+        DesiredStateError: topology, policy and parameters contradict one another.
+    """
+    base = base_entities(topology, parameters, biases)
+    if _registers(index):
+        base += rdma_entities(topology, parameters, policy.rules)
+    return base, policy_rows(policy.rules, topology, parameters)
+
+
+def _registers(index: P4InfoIndex) -> bool:
+    """Return whether the program knows RoCEv2; on Tofino there is one without."""
+    return REGISTRATION_TABLE in index.tables.by_name

@@ -48,6 +48,21 @@ class PipelineError(SessionError):
     """The switch has no program, or refused to load one."""
 
 
+class ProgramInUseError(PipelineError):
+    """The switch runs another program, which is not replaced unasked."""
+
+    def __init__(self, address: str, held: str, wanted: str) -> None:
+        super().__init__(
+            f"the switch at {address} runs {held}, not {wanted}; check the address, or give --replace to load {wanted} "
+            "and delete all entries of the switch (--check shows what that changes)"
+        )
+        self._arguments = (address, held, wanted)
+
+    def __reduce__(self) -> tuple[type[ProgramInUseError], tuple[str, ...]]:
+        """Pickle the arguments instead of the message, so that a worker process can pass the error to its parent."""
+        return ProgramInUseError, self._arguments
+
+
 class RequestRefusedError(SessionError):
     """The switch refused a request for a reason that no other class covers."""
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from mfs_ctrl.controller import Controller, OnPolicy, TickRecord
+from mfs_ctrl.control_loop import ControlLoop
+from mfs_ctrl.controller import Controller, OnPolicy
 from mfs_ctrl.desired import SwitchParameters
-from mfs_ctrl.errors import SessionError
 from mfs_ctrl.p4rt.channel import TlsFiles
 from mfs_ctrl.p4rt.session import Session as P4RuntimeSession
 from mfs_ctrl.policy.policy import Policy
@@ -43,13 +43,14 @@ def run_controller(
     artifact: Artifact | None = None,
     tls: TlsFiles | None = None,
     target: str = P4RUNTIME,
+    replace: bool = False,
 ) -> None:
     """Control the switch at ``address`` until SIGTERM or SIGINT arrives; one tick every ``interval_s``.
 
     The switch is given ``artifact``, by default the committed program for v1model, or that for Tofino where ``target``
-    is BF Runtime. Without ``tls`` the connection is plain text. The first connection must succeed. Later, a lost switch
-    is retried on every tick. Callers outside the main thread pass ``stop``: the controller then ends when it is set,
-    and leaves signals alone.
+    is BF Runtime; another program that it runs is kept unless ``replace``. Without ``tls`` the connection is plain
+    text. The first connection must succeed. Later, a lost switch is retried on every tick. Callers outside the main
+    thread pass ``stop``: the controller then ends when it is set, and leaves signals alone.
 
     Raises:
         SessionError: the switch cannot be reached at the start, or refuses the session or the program.
@@ -59,20 +60,13 @@ def run_controller(
     if interval_s <= 0:
         raise ValueError(f"the interval between ticks must be above 0 s, not {interval_s:g}")
     session, program = _session(target, address, device_id, election_id, tls)
-    controller = Controller(session, artifact or program, topology, policy, parameters, on_policy)
+    controller = Controller(session, artifact or program, topology, policy, parameters, on_policy, replace=replace)
+    loop = ControlLoop(controller, address)
     with until_signalled() if stop is None else contextlib.nullcontext(stop.wait) as ended:
         try:
-            report = controller.start(time.monotonic_ns())
-            if report is None:
-                _LOG.info("connected to %s as backup: another controller is primary", address)
-            else:
-                _LOG.info(
-                    "connected to %s: policy %s in force, %d entries written", address, policy.name, report.updates
-                )
-            in_touch = True
-            discarding: set[str] = set()
+            loop.start(time.monotonic_ns())
             while not ended(interval_s):
-                in_touch = _one_tick(controller, in_touch, discarding)
+                loop.tick(time.monotonic_ns())
         finally:
             controller.stop()
     _LOG.info("stopped; the switch keeps its entries")
@@ -88,47 +82,6 @@ def _session(
         # bf_switchd has loaded the program; both chips have the same tables.
         return BfrtSession(address, device_id, election_id, tls=tls), Artifact(TOFINO, b"", p4info(TOFINO))
     return P4RuntimeSession(address, device_id, election_id, tls=tls), load()
-
-
-def _one_tick(controller: Controller, in_touch: bool, discarding: set[str]) -> bool:
-    """Do one tick, after reconnecting if the switch was lost; return whether the switch is connected.
-
-    Reasons for discards that were logged are added to ``discarding``.
-    """
-    now_ns = time.monotonic_ns()
-    try:
-        if not in_touch:
-            report = controller.start(now_ns)
-            _LOG.info("connected again%s", "" if report is None else f", {report.updates} entries written")
-        was_primary = controller.primary
-        record = controller.tick(now_ns)
-        if controller.primary and not was_primary:
-            _LOG.info("primary now, %d entries written", controller.taken_over.updates)
-        elif was_primary and not controller.primary:
-            _LOG.warning("backup now: another controller is primary")
-        for complaint in controller.session.stream_errors():
-            _LOG.warning("the switch reports: %s", complaint)
-    except SessionError as error:
-        _LOG.warning("%s; trying again", error)
-        # What is known about the switch may be stale now.
-        controller.session.close()
-        return False
-    if record is not None:
-        if record.writes.updates:
-            _LOG.info("%s", describe(record))
-        for reason, packets in record.discards.items():
-            # Once is enough to look for the cause; the counter `discarded` has the totals.
-            level = logging.DEBUG if reason in discarding else logging.WARNING
-            _LOG.log(level, "the switch discards packets: %s (%d since the last tick)", reason, packets)
-            discarding.add(reason)
-    return True
-
-
-def describe(record: TickRecord) -> str:
-    """Describe a tick that changed something, in one line."""
-    thresholds = "".join(f", {name} {record.thresholds[name]}" for name in record.shares) if record.thresholds else ""
-    measured = "".join(f", {share:.1%} for {name}" for name, share in record.shares.items() if share is not None)
-    return f"{record.writes.updates} entries written: {record.reason}{thresholds}{measured}"
 
 
 @contextlib.contextmanager

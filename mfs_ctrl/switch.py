@@ -49,12 +49,15 @@ class Session(Switch, Protocol):
     def close(self) -> None:
         """End the session, if there is one."""
 
-    def ensure_pipeline(self, artifact: Artifact) -> tuple[P4InfoIndex, bool]:
-        """Make the switch run the program; return the program's index and whether it was loaded.
+    def ensure_pipeline(self, artifact: Artifact, replace: bool = False) -> tuple[P4InfoIndex, str]:
+        """Make the switch run the program; return the program's index, and as text what was loaded, if anything.
 
         Raises:
-            PipelineError: the switch does not run the program, and cannot be made to.
+            PipelineError: the switch does not run the program, and cannot be made to, or not without ``replace``.
         """
+
+    def port_rates(self) -> Mapping[int, int]:
+        """Return the rate of each port in bits per second, from switches that tell it; else nothing."""
 
     def read_counters(
         self, index: P4InfoIndex, wanted: Mapping[str, Iterable[int] | None]

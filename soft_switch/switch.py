@@ -66,6 +66,11 @@ class Switch:
         self.ports[number] = port
         return port
 
+    @property
+    def port_rates(self) -> dict[int, int]:
+        """Bits per second of each port, by number."""
+        return {number: port.rate_bps for number, port in self.ports.items()}
+
     def install(self, pipeline: Pipeline) -> None:
         """Run ``pipeline`` from the next packet on; packets queued by an earlier one are dropped."""
         with self.lock:

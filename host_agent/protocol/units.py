@@ -31,3 +31,11 @@ def parse_bit_rate(text: str) -> int | None:
     matched = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMG]?)", text)
     rate = 0 if matched is None else round(float(matched[1]) * _FACTORS[matched[2]])
     return rate if LOWEST_BPS <= rate <= HIGHEST_BPS else None
+
+
+def bit_rate_text(rate_bps: float) -> str:
+    """Return a rate for people: ``20 Mb/s``."""
+    for factor, unit in ((10**9, "Gb/s"), (10**6, "Mb/s"), (10**3, "kb/s")):
+        if rate_bps >= factor:
+            return f"{rate_bps / factor:g} {unit}"
+    return f"{rate_bps:g} b/s"

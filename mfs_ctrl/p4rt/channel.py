@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 
-from mfs_ctrl.errors import SessionError
+from mfs_ctrl.errors import SessionError, SwitchUnreachableError
 
 MESSAGE_BYTES_MAX = 256 << 20
 """Largest answer that is accepted. gRPC's default of 4 MiB is too small for BF Runtime's description of its tables."""
@@ -44,3 +44,27 @@ def open_channel(address: str, tls: TlsFiles | None = None) -> grpc.Channel:
     except OSError as error:
         raise SessionError(f"cannot read the TLS file {error.filename}: {error.strerror}") from None
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), options)
+
+
+def await_ready(
+    channel: grpc.Channel,
+    address: str,
+    timeout_s: float,
+    absent: str = "no P4Runtime server answers",
+    server: str = "the switch",
+) -> None:
+    """Wait until ``channel``, to ``address``, is connected; close it if that takes longer than ``timeout_s``.
+
+    ``absent`` is what to say if nothing answers, and ``server`` the program to look at then.
+
+    Raises:
+        SwitchUnreachableError: nothing answers in time.
+    """
+    try:
+        grpc.channel_ready_future(channel).result(timeout=timeout_s)
+    except grpc.FutureTimeoutError:
+        channel.close()
+        raise SwitchUnreachableError(
+            f"{absent} at {address} within {timeout_s:g} s; "
+            f"check that {server} is running and that the address is right"
+        ) from None

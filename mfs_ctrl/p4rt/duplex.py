@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from mfs_ctrl.errors import SessionError, SwitchUnreachableError
-from mfs_ctrl.p4rt.channel import TlsFiles, open_channel
+from mfs_ctrl.p4rt.channel import TlsFiles, await_ready, open_channel
 
 
 class Duplex(ABC):
@@ -36,14 +36,7 @@ class Duplex(ABC):
         self._answered = threading.Event()
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.channel = open_channel(address, tls)
-        try:
-            grpc.channel_ready_future(self.channel).result(timeout=timeout_s)
-        except grpc.FutureTimeoutError:
-            self.channel.close()
-            raise SwitchUnreachableError(
-                f"{absent} at {address} within {timeout_s:g} s; "
-                f"check that {server} is running and that the address is right"
-            ) from None
+        await_ready(self.channel, address, timeout_s, absent, server)
         self._stream = self._method()(iter(self._requests.get, None))
         self._receiver = threading.Thread(target=self._receive, name="switch-stream", daemon=True)
         self._receiver.start()

@@ -23,6 +23,7 @@ KINDS = {
     p4info_pb2.MatchField.TERNARY: TERNARY,
     p4info_pb2.MatchField.RANGE: RANGE,
 }
+_TABLES_SHOWN = 3
 
 
 class _Named(Protocol):
@@ -175,3 +176,14 @@ def _action(action: p4info_pb2.Action) -> Action:
 
 def _array(message: p4info_pb2.ActionProfile | p4info_pb2.Counter | p4info_pb2.Meter) -> Array:
     return Array(message.preamble.id, message.preamble.name, message.size)
+
+
+def describe(message: p4info_pb2.P4Info) -> str:
+    """Return the name of a program, or the first of its tables, since compilers set no name by themselves."""
+    if message.pkg_info.name:
+        return str(message.pkg_info.name)
+    names = [table.preamble.name for table in message.tables]
+    more = f" and {len(names) - _TABLES_SHOWN} more" if len(names) > _TABLES_SHOWN else ""
+    return (
+        f"the program with the tables {', '.join(names[:_TABLES_SHOWN])}{more}" if names else "a program without tables"
+    )

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-import grpc
 from google.rpc import code_pb2
 from p4.v1 import p4runtime_pb2
 
-from mfs_ctrl.counters import Count
-from mfs_ctrl.errors import (
-    NotPrimaryError,
-    PipelineError,
-    RequestRefusedError,
-    SessionError,
-    SwitchUnreachableError,
-    WriteFailedError,
-)
+from mfs_ctrl.errors import PipelineError, ProgramInUseError, RequestRefusedError, SessionError, SwitchUnreachableError
 from mfs_ctrl.p4rt import convert
 from mfs_ctrl.p4rt.channel import TlsFiles
 from mfs_ctrl.p4rt.entries import DefaultAction, Entity, MeterConfig
-from mfs_ctrl.p4rt.p4info import P4InfoIndex
-from mfs_ctrl.p4rt.status import UPDATES_PER_WRITE, code_name, lost, refusals
+from mfs_ctrl.p4rt.p4info import P4InfoIndex, describe
+from mfs_ctrl.p4rt.reader import Requests
+from mfs_ctrl.p4rt.status import UPDATES_PER_WRITE, code_name
 from mfs_ctrl.p4rt.stream import StreamClient, uint128
 from mfs_ctrl.p4rt.updates import DELETE, MODIFY, Update
 from p4src.artifact import Artifact
 
 HIGHEST_ELECTION_ID = (1 << 128) - 1
 
-Result = TypeVar("Result")
 
-
-class Session:
+class Session(Requests):
     """A connection to the switch at ``address`` (host:port). Of several, the highest election id is primary.
 
     The session is not connected until :meth:`connect`; it can connect again after :meth:`close` or a loss. It is in
@@ -53,10 +43,8 @@ class Session:
     ) -> None:
         if not 0 < election_id < 1 << 128:
             raise SessionError(f"election id {election_id} is outside 1..2^128-1")
-        self.address = address
-        self.device_id = device_id
+        super().__init__(address, device_id, timeout_s)
         self.election_id = self._own_id = election_id
-        self.timeout_s = timeout_s
         self._tls = tls
         self._client: StreamClient | None = None
 
@@ -107,18 +95,29 @@ class Session:
         if client is not None:
             client.close()
 
-    def ensure_pipeline(self, artifact: Artifact) -> tuple[P4InfoIndex, bool]:
-        """Load the program unless the switch already runs it; return the program's index and whether it was loaded.
+    def ensure_pipeline(self, artifact: Artifact, replace: bool = False) -> tuple[P4InfoIndex, str]:
+        """Load the program unless the switch already runs it; return the program's index, and what was loaded.
 
-        Loading a program removes all entries of the switch.
+        The latter is text, empty if nothing was loaded. Loading a program removes all entries of the switch, so one
+        with another P4Info is loaded over only with ``replace``.
 
         Raises:
+            ProgramInUseError: the switch runs another program, and ``replace`` is False.
             PipelineError: the switch refuses the program.
         """
         index = P4InfoIndex.from_text(artifact.p4info)
         cookie = pipeline_cookie(artifact)
-        if self._holds(index, cookie):
-            return index, False
+        held = self.program()
+        done = f"program {artifact.name} loaded"
+        if held is not None:
+            if held.p4info == index.message:
+                if held.cookie == cookie or self._device_config() == artifact.config:
+                    return index, ""
+                done += " over another build of it"
+            elif not replace:
+                raise ProgramInUseError(self.address, describe(held.p4info), artifact.name)
+            else:
+                done += f" over {describe(held.p4info)}"
         request = p4runtime_pb2.SetForwardingPipelineConfigRequest(
             device_id=self.device_id,
             election_id=self._election(),
@@ -133,46 +132,7 @@ class Session:
             self._call(lambda stub: stub.SetForwardingPipelineConfig(request, timeout=load_timeout_s), "the program")
         except RequestRefusedError as error:
             raise PipelineError(str(error)) from None
-        return index, True
-
-    def read_state(self, index: P4InfoIndex) -> Iterator[Entity]:
-        """Yield entries, members, groups, and default actions and meters that are set, except those of const tables."""
-        request = p4runtime_pb2.ReadRequest(device_id=self.device_id)
-        for table in index.tables.by_name.values():
-            if table.is_const:
-                continue
-            request.entities.add().table_entry.table_id = table.id
-            if not table.is_indirect:
-                default = request.entities.add().table_entry
-                default.table_id, default.is_default_action = table.id, True
-        for profile in index.profiles.by_name.values():
-            request.entities.add().action_profile_member.action_profile_id = profile.id
-            request.entities.add().action_profile_group.action_profile_id = profile.id
-        for meter in index.meters.by_name.values():
-            request.entities.add().meter_entry.meter_id = meter.id
-        for message in self._read(request):
-            if (entity := convert.decode(message, index)) is not None:
-                yield entity
-
-    def read_counters(
-        self, index: P4InfoIndex, wanted: Mapping[str, Iterable[int] | None]
-    ) -> dict[str, dict[int, Count]]:
-        """Return counter cells by counter name and index: those that ``wanted`` names, or all where it has None."""
-        request = p4runtime_pb2.ReadRequest(device_id=self.device_id)
-        counts: dict[str, dict[int, Count]] = {name: {} for name in wanted}
-        for name, cells in wanted.items():
-            counter_id = index.counters.named(name).id
-            for cell in (None,) if cells is None else cells:
-                # Built in place: a copy doubles the cost where protobuf is pure Python.
-                entry = request.entities.add().counter_entry
-                entry.counter_id = counter_id
-                if cell is not None:
-                    entry.index.index = cell
-        for message in self._read(request) if request.entities else ():
-            entry = message.counter_entry
-            counter = index.counters.numbered(entry.counter_id)
-            counts[counter.name][entry.index.index] = Count(entry.data.packet_count, entry.data.byte_count)
-        return counts
+        return index, done
 
     def write(self, updates: Sequence[Update], index: P4InfoIndex) -> int:
         """Apply ``updates``, which must not depend on one another; return the number of requests.
@@ -204,32 +164,26 @@ class Session:
             reported.append(f"{code_name(error.canonical_code)}: {error.message or 'no reason given'}")
         return reported
 
-    def _read(self, request: p4runtime_pb2.ReadRequest) -> Iterator[p4runtime_pb2.Entity]:
-        responses = self._call(lambda stub: list(stub.Read(request, timeout=self.timeout_s)), "a read")
-        for response in responses:
-            yield from response.entities
-
     def _write_batch(self, batch: Sequence[Update], index: P4InfoIndex) -> None:
         request = p4runtime_pb2.WriteRequest(device_id=self.device_id, election_id=self._election())
         request.updates.extend(_encode_update(update, index) for update in batch)
         self._call(lambda stub: stub.Write(request, timeout=self.timeout_s), "a write", batch)
 
-    def _holds(self, index: P4InfoIndex, cookie: int) -> bool:
+    def _device_config(self) -> bytes:
         request = p4runtime_pb2.GetForwardingPipelineConfigRequest(
             device_id=self.device_id,
-            response_type=p4runtime_pb2.GetForwardingPipelineConfigRequest.P4INFO_AND_COOKIE,
+            response_type=p4runtime_pb2.GetForwardingPipelineConfigRequest.DEVICE_CONFIG_AND_COOKIE,
         )
-        try:
-            held = self._call(
-                lambda stub: stub.GetForwardingPipelineConfig(request, timeout=self.timeout_s),
-                "the query for its program",
-            )
-        except PipelineError:
-            return False
-        return bool(held.config.cookie.cookie == cookie and held.config.p4info == index.message)
+        held = self._call(
+            lambda stub: stub.GetForwardingPipelineConfig(request, timeout=self.timeout_s), "the query for its program"
+        )
+        return bytes(held.config.p4_device_config)
 
     def _election(self) -> p4runtime_pb2.Uint128:
         return uint128(self.election_id)
+
+    def _stub(self) -> Any:
+        return self._live().stub
 
     def _live(self) -> StreamClient:
         if self._client is None:
@@ -237,30 +191,6 @@ class Session:
         if self._client.error is not None:
             raise self._client.error
         return self._client
-
-    def _call(self, request: Callable[[Any], Result], what: str, batch: Sequence[Update] = ()) -> Result:
-        """Run ``request`` on the stub, and translate errors of gRPC."""
-        client = self._live()
-        try:
-            return request(client.stub)
-        except grpc.RpcError as error:
-            raise self._translated(error, what, batch) from None
-
-    def _translated(self, error: Any, what: str, batch: Sequence[Update]) -> SessionError:
-        code, details = error.code(), error.details()
-        here = f"the switch at {self.address}"
-        if gone := lost(error, self.address, what, self.timeout_s):
-            return gone
-        if code == grpc.StatusCode.PERMISSION_DENIED:
-            return NotPrimaryError(
-                f"{here} refused {what}: another controller is primary, not the one with election id "
-                f"{self.election_id} ({details})"
-            )
-        if code == grpc.StatusCode.FAILED_PRECONDITION:
-            return PipelineError(f"{here} has no program loaded: {details}")
-        if code == grpc.StatusCode.UNKNOWN and (refused := refusals(error, batch, p4runtime_pb2.Error)):
-            return WriteFailedError(self.address, refused, len(batch))
-        return RequestRefusedError(f"{here} refused {what}: {code.name}, {details}")
 
 
 def pipeline_cookie(artifact: Artifact) -> int:

@@ -119,8 +119,8 @@ class BfrtSession:
         if stream is not None:
             stream.close()
 
-    def ensure_pipeline(self, artifact: Artifact) -> tuple[P4InfoIndex, bool]:
-        """Compare the switch's program with ``artifact``; return the index of the latter, and False: nothing is loaded.
+    def ensure_pipeline(self, artifact: Artifact, replace: bool = False) -> tuple[P4InfoIndex, str]:  # noqa: ARG002
+        """Compare the switch's program with ``artifact``; return the index of the latter, and "": nothing is loaded.
 
         Raises:
             PipelineError: the switch has no program, or one whose tables differ.
@@ -135,11 +135,15 @@ class BfrtSession:
             if config.p4_name == self._p4_name:
                 self._schema = Schema(config.bfruntime_info)
                 _compare(self._schema, index)
-                return index, False
+                return index, ""
         running = ", ".join(config.p4_name for config in answer.config) or "no program"
         raise PipelineError(
             f"the switch at {self.address} runs {running}, not {self._p4_name}; start bf_switchd with its NAME.conf"
         )
+
+    def port_rates(self) -> dict[int, int]:
+        """Return nothing: rates are not asked for."""
+        return {}
 
     def read_state(self, index: P4InfoIndex) -> Iterator[Entity]:
         """Yield entries, members, groups, and default actions and meters that are set, except those of const tables."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from p4.v1 import p4runtime_pb2
@@ -42,6 +42,10 @@ class ControlledSwitch(Protocol):
     cpu_port: int | None
     on_packet_in: Callable[[bytes], None] | None
     lock: threading.RLock
+
+    @property
+    def port_rates(self) -> Mapping[int, int]:
+        """Bits per second of each port, by number."""
 
     def install(self, pipeline: Pipeline) -> None:
         """Run this pipeline from the next packet on."""
@@ -82,6 +86,10 @@ class Device:
     @property
     def _running(self) -> LoadedProgram | None:
         return self._notifications.program
+
+    def port_rates(self) -> Mapping[int, int]:
+        """Return the rate of each port in bits per second."""
+        return self.switch.port_rates
 
     # The checks that the specification demands for every request, in its order.
 

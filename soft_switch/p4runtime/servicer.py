@@ -13,6 +13,8 @@ from soft_switch.p4runtime.device import Device
 from soft_switch.p4runtime.status import DETAILS_KEY, RequestError, as_request_error, batch_details
 
 API_VERSION = "1.4.0"
+PORT_RATES_KEY = "port-rates-bps"
+"""Metadata of the answer to ``Capabilities``: ``1=20000000,2=20000000``, in bits per second."""
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -84,8 +86,11 @@ class P4RuntimeService:
     def Capabilities(
         self, request: p4runtime_pb2.CapabilitiesRequest, context: grpc.ServicerContext
     ) -> p4runtime_pb2.CapabilitiesResponse:
-        """Return the version of the API that is served."""
-        del request, context  # Neither affects the answer in this version of the API.
+        """Return the version of the API that is served, and in metadata the rates of ports, which P4Runtime lacks."""
+        del request  # It has no fields in this version of the API.
+        if rates := self._device.port_rates():
+            text = ",".join(f"{port}={rate_bps}" for port, rate_bps in sorted(rates.items()))
+            context.send_initial_metadata(((PORT_RATES_KEY, text),))
         return p4runtime_pb2.CapabilitiesResponse(p4runtime_api_version=API_VERSION)
 
     def StreamChannel(

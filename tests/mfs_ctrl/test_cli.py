@@ -18,6 +18,7 @@ from mfs_ctrl.p4rt.entries import TableEntry
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.writer import EPOCHS
 from p4src import artifact
+from soft_switch.examples import dscp_queues
 from tests.support.cli import finished, messages, one_error, started
 from tests.support.controller import INDEX
 from tests.support.p4runtime import CPU_PORT, Client, SetConfig, ethernet, features_config
@@ -102,6 +103,27 @@ def test_another_program_is_loaded_onto_the_switch(address: str, tmp_path: Path)
             session.close()
     topology = tor(2, 1)
     assert set(base_entities(topology, SwitchParameters(), initial_biases(topology))) <= state
+
+
+def test_a_switch_with_another_program_is_left_alone_and_a_check_says_what_would_change(address: str) -> None:
+    folder = Path(dscp_queues.__file__).parent
+    program = (f"--device-config={folder}/dscp_queues.json", f"--p4info={folder}/dscp_queues.p4info.txtpb")
+    options = ("--address", address, "--servers", "2", "--nics", "1")
+    with started("switch", "--address", address, *program) as switch:
+        assert address in switch.log_line()
+        assert "runs the program with the tables RouterIngress.route" in one_error(finished("ctrl", *options))
+        checked = finished("ctrl", *options, "--dry-run")
+        assert (checked.returncode, checked.stderr) == (0, "")
+        lines = checked.stdout.splitlines()
+        assert lines[0].startswith("program: the program with the tables RouterIngress.route")
+        assert "only with --replace" in lines[0]
+        assert any(line.startswith("insert rmlq[") for line in lines)
+        assert lines[-1].endswith("0 to delete; nothing was written")
+        # The switch has seen no client but readers, so the same checks hold again.
+        assert finished("ctrl", *options, "--check").stdout == checked.stdout
+        with started("ctrl", *options, "--replace") as controller:
+            assert "loaded over the program with the tables RouterIngress.route" in controller.log_line()
+            assert finished("ctrl", *options, "--check").stdout.splitlines()[-1].startswith("0 to insert, 0 to modify")
 
 
 def test_half_a_program_is_refused(mfs: Mfs, tmp_path: Path) -> None:

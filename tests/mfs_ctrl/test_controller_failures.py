@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mfs_ctrl import policies
+from mfs_ctrl.control_loop import ControlLoop
 from mfs_ctrl.controller import Controller
-from mfs_ctrl.errors import NotPrimaryError, SessionError, SwitchUnreachableError, WriteFailedError
+from mfs_ctrl.desired import SwitchParameters
+from mfs_ctrl.dry_run import difference
+from mfs_ctrl.errors import (
+    NotPrimaryError,
+    ProgramInUseError,
+    SessionError,
+    SwitchUnreachableError,
+    WriteFailedError,
+)
 from mfs_ctrl.p4rt.entries import ActionCall, Exact, TableEntry
+from mfs_ctrl.p4rt.reader import Reader
 from mfs_ctrl.p4rt.session import Session
-from mfs_ctrl.p4rt.updates import INSERT, Update
+from mfs_ctrl.p4rt.updates import INSERT, MODIFY, Update
+from mfs_ctrl.port_rates import differences
 from mfs_ctrl.service import run_controller
+from soft_switch.examples import dscp_queues
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from tests.support.controller import (
@@ -35,6 +49,7 @@ from tests.support.controller import (
     serving,
     state,
 )
+from topologies.topology import tor
 
 
 @pytest.fixture
@@ -111,6 +126,102 @@ class TestFailures:
             one.stop()
 
 
+class TestOtherPrograms:
+    """A switch that runs something else, by mistake of the address for instance."""
+
+    @pytest.fixture
+    def elsewhere(self) -> Iterator[P4RuntimeServer]:
+        with serving() as (_, server):
+            folder = Path(dscp_queues.__file__).parent
+            server.load((folder / "dscp_queues.json").read_bytes(), (folder / "dscp_queues.p4info.txtpb").read_text())
+            yield server
+
+    def test_another_program_is_not_replaced_unasked(self, elsewhere: P4RuntimeServer) -> None:
+        with Reader(elsewhere.address) as reader:
+            before = reader.program()
+            with pytest.raises(
+                ProgramInUseError,
+                match=r"runs the program with the tables RouterIngress\.route.*not mfs_v1model.*--replace",
+            ):
+                controller(elsewhere).start()
+            assert reader.program() == before
+
+    def test_it_is_replaced_on_request_and_both_are_named(self, elsewhere: P4RuntimeServer) -> None:
+        one = controller(elsewhere, replace=True)
+        assert one.start() is not None
+        assert re.fullmatch(r"program mfs_v1model loaded over the program with .*RouterIngress\.route.*", one.loaded)
+        assert one.start() is not None
+        assert one.loaded == ""
+        one.stop()
+
+    def test_a_program_that_the_switch_was_started_with_is_kept(self) -> None:
+        with serving() as (_, server):
+            server.load(ARTIFACT.config, ARTIFACT.p4info)
+            one = controller(server)
+            one.start()
+            assert one.loaded == ""
+            one.stop()
+
+
+class TestDryRun:
+    def test_it_shows_what_a_controller_then_writes_and_writes_nothing(
+        self, running: tuple[Switch, P4RuntimeServer]
+    ) -> None:
+        _, server = running
+        arguments = ARTIFACT, TOPOLOGY, policies.mfs(), SwitchParameters()
+        with Reader(server.address) as reader:
+            empty = difference(reader, *arguments)
+            assert reader.program() is None
+            assert empty.program == "none; mfs_v1model would be loaded"
+            one = controller(server)
+            report = one.start()
+            assert report is not None
+            assert Counter(update.operation for update in empty.updates) == Counter(
+                {INSERT: report.inserts, MODIFY: report.modifies}
+            )
+            same = difference(reader, *arguments)
+            assert (same.program, same.updates, same.rates) == ("mfs_v1model, as wanted", (), "")
+            port = TOPOLOGY.ports[0]
+            unaware = SwitchParameters(stamp_unaware_ports=frozenset({port}))
+            held = state(server)
+            changed = difference(reader, *arguments[:-1], unaware)
+            assert [str(update) for update in changed.updates] == [
+                f"modify last_hop[egress_port={port}] -> remove_stamp()"
+            ]
+            assert list(changed.lines())[-1] == "0 to insert, 1 to modify, 0 to delete; nothing was written"
+            assert state(server) == held
+            # The controller was primary all along.
+            assert one.tick(MILLISECOND_NS) is not None
+            one.stop()
+
+
+class TestRates:
+    def test_a_switch_with_other_rates_is_reported_once_with_the_way_out(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "mfs_ctrl")
+        with serving() as (_, server):
+            session = Session(server.address)
+            loop = ControlLoop(Controller(session, ARTIFACT, tor(2, 3, 100_000_000_000), policies.mfs()), "here")
+            loop.start(0)
+            loop.tick(MILLISECOND_NS)
+            session.close()
+            loop.connected = False
+            loop.tick(2 * MILLISECOND_NS)
+            loop.controller.stop()
+        [line] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        assert line == (
+            "the switch has no port 5-6; it has 1-4; port 1-4: the controller assumes 100 Gb/s, the switch sends at "
+            "1 Gb/s; urgencies are 6.6 octaves too low; correct --rate, --servers and --nics, or the file given with "
+            "--config"
+        )
+        assert list(loop.conditions) == ["rates"]
+
+    def test_equal_rates_and_switches_that_tell_none_are_not_reported(self) -> None:
+        assert differences({1: 10, 2: 20}, {1: 10, 2: 20, 3: 5}) == ""
+        assert differences({1: 10, 2: 20}, {}) == ""
+
+
 class TestService:
     def test_a_lost_switch_is_found_again(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "mfs_ctrl")
@@ -175,7 +286,7 @@ def take():
 
 threading.Thread(target=take).start()
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-run_controller({server.address!r}, 1, tor(2, 2), policies.mfs(), 60)
+run_controller({server.address!r}, 1, tor(2, 2, {TOPOLOGY.rate_bps}), policies.mfs(), 60)
 """
         process = subprocess.Popen(
             [sys.executable, "-c", program],
