@@ -129,13 +129,12 @@ class Forwarder:
             forwarder.packet_in = self._packet_in
         self._made = ffi.new("struct port[]", max(len(ports), 1))
         forwarder.ports, forwarder.port_count = self._made, len(ports)
-        self._views: list[Any] = []
+        self._views: dict[int, Any] = {}
         for made, (number, port) in zip(self._made, ports.items(), strict=False):
             forwarder.by_number[number] = ffi.addressof(made)
             self._describe(made, number, port)
-        for made, number in zip(self._made, ports, strict=False):
-            if number in self._sockets:
-                self._attach(made, self._sockets[number])
+        for number in self._sockets:
+            self.attach(number)
         self._accounted: dict[tuple[int, str], int] = {}
 
     @staticmethod
@@ -147,11 +146,19 @@ class Forwarder:
             queue.numerator, queue.denominator = share.numerator, share.denominator
             queue.limit, queue.due = config.limit_bytes, _NEVER
 
-    def _attach(self, made: Any, socket: RingSocket) -> None:
+    def attach(self, port: int) -> None:
+        """Use the port's socket, which may have another ring than before."""
+        made, socket = self._forwarder.by_number[port], self._sockets[port]
         memory, made.slot_bytes, made.slots, made.longest = socket.ring
-        view = self._ffi.from_buffer("uint8_t[]", memory)
-        self._views.append(view)
+        view = self._views[port] = self._ffi.from_buffer("uint8_t[]", memory)
         made.ring, made.fd, made.at = view, socket.fileno(), socket.position
+
+    def detach(self, port: int) -> None:
+        """Leave the port's socket alone until :meth:`attach`; its queues stay, and what is sent there is lost."""
+        made = self._forwarder.by_number[port]
+        self._sockets[port].position = int(made.at)
+        made.ring, made.fd = self._ffi.NULL, -1
+        self._ffi.release(self._views.pop(port))
 
     def run(self, arrivals: int, departures: int, most_ns: int, poll_ns: int) -> int | None:
         """Move packets for at most ``most_ns``: in turn ``arrivals`` of each port, then ``departures``.
@@ -217,9 +224,9 @@ class Forwarder:
         """Release all memory. The object cannot be used afterwards."""
         self.account()
         self.clear()
-        for view in self._views:
+        for view in self._views.values():
             self._ffi.release(view)
-        self._views = []
+        self._views = {}
 
     # For tests of the queues.
 

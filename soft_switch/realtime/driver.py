@@ -8,6 +8,7 @@ not precise enough. While a pipeline runs as machine code, so does the moving of
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -19,14 +20,17 @@ from pathlib import Path
 from soft_switch.errors import ProgramAssertionError
 from soft_switch.native.errors import NativeError
 from soft_switch.pipeline import Pipeline
+from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.movers import FrameSocket, NativeMover, PacketMover, PacketOuts, PythonMover
-from soft_switch.realtime.packet_socket import PacketSocket
+from soft_switch.realtime.packet_socket import Condition, PacketSocket
 from soft_switch.switch import Switch
 
 _LOG = logging.getLogger(__name__)
 
 IDLE_S = 0.5
 """The longest sleep, which bounds how old the counters of an idle switch are."""
+LOOK_NS = 1_000_000_000
+"""Time between two looks at the interfaces."""
 
 
 class Driver:
@@ -34,6 +38,7 @@ class Driver:
 
     Attributes:
         refused: packets dropped because an assertion of the program failed for them.
+        conditions: the condition of each port's interface at the last look.
     """
 
     def __init__(
@@ -44,7 +49,9 @@ class Driver:
     ) -> None:
         self.switch = switch
         self.refused = 0
+        self.conditions: dict[int, Condition] = dict.fromkeys(sockets, "up")
         self._sockets = dict(sockets)
+        self._look_ns = 0
         self._clock = clock
         self._warned: set[tuple[str, str]] = set()
         self._python = PythonMover(switch, self._sockets, clock, self._refuse)
@@ -66,6 +73,8 @@ class Driver:
         _sharpen_timers()
         woken = False
         while not self._stopping:
+            if self._clock() >= self._look_ns:
+                self._look()
             if self.switch.pipeline is not self._pipeline:
                 self._adopt()
             next_ns = self._mover.turn(self._packet_outs)
@@ -164,8 +173,43 @@ class Driver:
 
     def _interface_error(self, descriptor: int) -> None:
         number, socket = next(item for item in self._sockets.items() if item[1].fileno() == descriptor)
-        if error := socket.error():
+        # The next look tells whether the interface is down or gone.
+        if (error := socket.error()) and error != errno.ENETDOWN:
             _LOG.warning("port %d, interface %s: %s", number, socket.interface, os.strerror(error))
+
+    def _look(self) -> None:
+        """Log which interfaces went, returned or came up, and take those that were made again."""
+        self._look_ns = self._clock() + LOOK_NS
+        for number, socket in self._sockets.items():
+            before, name = self.conditions[number], socket.interface
+            condition = socket.condition
+            if condition == "replaced":
+                if not self._reopened(number, socket):
+                    continue
+                _LOG.info("port %d: interface %s was made again and is attached", number, name)
+                before, condition = "up", socket.condition
+            self.conditions[number] = condition
+            if condition == before:
+                continue
+            if condition == "up":
+                _LOG.info("port %d: interface %s is up again", number, name)
+            elif condition == "down":
+                _LOG.warning("port %d: interface %s is down; run: ip link set %s up", number, name, name)
+            else:
+                _LOG.warning("port %d: interface %s is gone; it is attached again when it is made again", number, name)
+
+    def _reopened(self, number: int, socket: FrameSocket) -> bool:
+        self._poll.unregister(socket.fileno())
+        self._mover.detach(number)
+        try:
+            socket.reopen()
+        except InterfaceError as error:
+            self._warn_once(socket.interface, f"port {number}: {error}")
+            return False
+        finally:
+            self._mover.attach(number)
+            self._poll.register(socket.fileno(), select.EPOLLIN)
+        return True
 
     def _warn_once(self, place: str, message: str) -> None:
         if (place, message) not in self._warned:

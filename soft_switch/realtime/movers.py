@@ -11,7 +11,7 @@ from soft_switch.native.engine import MachineCode
 from soft_switch.native.forwarder import Forwarder
 from soft_switch.pipeline import Pipeline
 from soft_switch.realtime.pacer import CATCH_UP_NS, Pacer
-from soft_switch.realtime.packet_socket import PacketSocket
+from soft_switch.realtime.packet_socket import Condition, PacketSocket
 from soft_switch.switch import Switch
 
 ARRIVALS_PER_TURN = 4
@@ -47,6 +47,13 @@ class FrameSocket(Protocol):
     def send(self, frame: bytes) -> bool:
         """Send at once, or drop."""
 
+    @property
+    def condition(self) -> Condition:
+        """Condition of the interface."""
+
+    def reopen(self) -> None:
+        """Take the interface that replaced the first one."""
+
     def error(self) -> int:
         """Return a pending error number, or 0."""
 
@@ -78,6 +85,12 @@ class PacketMover(Protocol):
             The time of the next departure in nanoseconds, 0 if the next turn is due at once, or None if there is
             nothing to do until another frame arrives.
         """
+
+    def detach(self, port: int) -> None:
+        """Leave the port's socket alone until :meth:`attach`; what waits in the port's queues stays."""
+
+    def attach(self, port: int) -> None:
+        """Use the port's socket again, which may have been opened again."""
 
     def settle(self) -> None:
         """Bring the counters of sockets and ports up to date."""
@@ -116,6 +129,12 @@ class PythonMover:
             self._receive(*packet_outs.popleft())
             moved += 1
         return 0 if moved else self.pacer.next_ns
+
+    def detach(self, port: int) -> None:
+        """See :class:`PacketMover`; nothing is kept of the socket."""
+
+    def attach(self, port: int) -> None:
+        """See :class:`PacketMover`."""
 
     def settle(self) -> None:
         """See :class:`PacketMover`; the counters always are."""
@@ -181,6 +200,14 @@ class NativeMover:
         except ProgramAssertionError as error:
             self._refuse(error)
             return 0
+
+    def detach(self, port: int) -> None:
+        """See :class:`PacketMover`."""
+        self._forwarder.detach(port)
+
+    def attach(self, port: int) -> None:
+        """See :class:`PacketMover`."""
+        self._forwarder.attach(port)
 
     def settle(self) -> None:
         """See :class:`PacketMover`."""

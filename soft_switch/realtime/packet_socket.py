@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import socket
 import struct
+from typing import Literal
 
 from soft_switch.realtime import saved_offloads
 from soft_switch.realtime.claims import claim
@@ -36,6 +37,8 @@ _HEADER = struct.Struct("=IIIHHIIHH")
 _FRAME = struct.Struct("=IIIH")
 _STATUS = struct.Struct("=I")
 
+Condition = Literal["up", "down", "gone", "replaced"]
+
 
 class PacketSocket:
     """All frames that ``interface`` receives, and a way to send. Not thread-safe.
@@ -55,52 +58,78 @@ class PacketSocket:
                 CAP_NET_ADMIN.
         """
         self.interface = interface
+        self._frames = frames
         self.unfinished = self.oversized = self.unsent = 0
         self.arrival_ns = 0
         self._lost = 0
         self._offset = self._last = self._slot = 0
         self._memory: mmap.mmap | None = None
-        try:
-            index = socket.if_nametoindex(interface)
-        except OSError:
-            raise InterfaceError(f"there is no network interface {interface!r} here; see: ip link") from None
+        self._index = _index_of(interface)
         claimed = claim(interface)
         if claimed is None:
             raise InterfaceError(f"another switch runs on interface {interface}; stop it first")
         self._claim = claimed
-        try:
-            # Protocol 0 receives nothing until the ring exists.
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        except PermissionError:
-            self._claim.close()
-            raise InterfaceError(
-                f"opening interface {interface} requires root, or the capabilities CAP_NET_RAW and CAP_NET_ADMIN"
-            ) from None
         self._before: dict[str, int] = {}
         try:
-            self._before = saved_offloads.turn_off(interface)
-            self._longest = self._query(_SIOCGIFMTU) + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES
-            self._ring = self._memory = self._open_ring(frames)
-            self._socket.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
-            self._socket.setsockopt(_SOL_PACKET, _QDISC_BYPASS, 1)
-            self._socket.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("iHH8s", index, _PROMISCUOUS, 0, b""))
-            self._socket.setblocking(False)
-            self._socket.bind((interface, _ETH_P_ALL))
-        except OSError as error:
-            self.close()
-            raise InterfaceError(f"cannot receive from interface {interface}: {error.strerror}") from error
+            self._open()
         except InterfaceError:
-            self.close()
+            saved_offloads.restore(interface, self._before)
+            self._claim.close()
             raise
-        self._send = self._socket.send
+
+    def reopen(self) -> None:
+        """Receive from an interface that was made again under the same name; counts go on.
+
+        Raises:
+            InterfaceError: it cannot be opened; the socket is then as it was.
+        """
+        index = _index_of(self.interface)
+        memory, before = self._memory, self._socket
+        self._open()
+        if memory is not None:
+            memory.close()
+        before.close()
+        saved_offloads.forget(self.interface, self._index)
+        self._index = index
+
+    def _open(self) -> None:
+        """Open a packet socket with a ring; what is open stays open."""
+        try:
+            # Protocol 0 receives nothing until the ring exists.
+            opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        except PermissionError:
+            raise InterfaceError(
+                f"opening interface {self.interface} requires root, or the capabilities CAP_NET_RAW and CAP_NET_ADMIN"
+            ) from None
+        try:
+            self._before = saved_offloads.turn_off(self.interface)
+            longest = _query(opened, self.interface, _SIOCGIFMTU) + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES
+            memory, slot, count = _ring(opened, longest, self._frames)
+            membership = struct.pack("iHH8s", _index_of(self.interface), _PROMISCUOUS, 0, b"")
+            opened.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+            opened.setsockopt(_SOL_PACKET, _QDISC_BYPASS, 1)
+            opened.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, membership)
+            opened.setblocking(False)
+            opened.bind((self.interface, _ETH_P_ALL))
+        except OSError as error:
+            opened.close()
+            raise InterfaceError(f"cannot receive from interface {self.interface}: {error.strerror}") from error
+        except InterfaceError:
+            opened.close()
+            raise
+        self._socket, self._send = opened, opened.send
+        self._ring = self._memory = memory
+        self._longest, self._slot, self._offset, self._last = longest, slot, 0, (count - 1) * slot
 
     @property
-    def up(self) -> bool:
-        """Whether the interface exists and is up."""
+    def condition(self) -> Condition:
+        """Condition of the interface; "replaced" if another one has its name now, which :meth:`reopen` takes."""
         try:
-            return bool(self._query(_SIOCGIFFLAGS) & _IFF_UP)
+            if socket.if_nametoindex(self.interface) != self._index:
+                return "replaced"
+            return "up" if _query(self._socket, self.interface, _SIOCGIFFLAGS) & _IFF_UP else "down"
         except OSError:
-            return False
+            return "gone"
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when frames wait."""
@@ -174,17 +203,26 @@ class PacketSocket:
         self._before = {}
         self._claim.close()
 
-    def _open_ring(self, frames: int) -> mmap.mmap:
-        self._slot = max(2048, 1 << (self._longest + _SLOT_OVERHEAD - 1).bit_length())
-        block = max(_BLOCK_BYTES, self._slot)
-        blocks = -(-frames * self._slot // block)
-        count = blocks * (block // self._slot)
-        self._socket.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V2)
-        self._socket.setsockopt(_SOL_PACKET, _RX_RING, struct.pack("IIII", block, blocks, self._slot, count))
-        self._last = (count - 1) * self._slot
-        return mmap.mmap(self._socket.fileno(), blocks * block)
 
-    def _query(self, request: int) -> int:
-        answer = fcntl.ioctl(self._socket, request, struct.pack("16si20x", self.interface.encode(), 0))
-        number: int = struct.unpack_from("i" if request == _SIOCGIFMTU else "h", answer, 16)[0]
-        return number
+def _ring(opened: socket.socket, longest: int, frames: int) -> tuple[mmap.mmap, int, int]:
+    """Give a socket a ring; return its memory, the bytes of a slot, and the slots."""
+    slot = max(2048, 1 << (longest + _SLOT_OVERHEAD - 1).bit_length())
+    block = max(_BLOCK_BYTES, slot)
+    blocks = -(-frames * slot // block)
+    count = blocks * (block // slot)
+    opened.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V2)
+    opened.setsockopt(_SOL_PACKET, _RX_RING, struct.pack("IIII", block, blocks, slot, count))
+    return mmap.mmap(opened.fileno(), blocks * block), slot, count
+
+
+def _query(opened: socket.socket, interface: str, request: int) -> int:
+    answer = fcntl.ioctl(opened, request, struct.pack("16si20x", interface.encode(), 0))
+    number: int = struct.unpack_from("i" if request == _SIOCGIFMTU else "h", answer, 16)[0]
+    return number
+
+
+def _index_of(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        raise InterfaceError(f"there is no network interface {interface!r} here; see: ip link") from None

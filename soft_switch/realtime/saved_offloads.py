@@ -40,6 +40,12 @@ def restore(interface: str, before: dict[str, int]) -> None:
         _path(interface).unlink()
 
 
+def forget(interface: str, index: int) -> None:
+    """Forget an interface that is gone: nothing of it can be restored, and another may get its index."""
+    with contextlib.suppress(OSError):
+        _file(interface, index).unlink()
+
+
 def clean() -> list[str]:
     """Restore the interfaces of this network namespace that a killed switch left; return what was restored."""
     restored = []
@@ -67,6 +73,10 @@ def _saved(interface: str) -> dict[str, int]:
 
 
 def _path(interface: str) -> Path:
+    return _file(interface, socket.if_nametoindex(interface))
+
+
+def _file(interface: str, index: int) -> Path:
     # Interfaces with one index and name exist in many network namespaces.
     namespace = os.stat("/proc/thread-self/ns/net").st_ino
-    return DIRECTORY / f"{namespace}-{socket.if_nametoindex(interface)}-{interface}.json"
+    return DIRECTORY / f"{namespace}-{index}-{interface}.json"

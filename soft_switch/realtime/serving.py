@@ -87,10 +87,6 @@ def opened(
         for port in ports:
             switch.add_port(port.number, port.rate_bps, (queue or QueueConfig(),) * QUEUES)
             sockets[port.number] = stack.enter_context(contextlib.closing(PacketSocket(port.interface)))
-            if not sockets[port.number].up:
-                _LOG.warning(
-                    "port %d: interface %s is down; run: ip link set %s up", port.number, port.interface, port.interface
-                )
         yield stack.enter_context(contextlib.closing(Driver(switch, sockets)))
 
 

@@ -24,13 +24,15 @@ from soft_switch.realtime import offloads, saved_offloads
 from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import PortSpec, check_ports
+from tests.support.agent import ip
 from tests.support.cli import COMMAND, finished, messages, one_error
 from tests.support.controller import eventually
+from tests.support.native import no_machine_code
 from tests.support.realtime import controlled, fresh_prefix, needs_ping, real_kernel, switch_on
 from topologies import namespaces
 from topologies.namespaces import Realised
 from topologies.processes import free_address
-from topologies.topology import tor
+from topologies.topology import neighbours, tor
 
 TOPOLOGY = tor(3, 1, 10_000_000)
 HOSTS = TOPOLOGY.hosts
@@ -241,10 +243,50 @@ class TestInterfaces:
     def test_an_interface_that_disappears_is_logged_and_the_switch_keeps_running(self, rack: Realised) -> None:
         with switch_on(rack, TOPOLOGY) as (_, process):
             namespaces.clean(rack.prefix)
-            assert "Network is down" in process.log_line()
+            assert "is gone" in process.log_line()
             status, _, log = process.end()
             assert (status, messages(log)[-1]) == (0, "stopped")
             assert "Traceback" not in log
+
+    @needs_ping
+    @real_kernel
+    @pytest.mark.parametrize("pipeline", ["python", "c"])
+    def test_an_interface_that_is_made_again_is_attached_and_others_forward_meanwhile(
+        self, rack: Realised, pipeline: str
+    ) -> None:
+        if pipeline == "c" and no_machine_code():
+            pytest.skip(no_machine_code())
+
+        def ping(source: int, target: int) -> bool:
+            where = ("ip", "netns", "exec", rack.namespaces[source])
+            words = [*where, "ping", "-c", "1", "-W", "1", str(HOSTS[target].ipv4)]
+            return b" 1 received" in subprocess.run(words, capture_output=True, check=False).stdout
+
+        interface, inside = rack.ports[0][1], rack.namespaces[0]
+        with switch_on(rack, TOPOLOGY, 0, "--pipeline", pipeline) as (address, process), controlled(address, TOPOLOGY):
+            eventually(lambda: ping(0, 1))
+            ip("link", "del", interface)
+            gone = f"port 1: interface {interface} is gone; it is attached again when it is made again"
+            assert process.log_line() == gone
+            assert ping(1, 2)
+            peer = ("peer", "name", "nic1", "address", HOSTS[0].mac.hex(":"), "netns", inside)
+            ip("link", "add", interface, "type", "veth", *peer)
+            assert process.log_line() == f"port 1: interface {interface} was made again and is attached"
+            assert process.log_line().startswith(f"port 1: interface {interface} is down")
+            ip("link", "set", interface, "up")
+            assert process.log_line() == f"port 1: interface {interface} is up again"
+            known = neighbours([TOPOLOGY])
+            namespaces.inside(inside, lambda: namespaces._start_hosts(HOSTS[:1], known))
+            assert offloads.active(interface) == ()
+            eventually(lambda: ping(0, 1))
+            ip("link", "set", interface, "down")
+            assert process.log_line().startswith(f"port 1: interface {interface} is down")
+            ip("link", "set", interface, "up")
+            assert process.log_line() == f"port 1: interface {interface} is up again"
+            eventually(lambda: ping(0, 1))
+            status, _, log = process.end()
+        assert status == 0
+        assert "Traceback" not in log
 
     @real_kernel
     def test_an_interface_of_another_switch_is_refused(self, rack: Realised) -> None:
