@@ -54,9 +54,26 @@ def agent() -> None:
     """Stamp and order the traffic of a server (Linux, root)."""
 
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
 @agent.command(short_help="Run the agent on an interface.")
 @_interface
-@click.option("--policy-url", required=True, metavar="URL", help="URL of the controller, http://HOST:PORT.")
+@click.option(
+    "--policy-url", required=True, metavar="URL", help="URL of the controller, http://HOST:PORT or https://HOST:PORT."
+)
+@click.option(
+    "--policy-ca",
+    type=_FILE,
+    help="Authorities (PEM) that sign the controller's certificate.  [default: those of this machine]",
+)
+@click.option("--policy-cert", type=_FILE, help="Client certificate (PEM), if the controller requires one.")
+@click.option("--policy-key", type=_FILE, help="Private key (PEM) of --policy-cert.")
+@click.option(
+    "--metrics-listen",
+    metavar="[HOST:]PORT",
+    help="Serve /metrics, /healthz and /readyz over HTTP; PORT alone is of the loopback interface.",
+)
 @_socket
 @click.option(
     "--mode",
@@ -137,6 +154,10 @@ def agent() -> None:
 def run(
     interface: str,
     policy_url: str,
+    policy_ca: Path | None,
+    policy_cert: Path | None,
+    policy_key: Path | None,
+    metrics_listen: str | None,
     socket: Path,
     mode: int,
     group: str | None,
@@ -159,7 +180,10 @@ def run(
 ) -> None:
     """Run the agent on an interface until Ctrl-C or SIGTERM, then restore the interface."""
     from host_agent.daemon.service import run_agent
+    from host_agent.ebpf.policy import ClientTls
 
+    if (policy_cert is None) != (policy_key is None):
+        raise click.UsageError("--policy-cert and --policy-key go together.")
     run_agent(
         InterfaceOptions(
             interface,
@@ -185,6 +209,8 @@ def run(
             statistics=statistics,
             hold_below=hold_below,
             gate_bytes=gate_bytes,
+            policy_tls=ClientTls(policy_ca, policy_cert, policy_key) if policy_ca or policy_cert else None,
+            metrics_listen=metrics_listen,
         ),
     )
 

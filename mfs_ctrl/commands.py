@@ -17,6 +17,7 @@ from mfs_ctrl.options import PolicyOrFile, policy_help
 from mfs_ctrl.tofino.command import DEFAULT_BF_RUNTIME
 
 if TYPE_CHECKING:
+    from host_agent.http_endpoint import ServerTls
     from mfs_ctrl.policy.policy import Policy
 
 _LOG = logging.getLogger(__name__)
@@ -85,8 +86,14 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
     help="Multiply the policy's thresholds of slack, for latency objectives that are this many times longer.",
 )
 @click.option(
-    "--policy-listen", metavar="HOST:PORT", help="Address to serve the policy in force to host agents, over HTTP."
+    "--policy-listen",
+    metavar="[HOST:]PORT",
+    help="Address to serve over HTTP the policy in force to host agents, and /status, /metrics, /healthz, /readyz; "
+    "PORT alone is of the loopback interface, 0.0.0.0:PORT of all.",
 )
+@click.option("--policy-tls-cert", type=_FILE, help="Serve --policy-listen over TLS with this certificate (PEM).")
+@click.option("--policy-tls-key", type=_FILE, help="Private key (PEM) of --policy-tls-cert.")
+@click.option("--policy-tls-client-ca", type=_FILE, help="Require client certificates that these authorities signed.")
 @click.option(
     "--device-config",
     type=_FILE,
@@ -119,6 +126,9 @@ def ctrl(
     interval: float,
     slack_factor: float,
     policy_listen: str | None,
+    policy_tls_cert: Path | None,
+    policy_tls_key: Path | None,
+    policy_tls_client_ca: Path | None,
     device_config: Path | None,
     p4info: Path | None,
     replace: bool,
@@ -138,12 +148,13 @@ def ctrl(
         raise click.UsageError("--tls-cert and --tls-key go together.")
     if tls_cert is not None and tls_ca is None:
         raise click.UsageError("--tls-cert needs --tls-ca.")
+    policy_tls = _server_tls(policy_tls_cert, policy_tls_key, policy_tls_client_ca)
     from mfs_ctrl import config as configuration
     from mfs_ctrl.desired import SwitchParameters
     from mfs_ctrl.dry_run import difference
+    from mfs_ctrl.endpoint import Listen
     from mfs_ctrl.p4rt.channel import TlsFiles
     from mfs_ctrl.p4rt.reader import Reader
-    from mfs_ctrl.policy_server import serving
     from mfs_ctrl.service import run_controller
     from p4src.artifact import from_files, load
     from topologies import catalogue
@@ -168,21 +179,32 @@ def ctrl(
             for line in difference(reader, artifact or load(), topology, policy, parameters).lines():
                 click.echo(line)
         return
-    with serving(policy_listen) as on_policy:
-        run_controller(
-            address,
-            device_id,
-            topology=topology,
-            parameters=parameters,
-            policy=policy,
-            election_id=election_id,
-            interval_s=interval,
-            on_policy=on_policy,
-            artifact=artifact,
-            tls=tls,
-            target=target,
-            replace=replace,
-        )
+    run_controller(
+        address,
+        device_id,
+        topology=topology,
+        parameters=parameters,
+        policy=policy,
+        election_id=election_id,
+        interval_s=interval,
+        listen=Listen(policy_listen, policy_tls) if policy_listen else None,
+        artifact=artifact,
+        tls=tls,
+        target=target,
+        replace=replace,
+    )
+
+
+def _server_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
+    if certificate is None or key is None:
+        if certificate or key or client_ca:
+            raise click.UsageError(
+                "--policy-tls-cert and --policy-tls-key go together; --policy-tls-client-ca needs both."
+            )
+        return None
+    from host_agent.http_endpoint import ServerTls
+
+    return ServerTls(certificate, key, client_ca)
 
 
 def _with_slack_times(policy: Policy, factor: float) -> Policy:

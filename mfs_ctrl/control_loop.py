@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 from mfs_ctrl import port_rates
+from mfs_ctrl.agents import Agents, left_on
 from mfs_ctrl.controller import Controller, TickRecord
 from mfs_ctrl.errors import SessionError
 from mfs_ctrl.writer import WriteReport
@@ -28,12 +29,17 @@ class ControlLoop:
         losses: how often the switch was lost.
         takeovers: how often this controller became primary.
         written: updates written, by operation.
+        agents: the host agents that are heard, where the controller serves the policy.
         discards: packets that the program discarded while this controller was primary, by reason.
     """
+
+    CONDITIONS = ("switch", "rates", "stamps")
+    """What may be wrong: the switch is lost, has other rates, or stamps reach hosts where nobody takes them off."""
 
     def __init__(self, controller: Controller, address: str) -> None:
         self.controller = controller
         self.address = address
+        self.agents: Agents | None = None
         self.connected = False
         self.conditions: dict[str, str] = {}
         self.last: TickRecord | None = None
@@ -87,6 +93,13 @@ class ControlLoop:
             self.ticks += 1
             self.tick_s, self.last_tick_s, self.last = time.monotonic() - began_s, time.time(), record
             self._tell(record)
+            self._check_agents()
+
+    def _check_agents(self) -> None:
+        if self.agents is not None:
+            controller = self.controller
+            stripped = controller.parameters.stamp_unaware_ports
+            self.note("stamps", left_on(controller.topology.hosts, stripped, self.agents.alive()))
 
     def note(self, name: str, condition: str) -> None:
         """Log what is wrong about ``name``, with the way out, unless it was logged; an empty text ends it."""

@@ -100,10 +100,10 @@ class Controller:
     ) -> None:
         self.session = session
         self.policy = policy
-        self._artifact = artifact
+        self.artifact = artifact
         self.topology = topology
-        self._parameters = parameters or SwitchParameters()
-        self._on_policy = on_policy
+        self.parameters = parameters or SwitchParameters()
+        self.on_policy = on_policy
         self._tune_thresholds = tune_thresholds
         self._tune_bias = tune_bias
         self._replace = replace
@@ -187,7 +187,7 @@ class Controller:
         self.session.close()
 
     def _take_over(self, now_ns: int) -> WriteReport:
-        self._index, self.loaded = self.session.ensure_pipeline(self._artifact, self._replace)
+        self._index, self.loaded = self.session.ensure_pipeline(self.artifact, self._replace)
         self._writer = Writer(self.session, self._index)
         self.taken_over = report = self._reconcile()
         self._load_before, self._load_before_ns = self._read_load(), now_ns
@@ -237,7 +237,7 @@ class Controller:
     def _reconcile(self) -> WriteReport:
         assert self._writer is not None
         assert self._index is not None
-        wanted = desired_state(self._index, self.topology, self._parameters, self.policy, self.biases)
+        wanted = desired_state(self._index, self.topology, self.parameters, self.policy, self.biases)
         self._behind = True
         try:
             report = self._writer.apply(*wanted)
@@ -263,8 +263,8 @@ class Controller:
         return self.session.read_counters(self._index, evidence_cells(self.policy)) if self._tuned else {}
 
     def _tell(self) -> None:
-        if self._on_policy is not None:
-            self._on_policy(self.policy, self.biases)
+        if self.on_policy is not None:
+            self.on_policy(self.policy, self.biases)
 
 
 def desired_state(

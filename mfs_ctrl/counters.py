@@ -5,6 +5,7 @@ The layouts are those of ``p4src/v1model/observe.p4``; this is their only copy i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +27,9 @@ REGISTRATION_REFUSALS: Mapping[int, str] = {
     7: "registration without a stage",
 }
 """By index of ``registration``; as in ``p4src/shared/constants.p4``. What is below was accepted."""
+
+EXPORTED = (PORT_LEVEL, LAXITY, COMPLETION, DISCARDED, REGISTRATION)
+"""The counters that metrics export."""
 
 LAXITY_BUCKETS = 16
 LATE_BUCKET = LAXITY_BUCKETS - 1
@@ -107,6 +111,26 @@ class CompletionCell:
     def slack_code(self) -> int:
         """The slack code in the middle of the octave."""
         return self.octave * CODE_STEPS + CODE_STEPS // 2
+
+
+def meaning(name: str, index: int) -> str:
+    """Return what cell ``index`` of the counter ``name`` counts, as text; empty if this module does not know it."""
+    # Another program may have a counter of the same name, with more cells.
+    with contextlib.suppress(ValueError):
+        if name == PORT_LEVEL:
+            sent = PortLevel.of(index)
+            return f"port {sent.port}, level {sent.level}"
+        if name == LAXITY:
+            laxity = LaxityCell.of(index)
+            return f"{laxity.stage.name}, level {laxity.level}, MLU bucket {laxity.bucket}"
+        if name == COMPLETION:
+            done = CompletionCell.of(index)
+            return f"{done.stage.name}, level {done.level}, 2^{done.octave} us {'late' if done.late else 'left'}"
+        if name == DISCARDED and index < len(DISCARD_REASONS):
+            return DISCARD_REASONS[index]
+        if name == REGISTRATION:
+            return REGISTRATION_REFUSALS.get(index, "accepted")
+    return ""
 
 
 def cells_of_ports(ports: Iterable[int]) -> list[int]:

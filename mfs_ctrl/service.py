@@ -9,13 +9,18 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from mfs_ctrl.control_loop import ControlLoop
-from mfs_ctrl.controller import Controller, OnPolicy
+from mfs_ctrl.controller import Controller
+from mfs_ctrl.counters import EXPORTED, PORT_LEVEL, Cells, cells_of_ports
 from mfs_ctrl.desired import SwitchParameters
+from mfs_ctrl.endpoint import Listen, serving
+from mfs_ctrl.errors import ControlError
 from mfs_ctrl.p4rt.channel import TlsFiles
+from mfs_ctrl.p4rt.p4info import P4InfoIndex
+from mfs_ctrl.p4rt.reader import Reader
 from mfs_ctrl.p4rt.session import Session as P4RuntimeSession
 from mfs_ctrl.policy.policy import Policy
 from mfs_ctrl.switch import Session
@@ -38,7 +43,7 @@ def run_controller(
     interval_s: float = 1.0,
     election_id: int = 1,
     parameters: SwitchParameters | None = None,
-    on_policy: OnPolicy | None = None,
+    listen: Listen | None = None,
     stop: threading.Event | None = None,
     artifact: Artifact | None = None,
     tls: TlsFiles | None = None,
@@ -49,8 +54,9 @@ def run_controller(
 
     The switch is given ``artifact``, by default the committed program for v1model, or that for Tofino where ``target``
     is BF Runtime; another program that it runs is kept unless ``replace``. Without ``tls`` the connection is plain
-    text. The first connection must succeed. Later, a lost switch is retried on every tick. Callers outside the main
-    thread pass ``stop``: the controller then ends when it is set, and leaves signals alone.
+    text. ``listen`` says where to serve policy, status and metrics. The first connection must succeed. Later, a lost
+    switch is retried on every tick. Callers outside the main thread pass ``stop``: the controller then ends when it is
+    set, and leaves signals alone.
 
     Raises:
         SessionError: the switch cannot be reached at the start, or refuses the session or the program.
@@ -60,9 +66,13 @@ def run_controller(
     if interval_s <= 0:
         raise ValueError(f"the interval between ticks must be above 0 s, not {interval_s:g}")
     session, program = _session(target, address, device_id, election_id, tls)
-    controller = Controller(session, artifact or program, topology, policy, parameters, on_policy, replace=replace)
+    controller = Controller(session, artifact or program, topology, policy, parameters, replace=replace)
     loop = ControlLoop(controller, address)
-    with until_signalled() if stop is None else contextlib.nullcontext(stop.wait) as ended:
+    exported = _exported(target, address, device_id, tls, controller.artifact, topology.ports)
+    with (
+        serving(listen, loop, exported),
+        until_signalled() if stop is None else contextlib.nullcontext(stop.wait) as ended,
+    ):
         try:
             loop.start(time.monotonic_ns())
             while not ended(interval_s):
@@ -82,6 +92,35 @@ def _session(
         # bf_switchd has loaded the program; both chips have the same tables.
         return BfrtSession(address, device_id, election_id, tls=tls), Artifact(TOFINO, b"", p4info(TOFINO))
     return P4RuntimeSession(address, device_id, election_id, tls=tls), load()
+
+
+def _exported(
+    target: str, address: str, device_id: int, tls: TlsFiles | None, artifact: Artifact, ports: Sequence[int]
+) -> Callable[[], Cells | None]:
+    """Return what reads the counters that metrics export, over a connection of its own, since other threads call it."""
+    lock = threading.Lock()
+    readers: list[Reader] = []
+    index = P4InfoIndex.from_text(artifact.p4info)
+    wanted: dict[str, Sequence[int] | None] = {name: None for name in EXPORTED if name in index.counters.by_name}
+    # Most of its cells are of ports that the switch does not have.
+    wanted[PORT_LEVEL] = cells_of_ports(ports)
+
+    def read() -> Cells | None:
+        if target != P4RUNTIME:
+            return None
+        with lock:
+            try:
+                if not readers:
+                    readers.append(Reader(address, device_id, tls=tls))
+                return readers[0].read_counters(index, wanted)
+            except ControlError as error:
+                _LOG.debug("no counters for metrics: %s", error)
+                for reader in readers:
+                    reader.close()
+                readers.clear()
+                return None
+
+    return read
 
 
 @contextlib.contextmanager

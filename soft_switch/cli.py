@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,10 @@ from soft_switch.ports import HIGHEST_PORT
 from soft_switch.queues.traffic_manager import QUEUE_BYTES
 
 if TYPE_CHECKING:
+    from prometheus_client import Metric
+
     from soft_switch.p4runtime.server import TLS
+    from soft_switch.realtime.driver import Driver
 
 _LOG = logging.getLogger(__name__)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -89,6 +95,11 @@ class PortAtInterface(click.ParamType):  # type: ignore[type-arg]
 @click.option("--tls-cert", type=_FILE, help="Serve P4Runtime over TLS with this certificate (PEM); needs --tls-key.")
 @click.option("--tls-key", type=_FILE, help="Private key (PEM) of --tls-cert.")
 @click.option("--tls-client-ca", type=_FILE, help="Require client certificates that these authorities (PEM) signed.")
+@click.option(
+    "--metrics-listen",
+    metavar="[HOST:]PORT",
+    help="Serve /metrics, /healthz and /readyz over HTTP; PORT alone is of the loopback interface. Needs -i.",
+)
 @logging_options
 def switch(
     address: str,
@@ -105,6 +116,7 @@ def switch(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    metrics_listen: str | None,
 ) -> None:
     """Run the embedded switch and serve it over P4Runtime.
 
@@ -119,6 +131,8 @@ def switch(
         raise click.UsageError("--empty and --device-config exclude each other.")
     if not interfaces and queue_trace is not None:
         raise click.UsageError("--queue-trace needs a port: -i PORT@INTERFACE.")
+    if not interfaces and metrics_listen is not None:
+        raise click.UsageError("--metrics-listen needs a port: -i PORT@INTERFACE.")
     tls = _tls(tls_cert, tls_key, tls_client_ca)
     if not empty and device_config is None:
         artifact.load()
@@ -139,10 +153,33 @@ def switch(
             queue=QueueConfig(limit_bytes=queue_bytes),
             tls=tls,
             backend=backend,
+            beside=None if metrics_listen is None else functools.partial(_serving, metrics_listen),
         )
     else:
         _run_without_ports(address, device_id, cpu_port, device_config, p4info, tls, backend)
     _LOG.info("stopped")
+
+
+@contextlib.contextmanager
+def _serving(address: str, driver: Driver) -> Iterator[None]:
+    """Serve the switch's metrics and health within the block."""
+    from host_agent.http_endpoint import HttpEndpoint, health_routes
+    from host_agent.metrics_route import PATH, metrics_route
+
+    def collect() -> Iterator[Metric]:
+        from soft_switch.metrics import switch_metrics
+
+        return switch_metrics(driver)
+
+    def unready() -> str:
+        missing = [port for port, condition in driver.conditions.items() if condition != "up"]
+        if missing:
+            return f"the interfaces of ports {', '.join(map(str, missing))} are down or gone"
+        return "" if driver.switch.pipeline is not None else "no program is loaded"
+
+    with HttpEndpoint(address, {PATH: metrics_route(collect), **health_routes(unready)}) as endpoint:
+        _LOG.info("serving metrics at %s%s", endpoint.url, PATH)
+        yield
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TLS | None:

@@ -29,6 +29,8 @@ SLOW = (
     "mfs_ctrl/test_controller.py",
     "mfs_ctrl/test_controller_failures.py",
     "mfs_ctrl/test_example_policies.py",
+    "mfs_ctrl/test_looking.py",
+    "mfs_ctrl/test_metrics.py",
     "mfs_ctrl/test_policy_file.py",
     "mfs_ctrl/test_session_tls.py",
     "mfs_eval/explain/",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from host_agent.protocol.stamp import LEVELS
+
+if TYPE_CHECKING:
+    from host_agent.ebpf.policy import ClientTls
 
 Ingress = Literal["auto", "xdp", "filter", "off"]
 Segmentation = Literal["kernel", "each", "interface"]
@@ -58,7 +61,7 @@ class ServiceOptions:
     """Options of the process.
 
     Attributes:
-        policy_url: URL of the controller, ``http://HOST:PORT``.
+        policy_url: URL of the controller, ``http://HOST:PORT`` or ``https://HOST:PORT``.
         socket: path of the Unix socket; those who may write to the file may open flows.
         mode, group: permissions and group of that file; None for ``group`` leaves the group of the process.
         state_directory: directory of the interface's state and the last policy.
@@ -66,6 +69,8 @@ class ServiceOptions:
         grace_s: seconds that the clients of flows left by an earlier process have to come back.
         statistics: have the kernel measure the programs' run time.
         hold_below: flows at this level or above are never held.
+        policy_tls: files for a policy URL with https; None trusts the authorities of this machine.
+        metrics_listen: address of an HTTP server of metrics and health; None for none.
         gate_bytes: bytes of messages in flight that the gate permits; None takes what the link sends in a millisecond.
     """
 
@@ -79,3 +84,5 @@ class ServiceOptions:
     statistics: bool
     hold_below: int = LEVELS
     gate_bytes: int | None = None
+    policy_tls: ClientTls | None = None
+    metrics_listen: str | None = None

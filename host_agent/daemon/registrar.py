@@ -68,7 +68,7 @@ class Registrar:
         self._route = IPRoute()
         found = link(self._route, self._interface)
         self._index = int(found["index"])
-        self._mac = bytes.fromhex(str(found.get_attr("IFLA_ADDRESS")).replace(":", ""))
+        self.mac = bytes.fromhex(str(found.get_attr("IFLA_ADDRESS")).replace(":", ""))
 
     def _addresses(self) -> tuple[str, ...]:
         return tuple(str(each.get_attr("IFA_ADDRESS")) for each in self._route.get_addr(index=self._index))
@@ -77,7 +77,7 @@ class Registrar:
         mac = self._next_hop(pair.source if reverse else pair.destination)
         if mac is not None:
             with contextlib.suppress(OSError):
-                self._packets.send(registration(pair, stamp, self._mac, mac, reverse))
+                self._packets.send(registration(pair, stamp, self.mac, mac, reverse))
                 self.sent += 1
                 return
         self.unresolved += 1

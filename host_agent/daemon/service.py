@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from host_agent.daemon.gate import Gate, default_limit
 from host_agent.daemon.holding import TICK_S, Holder, HoldOptions, Levels
@@ -33,11 +33,21 @@ from host_agent.ebpf.bpf import enable_statistics
 from host_agent.ebpf.errors import PolicyError, SocketError
 from host_agent.ebpf.holds import HoldTable
 from host_agent.ebpf.policy import PolicySource, PolicyWatch, saved_path
+from host_agent.http_endpoint import HttpEndpoint, health_routes
+from host_agent.metrics_route import PATH as METRICS
+from host_agent.metrics_route import metrics_route
+from host_agent.protocol.agent_header import AgentIdentity
 from host_agent.protocol.errors import AgentError
 from host_agent.protocol.flow_request import LINE_MAX
 from host_agent.protocol.level import bias_code
 from host_agent.protocol.policy_document import PolicyDocument
+from host_agent.version import installed_version
 
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+STATUS_S = 5.0
+"""Longest wait of a request for metrics."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger(__name__)
@@ -51,11 +61,17 @@ class Service:
         self._service = service
         self._attached = attached
         self._bias = bias_code(attached.rate_bps)
-        self._source = PolicySource(service.policy_url, saved_path(service.state_directory, options.interface))
         self._policy: dict[str, Any] = {"name": None, "from": None, "controller": "not asked yet"}
         self._levels = Levels(self._bias)
         self._holder = _holder(options, service, attached, self._levels)
         self._registrar = Registrar(options.interface, ordered=options.order)
+        mac = self._registrar.mac.hex(":")
+        self._source = PolicySource(
+            service.policy_url,
+            saved_path(service.state_directory, options.interface),
+            service.policy_tls,
+            AgentIdentity(mac, options.interface, attached.carrier, installed_version()),
+        )
         self._registrations = Registrations(
             self._registrar.addresses, attached.table.current_layer, self._registrar.send, time.monotonic_ns
         )
@@ -102,6 +118,7 @@ class Service:
         gone = asyncio.create_task(until_gone(self._options.interface))
         gone.add_done_callback(lambda _: ended.set())
         renewal = asyncio.create_task(_renew(self._registrations))
+        endpoint = self._endpoint(loop)
         try:
             _log.info("serving %s", self._service.socket)
             await ended.wait()
@@ -115,10 +132,35 @@ class Service:
             server.close()
             renewal.cancel()
             self._registrar.close()
+            if endpoint is not None:
+                # Not in this thread: a request in progress waits for this loop.
+                await asyncio.to_thread(endpoint.close)
             if turns is not None:
                 turns.cancel()
             if self._holder is not None:
                 self._holder.lift()
+
+    def _endpoint(self, loop: asyncio.AbstractEventLoop) -> HttpEndpoint | None:
+        """Serve metrics and health, if asked for."""
+        if self._service.metrics_listen is None:
+            return None
+
+        async def status() -> dict[str, Any]:
+            return self._requests.answer(Client(), {"op": "status"})
+
+        def collect() -> Iterator[Metric]:
+            from host_agent.daemon.metrics import agent_metrics
+
+            answer = asyncio.run_coroutine_threadsafe(status(), loop).result(STATUS_S)
+            return agent_metrics(answer, installed_version())
+
+        def unready() -> str:
+            return "" if self._policy["name"] is not None else f"no policy yet: {self._policy['controller']}"
+
+        routes = {METRICS: metrics_route(collect), **health_routes(unready)}
+        endpoint = HttpEndpoint(self._service.metrics_listen, routes)
+        _log.info("serving metrics at %s%s", endpoint.url, METRICS)
+        return endpoint
 
     def _close_unclaimed(self) -> None:
         if count := self._requests.close_unclaimed():
@@ -262,7 +304,7 @@ def run_agent(options: InterfaceOptions, service: ServiceOptions) -> None:
     Raises:
         AgentError: the interface, the kernel, the policy's URL or the socket is not usable.
     """
-    PolicySource(service.policy_url)
+    PolicySource(service.policy_url, tls=service.policy_tls)
     # Signals wait until the current step is complete.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     with (

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
 from host_agent.ebpf.errors import PolicyError
+from host_agent.protocol.agent_header import HEADER, AgentIdentity
 from host_agent.protocol.policy_document import DocumentError, PolicyDocument
 
 TIMEOUT_S = 2.0
@@ -19,18 +22,58 @@ SIZE_MAX = 1 << 20
 """Longest document that is read, in bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """PEM files: authorities that sign the controller's certificate, and a certificate of the agent's own with its key.
+
+    Without ``ca``, the authorities of this machine are trusted.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return a context for the client's side.
+
+        Raises:
+            PolicyError: a file cannot be used.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:
+            files = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path is not None)
+            raise PolicyError(f"cannot use the TLS files {files}: {error}") from None
+        return context
+
+
 class PolicySource:
     """Policy of a controller, fetched over HTTP and kept in a file."""
 
-    def __init__(self, url: str, saved: Path | None = None) -> None:
-        """Set the controller's ``url``, as ``http://HOST:PORT``, and the file ``saved``.
+    def __init__(
+        self, url: str, saved: Path | None = None, tls: ClientTls | None = None, identity: AgentIdentity | None = None
+    ) -> None:
+        """Set the controller's ``url``, as ``http://HOST:PORT`` or ``https://...``, and the file ``saved``.
+
+        Args:
+            url: where the controller serves the policy.
+            saved: where to keep it.
+            tls: files for https; by default the authorities of this machine are trusted.
+            identity: of the agent, for the controller.
 
         Raises:
-            PolicyError: not an HTTP URL.
+            PolicyError: not an HTTP URL, or a TLS file cannot be used.
         """
         if not url.startswith(("http://", "https://")):
             raise PolicyError(f"the controller's URL {url!r} does not start with http://")
+        if tls is not None and not url.startswith("https://"):
+            raise PolicyError(f"TLS files are given, but the controller's URL {url!r} does not start with https://")
         self._url = url.rstrip("/") + "/policy"
+        self._context = (tls or ClientTls()).context() if url.startswith("https://") else None
+        self._headers = {} if identity is None else {HEADER: identity.to_header()}
         self._saved = saved
         self._tag = ""
 
@@ -41,8 +84,9 @@ class PolicySource:
             PolicyError: the controller does not answer, or its answer is not a policy.
         """
         try:
-            request = urllib.request.Request(self._url, headers={"If-None-Match": self._tag} if self._tag else {})
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            tag = {"If-None-Match": self._tag} if self._tag else {}
+            request = urllib.request.Request(self._url, headers=self._headers | tag)
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self._context) as answer:
                 text = answer.read(SIZE_MAX)
                 tag = answer.headers.get("ETag", "")
             document = PolicyDocument.from_json(text)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from host_agent.version import installed_version
 from mfs_eval.errors import TraceError
 from mfs_eval.results.schema import Provenance
 from p4src.artifact import Artifact
 
-DISTRIBUTION = "mfs-switch"
 DIGEST_CHARACTERS = 16
 NO_PROGRAM = "none"
 """Program digest of results that no compiled program took part in."""
-NOT_INSTALLED = "source"
-"""Version of a source tree that is not installed."""
 
 
 def provenance(trace: Path, program: Artifact | None) -> Provenance:
@@ -28,14 +25,10 @@ def provenance(trace: Path, program: Artifact | None) -> Provenance:
         content = trace.read_bytes()
     except OSError as error:
         raise TraceError(f"{trace}: cannot be read ({error.strerror}); give the path of a JSON Lines trace") from None
-    try:
-        installed = version(DISTRIBUTION)
-    except PackageNotFoundError:
-        installed = NOT_INSTALLED
     return Provenance(
         trace_digest=digest(content),
         program_digest=NO_PROGRAM if program is None else digest(program.config),
-        version=installed,
+        version=installed_version(),
     )
 
 

@@ -100,20 +100,37 @@ class Driver:
         self._poll.close()
         os.close(self._wakeup)
 
-    def summary(self) -> list[str]:
-        """Return what went wrong while the loop ran, a line for each kind; empty if nothing did."""
-        lines = []
-        for number, socket in self._sockets.items():
-            counts = {
+    @property
+    def interfaces(self) -> dict[int, str]:
+        """The interface of each port."""
+        return {number: socket.interface for number, socket in self._sockets.items()}
+
+    @property
+    def slipped_ns(self) -> int:
+        """Link time lost because the process did not run in time."""
+        running = self._mover.slipped_ns if self._mover is not self._python else 0
+        return self._python.slipped_ns + self._slipped_ns + running
+
+    def losses(self) -> dict[int, dict[str, int]]:
+        """Return the frames that each port lost at its interface, by reason."""
+        return {
+            number: {
                 "lost before the switch read them": socket.lost(),
                 "dropped without checksum": socket.unfinished,
                 "dropped as longer than the MTU": socket.oversized,
                 "not accepted by the interface": socket.unsent,
             }
+            for number, socket in self._sockets.items()
+        }
+
+    def summary(self) -> list[str]:
+        """Return what went wrong while the loop ran, a line for each kind; empty if nothing did."""
+        lines = []
+        for number, counts in self.losses().items():
             told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
             if told:
-                lines.append(f"port {number} ({socket.interface}), frames: {told}")
-        if slipped_ns := self._python.slipped_ns + self._slipped_ns:
+                lines.append(f"port {number} ({self.interfaces[number]}), frames: {told}")
+        if slipped_ns := self.slipped_ns:
             lines.append(f"{slipped_ns / 1e6:.1f} ms of link time lost because the process did not run in time")
         if self.refused:
             lines.append(f"{self.refused} packets for which an assertion of the program failed")

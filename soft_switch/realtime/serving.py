@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,8 +102,11 @@ def run_on_interfaces(
     queue: QueueConfig | None = None,
     tls: TLS | None = None,
     backend: Backend = "auto",
+    beside: Callable[[Driver], contextlib.AbstractContextManager[object]] | None = None,
 ) -> None:
     """Run the switch on ``ports`` and serve P4Runtime at ``address`` until SIGINT or SIGTERM. For the main thread.
+
+    ``beside`` returns what else is done while the switch runs.
 
     Raises:
         SwitchError: it cannot start; the message says what to change.
@@ -122,7 +125,7 @@ def run_on_interfaces(
             )
             _LOG.info("ports: %s", ", ".join(_describe(port) for port in ports))
             try:
-                with _short_pauses():
+                with beside(driver) if beside is not None else contextlib.nullcontext(), _short_pauses():
                     driver.run()
             finally:
                 server.stop(0)

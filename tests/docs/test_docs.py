@@ -81,6 +81,8 @@ def parse(line: str) -> None:
         if not rest or _PLACEHOLDER.match(rest[0]):
             return
         if rest[0].startswith("-"):
+            if command.invoke_without_command:
+                break
             command.make_context("mfs", rest, resilient_parsing=True)
             return
         found = command.get_command(context, rest[0])

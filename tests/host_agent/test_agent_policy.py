@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from host_agent import http_endpoint
 from host_agent.ebpf import build, layout
 from host_agent.ebpf.errors import ObjectError, PolicyError
 from host_agent.ebpf.object import LAYOUT, OBJECT, load, parse
 from host_agent.ebpf.policy import PolicySource
+from host_agent.http_endpoint import EndpointError
 from host_agent.protocol.level import LevelRule
 from host_agent.protocol.policy_document import DocumentError, PolicyDocument
 from host_agent.protocol.stamp import Stage
-from mfs_ctrl import Policy, policies, policy_server
-from mfs_ctrl.policy_server import PolicyServer, PolicyServerError
+from mfs_ctrl import Policy, policies
+from mfs_ctrl.policy_server import PolicyServer
 from tests.support.controller import eventually
 
 
@@ -89,7 +91,7 @@ def test_the_policy_is_served_over_ipv6_and_by_head_and_nothing_can_be_posted() 
 def test_clients_that_hang_up_or_say_nothing_keep_no_agent_waiting(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy_server, "CONNECTION_S", 0.2)
+    monkeypatch.setattr(http_endpoint, "CONNECTION_S", 0.2)
     with PolicyServer("127.0.0.1:0") as server, contextlib.ExitStack() as clients:
         server.publish(policies.mfs(), {})
         address = "127.0.0.1", int(server.url.rpartition(":")[2])
@@ -98,7 +100,7 @@ def test_clients_that_hang_up_or_say_nothing_keep_no_agent_waiting(
             gone.sendall(b"GET /policy HTTP/1.0\r\n\r\n")
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             gone.close()
-        silent = [clients.enter_context(socket.create_connection(address)) for _ in range(policy_server.CONNECTIONS)]
+        silent = [clients.enter_context(socket.create_connection(address)) for _ in range(http_endpoint.CONNECTIONS)]
         slow = silent[0]
         # As many as are served at all: the slow ones are disconnected, and an agent that asks again is answered.
         eventually(lambda: _fetched(server.url))
@@ -116,7 +118,7 @@ def _fetched(url: str) -> bool:
 
 
 def test_invalid_addresses_of_the_controller_are_refused() -> None:
-    with pytest.raises(PolicyServerError, match="HOST:PORT"):
+    with pytest.raises(EndpointError, match="HOST:PORT"):
         PolicyServer("nowhere")
     with pytest.raises(PolicyError, match="http://"):
         PolicySource("controller:80")

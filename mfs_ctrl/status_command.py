@@ -1,0 +1,148 @@
+"""``mfs status``: switch, controller and agents in one view, by reading alone."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import click
+
+from host_agent.protocol.errors import MfsError
+from host_agent.protocol.paths import RUN_DIRECTORY
+from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
+
+DEFAULT_CONTROLLER = "http://127.0.0.1:9560"
+TIMEOUT_S = 3.0
+SIZE_MAX = 1 << 20
+
+
+class Unanswered(MfsError):
+    """A part of the system does not answer."""
+
+
+@click.command(short_help="Show switch, controller and agents.")
+@click.option(
+    "--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="P4Runtime address of the switch."
+)
+@click.option("--device-id", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True)
+@click.option(
+    "--controller",
+    metavar="URL",
+    default=DEFAULT_CONTROLLER,
+    show_default=True,
+    help="Where the controller serves the policy (mfs ctrl --policy-listen).",
+)
+@click.option("--tls-ca", type=click.Path(path_type=Path, dir_okay=False), help="Authorities (PEM) for both.")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=RUN_DIRECTORY,
+    show_default=True,
+    help="Directory with the sockets of this machine's agents.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(address: str, device_id: int, controller: str, tls_ca: Path | None, run_dir: Path, as_json: bool) -> None:
+    """Show switch, controller and agents in one view. It only reads, and takes nobody's place.
+
+    The exit status is 1 if the switch or the controller does not answer, or if the controller says that something is
+    wrong.
+    """
+    found = {
+        "switch": _or_error(lambda: _switch(address, device_id, tls_ca)),
+        "controller": _or_error(lambda: {"url": controller, **ask(controller, tls_ca)[0]}),
+        "agents": {str(path): _or_error(functools.partial(_agent, path)) for path in sorted(run_dir.glob("*.sock"))},
+    }
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        for line in lines(found):
+            click.echo(line)
+    told = found["controller"]
+    if "error" in found["switch"] or "error" in told or told["conditions"] or not told["connected"]:
+        sys.exit(1)
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the status for people."""
+    switch, controller, agents = found["switch"], found["controller"], found["agents"]
+    if "error" in switch:
+        yield f"switch      {switch['error']}"
+    else:
+        ports = f"; {len(switch['ports'])} ports" if switch["ports"] else ""
+        yield f"switch      {switch['address']}: {switch['program'] or 'no program'}{ports}"
+    if "error" in controller:
+        yield f"controller  {controller['error']}"
+    else:
+        role = "primary" if controller["primary"] else "backup" if controller["connected"] else "not connected"
+        yield (
+            f"controller  {controller['url']}: {role} of {controller['switch']}, policy {controller['policy']}, "
+            f"{controller['ticks']} ticks, the last in {controller['tick_s'] * 1000:.0f} ms"
+        )
+        for condition in controller["conditions"].values():
+            yield f"  wrong     {condition}"
+        for reason, packets in controller["discards"].items():
+            yield f"  discards  {packets} packets: {reason}"
+        for agent in controller["agents"]:
+            yield f"  agent     {agent['mac']} {agent['interface']}, {agent['carrier']}, version {agent['version']}"
+    for path, agent in agents.items():
+        if "error" in agent:
+            yield f"agent here  {agent['error']}"
+        else:
+            policy, flows = agent["policy"], len(agent["flows"])
+            yield (
+                f"agent here  {path}: {agent['interface']}, policy {policy['name'] or 'none yet'}, controller: "
+                f"{policy['controller']}; {agent['counters']['stamped']} packets stamped, {flows} flows open"
+            )
+
+
+def ask(url: str, tls_ca: Path | None = None) -> tuple[dict[str, Any], str]:
+    """Return the status of the controller at ``url``, and the date of its answer as HTTP has it.
+
+    Raises:
+        Unanswered: it does not answer, or with something else.
+    """
+    import ssl
+
+    where = f"{url.rstrip('/')}/status"
+    try:
+        context = ssl.create_default_context(cafile=tls_ca) if url.startswith("https://") else None
+        with urllib.request.urlopen(where, timeout=TIMEOUT_S, context=context) as answer:
+            document = json.loads(answer.read(SIZE_MAX))
+            return {**document, "conditions": dict(document["conditions"])}, answer.headers.get("Date", "")
+    except (OSError, HTTPException, ValueError, TypeError, KeyError) as error:
+        reason = getattr(error, "reason", error)
+        raise Unanswered(
+            f"no controller answers at {where} ({reason}); mfs ctrl serves it with --policy-listen"
+        ) from None
+
+
+def _switch(address: str, device_id: int, tls_ca: Path | None) -> dict[str, Any]:
+    from mfs_ctrl.p4rt.channel import TlsFiles
+    from mfs_ctrl.p4rt.p4info import describe
+    from mfs_ctrl.p4rt.reader import Reader
+
+    with Reader(address, device_id, TIMEOUT_S, TlsFiles(tls_ca) if tls_ca else None) as reader:
+        held = reader.program()
+        rates = {str(port): {"rate_bps": rate} for port, rate in reader.port_rates().items()}
+    return {"address": address, "program": None if held is None else describe(held.p4info), "ports": rates}
+
+
+def _agent(path: Path) -> dict[str, Any]:
+    from host_agent.client import AgentClient
+
+    with AgentClient(path) as client:
+        return client.status()
+
+
+def _or_error(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return call()
+    except MfsError as error:
+        return {"error": str(error)}
