@@ -19,7 +19,7 @@ from topologies.processes import free_address
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "systemd"
 EXPOSURE = {"mfs-agent@.service": 55, "mfs-ctrl.service": 20, "mfs-switch.service": 40}
-"""The highest exposure on systemd's scale from 0 (best) to 100. Agents are root with CAP_SYS_ADMIN, to load programs."""
+"""The highest exposure on systemd's scale from 0 (best) to 100. Agents have CAP_SYS_ADMIN, to load programs."""
 UNITS = sorted(FOLDER.glob("*.service"))
 
 
