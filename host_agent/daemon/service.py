@@ -146,7 +146,7 @@ class Service:
             return None
 
         async def status() -> dict[str, Any]:
-            return self._requests.answer(Client(), {"op": "status"})
+            return self._requests.answer(Client(os.getpid()), {"op": "status"})
 
         def collect() -> Iterator[Metric]:
             from host_agent.daemon.metrics import agent_metrics

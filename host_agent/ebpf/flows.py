@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from host_agent.ebpf.bpf import Map
 from host_agent.ebpf.layout import (
@@ -28,7 +29,6 @@ from host_agent.ebpf.layout import (
     encode_flow,
     encode_match,
     encode_policy,
-    state_after,
 )
 from host_agent.protocol.errors import RequestError
 from host_agent.protocol.flow_request import FlowRequest, FlowUpdate, Match, check_progress
@@ -155,9 +155,7 @@ class FlowTable:
             self._next_number = (self._next_number + 1) % FLOW_NUMBERS
         flow = self._free.popleft()
         index = INDEX.pack(flow)
-        # A connection whose segments leave room for the option goes on doing so.
-        before = None if replaced is None else self._maps["states"].get(INDEX.pack(replaced))
-        self._maps["states"].put(index, NO_STATE if before is None else state_after(before))
+        self._maps["states"].put(index, NO_STATE)
         self._write(flow, request)
         self._maps[name].put(key, index)
         self._by_key[name, key] = flow
@@ -240,7 +238,7 @@ class FlowTable:
         """Make what sockets know of their flows old."""
         self._configure(epoch=(self._config.epoch + 1) % (1 << 32))
 
-    def _configure(self, **changes: int) -> None:
+    def _configure(self, **changes: Any) -> None:
         self._config = self._config._replace(**changes)
         self._maps["configs"].put(INDEX.pack(0), encode_config(self._config))
 

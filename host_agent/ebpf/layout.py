@@ -278,12 +278,6 @@ def decode_state(value: bytes) -> FlowState:
     return FlowState(sent_bytes, packets, held - 1 if held else None, unstamped)
 
 
-def state_after(value: bytes) -> bytes:
-    """Return the state in which a flow begins that replaces one with this state on the same packets."""
-    room = STATE.unpack(value)[5]
-    return STATE.pack(0, 0, 0, 0, 0, room, 0)
-
-
 def encode_policy(rules: Sequence[LevelRule], bias: int, default_level: int = UNTAGGED_LEVEL) -> bytes:
     """Encode a value of the map ``policies``: ordered rules, the first that matches wins.
 
