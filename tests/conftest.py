@@ -20,6 +20,7 @@ SLOW = (
     "conformance/",
     "examples/",
     "host_agent/engines/test_vllm.py",
+    "host_agent/test_access.py",
     "host_agent/test_agent_host.py",
     "host_agent/test_agent_requests.py",
     "host_agent/test_carriers_alive.py",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from host_agent.daemon.access import ROOT, Access
 from host_agent.daemon.gate import Gate
 from host_agent.daemon.holding import Holder
 from host_agent.daemon.process_sockets import connections_of
@@ -29,10 +30,11 @@ Fields = Mapping[str, Any]
 
 
 class Client:
-    """A connection of the process ``pid``, with the handles of the flows that end with it."""
+    """A connection of the process ``pid`` of a user, with the handles of the flows that end with it."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, user: int = ROOT) -> None:
         self.pid = pid
+        self.user = user
         self.flows: set[int] = set()
         self.wake: Callable[[], None] = lambda: None
         """Called when a message of the client is permitted."""
@@ -63,6 +65,7 @@ class Requests:
         self._registrations = registrations
         self._gate = gate
         self._holder = holder
+        self.access = Access()
         self._owners: dict[int, Client] = {}
         self.unclaimed = {flow for flow in table.handles() if not table.request(flow).keep}
         """Flows of an earlier process whose clients have not come back."""
@@ -120,6 +123,7 @@ class Requests:
     def _open(self, client: Client, fields: Fields) -> dict[str, Any]:
         values = {name: value for name, value in fields.items() if name != "resume"}
         request = FlowRequest.from_json(values, time.monotonic_ns())
+        self.access.check_open(client.user, request)
         if request.match.rdma is not None:
             flow = self._registrations.open(request, resume=fields.get("resume") is True)
             self._own(client, flow, request.keep)
@@ -127,6 +131,8 @@ class Requests:
         if isinstance(request.match.cgroup, str):
             request = replace(request, match=Match(cgroup=cgroup_id(request.match.cgroup)))
         replaced = self._table.flow_of(request.match)
+        if replaced is not None:
+            self.access.check_change(replaced, client.user)
         flow = self._table.open(request, resume=fields.get("resume") is True)
         if replaced is not None:
             if replaced != flow:
@@ -188,6 +194,8 @@ class Requests:
 
     def _connections(self, client: Client, fields: Fields) -> dict[str, Any]:
         pid = client.pid if fields.get("pid") is None else check_integer("pid", fields["pid"])
+        if pid != client.pid:
+            self.access.check_process(pid, client.user)
         port = fields.get("destination_port")
         destination = str(address("destination", fields.get("destination")))
         found = connections_of(pid, destination, None if port is None else check_integer("destination_port", port))
@@ -218,6 +226,7 @@ class Requests:
         self._gate.forget_flow(flow)
 
     def _own(self, client: Client, flow: int, keep: bool) -> None:
+        self.access.opened(flow, client.user)
         if not keep:
             self._owners[flow] = client
             client.flows.add(flow)
@@ -263,9 +272,11 @@ class Requests:
             raise RequestError(f"flow is the number that open returned, not {flow!r}")
         if self._owners.get(flow, client) is not client:
             raise RequestError(f"flow {flow} belongs to another client")
+        self.access.check_change(flow, client.user)
         return flow
 
     def _forget(self, flow: int) -> None:
+        self.access.closed(flow)
         self.unclaimed.discard(flow)
         owner = self._owners.pop(flow, None)
         if owner is not None:

@@ -11,13 +11,13 @@ import os
 import signal
 import socket
 import stat
-import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from host_agent.daemon.access import peer_of
 from host_agent.daemon.gate import Gate, default_limit
 from host_agent.daemon.holding import TICK_S, Holder, HoldOptions, Levels
 from host_agent.daemon.hooks import Attached, attach, restore
@@ -46,6 +46,8 @@ from host_agent.version import installed_version
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+LINE_S = 10.0
+"""Longest time that a request takes to arrive."""
 STATUS_S = 5.0
 """Longest wait of a request for metrics."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -167,11 +169,20 @@ class Service:
             _log.info("closed %d flows whose clients did not come back", count)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = Client(_process_of(writer.get_extra_info("socket")))
+        (pid, user), access = peer_of(writer.get_extra_info("socket")), self._requests.access
+        if refused := access.connected(user):
+            with contextlib.suppress(OSError):
+                await _send(writer, {"ok": False, "error": refused})
+            writer.close()
+            return
+        client = Client(pid, user)
         try:
             while True:
                 try:
-                    line = await reader.readuntil(b"\n")
+                    line = await _line(reader)
+                except TimeoutError:
+                    await _send(writer, {"ok": False, "error": f"a request takes {LINE_S:g} s at most to send"})
+                    return
                 except asyncio.LimitOverrunError:
                     answer: dict[str, Any] = {"ok": False, "error": f"a request has {LINE_MAX} bytes at most"}
                     await _send(writer, answer)
@@ -184,6 +195,7 @@ class Service:
             pass
         finally:
             self._requests.gone(client)
+            access.disconnected(user)
             writer.close()
 
     async def _answer(self, client: Client, line: bytes) -> dict[str, Any]:
@@ -399,15 +411,18 @@ def _answers(path: Path) -> bool:
     return True
 
 
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """Return the next line; a client may be silent for ever, but not within a line."""
+    first = await reader.readexactly(1)
+    if first == b"\n":
+        return first
+    async with asyncio.timeout(LINE_S):
+        return first + await reader.readuntil(b"\n")
+
+
 async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
     writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
     await writer.drain()
-
-
-def _process_of(connection: socket.socket) -> int:
-    """Return the process that has connected a Unix socket, as this process sees its id (unix(7))."""
-    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(pid)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

@@ -19,6 +19,8 @@ _ERROR, _DONE = 2, 3
 _INFO = 2
 _ESTABLISHED, _CLOSE_WAIT = 1, 8
 _STATES = 1 << _ESTABLISHED | 1 << _CLOSE_WAIT
+_ALL_STATES = 0xFFFFFFFF
+_USER_OFFSET = 64
 _NO_COOKIE = 0xFFFFFFFF
 _HEADER = struct.Struct("=IHHII")
 _ASKED = struct.Struct("=BBBBI")
@@ -47,12 +49,17 @@ def connections() -> Iterator[Found]:
 
 def connection_at(addresses: FiveTuple) -> Connection | None:
     """Return the connection with these addresses; None if this namespace has none."""
+    for found in _asked(*_exactly(addresses)):
+        return found.connection
+    return None
+
+
+def _exactly(addresses: FiveTuple) -> tuple[int, int, bytes]:
+    """Return family, flags and ends that ask for the connection with these addresses."""
     ends = [ipaddress.ip_address(end).packed.ljust(16, b"\0") for end in (addresses.source, addresses.destination)]
     family = socket.AF_INET if ipaddress.ip_address(addresses.source).version == 4 else socket.AF_INET6
     ports = [port.to_bytes(2, "big") for port in (addresses.source_port, addresses.destination_port)]
-    for found in _asked(family, 0, b"".join((*ports, *ends))):
-        return found.connection
-    return None
+    return family, 0, b"".join((*ports, *ends))
 
 
 def connection_of(cookie: int) -> Connection | None:
@@ -60,9 +67,41 @@ def connection_of(cookie: int) -> Connection | None:
     return next((found.connection for found in connections() if found.cookie == cookie), None)
 
 
+def owner_of(cookie: int | None, addresses: FiveTuple | None) -> int | None:
+    """Return the user of the socket with this cookie, or of the TCP connection with these addresses; None if unknown.
+
+    With both, the addresses only make the search short: what counts is the cookie.
+    """
+    if addresses is not None and addresses.protocol == "tcp":
+        for number, user in _owners(*_exactly(addresses)):
+            if cookie in (None, number):
+                return user
+    if cookie is not None:
+        for protocol in PROTOCOLS.values():
+            for family in (socket.AF_INET, socket.AF_INET6):
+                for number, user in _owners(family, _DUMP, bytes(36), protocol):
+                    if number == cookie:
+                        return user
+    return None
+
+
+def _owners(family: int, flags: int, ends: bytes, protocol: int = PROTOCOLS["tcp"]) -> Iterator[tuple[int, int]]:
+    """Yield cookie and user of sockets, listening and unconnected ones too."""
+    for body in _bodies(family, flags, ends, protocol, _ALL_STATES):
+        *_, low, high = _SOCKET.unpack_from(body)
+        yield high << 32 | low, struct.unpack_from("=I", body, _USER_OFFSET)[0]
+
+
 def _asked(family: int, flags: int, ends: bytes) -> Iterator[Found]:
-    """Ask for the sockets of a family."""
-    asked = _ASKED.pack(family, PROTOCOLS["tcp"], 1 << (_INFO - 1), 0, _STATES) + ends
+    """Ask for the TCP sockets of a family; yields their connections."""
+    for body in _bodies(family, flags, ends, PROTOCOLS["tcp"], _STATES):
+        if (found := _decoded(body)) is not None:
+            yield found
+
+
+def _bodies(family: int, flags: int, ends: bytes, protocol: int, states: int) -> Iterator[bytes]:
+    """Ask for sockets; yields the messages that describe them."""
+    asked = _ASKED.pack(family, protocol, 1 << (_INFO - 1), 0, states) + ends
     asked += struct.pack("=III", 0, _NO_COOKIE, _NO_COOKIE)
     with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as diag:
         diag.settimeout(1)
@@ -73,8 +112,7 @@ def _asked(family: int, flags: int, ends: bytes) -> Iterator[Found]:
                 length, kind, *_ = _HEADER.unpack_from(answer)
                 if kind in (_ERROR, _DONE):
                     return
-                if (found := _decoded(answer[_HEADER.size : length])) is not None:
-                    yield found
+                yield answer[_HEADER.size : length]
                 answer = answer[-(-length // 4) * 4 :]
             if not flags:
                 return

@@ -138,3 +138,16 @@ def test_shell_blocks_marked_run_run(page: Path, body: str, tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 0, f"{name_of(page)}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
+
+
+def test_every_threat_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "reference" / "threats.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| threat")]
+    assert len(rows) > 10
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)((?:::\w+)*)`", row)
+        assert named, row
+        for path, parts in named:
+            text = (ROOT / path).read_text("utf-8")
+            for part in parts.split("::")[1:]:
+                assert re.search(rf"^ *(?:def|class) {part}\b", text, re.M), (path, part)

@@ -7,18 +7,23 @@ import dataclasses
 import json
 import os
 import random
+import re
 import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from host_agent import AgentClient, AgentError, AgentGoneError, Match
 from host_agent.daemon.hooks import clean
 from host_agent.daemon.options import InterfaceOptions, ServiceOptions
 from host_agent.daemon.service import run_agent
+from host_agent.http_endpoint import ServerTls
 from host_agent.protocol.level import bias_code, decide, level_key
 from host_agent.protocol.policy_document import PolicyDocument
 from host_agent.protocol.stamp import SCAVENGER, TOP_LEVEL, Flags, Stage
@@ -39,6 +44,7 @@ from tests.support.agent import (
     running,
     transferred,
 )
+from tests.support.certificates import self_signed
 from tests.support.controller import eventually
 
 RULES = policies.mfs().rules
@@ -207,6 +213,39 @@ def test_the_controllers_policy_is_fetched_and_outlives_the_controller(
         assert client.status()["policy"]["name"] == "static"
     with running(sender, tmp_path, policy_url=server.url) as agent:
         assert "policy static in force" in agent.said
+
+
+def test_policy_over_tls_metrics_and_health(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    sender, _ = hosts
+    self_signed(tmp_path, "controller")
+    tls = ServerTls(tmp_path / "controller.pem", tmp_path / "controller.key")
+
+    def get(agent: Agent, path: str) -> str:
+        [url] = re.findall(r"serving metrics at (\S+)/metrics", agent.said)
+
+        def ask() -> str:
+            with urllib.request.urlopen(url + path, timeout=SECONDS) as answer:
+                text: str = answer.read().decode()
+                return text
+
+        return sender.inside(ask)
+
+    with sender.inside(lambda: PolicyServer("0", tls)) as server:
+        server.publish(policies.mfs(), {})
+        words = ("--policy-ca", str(tls.certificate), "--metrics-listen", "0")
+        with running(sender, tmp_path, *words, policy_url=server.url) as agent:
+            assert "policy mfs in force" in agent.said
+            [heard] = server.agents.alive()
+            assert (heard.interface, heard.carrier) == (sender.interface, "shim")
+            assert get(agent, "/readyz") == "ok\n"
+            metrics = get(agent, "/metrics")
+            names = {family.name for family in text_string_to_metric_families(metrics)}
+            assert {"mfs_agent_stamped_packets", "mfs_agent_flows", "process_open_fds"} <= names
+            assert f'mfs_agent_controller_reachable{{interface="{sender.interface}"}} 1.0' in metrics
+    with running(sender, tmp_path / "other", "--metrics-listen", "0") as agent:
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            get(agent, "/readyz")
+        assert get(agent, "/healthz") == "ok\n"
 
 
 def test_file_permissions_decide_who_may_open_flows(hosts: tuple[Host, Host], folder: Path) -> None:

@@ -9,11 +9,14 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Stage, Stamp
 from mfs_eval.bench.interfaces import measure
@@ -25,7 +28,7 @@ from soft_switch.realtime.errors import InterfaceError
 from soft_switch.realtime.packet_socket import PacketSocket
 from soft_switch.realtime.serving import PortSpec, check_ports
 from tests.support.agent import ip
-from tests.support.cli import COMMAND, finished, messages, one_error
+from tests.support.cli import COMMAND, finished, messages, one_error, started
 from tests.support.controller import eventually
 from tests.support.native import no_machine_code
 from tests.support.realtime import controlled, fresh_prefix, needs_ping, real_kernel, switch_on
@@ -184,6 +187,49 @@ class TestPackets:
             session.close()
         finally:
             server.stop(0)
+
+
+class TestMetrics:
+    @needs_ping
+    @real_kernel
+    def test_what_a_switch_sends_is_in_its_metrics_and_health_tells_of_lost_interfaces(self, rack: Realised) -> None:
+        with started(
+            "switch",
+            *("--address", (address := free_address())),
+            *rack.switch_options(TOPOLOGY, 0),
+            *("--metrics-listen", "0"),
+        ) as process:
+            lines = [process.log_line() for _ in range(3)]
+            url = lines[2].removeprefix("serving metrics at ").removesuffix("/metrics")
+
+            def get(path: str) -> str:
+                with urllib.request.urlopen(url + path, timeout=60) as answer:
+                    text: str = answer.read().decode()
+                    return text
+
+            def metric(name: str, **labels: str) -> float:
+                for family in text_string_to_metric_families(get("/metrics")):
+                    for sample in family.samples:
+                        if sample.name == name and sample.labels == labels:
+                            return sample.value
+                raise AssertionError(f"there is no {name} {labels}")
+
+            assert get("/readyz") == "ok\n"
+            assert metric("soft_switch_port_bytes_per_second", port="1") == TOPOLOGY.rate_bps / 8
+            with controlled(address, TOPOLOGY):
+                where = ("ip", "netns", "exec", rack.namespaces[0])
+                subprocess.run([*where, "ping", "-c", "3", "-i", "0.05", str(HOSTS[1].ipv4)], capture_output=True)
+            eventually(lambda: metric("soft_switch_port_sent_packets_total", port="2") >= 3)
+            interface = rack.ports[0][1]
+            assert metric("soft_switch_port_up", port="1", interface=interface) == 1
+            ip("link", "set", interface, "down")
+            eventually(lambda: metric("soft_switch_port_up", port="1", interface=interface) == 0)
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                get("/readyz")
+            assert (refused.value.code, refused.value.read()) == (503, b"the interfaces of ports 1 are down or gone\n")
+            refused.value.close()
+            assert get("/healthz") == "ok\n"
+            assert process.end()[0] == 0
 
 
 class TestInterfaces:
