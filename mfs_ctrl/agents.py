@@ -20,7 +20,8 @@ class Agents:
     def __init__(self, clock: Callable[[], float]) -> None:
         """Create an empty register; ``clock`` is in seconds."""
         self._clock = clock
-        self._heard: dict[str, tuple[AgentIdentity, float]] = {}
+        self._heard: dict[str, tuple[AgentIdentity, float, float]] = {}
+        """Identity, when it was heard first, and last."""
         self._lock = threading.Lock()
 
     def heard(self, header: str) -> None:
@@ -29,24 +30,27 @@ class Agents:
         if identity is None:
             return
         with self._lock:
+            now_s = self._clock()
             if identity.mac in self._heard or len(self._heard) < AGENTS_MAX:
-                self._heard[identity.mac] = identity, self._clock()
+                _, first_s, _ = self._heard.get(identity.mac, (identity, now_s, now_s))
+                self._heard[identity.mac] = identity, first_s, now_s
 
-    def alive(self) -> tuple[AgentIdentity, ...]:
-        """Return the agents that were heard lately, and forget the others."""
-        oldest = self._clock() - ALIVE_S
+    def alive(self, since_s: float = 0.0) -> tuple[AgentIdentity, ...]:
+        """Return the agents that were heard lately, and first ``since_s`` seconds ago or before; forget the others."""
+        now_s = self._clock()
         with self._lock:
-            self._heard = {mac: held for mac, held in self._heard.items() if held[1] >= oldest}
-            return tuple(identity for identity, _ in self._heard.values())
+            self._heard = {mac: held for mac, held in self._heard.items() if held[2] >= now_s - ALIVE_S}
+            return tuple(identity for identity, first_s, _ in self._heard.values() if first_s <= now_s - since_s)
 
 
-def left_on(hosts: Collection[Host], stripped_ports: Collection[int], agents: Collection[AgentIdentity]) -> str:
+def left_on(hosts: Collection[Host], stripped_ports: Collection[int], agents: Agents) -> str:
     """Return which ports get stamps that nobody takes off, with the way out; empty if there is none.
 
-    Only shims must be taken off, by the receiver's agent or at one of ``stripped_ports`` by the switch.
+    Only shims must be taken off, by the receiver's agent or at one of ``stripped_ports`` by the switch. A sender counts
+    after :data:`ALIVE_S`, since the agents of a rack do not start at once.
     """
-    senders = [agent for agent in agents if agent.carrier == "shim"]
-    served = {agent.mac.lower() for agent in agents}
+    senders = [agent for agent in agents.alive(ALIVE_S) if agent.carrier == "shim"]
+    served = {agent.mac.lower() for agent in agents.alive()}
     ports = sorted({host.port for host in hosts if host.mac.hex(":") not in served} - set(stripped_ports))
     if not senders or not ports:
         return ""

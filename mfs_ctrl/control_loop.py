@@ -99,7 +99,7 @@ class ControlLoop:
         if self.agents is not None:
             controller = self.controller
             stripped = controller.parameters.stamp_unaware_ports
-            self.note("stamps", left_on(controller.topology.hosts, stripped, self.agents.alive()))
+            self.note("stamps", left_on(controller.topology.hosts, stripped, self.agents))
 
     def note(self, name: str, condition: str) -> None:
         """Log what is wrong about ``name``, with the way out, unless it was logged; an empty text ends it."""

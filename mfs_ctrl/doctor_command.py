@@ -100,9 +100,9 @@ def _switch(address: str, tls_ca: Path | None) -> Iterator[Finding]:
     from host_agent.findings import Finding
     from mfs_ctrl.errors import ControlError
     from mfs_ctrl.p4rt.channel import TlsFiles
-    from mfs_ctrl.p4rt.p4info import P4InfoIndex, describe
     from mfs_ctrl.p4rt.reader import Reader
-    from p4src.artifact import load
+    from mfs_ctrl.status_command import program_name
+    from p4src.artifact import V1MODEL
 
     try:
         with Reader(address, tls=TlsFiles(tls_ca) if tls_ca else None) as reader:
@@ -114,10 +114,10 @@ def _switch(address: str, tls_ca: Path | None) -> Iterator[Finding]:
     ports = f", {len(rates)} ports" if rates else ""
     if held is None:
         yield Finding("note", "switch", f"{address} answers{ports}, runs no program; mfs ctrl loads it")
-    elif held.p4info == P4InfoIndex.from_text(load().p4info).message:
+    elif (name := program_name(held)) == V1MODEL:
         yield Finding("ok", "switch", f"{address} answers{ports}, runs this version's program")
     else:
-        text = f"{address} answers{ports}, runs {describe(held.p4info)}; mfs ctrl replaces it with --replace only"
+        text = f"{address} answers{ports}, runs {name}; mfs ctrl replaces it with --replace only"
         yield Finding("note", "switch", text)
 
 

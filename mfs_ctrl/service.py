@@ -29,6 +29,8 @@ from topologies.topology import Topology
 
 P4RUNTIME, BF_RUNTIME = "p4runtime", "bfrt"
 """The services that a switch may have."""
+SCRAPE_S = 10.0
+"""As long as Prometheus waits by default."""
 _LOG = logging.getLogger(__name__)
 
 Ended = Callable[[float], bool]
@@ -111,7 +113,7 @@ def _exported(
         with lock:
             try:
                 if not readers:
-                    readers.append(Reader(address, device_id, tls=tls))
+                    readers.append(Reader(address, device_id, tls, timeout_s=SCRAPE_S))
                 return readers[0].read_counters(index, wanted)
             except ControlError as error:
                 _LOG.debug("no counters for metrics: %s", error)

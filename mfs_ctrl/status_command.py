@@ -10,13 +10,16 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from host_agent.protocol.errors import MfsError
 from host_agent.protocol.paths import RUN_DIRECTORY
 from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
+
+if TYPE_CHECKING:
+    from mfs_ctrl.p4rt.reader import HeldProgram
 
 DEFAULT_CONTROLLER = "http://127.0.0.1:9560"
 TIMEOUT_S = 3.0
@@ -123,15 +126,22 @@ def ask(url: str, tls_ca: Path | None = None) -> tuple[dict[str, Any], str]:
         ) from None
 
 
+def program_name(held: HeldProgram) -> str:
+    """Return the name of the bundled program, if the switch runs that, or the description of another."""
+    from mfs_ctrl.p4rt.p4info import P4InfoIndex, describe
+    from p4src.artifact import V1MODEL, p4info
+
+    return V1MODEL if held.p4info == P4InfoIndex.from_text(p4info()).message else describe(held.p4info)
+
+
 def _switch(address: str, device_id: int, tls_ca: Path | None) -> dict[str, Any]:
     from mfs_ctrl.p4rt.channel import TlsFiles
-    from mfs_ctrl.p4rt.p4info import describe
     from mfs_ctrl.p4rt.reader import Reader
 
-    with Reader(address, device_id, TIMEOUT_S, TlsFiles(tls_ca) if tls_ca else None) as reader:
+    with Reader(address, device_id, TlsFiles(tls_ca) if tls_ca else None, TIMEOUT_S) as reader:
         held = reader.program()
         rates = {str(port): {"rate_bps": rate} for port, rate in reader.port_rates().items()}
-    return {"address": address, "program": None if held is None else describe(held.p4info), "ports": rates}
+    return {"address": address, "program": None if held is None else program_name(held), "ports": rates}
 
 
 def _agent(path: Path) -> dict[str, Any]:

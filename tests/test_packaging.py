@@ -19,7 +19,7 @@ FORBIDDEN = ("grpc", "google.protobuf", "p4", "p4runtime_sh", "scapy", "numpy", 
 HOST_AGENT = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in (ROOT / "host_agent").rglob("*.py")
-    if path.stem not in ("__init__", "scapy_layer", "cli", "command_line")
+    if path.stem not in ("__init__", "scapy_layer", "cli", "command_line", "metrics_route")
     # What runs in the agent's process, and what runs in vLLM's.
     and path.parent.name not in ("daemon", "vllm")
 )

@@ -166,8 +166,15 @@ class Requests(ABC):
 class Reader(Requests):
     """Connection that only reads: it opens no stream, so the switch does not count it among its controllers."""
 
-    def __init__(self, address: str, device_id: int = 1, timeout_s: float = 5.0, tls: TlsFiles | None = None) -> None:
-        """Connect to ``address`` (host:port).
+    def __init__(
+        self,
+        address: str,
+        device_id: int = 1,
+        tls: TlsFiles | None = None,
+        connect_s: float = 5.0,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Connect to ``address`` (host:port) within ``connect_s`` seconds; each answer may take ``timeout_s``.
 
         Raises:
             SwitchUnreachableError: nothing answers there.
@@ -175,7 +182,7 @@ class Reader(Requests):
         """
         super().__init__(address, device_id, timeout_s)
         self._channel = open_channel(address, tls)
-        await_ready(self._channel, address, timeout_s)
+        await_ready(self._channel, address, connect_s)
         self._service: Any = p4runtime_pb2_grpc.P4RuntimeStub(self._channel)
 
     def _stub(self) -> Any:

@@ -249,10 +249,11 @@ def test_policy_over_tls_metrics_and_health(hosts: tuple[Host, Host], tmp_path: 
 
 
 def test_file_permissions_decide_who_may_open_flows(hosts: tuple[Host, Host], folder: Path) -> None:
-    for parent in (folder, *folder.parents[:-2]):
-        os.chmod(parent, 0o755)
     for mode, allowed in (("0660", False), ("0666", True)):
         with running(hosts[0], folder, "--mode", mode) as agent:
+            # Each session of pytest that starts closes its folder to others again.
+            for parent in (folder, *folder.parents[:-2]):
+                os.chmod(parent, 0o755)
             said = as_nobody(lambda: AgentClient(str(agent.socket)).progress(1))
             assert said == "0" if allowed else said.endswith("Permission denied")
 

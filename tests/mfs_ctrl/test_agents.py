@@ -52,24 +52,41 @@ def test_a_client_that_claims_many_names_takes_bounded_memory(monkeypatch: pytes
 
 
 def test_ports_where_nobody_takes_shims_off_are_named() -> None:
+    now_s = 0.0
+
+    def heard(*identities: AgentIdentity) -> Agents:
+        nonlocal now_s
+        register = Agents(lambda: now_s)
+        for _ in range(2):
+            for identity in identities:
+                register.heard(identity.to_header())
+            now_s += ALIVE_S
+        return register
+
     others = [host.port for host in HOSTS[1:]]
-    text = left_on(HOSTS, (), [SHIM])
+    text = left_on(HOSTS, (), heard(SHIM))
     assert f"ports {', '.join(map(str, others))}, where no agent is heard, while {SHIM.mac} (eth0) sends" in text
     assert "stamp_unaware_ports" in text
-    assert left_on(HOSTS, others, [SHIM]) == ""
-    assert left_on(HOSTS, (), [OPTION]) == ""
+    assert left_on(HOSTS, others, heard(SHIM)) == ""
+    assert left_on(HOSTS, (), heard(OPTION)) == ""
     everywhere = [dataclasses.replace(SHIM, mac=host.mac.hex(":").upper()) for host in HOSTS]
-    assert left_on(HOSTS, (), everywhere) == ""
+    assert left_on(HOSTS, (), heard(*everywhere)) == ""
+    # The agents of a rack do not start at once.
+    young = Agents(lambda: 0.0)
+    young.heard(SHIM.to_header())
+    assert left_on(HOSTS, (), young) == ""
 
 
 def test_a_controller_says_so_once_and_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mfs_ctrl")
-    with serving() as (_, switch), PolicyServer("0") as server:
+    now_s = 0.0
+    with serving() as (_, switch), PolicyServer("0", clock=lambda: now_s) as server:
         loop = ControlLoop(controller(switch), switch.address)
         loop.controller.on_policy = server.publish
         loop.agents = server.agents
         loop.start(0)
         assert PolicySource(server.url, identity=SHIM).fetch() is not None
+        now_s = ALIVE_S
         for tick in range(1, 4):
             loop.tick(tick * MILLISECOND_NS)
         assert list(loop.conditions) == ["stamps"]

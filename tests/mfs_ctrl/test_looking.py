@@ -83,6 +83,7 @@ def test_status_shows_switch_controller_and_what_is_wrong(running: tuple[str, Co
         words = ("status", "--address", address, "--controller", url, "--run-dir", str(tmp_path))
         done = run(*words)
         assert done.exit_code == 0, done.output
+        assert f"switch      {address}: mfs_v1model; 4 ports" in done.output
         assert f"controller  {url}: primary of {address}, policy mfs" in done.output
         document = json.loads(run(*words, "--json").output)
         assert document["switch"]["ports"]["1"]["rate_bps"] == TOPOLOGY.rate_bps
