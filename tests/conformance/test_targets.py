@@ -5,88 +5,49 @@ Time differs between targets: what depends on it is tested against a bound, or n
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
-from scapy.packet import Packet
 
 from host_agent.protocol.level import decide, level_key, log2_code
 from host_agent.protocol.scapy_layer import MFS
 from host_agent.protocol.stamp import STAMP_BYTES, TCP_OPTION_BYTES, Flags, Stage, Stamp
 from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
-from mfs_ctrl.counters import DISCARD_REASONS
-from mfs_ctrl.desired import SwitchParameters, initial_biases
+from mfs_ctrl.desired import initial_biases
 from tests.conformance import test_bmv2_differential as differential
 from tests.support import targets
-from tests.support.segments import LEADS, option_of, segment, sum_is_right, tcp_options
-from tests.support.targets import SHORTEST_FRAME, Sent, _Started
-from topologies.topology import two_tors
-
-TOPOLOGY, _ = two_tors(servers=4, nics=1, rate_bps=100_000_000_000, propagation_ns=1_000, second_rack_from=3, uplinks=2)
-UNTRUSTED, UNAWARE, TRUSTED = (TOPOLOGY.hosts[number].port for number in (2, 1, 0))
-PARAMETERS = SwitchParameters(
-    untrusted_ports=frozenset({UNTRUSTED}),
-    stamp_unaware_ports=frozenset({UNAWARE}),
-    guaranteed_share=0.0,  # no idle gap
+from tests.support.example import FLOWS, played
+from tests.support.rack import (
+    CHARGED_US_MAX,
+    MALFORMED,
+    NO_ROUTE,
+    PARAMETERS,
+    RATE_BPS,
+    TOPOLOGY,
+    TRUSTED,
+    TTL,
+    UNAWARE,
+    UNTRUSTED,
+    frame,
+    fresh,
+    level_of,
+    sent,
+    stamp,
+    traffic_class,
 )
+from tests.support.segments import LEADS, TIME_STAMP, option_of, segment, sum_is_right, tcp_options
+from tests.support.targets import SHORTEST_FRAME, Sent, _Started
+
+FCS_BYTES = 4
 PROTOCOL_TCP, PROTOCOL_UDP = 6, 17
 ROCEV2_PORT, ROCEV2_BYTES = 4791, 36
 """Its headers from UDP to the one that says a WRITE's length."""
-NO_ROUTE, MALFORMED, TTL = range(len(DISCARD_REASONS))
-CHARGED_US_MAX = 20_000
-"""The model adds milliseconds of its own to the time that a packet is in the switch."""
 RANDOM_PACKETS = int(os.environ.get("MFS_RANDOM_PACKETS", "2000"))
-
-_fresh = itertools.count(1000)
-
-
-@pytest.fixture(scope="module", params=targets.TARGETS)
-def target(request: pytest.FixtureRequest) -> Iterator[_Started]:
-    if reason := targets.missing(request.param):
-        pytest.skip(reason)
-    with targets.running(request.param, TOPOLOGY) as started:
-        controller = started.program(PARAMETERS)
-        yield started
-        controller.stop()
-
-
-def frame(
-    host: int = 0, stamp: MFS | None = None, *, six: bool = False, hops: int = 64, sport: int = 1000, code: int = 0
-) -> bytes:
-    """A frame to host ``host`` of the rack, or to the first of the other rack where ``host`` is -1."""
-    known = TOPOLOGY.remote_hosts[0] if host < 0 else TOPOLOGY.hosts[host]
-    network: Packet = (
-        IPv6(src="fd00::9", dst=str(known.ipv6), hlim=hops, tc=code)
-        if six
-        else IP(src="10.9.9.9", dst=str(known.ipv4), ttl=hops, tos=code)
-    )
-    inner = network / UDP(sport=sport, dport=2000) / (b"x" * 40)
-    ethernet = Ether(src="02:00:00:00:09:09", dst="02:00:00:00:00:fe")
-    return bytes(ethernet / stamp / inner if stamp is not None else ethernet / inner)
-
-
-def stamp(stage: Stage = Stage.P2D, **fields: int) -> MFS:
-    """A stamp of a flow and batch that no other test uses, unless it is given."""
-    return MFS(**{"stage": int(stage), "batch": next(_fresh), "flow": next(_fresh), "slack": 1_000_000, **fields})
-
-
-def level_of(data: bytes) -> int:
-    """The level that the program wrote into the DSCP of a frame."""
-    packet = Ether(data)
-    return int((packet[IPv6].tc if IPv6 in packet else packet[IP].tos) >> 5)
-
-
-def sent(target: _Started, data: bytes, port: int = TRUSTED) -> Sent:
-    out = target.send(port, data)
-    assert out is not None, "the packet was dropped"
-    return out
 
 
 @pytest.mark.parametrize("six", [False, True])
@@ -117,6 +78,25 @@ def test_what_cannot_be_forwarded_is_discarded_and_counted(target: _Started) -> 
     }
 
 
+CHAINS = {
+    "shim, IPv4, UDP": (frame(0, stamp()), 62),
+    "shim, IPv6, UDP": (frame(0, stamp(), six=True), 82),
+    "IPv4, TCP, option": (bytes(segment(TOPOLOGY, 0, Stamp(Stage.P2D, batch=5), 4, TIME_STAMP)), 94),
+    "IPv6, TCP, option": (bytes(segment(TOPOLOGY, 0, Stamp(Stage.P2D, batch=5), 6)), 102),
+}
+"""Frames, and how long their headers are: more than the shortest frame of Ethernet."""
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_frame_that_ends_in_its_headers_does_not_leave(target: _Started, chain: str) -> None:
+    data, headers = CHAINS[chain]
+    sent(target, data[:headers])
+    # On Tofino the check sequence is taken for the last bytes of a header.
+    missing = range(1 + (FCS_BYTES if target.tofino else 0), 9)
+    lengths = [headers - few for few in missing if headers - few >= SHORTEST_FRAME]
+    assert [length for length in lengths if target.send(TRUSTED, data[:length], leaves=False) is not None] == []
+
+
 def test_an_untrusted_port_loses_its_stamp_and_its_level(target: _Started) -> None:
     out = sent(target, frame(0, stamp(Stage.COLLECTIVE, slack=1)), UNTRUSTED)
     assert MFS not in Ether(out.frame)
@@ -136,8 +116,7 @@ def test_the_shim_is_removed_for_a_host_that_does_not_know_it(target: _Started) 
 @pytest.mark.parametrize("six", [False, True])
 def test_the_level_is_written_and_congestion_bits_stay(target: _Started, six: bool) -> None:
     out = sent(target, frame(0, six=six, code=0b000011_01))
-    packet = Ether(out.frame)
-    assert (packet[IPv6].tc if six else packet[IP].tos) == PARAMETERS.untagged_level << 5 | 0b01
+    assert traffic_class(out.frame) == PARAMETERS.untagged_level << 5 | 0b01
 
 
 def _corners() -> list[tuple[Stage, int, int, int]]:
@@ -166,17 +145,24 @@ def test_levels_are_those_of_the_policy(target: _Started) -> None:
     assert wrong == []
 
 
+def test_the_example_of_the_paper_is_decided_in_the_only_order_that_is_in_time(target: _Started) -> None:
+    batches = [fresh() for _ in FLOWS]
+    levels, ends = played(RATE_BPS, batches[0], lambda asked: level_of(sent(target, frame(0, asked)).frame))
+    assert ends == {"B": 4, "C": 7, "A": 9}
+    assert [row.get("C") for row in levels] == [1, 1, 1, 1, 7, 7, 7, None, None]
+
+
 def test_progress_of_a_batch_is_carried_back(target: _Started) -> None:
-    batch = next(_fresh)
+    batch = fresh()
     sent(target, frame(0, stamp(batch=batch, current_layer=7, target_layer=9)))
     back = Ether(sent(target, frame(0, stamp(batch=batch, current_layer=2, target_layer=9))).frame)
     assert back[MFS].current_layer == 7
-    other = Ether(sent(target, frame(0, stamp(batch=batch + 1, current_layer=2, target_layer=9))).frame)
+    other = Ether(sent(target, frame(0, stamp(batch=fresh(), current_layer=2, target_layer=9))).frame)
     assert other[MFS].current_layer == 2
 
 
 def test_a_flow_rises_where_a_message_begins_and_does_not_fall(target: _Started) -> None:
-    flow, batch = next(_fresh), next(_fresh)
+    flow, batch = fresh(), fresh()
 
     def next_level(slack: int, flags: int = 0) -> int:
         marked = stamp(Stage.COLLECTIVE, batch=batch, flow=flow, slack=slack, remaining=1000, flags=flags)
@@ -209,7 +195,7 @@ def test_the_time_in_the_switch_is_charged_to_the_slack(target: _Started) -> Non
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("place", LEADS)
 def test_a_stamp_in_a_tcp_option_counts_like_one_in_the_shim(target: _Started, family: int, place: str) -> None:
-    batch = next(_fresh)
+    batch = fresh()
     sent(target, frame(0, stamp(batch=batch, current_layer=7, target_layer=9)))
     told = Stamp(
         Stage.COLLECTIVE, Flags.FIRST, 0, batch, flow=batch & 0xFFFF, target_layer=9, current_layer=2,

@@ -1,9 +1,4 @@
-"""Three flows on one link that meet their deadlines in one order only, as packets through the compiled program.
-
-The link has unit rate and all flows are ready at time 0. Flow: size, remaining compute after it, deadline. A: 2, 9, 18.
-B: 4, 6, 12. C (last stage): 3, 0, 7. Only the order B, C, A is in time (they end at 4, 7, 9). Fair sharing misses B and
-C, shortest first misses B, and earliest deadline first misses B.
-"""
+"""The scheduling example of the paper (:mod:`tests.support.example`), as packets through the compiled program."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import pytest
 
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.level import bias_code, log2_code
-from host_agent.protocol.stamp import Stage, units_of
+from host_agent.protocol.stamp import units_of
 from mfs_ctrl import policies
 from mfs_ctrl.policy.policy import Policy
 from mfs_eval.packet_level.hosts.frames import SEGMENT_BYTES
@@ -20,18 +15,17 @@ from soft_switch.queues.traffic_manager import wire_bytes
 from soft_switch.sim.events import VirtualClock
 from soft_switch.sim.network import Link
 from soft_switch.switch import Switch
+from tests.support.example import FILLED, FLOWS, UNIT_US
 from tests.support.program import Program
 from topologies.topology import FULL_FRAME_BYTES, tor
 
 RATE_BPS = 25_000_000
-UNIT_NS = 90_000_000
-# The only order that is in time has no slack to spare. Packets are stored and forwarded once, and lower levels keep
-# their guaranteed share, so a unit of data takes 0.9 units of time here. The other orders still miss.
-PACKETS_PER_UNIT = round(0.9 * UNIT_NS * RATE_BPS / (wire_bytes(FULL_FRAME_BYTES) * 8 * 10**9))
+UNIT_NS = UNIT_US * 1000
+# Packets are stored and forwarded once, and lower levels keep their guaranteed share, so a unit of data takes less than
+# a unit of time here. The other orders still miss.
+PACKETS_PER_UNIT = round(FILLED * UNIT_NS * RATE_BPS / (wire_bytes(FULL_FRAME_BYTES) * 8 * 10**9))
 UNIT_BYTES = PACKETS_PER_UNIT * SEGMENT_BYTES
 LAYERS = 32
-
-FLOWS = {"A": (2, 9, 18, Stage.KV_REUSE), "B": (4, 6, 12, Stage.KV_REUSE), "C": (3, 0, 7, Stage.P2D)}
 
 
 def units(count: float) -> int:

@@ -45,6 +45,8 @@ SILENT_S = 0.15
 _ANY_PROTOCOL = socket.htons(3)
 _OUTGOING = 4
 SHORTEST_FRAME = 60
+QUEUED_NS = 50_000
+"""Time that a packet is in the embedded switch; the others have one of their own."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def missing(name: str) -> str:
 
 
 @contextlib.contextmanager
-def running(name: str, topology: Topology) -> Iterator[_Started]:
-    """The switch ``name`` with the ports of ``topology``, and without entries."""
+def running(name: str, topology: Topology, log: Path | None = None) -> Iterator[_Started]:
+    """The switch ``name`` with the ports of ``topology``, without entries; ``log`` is a folder for Tofino's model."""
     if name == EMBEDDED:
         switch = Switch()
         for port in topology.ports:
@@ -102,7 +104,7 @@ def running(name: str, topology: Topology) -> Iterator[_Started]:
             finally:
                 process.stop()
         else:
-            with tofino_model.running(name, inside) as address:
+            with tofino_model.running(name, inside, log) as address:
                 yield _Started(name, topology, BfrtSession(address, timeout_s=60), _OnWires(wires))
 
 
@@ -111,6 +113,9 @@ class Frames(Protocol):
 
     def send(self, port: int, frame: bytes, leaves: bool, /) -> Sent | None:
         """See :class:`Target`."""
+
+    def wait(self, seconds: float, /) -> None:
+        """Let time go by."""
 
 
 class _Started:
@@ -123,6 +128,11 @@ class _Started:
         self.frames = frames
         program = artifact.V1MODEL if name in (EMBEDDED, BMV2) else name
         self.index = P4InfoIndex.from_text(artifact.p4info(program))
+
+    @property
+    def tofino(self) -> bool:
+        """Whether it is a model of Tofino."""
+        return self.name in (TOFINO, TOFINO_2)
 
     @property
     def artifact(self) -> artifact.Artifact:
@@ -150,6 +160,10 @@ class _Started:
         """See :class:`Target`."""
         return self.frames.send(port, frame, leaves)
 
+    def wait(self, seconds: float) -> None:
+        """Let time go by."""
+        self.frames.wait(seconds)
+
     def discarded(self) -> dict[int, int]:
         """Packets discarded so far, by reason."""
         cells = self.session.read_counters(self.index, {DISCARDED: range(3)})[DISCARDED]
@@ -168,9 +182,12 @@ class _InProcess:
         self._now_ns += 250_000
         self._switch.receive(port, frame, self._now_ns)
         for out in self._switch.ports:
-            if (sent := self._switch.transmit(out, self._now_ns)) is not None:
+            if (sent := self._switch.transmit(out, self._now_ns + QUEUED_NS)) is not None:
                 return Sent(out, sent[0])
         return None
+
+    def wait(self, seconds: float) -> None:
+        self._now_ns += round(seconds * 1e9)
 
 
 @dataclass(frozen=True)
@@ -198,6 +215,9 @@ class _OnWires:
                 if sender[2] != _OUTGOING:
                     return Sent(sockets[ready], data)
         return None
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def _drain(self) -> None:
         for wire in self._wires.values():

@@ -32,6 +32,8 @@ MODEL_PORTS = 9
 """Between the model and the drivers."""
 HUGE_PAGES = 256
 """Of 2 MiB, for the driver's DMA buffers."""
+_QUEUE_ID = re.compile(r":(0x[0-9A-Fa-f]+):-:.*ig_intr_md_for_tm\.qid\[\d+:0\] = 0x([0-9A-Fa-f]+)")
+"""The packet's number in the log, and what an action wrote; the last of them counts."""
 
 
 def missing(name: str) -> str:
@@ -65,8 +67,11 @@ def _chip_types(install: Path) -> frozenset[str]:
 
 
 @contextlib.contextmanager
-def running(name: str, interfaces: Mapping[int, str]) -> Iterator[str]:
-    """The model with the program ``name`` and its ports behind ``interfaces``; yields BF Runtime's address."""
+def running(name: str, interfaces: Mapping[int, str], log: Path | None = None) -> Iterator[str]:
+    """The model with the program ``name`` and its ports behind ``interfaces``; yields BF Runtime's address.
+
+    With ``log``, an empty folder, the model says there what becomes of each packet (120 KB each).
+    """
     install = Path(os.environ[SDE_INSTALL])
     pages = Path("/proc/sys/vm/nr_hugepages")
     if int(pages.read_text()) < HUGE_PAGES:
@@ -85,8 +90,8 @@ def running(name: str, interfaces: Mapping[int, str]) -> Iterator[str]:
                 [
                     *("env", environment, str(install / "bin/tofino-model"), "-f", str(ports)),
                     *("--chip-type", CHIP_TYPES[name], "--install-dir", str(install), "--p4-target-config", str(conf)),
-                    *("--tcp-port-base", str(base), "--cli-port", str(cli), "--log-dir", folder, "--logs-disable"),
-                    *("--no-cli",),
+                    *("--tcp-port-base", str(base), "--cli-port", str(cli), "--no-cli"),
+                    *(("--log-dir", folder, "--logs-disable") if log is None else ("--log-dir", str(log))),
                 ],
                 lambda output: "Listen socket created" in output or "INFO: P4" in output or len(output) > 0,
             )
@@ -106,6 +111,15 @@ def running(name: str, interfaces: Mapping[int, str]) -> Iterator[str]:
         finally:
             switchd.stop()
             model.stop()
+
+
+def queue_ids(log: Path) -> list[int]:
+    """The queue id that ingress chose for each packet in the log, in the order in which they came in."""
+    chosen: dict[str, int] = {}
+    for line in "".join(path.read_text(errors="replace") for path in log.glob("*.log")).splitlines():
+        if found := _QUEUE_ID.search(line):
+            chosen[found[1]] = int(found[2], 16)
+    return list(chosen.values())
 
 
 def _free_block() -> int:
