@@ -131,19 +131,24 @@ INLINE u32 flags_at(const struct flow *flow, u64 position, u32 payload, u32 retr
     return flags;
 }
 
-// Writes the option into the room that its socket made, which ends the TCP header. Returns 0 without room.
+// Writes the option into the room that its socket made, which ends the TCP header. Returns 0 without room. The room is NOPs,
+// or a blank option, where a program of another version looks at the same sockets.
 INLINE int fill_option(struct __sk_buff *skb, const struct packet *packet, const struct stamp *stamp)
 {
     union option option = {{TCP_OPTION_KIND, TCP_OPTION_BYTES, NETWORK16(TCP_OPTION_EXPERIMENT), *stamp}}, room;
     u32 offset = packet->transport + packet->header - TCP_OPTION_BYTES;
+    u32 filler;
     u64 difference = 0;
 
     if (packet->header < sizeof(struct tcp) + TCP_OPTION_BYTES || load_bytes(skb, offset, &room, sizeof(room)))
         return 0;
+    if (room.words[0] != NOPS && room.words[0] != option.words[0])
+        return 0;
+    filler = room.words[0] == NOPS ? NOPS : 0;
     for (u32 i = 0; i < TCP_OPTION_BYTES / 4; i++) {
-        if (room.words[i] != NOPS)
+        if (i && room.words[i] != filler)
             return 0;
-        difference += option.words[i] + (u64)(u32)~NOPS;
+        difference += option.words[i] + (u64)(u32)~room.words[i];
     }
     difference = (difference & 0xFFFFFFFF) + (difference >> 32);
     difference = (difference & 0xFFFFFFFF) + (difference >> 32);

@@ -36,4 +36,5 @@ static struct bpf_sock *(*full_socket)(struct bpf_sock *) = (void *)BPF_FUNC_sk_
 static void *(*socket_storage)(void *, struct bpf_sock *, void *, u64) = (void *)BPF_FUNC_sk_storage_get;
 static long (*set_callbacks)(struct bpf_sock_ops *, int) = (void *)BPF_FUNC_sock_ops_cb_flags_set;
 static long (*reserve_option)(struct bpf_sock_ops *, u32, u64) = (void *)BPF_FUNC_reserve_hdr_opt;
+static long (*load_option)(struct bpf_sock_ops *, void *, u32, u64) = (void *)BPF_FUNC_load_hdr_opt;
 static long (*adjust_head)(void *, int) = (void *)BPF_FUNC_xdp_adjust_head;

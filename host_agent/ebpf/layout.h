@@ -143,7 +143,7 @@ struct counters {
     u64 unready;              // not stamped: the socket made no room, as it is older than the program
     u64 removed;              // stamps removed from received frames
     u64 read;                 // stamps read from options of received packets
-    u64 malformed;            // received stamps of an unknown version or stage, left in place
+    u64 malformed;            // received stamps of an unknown version, stage or length, left in place
     u64 learnt;               // received stamps that raised a batch's current layer
     u64 lowered;              // received acknowledgements whose window was lowered
     u64 level_packets[8];

@@ -176,7 +176,7 @@ COUNTERS = CStruct(
         Field("u64", "unready", comment="not stamped: the socket made no room, as it is older than the program"),
         Field("u64", "removed", comment="stamps removed from received frames"),
         Field("u64", "read", comment="stamps read from options of received packets"),
-        Field("u64", "malformed", comment="received stamps of an unknown version or stage, left in place"),
+        Field("u64", "malformed", comment="received stamps of an unknown version, stage or length, left in place"),
         Field("u64", "learnt", comment="received stamps that raised a batch's current layer"),
         Field("u64", "lowered", comment="received acknowledgements whose window was lowered"),
         Field("u64", "level_packets", LEVELS),

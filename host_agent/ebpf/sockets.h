@@ -6,6 +6,7 @@
 #include "maps.h"
 #include "packet.h"
 
+#define NO_OPTION -42 // ENOMSG
 #define FIELD(operation, name) (*(volatile u32 *)&(operation)->name)
 
 // Reads the addresses of what a connection sends, as its packets show them; returns 0 if they are unknown.
@@ -103,27 +104,51 @@ INLINE void make_room(struct bpf_sock_ops *operation, const struct config *confi
         socket->room = !refused;
 }
 
-INLINE void read_option(struct bpf_sock_ops *operation, const struct config *config)
+// Returns the option that ends a received TCP header, if it is the stamp's.
+INLINE const union option *option_of(struct bpf_sock_ops *operation)
 {
     const void *start = (void *)(long)operation->skb_data, *end = (void *)(long)operation->skb_data_end;
     const struct tcp *tcp = start;
     const union option *option;
-    struct tcp_socket *socket;
-    struct counters *counters;
-    u32 zero = 0, header, batch;
+    u32 header;
 
     if ((const void *)(tcp + 1) > end)
-        return;
+        return 0;
     header = (tcp->offset >> 4) * 4;
     if (header < sizeof(*tcp) + TCP_OPTION_BYTES)
-        return;
+        return 0;
     option = start + (header - TCP_OPTION_BYTES);
     if ((const void *)(option + 1) > end || option->kind != TCP_OPTION_KIND || option->length != TCP_OPTION_BYTES ||
         option->experiment != NETWORK16(TCP_OPTION_EXPERIMENT))
-        return;
+        return 0;
+    return option;
+}
+
+// Returns whether a received TCP header has an option that is the stamp's by kind and experiment, of whatever length.
+INLINE u32 has_misfit(struct bpf_sock_ops *operation)
+{
+    // Searched by kind, length of what is searched, and experiment.
+    union option found = {{TCP_OPTION_KIND, 4, NETWORK16(TCP_OPTION_EXPERIMENT)}};
+
+    return load_option(operation, &found, sizeof(found), 0) != NO_OPTION;
+}
+
+INLINE void read_option(struct bpf_sock_ops *operation, const struct config *config)
+{
+    const union option *option = option_of(operation);
+    struct tcp_socket *socket = known(operation, config);
+    struct counters *counters;
+    u32 zero = 0, batch;
+
     counters = map_lookup(&counted, &zero);
-    socket = known(operation, config);
-    if (!counters || !socket || !socket->home || !valid(&option->stamp, counters))
+    if (!counters || !socket || !socket->home)
+        return;
+    if (!option) {
+        counters->malformed += has_misfit(operation);
+        return;
+    }
+    // A blank option is room that nobody filled.
+    if (!option->stamp.version_stage || !valid(&option->stamp, counters))
         return;
     counters->read += 1;
     batch = NETWORK32(option->stamp.batch);

@@ -33,6 +33,7 @@ from topologies.topology import tor
 TOPOLOGY = tor(2, 1)
 ROOM = b"\x01" * TCP_OPTION_BYTES
 """What TCP puts where a socket made room for the option."""
+BLANK = TCP_OPTION_HEAD + bytes(STAMP_BYTES)
 CONTEXT_BYTES, PRIORITY_OFFSET = 192, 32
 FAMILIES = (4, 6)
 
@@ -65,9 +66,12 @@ def sender() -> Iterator[Sender]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("place", LEADS)
-def test_the_stamp_is_written_into_the_room_and_the_checksum_is_mended(sender: Sender, family: int, place: str) -> None:
+@pytest.mark.parametrize("room", [ROOM, BLANK])
+def test_the_stamp_is_written_into_the_room_and_the_checksum_is_mended(
+    sender: Sender, family: int, place: str, room: bytes
+) -> None:
     sender.open(family)
-    packet = segment(TOPOLOGY, 1, None, family, LEADS[place] + ROOM)
+    packet = segment(TOPOLOGY, 1, None, family, LEADS[place] + room)
     out, priority = sender.send(bytes(packet))
     left = type(packet)(out)
     stamp = option_of(left)
@@ -88,7 +92,8 @@ def test_the_stamp_is_written_into_the_room_and_the_checksum_is_mended(sender: S
         (b"", "unready"),
         (TIME_STAMP, "unready"),
         (ROOM[1:] + b"\x00", "no_room"),
-        (TIME_STAMP + TCP_OPTION_HEAD + bytes(STAMP_BYTES), "no_room"),
+        (TIME_STAMP + BLANK[:-1] + b"\x01", "no_room"),
+        (TIME_STAMP + BLANK[:4] + b"\x13" + BLANK[5:], "no_room"),
         (TIME_STAMP + SACK_BLOCK, "no_room"),
         (TIME_STAMP + b"\xfe" + ROOM[1:], "no_room"),
         (TIME_STAMP + ROOM[1:] + b"\xfe", "no_room"),
@@ -134,9 +139,6 @@ def test_the_layout_has_one_home() -> None:
     assert f"TCP_OPTION_MFS = 0x{TCP_OPTION_HEAD.hex().upper()};" in constants
     dissector = (root / "host_agent" / "wireshark" / "mfs.lua").read_text("utf-8")
     assert f"TCP_OPTION_KIND, TCP_OPTION_EXPERIMENT = {TCP_OPTION_HEAD[0]}, 0x{TCP_OPTION_HEAD[2:].hex()}" in dissector
-
-
-BLANK = TCP_OPTION_HEAD + bytes(STAMP_BYTES)
 
 
 @pytest.mark.parametrize("data", [b"", ROOM, b"\xfe" + BLANK[1:], BLANK, BLANK[:4] + b"\x19" + BLANK[5:], BLANK[:27]])

@@ -26,7 +26,20 @@ from host_agent.ebpf.object import load
 from host_agent.protocol.stamp import ETHERTYPE_MFS, STAMP_BYTES, Stamp
 
 T = TypeVar("T")
-COMMAND = (sys.executable, "-c", "from mfs_ctrl.cli import main; main()")
+MAIN = "from mfs_ctrl.cli import main; main()"
+COMMAND = (sys.executable, "-c", MAIN)
+ANOTHER_BUILD = """
+from dataclasses import replace
+from host_agent.ebpf import object
+NOTHING = bytes([0xB7, 0, 0, 0, 0, 0, 0, 0])  # r0 = 0
+def longer(program):
+    return replace(program, instructions=NOTHING + program.instructions, maps=[(at + 8, m) for at, m in program.maps])
+def load(load=object.load):
+    found = load()
+    return replace(found, programs={name: longer(program) for name, program in found.programs.items()})
+object.load = load
+"""
+"""Makes the kernel's programs others, as those of another version are."""
 SECONDS = 60
 INTERFACE = "v0"
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
@@ -80,17 +93,18 @@ class Host:
 
     def capture(self, outgoing: bool = True) -> Capture:
         """Capture the frames that leave this host from now on, or those that arrive, as on the wire."""
-        return Capture(self.inside(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))), outgoing)
+        raw = self.inside(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
+        return Capture(raw, outgoing, self.interface)
 
 
 class Capture:
     """Frames that leave an interface, or those that arrive."""
 
-    def __init__(self, packets: socket.socket, outgoing: bool) -> None:
+    def __init__(self, packets: socket.socket, outgoing: bool, interface: str) -> None:
         self._packets = packets
         self._outgoing = outgoing
         packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
-        packets.bind((INTERFACE, 3))
+        packets.bind((interface, 3))
         packets.setblocking(False)
 
     def frames(self) -> list[bytes]:
@@ -155,6 +169,7 @@ class Agent:
         *arguments: str,
         policy_url: str = "http://127.0.0.1:1",
         carrier: str = "shim",
+        build: str = "",
     ) -> None:
         self.host = host
         self.folder = folder
@@ -162,7 +177,10 @@ class Agent:
         options = ("--interface", host.interface, "--policy-url", policy_url, "--socket", str(self.socket))
         options += ("--carrier", carrier)
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", host.name, *COMMAND, "agent", "run", *options, *self._state, *arguments],
+            [
+                *("ip", "netns", "exec", host.name, sys.executable, "-c", build + MAIN, "agent", "run"),
+                *(*options, *self._state, *arguments),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
