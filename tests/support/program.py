@@ -92,13 +92,18 @@ class Program:
 
     def send(self, packet: Packet | bytes, port: int = 1, now_us: int = 0, queued_us: int = 0) -> Out | None:
         """Send a packet into ``port``, which queues for ``queued_us``; None if it was dropped."""
+        left = self.send_bytes(bytes(packet), port, now_us, queued_us)
+        return None if left is None else Out(*left[:2], Ether(left[2]))
+
+    def send_bytes(self, data: bytes, port: int, now_us: int, queued_us: int = 0) -> tuple[int, int, bytes] | None:
+        """The same, with port, level and bytes of what left."""
         now_ns = now_us * 1000
-        ingressed = self.pipeline.ingress(port, bytes(packet), now_ns)
+        ingressed = self.pipeline.ingress(port, data, now_ns)
         if ingressed is None:
             return None
         out_port, level = ingressed.egress_port, ingressed.priority
-        data = self.pipeline.egress(ingressed, now_ns, now_ns + queued_us * 1000, 0, 0)
-        return None if data is None else Out(out_port, level, Ether(data))
+        left = self.pipeline.egress(ingressed, now_ns, now_ns + queued_us * 1000, 0, 0)
+        return None if left is None else (out_port, level, left)
 
     def counter(self, name: str, index: int) -> int:
         return self.pipeline.counters[name].packets[index]

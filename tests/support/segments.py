@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 from scapy.layers.inet import IP, TCP, in4_chksum
 from scapy.layers.inet6 import IPv6, in6_chksum
 from scapy.packet import Packet, Raw
 
-from host_agent.protocol.stamp import TCP_OPTION_BYTES, Stamp, from_tcp_option, tcp_option
+from host_agent.protocol.stamp import TCP_OPTION_BYTES, Stage, Stamp, from_tcp_option, tcp_option
 from tests.support.program import ether
 from topologies.topology import Topology
 
@@ -48,6 +50,37 @@ def segment(
         checksum = in6_chksum(6, network, body)
     body = body[:16] + checksum.to_bytes(2, "big") + body[18:]
     return type(ether())(bytes(ether(type=0x0800 if family == 4 else 0x86DD) / network / Raw(body)))
+
+
+def fuzzed_segment(draw: random.Random, topology: Topology) -> bytes:
+    """A segment with the option in one of its places, of few flows that share state; most are damaged or cut."""
+    host, family, place = draw.randrange(len(topology.hosts)), draw.choice((4, 6)), draw.choice(tuple(LEADS))
+    frame = _TEMPLATES.get((host, family, place))
+    if frame is None:
+        stamp = Stamp(Stage.P2D, batch=1, flow=1, target_layer=3, slack_us=1000, remaining=50)
+        frame = _TEMPLATES[host, family, place] = bytes(segment(topology, host, stamp, family, LEADS[place]))
+    data = bytearray(frame)
+    tcp = 34 if family == 4 else 54
+    option = tcp + _TCP_BYTES + len(LEADS[place])
+    data[option + 4] = 1 << 4 | draw.randrange(4)
+    data[option + 5] = draw.randrange(8) << 5
+    data[option + 11], data[option + 13] = draw.randrange(4), draw.randrange(4)
+    data[option + 14 : option + 24] = draw.randbytes(10)
+    kind = draw.random()
+    if kind < 0.2:
+        data[draw.randrange(tcp + _TCP_BYTES, option + 4 + 1)] = draw.randrange(
+            256
+        )  # kind, length, experiment, version
+    elif kind < 0.4:
+        data[tcp + 12] = draw.randrange(256)  # the length of the header
+    elif kind < 0.5:
+        del data[draw.randrange(14, len(data)) :]
+    elif kind < 0.6:
+        data[draw.randrange(12, len(data))] = draw.randrange(256)
+    return bytes(data)
+
+
+_TEMPLATES: dict[tuple[int, int, str], bytes] = {}
 
 
 def _parts(packet: Packet) -> tuple[Packet, bytes]:
