@@ -364,8 +364,8 @@ def test_lost_packets_are_repaired_by_selective_acknowledgements_which_leave_uns
             stack.enter_context(one)
         directions = [(0, 1), (1, 0)][: 1 + both_ways]
         for near, _ in directions:
-            fields = {"stage": Stage.P2D, "slack_us": 1_000_000_000, "total_bytes": 1 << 40}
-            clients[near].open(sockets[near], batch=9 + near, **fields)
+            open_flow = clients[near].open
+            open_flow(sockets[near], batch=9 + near, stage=Stage.P2D, slack_us=1_000_000_000, total_bytes=1 << 40)
         before = [host.inside(read_tcp_counters).retransmitted for host in lossy]
         with ThreadPoolExecutor() as pool:
             got = [pool.submit(transferred, sockets[near], sockets[far], data[near]) for near, far in directions]

@@ -24,8 +24,7 @@ STORED, ENDED, _, _, FOREIGN, EXCESS, COLLISION, INVALID = range(8)
 REGISTERED = 1
 PACKETS = 20_000
 RANDOM_PACKETS = int(os.environ.get("MFS_RANDOM_PACKETS", "20000"))
-FEW = MeterConfig(cir=100, cburst=50, pir=100, pburst=50)
-FEWER = MeterConfig(cir=20, cburst=10, pir=20, pburst=10)
+FEW = MeterConfig(cir=20, cburst=10, pir=20, pburst=10)
 
 pytestmark = pytest.mark.skipif(bool(no_machine_code()), reason=no_machine_code() or "runs")
 
@@ -63,7 +62,7 @@ def test_random_packets_and_registrations_of_others_do_not_touch_a_registered_fl
     for one in (program, alone):
         one.set_rules(policies.mfs().rules, idle_gap_us=500)
         for port in one.topology.ports[1:]:
-            one.pipeline.meters["police_registration"].configs[port] = FEWER
+            one.pipeline.meters["police_registration"].configs[port] = FEW
     known = program.topology
     witness = flow_between(known.hosts[0].ipv4, known.hosts[1].ipv4, queue_pair=0x123456)
     registered = registers(witness, batch=0x12345678, flow=77, slack_us=900_000, target_layer=9, remaining=1 << 30)
