@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from host_agent.ebpf.bpf import Map
 from host_agent.ebpf.layout import (
@@ -123,7 +122,7 @@ class FlowTable:
         """
         bank = (self._config.bank + 1) % BANKS
         self._maps["policies"].put(INDEX.pack(bank), encode_policy(rules, bias))
-        self._configure(bank=bank)
+        self._configure(self._config._replace(bank=bank))
 
     def open(self, request: FlowRequest, resume: bool = False) -> int:
         """Stamp the packets of ``request`` from now on; it replaces an open flow with the same match.
@@ -236,11 +235,11 @@ class FlowTable:
 
     def _begin_epoch(self) -> None:
         """Make what sockets know of their flows old."""
-        self._configure(epoch=(self._config.epoch + 1) % (1 << 32))
+        self._configure(self._config._replace(epoch=(self._config.epoch + 1) % (1 << 32)))
 
-    def _configure(self, **changes: Any) -> None:
-        self._config = self._config._replace(**changes)
-        self._maps["configs"].put(INDEX.pack(0), encode_config(self._config))
+    def _configure(self, config: Config) -> None:
+        self._maps["configs"].put(INDEX.pack(0), encode_config(config))
+        self._config = config
 
     def _clear(self, flow: int) -> None:
         """Free the slot of a flow that no packet finds any more; connections of a cgroup need no room for it."""
