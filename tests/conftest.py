@@ -19,6 +19,8 @@ from tests.support.native import no_machine_code
 SLOW = (
     "conformance/",
     "examples/",
+    "host_agent/engines/test_shared.py",
+    "host_agent/engines/test_transports.py",
     "host_agent/engines/test_vllm.py",
     "host_agent/test_access.py",
     "host_agent/test_agent_host.py",

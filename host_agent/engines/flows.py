@@ -8,6 +8,8 @@ import queue
 import socket
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from host_agent.client import AgentClient, AgentGoneError, OpenFlow
 from host_agent.protocol.errors import AgentError
@@ -16,6 +18,7 @@ from host_agent.protocol.paths import AGENT_SOCKET
 from host_agent.protocol.stamp import Stage
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 RETRY_S = 5.0
 """An agent that does not answer is asked again after this time."""
@@ -54,11 +57,8 @@ class Announcer:
         message_bytes: int = 0,
     ) -> OpenFlow | None:
         """Open a flow; a flow that the socket has ends. None if the agent is gone or refuses: send without stamps."""
-        client = self._reached()
-        if client is None:
-            return None
-        try:
-            flow = client.open(
+        return self.ask(
+            lambda client: client.open(
                 connection,
                 batch=batch,
                 stage=stage,
@@ -68,11 +68,20 @@ class Announcer:
                 beyond_bytes=beyond_bytes,
                 message_bytes=message_bytes,
             )
+        )
+
+    def ask(self, call: Callable[[AgentClient], T]) -> T | None:
+        """Return what ``call`` returns, which gets the client; None if the agent is gone or refuses. Waits for it."""
+        client = self._reached()
+        if client is None:
+            return None
+        try:
+            answer = call(client)
         except AgentError as error:
             self._failed(error)
             return None
         self._answered()
-        return flow
+        return answer
 
     def close(self, flow: OpenFlow | None) -> None:
         """Close a flow; None, or a flow that the agent lost, does not matter."""

@@ -105,6 +105,38 @@ class TransferParams:
         return cls(**read)
 
 
+@dataclass(frozen=True, slots=True)
+class PeerParams:
+    """``kv_transfer_params["mfs"]`` of a request whose KV another connector moves: its deadline, and who gets its KV.
+
+    Attributes:
+        to: IP address from which the decode engine reads, or to which the KV is written; None if it is not known.
+        deadline_ms: objective for the time to first token, from the request's arrival.
+    """
+
+    to: str | None = None
+    deadline_ms: float | None = None
+
+    @classmethod
+    def from_request(cls, kv_transfer_params: object) -> PeerParams:
+        """Read the parameters of a request.
+
+        Raises:
+            ParamsError: they are invalid.
+        """
+        values = kv_transfer_params.get("mfs") if isinstance(kv_transfer_params, Mapping) else None
+        if values is None:
+            return cls()
+        if not isinstance(values, Mapping) or not values.keys() <= {"to", "deadline_ms"}:
+            raise ParamsError('kv_transfer_params["mfs"] is an object with the fields to, deadline_ms')
+        to, deadline_ms = values.get("to"), values.get("deadline_ms")
+        try:
+            to = None if to is None else str(ipaddress.ip_address(to))
+        except ValueError:
+            raise ParamsError(f"to {to!r} is not an IP address") from None
+        return cls(to, None if deadline_ms is None else checked_deadline_ms(deadline_ms))
+
+
 def checked_deadline_ms(value: object) -> float:
     """Return ``value``, a deadline in milliseconds.
 
@@ -117,7 +149,11 @@ def checked_deadline_ms(value: object) -> float:
 
 
 def objective_ms(
-    params: TransferParams | None, extra_args: object, hints: object, defaults: Mapping[str, float], model: str
+    params: TransferParams | PeerParams | None,
+    extra_args: object,
+    hints: object,
+    defaults: Mapping[str, float],
+    model: str,
 ) -> float:
     """Return a request's objective for the time to first token, in milliseconds from its arrival.
 

@@ -170,6 +170,7 @@ class Agent:
         policy_url: str = "http://127.0.0.1:1",
         carrier: str = "shim",
         build: str = "",
+        lives_s: float = 3 * SECONDS,
     ) -> None:
         self.host = host
         self.folder = folder
@@ -186,7 +187,7 @@ class Agent:
             text=True,
             bufsize=1,
         )
-        self._watchdog = threading.Timer(3 * SECONDS, self.process.kill)
+        self._watchdog = threading.Timer(lives_s, self.process.kill)
         self._watchdog.start()
         self.said = self.until("serving")
 
@@ -226,9 +227,14 @@ class Agent:
 
 @contextlib.contextmanager
 def running(
-    host: Host, folder: Path, *arguments: str, policy_url: str = "http://127.0.0.1:1", carrier: str = "shim"
+    host: Host,
+    folder: Path,
+    *arguments: str,
+    policy_url: str = "http://127.0.0.1:1",
+    carrier: str = "shim",
+    lives_s: float = 3 * SECONDS,
 ) -> Iterator[Agent]:
-    agent = Agent(host, folder, *arguments, policy_url=policy_url, carrier=carrier)
+    agent = Agent(host, folder, *arguments, policy_url=policy_url, carrier=carrier, lives_s=lives_s)
     try:
         yield agent
     finally:

@@ -32,8 +32,7 @@ class SchedulerSide:
 
     def __init__(self, vllm_config: VllmConfig, options: ConnectorOptions) -> None:
         model = vllm_config.model_config
-        served = model.served_model_name
-        self._model = str(served[0] if isinstance(served, list) else served or model.model)
+        self._model = served_name(vllm_config)
         self._options = options
         self._block_tokens = int(vllm_config.cache_config.block_size)
         self._seed = "|".join(
@@ -147,7 +146,7 @@ class SchedulerSide:
 
     def _deadline_ns(self, request: Request, params: TransferParams) -> int:
         extra = request.sampling_params.extra_args if request.sampling_params is not None else None
-        objective = objective_ms(params, extra, _hints(request), self._options.deadlines_ms, self._model)
+        objective = objective_ms(params, extra, kv_hints(request), self._options.deadlines_ms, self._model)
         return deadline_ns(objective, request.arrival_time, time.time(), time.monotonic_ns())
 
 
@@ -157,7 +156,14 @@ def model_id(vllm_config: VllmConfig, options: ConnectorOptions) -> str:
     return options.model_id or f"{model.model}@{model.revision or ''}"
 
 
-def _hints(request: Request) -> Mapping[str, Any] | None:
+def served_name(vllm_config: VllmConfig) -> str:
+    """Return the name by which clients ask for the model."""
+    served = vllm_config.model_config.served_model_name
+    return str(served[0] if isinstance(served, list) else served or vllm_config.model_config.model)
+
+
+def kv_hints(request: Request) -> Mapping[str, Any] | None:
+    """Return the payload of the request's KV hint for this project; None without one."""
     envelope = getattr(request, "kv_hints", None)
     actions = getattr(envelope, "actions", None) or ()
     return next((action.payload for action in actions if action.action_type == _HINT), None)

@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -51,10 +51,29 @@ def why_not() -> str:
 pytestmark = pytest.mark.skipif(bool(reason := why_not()), reason=reason or "vLLM is there")
 
 
-class Engine:
-    """A vLLM engine in a child process."""
+class Held(NamedTuple):
+    """What an engine holds: blocks in use, open files, threads, resident memory in KiB."""
 
-    def __init__(self, folder: Path, model: Path, name: str, role: str, options: dict[str, Any], **llm: Any) -> None:
+    blocks: int
+    files: int
+    threads: int
+    memory: int
+
+
+class Engine:
+    """A vLLM engine in a child process, in a network namespace if one is given."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Path,
+        name: str,
+        role: str,
+        options: dict[str, Any],
+        namespace: str = "",
+        variables: Mapping[str, str] | None = None,
+        **llm: Any,
+    ) -> None:
         self.log = folder / f"{name}.jsonl"
         self._errors = (folder / f"{name}.err").open("w")
         self._outputs: dict[str, dict[str, Any]] = {}
@@ -79,17 +98,18 @@ class Engine:
             **llm,
         }
         environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_LEVEL": "WARNING",
+            **(variables or {}),
         }
         script = Path(__file__).with_name("engine_process.py")
         self.process = subprocess.Popen(
-            [PYTHON, str(script), json.dumps(config)],
+            [*(("ip", "netns", "exec", namespace) if namespace else ()), PYTHON, str(script), json.dumps(config)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -135,13 +155,29 @@ class Engine:
         tokens: int = 6,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        extra = {**(extra or {}), **({"kv_transfer_params": {"mfs": mfs}} if mfs else {})}
+        self.ask(name, prompt, tokens, {**(extra or {}), **({"kv_transfer_params": {"mfs": mfs}} if mfs else {})})
+
+    def ask(self, name: str, prompt: list[int], tokens: int, extra: Mapping[str, Any]) -> None:
+        """Begin a request; ``extra`` are its ``extra_args``."""
         self._send({"op": "add", "id": name, "prompt": prompt, "max_tokens": tokens, "extra": extra})
 
     def preemptions(self, name: str) -> int:
         """How many requests it has preempted so far."""
         self._send({"op": "preemptions", "id": name})
         return self.tokens(name)[0]
+
+    def held(self, name: str) -> Held:
+        """What it holds now."""
+        self._send({"op": "held", "id": name})
+        return Held(*self.tokens(name))
+
+    def outcome(self, name: str, timeout_s: float) -> tuple[list[int], str]:
+        """The tokens of a request and why it ended, which is ``lost`` if the engine has died."""
+        with self._changed:
+            self._changed.wait_for(lambda: name in self._outputs or self._over, timeout_s)
+            if (output := self._outputs.get(name)) is not None:
+                return list(output["tokens"]), str(output["reason"])
+            return [], "lost" if self._over else "no answer"
 
     def abort(self, name: str) -> None:
         self._send({"op": "abort", "id": name})
@@ -150,6 +186,12 @@ class Engine:
         """The tokens of a request, once it has finished."""
         self._wait(lambda: name in self._outputs, ANSWER_S)
         return list(self._outputs[name]["tokens"])
+
+    def params(self, name: str) -> dict[str, Any] | None:
+        """What the connector has for the decode engine, once a request has finished."""
+        self.tokens(name)
+        found: dict[str, Any] | None = self._outputs[name]["params"]
+        return found
 
     def records(self, role: str, **fields: Any) -> list[dict[str, Any]]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
@@ -181,7 +223,7 @@ class Setup:
         self.secret = b"between these engines"
         # Few blocks, so that requests are preempted; small steps, so that prompts are computed in chunks.
         options = {**shared, "agent": str(folder / "agent.sock"), "prefixes": self.at_engine}
-        limits = {"num_gpu_blocks_override": 16, "max_model_len": 1900}
+        limits: dict[str, Any] = {"num_gpu_blocks_override": 16, "max_model_len": 1900}
         self.prefill = Engine(folder, model, "prefill", "kv_producer", options, **limits)
         self.decode = Engine(folder, model, "decode", "kv_consumer", {**shared, "agent": "", "listen": self.to})
         self.store = subprocess.Popen(
