@@ -19,7 +19,9 @@ from tests.support.native import no_machine_code
 SLOW = (
     "conformance/",
     "examples/",
+    "host_agent/engines/test_collectives.py",
     "host_agent/engines/test_shared.py",
+    "host_agent/engines/test_soak.py",
     "host_agent/engines/test_transports.py",
     "host_agent/engines/test_vllm.py",
     "host_agent/test_access.py",

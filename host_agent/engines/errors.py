@@ -19,3 +19,7 @@ class RefusedError(TransferError):
 
 class ParamsError(AgentError):
     """``kv_transfer_params["mfs"]`` or the connector's configuration is invalid."""
+
+
+class BuildError(AgentError):
+    """The plugin of NCCL cannot be compiled."""

@@ -75,6 +75,8 @@ class StepPlan:
         pushes, receives, fetches: see above.
         ended: requests that ended, in whatever way.
         computing: batches whose progress is the layer of this step.
+        tightest_ns: deadline of its most urgent prefill, on CLOCK_MONOTONIC; None without one.
+        tokens: that it computes, those of other requests included.
     """
 
     pushes: list[PushStep] = field(default_factory=list)
@@ -82,6 +84,8 @@ class StepPlan:
     fetches: list[FetchStep] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     computing: list[int] = field(default_factory=list)
+    tightest_ns: int | None = None
+    tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -163,6 +167,7 @@ class Planner:
         scheduled, self._scheduled = self._scheduled, []
         # A request may end between the scheduler's decision and the step.
         steps = [(each, self._prefills[each.request]) for each in scheduled if each.request in self._prefills]
+        plan.tightest_ns = min((prefill.deadline_ns for _, prefill in steps), default=None)
         whole = [
             prefill for each, prefill in steps if not prefill.batch and each.tokens >= prefill.blocks.prompt_tokens
         ]

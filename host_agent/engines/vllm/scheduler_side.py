@@ -106,7 +106,9 @@ class SchedulerSide:
                 new_ids[0] if new_ids else (),
                 replaced=name in cached.resumed_req_ids,
             )
-        return self._planner.take()
+        plan = self._planner.take()
+        plan.tokens = output.total_num_scheduled_tokens
+        return plan
 
     def finished(self, name: str) -> None:
         """Forget a request."""

@@ -8,9 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from vllm.distributed.parallel_state import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
+from vllm.distributed.parallel_state import get_tp_group
+from vllm.utils.network_utils import get_ip
 
+from host_agent.engines import nccl
 from host_agent.engines.channel import Pool
+from host_agent.engines.collectives import Collectives, CollectiveStep
 from host_agent.engines.errors import ParamsError
 from host_agent.engines.fetch import Fetch
 from host_agent.engines.flows import Announcer
@@ -55,6 +58,11 @@ class WorkerSide:
         self._fetches: dict[str, Fetch] = {}
         self._invalid: set[int] = set()
         self._rank = 0
+        model = vllm_config.model_config
+        self._token_bytes = int(model.get_hidden_size()) * model.dtype.itemsize
+        """Activations of a token, which the ranks exchange twice a layer, and once before the first."""
+        self._ranks = 1
+        self._collectives: Collectives | None = None
         self._gate: Gate | None = None
 
     def register(self, kv_caches: Mapping[str, torch.Tensor]) -> None:
@@ -73,7 +81,8 @@ class WorkerSide:
         self._dimension = list(first.shape).index(self._blocks)
         self._gate = Gate() if first.is_cuda else None
         shape = tuple(size for number, size in enumerate(first.shape) if number != self._dimension)
-        self._rank, ranks = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
+        group = get_tp_group()
+        self._rank, self._ranks = group.rank_in_group, group.world_size
         layout = Layout(
             model=self._model_id,
             layers=len(self._caches),
@@ -82,7 +91,7 @@ class WorkerSide:
             dtype=str(first.dtype),
             shape=shape,
             rank=self._rank,
-            ranks=ranks,
+            ranks=self._ranks,
         )
         options = self._options
         staging = Staging(int(options.staging_bytes))
@@ -98,9 +107,15 @@ class WorkerSide:
             shared = self._secret, self._announcer, self._records, options.timeout_s
             self._store = Store(address, *shared, capacity_bytes=capacity)
             _LOG.info("MfsConnector keeps prefixes at %s", address)
+        if self._ranks > 1:
+            hosts = [""] * self._ranks
+            torch.distributed.all_gather_object(hosts, get_ip(), group=group.cpu_group)
+            others = sorted({*hosts} - {get_ip()})
+            self._collectives = Collectives(self._announcer, others, nccl.connections)
+            _LOG.info("%d connections to other ranks are stamped", len(self._collectives.matches))
 
     def begin(self, plan: StepPlan) -> None:
-        """Begin a step: end what has ended, and begin pushes."""
+        """Begin a step: end what has ended, begin pushes, and announce the collectives of prefills."""
         for name in plan.ended:
             for key in [key for key in self._pushes if key[0] == name]:
                 self._pushes.pop(key).abort("the request ended before its prompt was computed")
@@ -108,6 +123,11 @@ class WorkerSide:
                 self._receiver.cancel(name)
         for step in plan.pushes:
             self._begin_push(step)
+        if self._collectives is not None and plan.tightest_ns is not None:
+            message_bytes = plan.tokens * self._token_bytes
+            # Of an all-reduce in a ring, a rank sends this share.
+            total_bytes = (2 * len(self._names) + 1) * message_bytes * 2 * (self._ranks - 1) // self._ranks
+            self._collectives.step(CollectiveStep(plan.tightest_ns, total_bytes, message_bytes))
 
     def load(self, plan: StepPlan) -> None:
         """Begin to receive and to fetch."""
@@ -178,6 +198,8 @@ class WorkerSide:
             self._store.close()
         if self._gate is not None:
             self._gate.close()
+        if self._collectives is not None:
+            self._collectives.stop()
         self._pool.close()
         self._announcer.stop()
 
