@@ -16,7 +16,7 @@ COMMANDS = {
     "demo": "mfs_eval.cli:demo",
     "ablate": "mfs_eval.cli:ablate",
     "sweep": "mfs_eval.flow_level.cli:sweep",
-    "report": "mfs_eval.flow_level.cli:report",
+    "report": "mfs_eval.report:command",
     "explain": "mfs_eval.explain.command:explain",
     "study": "mfs_eval.cli:study",
     "bench": "mfs_eval.cli:bench",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results import report
 from mfs_eval.results.output import check_writable, writing
-from mfs_eval.results.provenance import provenance
+from mfs_eval.results.provenance import commit, provenance
 from mfs_eval.results.schema import Results, Run
 from mfs_eval.runner import run_all
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
@@ -95,11 +96,14 @@ def run_demo(
     ]
     runs = run_all("packets through the compiled program", play, [(point,) for point in points], jobs)
     settings: dict[str, str | int | float] = {
+        "command": _command(chosen, policies, trace, requests, seeds, order),
         "trace": path.name,
         "requests per run": requests,
         "seeds": ", ".join(map(str, seeds)),
         "scheduled by the policy": {"both": "hosts and switch"}.get(order, order),
     }
+    if revision := commit():
+        settings["commit"] = revision
     settings |= {f"scenario {name}": _description(one).partition(": ")[2] for name, one in chosen.items()}
     results = Results(settings=settings, provenance=origin, runs=runs)
     with writing(out):
@@ -109,6 +113,23 @@ def run_demo(
     # Not wrapped at the width of the terminal: paths are to be copied.
     console.print(f"Pictures: {pictures}   Numbers: {numbers}", highlight=False, soft_wrap=True)
     return results
+
+
+def _command(
+    scenarios: Iterable[str],
+    policies: Sequence[str],
+    trace: Path | None,
+    requests: int,
+    seeds: Sequence[int],
+    order: str,
+) -> str:
+    """Return the command that gives these results."""
+    words = ["mfs", "demo"]
+    words += [word for name in scenarios for word in ("--scenario", name)]
+    words += [word for name in policies for word in ("--policy", name)]
+    words += ["--trace", trace.name] if trace is not None else []
+    words += ["--requests", str(requests), "--seeds", ",".join(map(str, seeds)), "--order", order]
+    return shlex.join(words)
 
 
 def play(point: Point) -> Run:

@@ -49,6 +49,7 @@ SLOW = (
     "mfs_eval/test_live.py",
     "mfs_eval/test_pruning_study.py",
     "mfs_eval/test_public_api.py",
+    "mfs_eval/test_report.py",
     "mfs_eval/test_runner.py",
     "mfs_eval/test_scenarios.py",
     "mfs_eval/test_serve.py",

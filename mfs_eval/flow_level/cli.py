@@ -1,4 +1,4 @@
-"""``mfs sweep`` and ``mfs report``: the flow-level engine from the command line."""
+"""``mfs sweep``: the flow-level engine from the command line."""
 
 from __future__ import annotations
 
@@ -111,13 +111,4 @@ def sweep(
         trace=trace,
     )
     run_sweep(grid, out, jobs)
-    report_sweep(out)
-
-
-@click.command(short_help="Print the tables of a sweep and draw its pictures.")
-@options.out_folder("out/sweep", "sweep.csv and the pictures")
-def report(out: Path) -> None:
-    """Print the tables of the sweep in a folder, and draw its pictures beside sweep.csv."""
-    from mfs_eval.flow_level.sweep_report import report_sweep
-
     report_sweep(out)

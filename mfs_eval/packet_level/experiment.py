@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from statistics import fmean
 
 from host_agent.protocol.level import CODE_STEPS, URGENCY_ONE
 from host_agent.protocol.units import NS_PER_S, WIRE_OVERHEAD_BYTES
@@ -16,7 +18,7 @@ from mfs_eval.packet_level.packet_network import PacketNetwork
 from mfs_eval.packet_level.stranding_meter import StrandingCounters
 from mfs_eval.packet_level.testbed import open_testbed
 from mfs_eval.packet_level.unaffected import unaffected
-from mfs_eval.results.schema import Occupancy, Run, TunerPoint
+from mfs_eval.results.schema import Occupancy, Run, StageMeans, TunerPoint
 from mfs_eval.serving.coordination import Coordination
 from mfs_eval.serving.engine import Serving
 from mfs_eval.serving.ideal_network import IdealNetwork
@@ -69,6 +71,7 @@ def run(
     if pruning.drop_budget is not None:
         chosen = giving_up(chosen)
     occupancy: list[Occupancy] = []
+    raised: list[int] = []
     history: list[TickRecord] = []
     with open_testbed(scenario, chosen, settings, recorder) as built:
         network, clock = built.network, built.network.clock
@@ -87,6 +90,7 @@ def run(
             for _ in range(control.tick_ns // control.sample_ns):
                 clock.run(clock.now_ns + control.sample_ns)
                 occupancy.append(_occupancy(network.switches, clock.now_ns))
+                raised.append(network.meter.counters.raised)
             records = [controller.tick(clock.now_ns) for controller in built.controllers]
             if records[0] is not None:
                 history.append(records[0])
@@ -105,7 +109,9 @@ def run(
     counted = _counted(serving.records)
     if (server := settings.adversary.unaffected_by) is not None:
         counted = unaffected(counted, work.placements, scenario.cluster, server)
-    return _result(scenario, chosen.name, request_rate, seed, serving, counted, network, occupancy, history, pruned)
+    result = _result(scenario, chosen.name, request_rate, seed, serving, counted, network, occupancy, history, pruned)
+    promotions = [now - before for before, now in pairwise([0, *raised])]
+    return result.model_copy(update={"promotions": promotions})
 
 
 def _ceiling(scenario: Scenario, work: Workload, requests: Sequence[Request], request_rate: float, seed: int) -> Run:
@@ -180,8 +186,26 @@ def _result(
         reordered_per_million=1e6 * totals.reordered / totals.received if totals is not None else 0.0,
         reordered_within_message=stranding.reordered_within_message,
         ttft_s=[record.ttft_ns / NS_PER_S for record in counted],
+        objective_s=[(record.deadline_ns - record.arrival_ns) / NS_PER_S for record in counted],
+        stages=_stage_means(counted),
         occupancy=occupancy,
         tuner=[_tuner_point(record) for record in history if {MLU, TIGHT_SLACK} <= (record.thresholds or {}).keys()],
+    )
+
+
+def _stage_means(records: Sequence[RequestRecord]) -> StageMeans | None:
+    if not records:
+        return None
+
+    def mean_s(name: str) -> float:
+        return fmean(getattr(record, name) for record in records) / NS_PER_S
+
+    return StageMeans(
+        queued_s=mean_s("queued_ns"),
+        reuse_s=mean_s("stage1_wait_ns"),
+        compute_s=mean_s("compute_ns"),
+        collective_s=mean_s("stage2_ns"),
+        hand_over_s=mean_s("tail_ns"),
     )
 
 

@@ -17,6 +17,7 @@ class StrandingCounters:
     """Counters over all connections.
 
     Attributes:
+        raised: promotions, whether they stranded segments or not.
         promotions: promotions that stranded segments.
         stranded_bytes: payload of the stranded segments, each counted once.
         delays: promotions whose stranded segments are all acknowledged.
@@ -24,6 +25,7 @@ class StrandingCounters:
         reordered_within_message: segments, retransmissions excluded, that arrived after a later one of their message.
     """
 
+    raised: int = 0
     promotions: int = 0
     stranded_bytes: int = 0
     delays: int = 0
@@ -53,6 +55,7 @@ class StrandingMeter:
 
     def promoted(self, connection: int, sender: SendingEnd, level: int, now_ns: int) -> None:
         """Note that the connection's next segment leaves at ``level``, which is higher than that of the one before."""
+        self.counters.raised += 1
         behind = sender.behind(level)
         for _, known in self._stranded.get(connection, ()):
             for sequence in known & behind.keys():

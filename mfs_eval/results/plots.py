@@ -9,76 +9,42 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from host_agent.protocol.stamp import LEVELS
+from mfs_eval.results import findings
+from mfs_eval.results.palette import styles
 from mfs_eval.results.schema import Run
 from mfs_eval.results.statistics import Estimate
 
-COLOURS = {
-    "mfs": "#d62728",
-    "static": "#1f77b4",
-    "static-reuse": "#ff7f0e",
-    "fifo": "#7f7f7f",
-    "sjf": "#2ca02c",
-    "edf": "#9467bd",
-}
-OTHER_COLOUR = "#8c564b"
 SIZE_INCHES = (6.4, 3.6)
 ROW_INCHES = 0.28
 
 
 def attainment(runs: Sequence[Run]) -> str:
-    """Draw SLO attainment against request rate, one line per policy: the mean over seeds."""
-    figure, axes = _figure("requests per second", "SLO attainment")
-    for policy in _policies(runs):
+    """Draw SLO attainment against request rate with its interval, one line per policy: the mean over seeds."""
+    figure, axes = _figure("requests per second", "requests in time")
+    policies = list(dict.fromkeys(run.policy for run in runs))
+    for policy, style in styles(policies).items():
         rates = sorted({run.request_rate for run in runs if run.policy == policy})
-        means = [
-            np.mean([run.slo_attainment for run in runs if (run.policy, run.request_rate) == (policy, rate)])
+        shares = [
+            findings.attainment([run for run in runs if (run.policy, run.request_rate) == (policy, rate)])
             for rate in rates
         ]
-        axes.plot(rates, means, marker="o", label=policy, color=_colour(policy))
+        axes.errorbar(
+            rates,
+            [share.mean for share in shares],
+            yerr=[share.half for share in shares],
+            marker=style.marker,
+            markersize=5,
+            capsize=2,
+            elinewidth=0.8,
+            label=policy,
+            color=style.colour,
+            linestyle=(0, style.dash) if style.dash else "-",
+        )
     axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     _legend(axes)
-    return _svg(figure)
-
-
-def ttft_distribution(runs: Sequence[Run]) -> str:
-    """Draw the distribution of TTFT, one line per policy: the share of requests with at most that TTFT."""
-    figure, axes = _figure("TTFT, seconds", "share of requests")
-    for policy in _policies(runs):
-        values = np.sort([ttft for run in runs if run.policy == policy for ttft in run.ttft_s])
-        axes.step(values, np.arange(1, len(values) + 1) / len(values), label=policy, color=_colour(policy))
-    axes.set_xscale("log")
-    axes.set_ylim(0, 1.02)
-    _legend(axes)
-    return _svg(figure)
-
-
-def level_occupancy(run: Run) -> str:
-    """Draw the bytes waiting in the switch over time by level, the most urgent on top."""
-    figure, axes = _figure("seconds", "bytes waiting in the switch")
-    times = [sample.time_s for sample in run.occupancy]
-    by_level = np.array([sample.bytes_by_level for sample in run.occupancy], dtype=float).reshape(-1, LEVELS).T
-    palette = mpl.colormaps["viridis"](np.linspace(0, 1, LEVELS))
-    axes.stackplot(times, by_level, colors=palette, labels=[f"level {level}" for level in range(LEVELS)])
-    axes.legend(*(list(reversed(part)) for part in axes.get_legend_handles_labels()), fontsize=7, loc="upper left")
-    return _svg(figure)
-
-
-def tuner_history(run: Run) -> str:
-    """Draw the thresholds as the tuner moved them, and the share of late flows that it acted on."""
-    figure, axes = _figure("seconds", "threshold")
-    times = [point.time_s for point in run.tuner]
-    axes.step(
-        times, [point.mlu_threshold for point in run.tuner], where="post", label="MLU to the top level", color="C3"
-    )
-    axes.step(
-        times, [point.tight_slack_s for point in run.tuner], where="post", label="tight slack, seconds", color="C0"
-    )
-    late = [(point.time_s, point.late_share) for point in run.tuner if point.late_share is not None]
-    axes.plot([time for time, _ in late], [share for _, share in late], ".", label="late share", color="C7")
-    axes.set_ylim(bottom=0)
-    axes.legend()
     return _svg(figure)
 
 
@@ -134,14 +100,6 @@ def recovery(firsts: Mapping[str, Sequence[int]], best: int) -> str:
     axes.axhline(best, linestyle=":", color="C7", label="best when held")
     axes.legend()
     return _svg(figure)
-
-
-def _policies(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(run.policy for run in runs))
-
-
-def _colour(policy: str) -> str:
-    return COLOURS.get(policy, OTHER_COLOUR)
 
 
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
 
 from host_agent.version import installed_version
@@ -35,3 +36,18 @@ def provenance(trace: Path, program: Artifact | None) -> Provenance:
 def digest(content: bytes) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of ``content``."""
     return hashlib.sha256(content).hexdigest()[:DIGEST_CHARACTERS]
+
+
+def commit() -> str:
+    """Return the commit of this source tree, and whether files differ from it; empty where git does not know."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        revision, changed = (
+            subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+            for arguments in (("rev-parse", "--short=10", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{revision}, with changes" if changed else revision

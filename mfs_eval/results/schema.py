@@ -57,6 +57,19 @@ class TunerPoint(_Model):
     """Largest load of any port by traffic that precedes last-stage flows."""
 
 
+class StageMeans(_Model):
+    """Means over the requests of the parts of their TTFT, in seconds; they add up to its mean."""
+
+    queued_s: float
+    """From arrival until the first batch began."""
+    reuse_s: float
+    """GPUs waited for reused KV."""
+    compute_s: float
+    collective_s: float
+    hand_over_s: float
+    """From the end of computing until the last KV byte was at the decode server."""
+
+
 class Served(_Model):
     """A run and the outcome of its requests: the fields that both engines share."""
 
@@ -108,6 +121,12 @@ class Run(Measured):
     """Requests that missed their objective before their computing ended: no order of last-stage flows saves them."""
     ttft_s: list[float]
     """TTFT of each request, in order of arrival."""
+    objective_s: list[float] = []
+    """Objective of each request, in the same order; empty in results of version 0.2.0 and before."""
+    stages: StageMeans | None = None
+    """None in results of version 0.2.0 and before, and of runs without requests."""
+    promotions: list[int] = []
+    """Times that a sender raised a flow's level between two samples of ``occupancy``; as many as there are samples."""
     occupancy: list[Occupancy]
     tuner: list[TunerPoint]
 
