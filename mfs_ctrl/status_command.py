@@ -58,9 +58,9 @@ def status(address: str, device_id: int, controller: str, tls_ca: Path | None, r
     wrong.
     """
     found = {
-        "switch": _or_error(lambda: _switch(address, device_id, tls_ca)),
-        "controller": _or_error(lambda: {"url": controller, **ask(controller, tls_ca)[0]}),
-        "agents": {str(path): _or_error(functools.partial(_agent, path)) for path in sorted(run_dir.glob("*.sock"))},
+        "switch": or_error(lambda: _switch(address, device_id, tls_ca)),
+        "controller": or_error(lambda: {"url": controller, **ask(controller, tls_ca)[0]}),
+        "agents": agents_in(run_dir),
     }
     if as_json:
         click.echo(json.dumps(found))
@@ -144,6 +144,11 @@ def _switch(address: str, device_id: int, tls_ca: Path | None) -> dict[str, Any]
     return {"address": address, "program": None if held is None else program_name(held), "ports": rates}
 
 
+def agents_in(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """Return the status of each agent whose socket is in ``run_dir``, by its path; or why it does not answer."""
+    return {str(path): or_error(functools.partial(_agent, path)) for path in sorted(run_dir.glob("*.sock"))}
+
+
 def _agent(path: Path) -> dict[str, Any]:
     from host_agent.client import AgentClient
 
@@ -151,7 +156,8 @@ def _agent(path: Path) -> dict[str, Any]:
         return client.status()
 
 
-def _or_error(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def or_error(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what ``call`` does, or its expected error as ``{"error": TEXT}``."""
     try:
         return call()
     except MfsError as error:

@@ -108,6 +108,21 @@ def ablate(
     run_ablation(out, seeds, scenarios, variants, chosen_loads, request_rates, requests, scale, jobs)
 
 
+@click.command(short_help="Draw results again, or compare those of two folders.")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("other", type=click.Path(path_type=Path, file_okay=False), required=False)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the page.  [default: in FOLDER]")
+def report(folder: Path, other: Path | None, out: Path | None) -> None:
+    """Write report.html for the results in FOLDER: of mfs demo, mfs ablate, mfs sweep or mfs live.
+
+    With OTHER, both of mfs demo, write compared.html with what changed from FOLDER to OTHER. Of a sweep, print the
+    tables too.
+    """
+    from mfs_eval.report import write_report
+
+    click.echo(f"Report: {write_report(folder, other, out)}")
+
+
 @click.group(cls=LazyGroup, table=STUDIES, short_help="Studies behind the documentation.")
 def study() -> None:
     """Run one of the studies behind the documentation."""

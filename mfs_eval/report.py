@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import click
-
 from mfs_eval.errors import EvaluationError
 from mfs_eval.flow_level import sweep_rows
 from mfs_eval.flow_level.sweep_report import report_sweep
@@ -200,15 +198,13 @@ def load(folder: Path) -> Path:
     )
 
 
-@click.command(short_help="Draw results again, or compare those of two folders.")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("other", type=click.Path(path_type=Path, file_okay=False), required=False)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the page.  [default: in FOLDER]")
-def command(folder: Path, other: Path | None, out: Path | None) -> None:
-    """Write report.html for the results in FOLDER: of mfs demo, mfs ablate, mfs sweep or mfs live.
+def write_report(folder: Path, other: Path | None = None, out: Path | None = None) -> Path:
+    """Write the page of the results in ``folder``, or of what changed from there to ``other``; return its path.
 
-    With OTHER, both of mfs demo, write compared.html with what changed from FOLDER to OTHER. Of a sweep, print the
-    tables too.
+    Of a sweep, the tables are printed and its pictures drawn too.
+
+    Raises:
+        EvaluationError: there are no results, they cannot be compared, or the page cannot be written.
     """
     path = load(folder)
     if other is not None:
@@ -223,4 +219,4 @@ def command(folder: Path, other: Path | None, out: Path | None) -> None:
         report_sweep(folder)
     with writing(file):
         write_atomically(file, html(found))
-    click.echo(f"Report: {file}")
+    return file

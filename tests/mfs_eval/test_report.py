@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mfs_eval.cli import report as command
 from mfs_eval.demo import POLICIES
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_rows import FILE, Row
-from mfs_eval.report import command, load
+from mfs_eval.report import load
 from mfs_eval.results import findings, palette, report
 from mfs_eval.results.page import html
 from mfs_eval.results.rows import RowStore

@@ -1,0 +1,106 @@
+"""``mfs top``: switch, controller and agents on one screen that follows them, by reading alone."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from host_agent.command_line import Positive
+from host_agent.protocol.paths import RUN_DIRECTORY
+from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
+from mfs_ctrl.status_command import DEFAULT_CONTROLLER, agents_in, ask, or_error
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from mfs_ctrl.counters import Cells
+    from mfs_ctrl.p4rt.p4info import P4InfoIndex
+    from mfs_ctrl.p4rt.reader import Reader
+
+
+@click.command(short_help="Follow switch, controller and agents on one screen.")
+@click.option(
+    "--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="P4Runtime address of the switch."
+)
+@click.option("--device-id", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True)
+@click.option(
+    "--controller",
+    metavar="URL",
+    default=DEFAULT_CONTROLLER,
+    show_default=True,
+    help="Where the controller serves the policy (mfs ctrl --policy-listen).",
+)
+@click.option("--tls-ca", type=click.Path(path_type=Path, dir_okay=False), help="Authorities (PEM) for both.")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=RUN_DIRECTORY,
+    show_default=True,
+    help="Directory with the sockets of this machine's agents.",
+)
+@click.option("--interval", type=Positive(0.1, 3600), default=1.0, show_default=True, help="Seconds between reads.")
+@click.option("--once", is_flag=True, help="Print what one interval gives, and end.")
+def top(
+    address: str, device_id: int, controller: str, tls_ca: Path | None, run_dir: Path, interval: float, once: bool
+) -> None:
+    """Follow what leaves the switch by port and level, how flows finish, thresholds, and agents. Ctrl-C ends it.
+
+    It only reads, and takes nobody's place. Columns L7 to L0 are the levels' shares of a port's bytes. The slack that
+    flows had left when they finished is to an octave.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from mfs_ctrl.errors import PipelineError
+    from mfs_ctrl.p4rt.channel import TlsFiles
+    from mfs_ctrl.p4rt.p4info import P4InfoIndex
+    from mfs_ctrl.p4rt.reader import Reader
+
+    console = Console()
+    with Reader(address, device_id, tls=TlsFiles(tls_ca) if tls_ca else None) as reader:
+        held = reader.program()
+        if held is None:
+            raise PipelineError(f"the switch at {address} runs no program; start a controller: mfs ctrl")
+        follower = _Follower(reader, P4InfoIndex(held.p4info))
+        look = functools.partial(follower.look, controller, tls_ca, run_dir)
+        time.sleep(interval)
+        if once:
+            console.print(look(console.height))
+            return
+        # Another screen only where there is one; in a pipe each view follows the one before.
+        with Live(look(console.height), console=console, screen=console.is_terminal, auto_refresh=False) as live:
+            while True:
+                time.sleep(interval)
+                live.update(look(console.height), refresh=True)
+
+
+class _Follower:
+    """Reads the counters of a switch again and again. The first read is at the beginning."""
+
+    def __init__(self, reader: Reader, index: P4InfoIndex) -> None:
+        from mfs_ctrl.counters import COMPLETION, DISCARDED, PORT_LEVEL, cells_of_ports
+
+        self._reader = reader
+        self._index = index
+        self._rates = reader.port_rates()
+        of_ports = cells_of_ports(self._rates) if self._rates else None
+        self._wanted = {PORT_LEVEL: of_ports, COMPLETION: None, DISCARDED: None}
+        self._before: Cells = reader.read_counters(index, self._wanted)
+        self._read_ns = time.monotonic_ns()
+
+    def look(self, controller: str, tls_ca: Path | None, run_dir: Path, height: int) -> RenderableType:
+        """Return the view of what was counted since the last read."""
+        from mfs_ctrl.counters import observe
+        from mfs_ctrl.top import screen
+
+        after = self._reader.read_counters(self._index, self._wanted)
+        now_ns = time.monotonic_ns()
+        seen = observe(self._before, after, now_ns - self._read_ns)
+        self._before, self._read_ns = after, now_ns
+        told = or_error(lambda: ask(controller, tls_ca)[0])
+        title = f"mfs top  {self._reader.address}  {time.strftime('%H:%M:%S')}  over {seen.interval_ns / 1e9:.1f} s"
+        return screen(title, seen, self._rates, told, agents_in(run_dir), height)
