@@ -14,7 +14,16 @@ from mfs_ctrl import policies
 from mfs_ctrl.policy.policy import Policy
 from mfs_eval.errors import EvaluationError
 from mfs_eval.flow_level.settings import FlowSettings
-from mfs_eval.setup.policies import CEILING, EDF_EXPLICIT, KARUNA, KARUNA_PACED, LLF, STATIC_REUSE, WITHOUT_RED
+from mfs_eval.setup.policies import (
+    CEILING,
+    EDF_EXPLICIT,
+    KARUNA,
+    KARUNA_PACED,
+    LLF,
+    STATIC_BANDS,
+    STATIC_REUSE,
+    WITHOUT_RED,
+)
 from mfs_eval.setup.run_settings import DROP_BUDGET
 from mfs_eval.setup.variants import FLOOR, FULL, STALE_NS
 
@@ -95,6 +104,7 @@ VARIANTS = {
         ),
         Variant("static", "static", "one class per stage: collectives over reuse over P2D"),
         Variant(STATIC_REUSE, STATIC_REUSE, "static, with reuse above collectives"),
+        Variant(STATIC_BANDS, STATIC_BANDS, "static-reuse, with P2D in three bands of slack"),
         Variant(FULL, "mfs", "hosts and switches rank; progress and the load of each port are known at once"),
         Variant("hosts-only", "mfs", "only hosts rank; progress is known at once", FlowSettings(switches="share")),
         Variant(

@@ -24,6 +24,7 @@ FOLDS = {f"mfs-{levels}-levels": levels for levels in (2, 4)}
 """The MFS policy on switches with fewer queues."""
 WITHOUT_RED = "mfs-without-red"
 STATIC_REUSE = "static-reuse"
+STATIC_BANDS = "static-bands"
 KARUNA = "karuna"
 KARUNA_PACED = "karuna-paced"
 """Karuna with rates, for senders that pace."""
