@@ -24,7 +24,7 @@ from mfs_eval.packet_level import experiment
 from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results.provenance import provenance
 from mfs_eval.results.rows import RowStore
-from mfs_eval.results.schema import Provenance, Results
+from mfs_eval.results.schema import Results
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.scenario import scenario_named
 from p4src import artifact
@@ -225,7 +225,7 @@ def test_a_run_that_the_results_lack_is_refused(tmp_path: Path) -> None:
 
 def test_a_request_of_a_live_row_is_explained_over_the_simulated_tcp(tmp_path: Path) -> None:
     row = live_row(requests_per_run=10)
-    RowStore(tmp_path / FILE, Row, Provenance(trace_digest="t", program_digest="p", version="v")).append(row)
+    RowStore(tmp_path / FILE, Row, provenance(SAMPLE_PATH, artifact.load())).append(row)
     one = replay(tmp_path, Wanted(), 1).play("mfs-tail")
     for each in explanations(one):
         for wait in each.waits:
