@@ -59,10 +59,10 @@ class Access:
         Raises:
             RequestError: the user has too many, or the socket or cgroup is another user's.
         """
-        if self._flows[user] >= FLOWS_PER_USER:
-            raise RequestError(f"user {user} has {FLOWS_PER_USER} flows open, the most that one may have; close some")
         if user == ROOT:
             return
+        if self._flows[user] >= FLOWS_PER_USER:
+            raise RequestError(f"user {user} has {FLOWS_PER_USER} flows open, the most that one may have; close some")
         match = request.match
         if match.cgroup is not None:
             owner = _owner_of_cgroup(match.cgroup)

@@ -74,7 +74,7 @@ class Scene:
 
     def sent(self, flow: int, count: int) -> None:
         """Let the egress program have sent this much, of which nothing is acknowledged."""
-        self.maps["states"].put(INDEX.pack(flow), STATE.pack(count, 1, (ACKNOWLEDGED + count) % (1 << 32), 1, 1, 0, 0))
+        self.maps["states"].put(INDEX.pack(flow), STATE.pack(count, 1, (ACKNOWLEDGED + count) % (1 << 32), 1, 1, 0))
 
     def grant(self, flow: int) -> int:
         return int.from_bytes((self.maps["holds"].get(INDEX.pack(flow)) or b"")[:8], "little")
