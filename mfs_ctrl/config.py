@@ -30,12 +30,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mfs_ctrl import toml_report
 from mfs_ctrl.config_tables import HostTable, ParametersTable, RemoteTable, SwitchTable, UplinkTable
 from mfs_ctrl.desired import PORT_PARAMETERS, SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.errors import ConfigError, DesiredStateError
@@ -62,14 +62,7 @@ def read(path: Path) -> SwitchConfig:
     Raises:
         ConfigError: the file cannot be read or has mistakes; the message lists all of them with their places.
     """
-    try:
-        return parse(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return toml_report.read(path, parse)
 
 
 def parse(text: str) -> SwitchConfig:
@@ -78,11 +71,7 @@ def parse(text: str) -> SwitchConfig:
     Raises:
         ConfigError: ``text`` is not TOML or has mistakes; the message lists all of them with their places.
     """
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid TOML: {error}") from None
-    return _Reader(document, Report(text)).config()
+    return _Reader(toml_report.document(text), Report(text)).config()
 
 
 class _Reader:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
-from typing import TypeVar
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -12,9 +14,38 @@ from pydantic_core import ErrorDetails
 from mfs_ctrl.errors import ConfigError
 from mfs_ctrl.toml_lines import LineIndex
 
+T = TypeVar("T")
 Table = TypeVar("Table", bound=BaseModel)
 Location = tuple[str | int, ...]
 """Keys from the top of the document; an element of an array is an index from 0."""
+
+
+def read(path: Path, parse: Callable[[str], T]) -> T:
+    """Return what ``parse`` makes of the text of the file at ``path``.
+
+    Raises:
+        ConfigError: the file cannot be read, or ``parse`` raised one; the message begins with ``path``.
+    """
+    try:
+        return parse(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def document(text: str) -> dict[str, Any]:
+    """Return the tables of ``text``.
+
+    Raises:
+        ConfigError: ``text`` is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not valid TOML: {error}") from None
 
 
 class Report:

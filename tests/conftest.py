@@ -41,6 +41,7 @@ SLOW = (
     "mfs_eval/explain/",
     "mfs_eval/packet_level/test_tcp_agreement.py",
     "mfs_eval/test_ablation.py",
+    "mfs_eval/test_advise.py",
     "mfs_eval/test_coordination.py",
     "mfs_eval/test_demo.py",
     "mfs_eval/test_experiment.py",

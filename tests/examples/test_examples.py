@@ -14,6 +14,8 @@ import pytest
 
 from host_agent.protocol.policy_document import PolicyDocument
 from mfs_ctrl import config, policies
+from mfs_eval.advise import cluster_file
+from mfs_eval.serving.placement import HotPrefixes
 from tests.support.agent import INTERFACE, linked, running
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,12 @@ def test_the_rack_is_a_switch_with_two_hosts() -> None:
     assert [(host.port, str(host.ipv4)) for host in described.topology.hosts] == [(1, "10.0.1.1"), (2, "10.0.2.1")]
     assert described.parameters.untrusted_ports == {2}
     assert described.tuner == {"mlu": {"late_target": 0.02}}
+
+
+def test_the_cluster_has_a_unit_that_holds_what_others_fetch() -> None:
+    scenario = cluster_file.read(ROOT / "examples" / "cluster.toml").scenario
+    assert scenario.hot_prefixes == HotPrefixes(unit=0, share=0.4)
+    assert (len(scenario.cluster.units), len(scenario.cluster.decode_servers)) == (4, 4)
 
 
 def _all_bytes(server: socket.socket) -> int:
