@@ -35,8 +35,8 @@ INTRODUCTION = (
     "level; the controller wrote and tuned its entries over P4Runtime."
 )
 TRANSPORT = (
-    "These runs have a simulated transport. Over real sockets there is hardly a gain: docs/studies/real-tcp.md has "
-    "what `mfs live` gives."
+    "These runs have a simulated transport. Over real sockets (mfs live) only the fixed classes gain, and MFS does "
+    "not: docs/studies/real-tcp.md."
 )
 LEGEND = (
     "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request alone in the "
