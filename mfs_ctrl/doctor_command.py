@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from host_agent.protocol.paths import AGENT_SOCKET
+from mfs_ctrl.reading import JSON
 
 if TYPE_CHECKING:
     from host_agent.findings import Finding
@@ -39,7 +40,7 @@ CLOCK_S = 5.0
     show_default=True,
     help="Unix socket of the agent.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def doctor(
     interface: str | None,
     address: str | None,

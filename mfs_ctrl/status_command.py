@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from host_agent.protocol.errors import MfsError
-from host_agent.protocol.paths import RUN_DIRECTORY
-from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
+from mfs_ctrl.reading import JSON, of_system
 
 if TYPE_CHECKING:
     from mfs_ctrl.p4rt.reader import HeldProgram
 
-DEFAULT_CONTROLLER = "http://127.0.0.1:9560"
 TIMEOUT_S = 3.0
 SIZE_MAX = 1 << 20
 
@@ -31,26 +29,8 @@ class Unanswered(MfsError):
 
 
 @click.command(short_help="Show switch, controller and agents.")
-@click.option(
-    "--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="P4Runtime address of the switch."
-)
-@click.option("--device-id", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True)
-@click.option(
-    "--controller",
-    metavar="URL",
-    default=DEFAULT_CONTROLLER,
-    show_default=True,
-    help="Where the controller serves the policy (mfs ctrl --policy-listen).",
-)
-@click.option("--tls-ca", type=click.Path(path_type=Path, dir_okay=False), help="Authorities (PEM) for both.")
-@click.option(
-    "--run-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=RUN_DIRECTORY,
-    show_default=True,
-    help="Directory with the sockets of this machine's agents.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@of_system
+@JSON
 def status(address: str, device_id: int, controller: str, tls_ca: Path | None, run_dir: Path, as_json: bool) -> None:
     """Show switch, controller and agents in one view. It only reads, and takes nobody's place.
 

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from host_agent.command_line import LazyGroup
-from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
+from mfs_ctrl.reading import JSON, of_switch, reading
 from soft_switch.cli import switch as run
-
-if TYPE_CHECKING:
-    from mfs_ctrl.p4rt.p4info import P4InfoIndex
-    from mfs_ctrl.p4rt.reader import Reader
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_address = click.option(
-    "--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="Address of the switch's P4Runtime server."
-)
-_device_id = click.option("--device-id", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True)
-_tls_ca = click.option("--tls-ca", type=_FILE, help="Connect over TLS; authorities (PEM) of the switch's certificate.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.pass_context
@@ -46,10 +32,8 @@ switch = LazyGroup(
 
 @click.command(short_help="Show the entries of a running switch.")
 @click.argument("tables", nargs=-1, metavar="[TABLE]...")
-@_address
-@_device_id
-@_tls_ca
-@_json
+@of_switch
+@JSON
 def entries(tables: tuple[str, ...], address: str, device_id: int, tls_ca: Path | None, as_json: bool) -> None:
     """Show what a running switch holds: entries, default actions, groups, meters; of TABLEs alone, if given.
 
@@ -58,7 +42,7 @@ def entries(tables: tuple[str, ...], address: str, device_id: int, tls_ca: Path 
     """
     from mfs_ctrl.p4rt.entries import DefaultAction, TableEntry
 
-    with _reading(address, device_id, tls_ca) as (reader, index):
+    with reading(address, device_id, tls_ca) as (reader, index):
         for name in tables:
             index.tables.named(name)
         held = [
@@ -72,15 +56,13 @@ def entries(tables: tuple[str, ...], address: str, device_id: int, tls_ca: Path 
 
 @click.command(short_help="Show the counters of a running switch.")
 @click.argument("names", nargs=-1, metavar="[COUNTER]...")
-@_address
-@_device_id
-@_tls_ca
-@_json
+@of_switch
+@JSON
 def counters(names: tuple[str, ...], address: str, device_id: int, tls_ca: Path | None, as_json: bool) -> None:
     """Show the counter cells of a running switch that are not zero; of COUNTERs alone, if given. It only reads."""
     from mfs_ctrl.counters import meaning
 
-    with _reading(address, device_id, tls_ca) as (reader, index):
+    with reading(address, device_id, tls_ca) as (reader, index):
         wanted = {index.counters.named(name).name: None for name in names or index.counters.by_name}
         counts = reader.read_counters(index, wanted)
     rows = [
@@ -97,17 +79,3 @@ def counters(names: tuple[str, ...], address: str, device_id: int, tls_ca: Path 
             click.echo(f"{row['packets']:>12} packets {row['bytes']:>15} bytes  {row['counter']}[{row['index']}]{what}")
         if not rows:
             click.echo("all counters are zero")
-
-
-@contextmanager
-def _reading(address: str, device_id: int, tls_ca: Path | None) -> Iterator[tuple[Reader, P4InfoIndex]]:
-    from mfs_ctrl.errors import PipelineError
-    from mfs_ctrl.p4rt.channel import TlsFiles
-    from mfs_ctrl.p4rt.p4info import P4InfoIndex
-    from mfs_ctrl.p4rt.reader import Reader
-
-    with Reader(address, device_id, tls=TlsFiles(tls_ca) if tls_ca else None) as reader:
-        held = reader.program()
-        if held is None:
-            raise PipelineError(f"the switch at {address} runs no program; start a controller: mfs ctrl")
-        yield reader, P4InfoIndex(held.p4info)

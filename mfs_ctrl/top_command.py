@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from host_agent.command_line import Positive
-from host_agent.protocol.paths import RUN_DIRECTORY
-from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
-from mfs_ctrl.status_command import DEFAULT_CONTROLLER, agents_in, ask, or_error
+from mfs_ctrl.reading import of_system, reading
+from mfs_ctrl.status_command import agents_in, ask, or_error
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,25 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Follow switch, controller and agents on one screen.")
-@click.option(
-    "--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="P4Runtime address of the switch."
-)
-@click.option("--device-id", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True)
-@click.option(
-    "--controller",
-    metavar="URL",
-    default=DEFAULT_CONTROLLER,
-    show_default=True,
-    help="Where the controller serves the policy (mfs ctrl --policy-listen).",
-)
-@click.option("--tls-ca", type=click.Path(path_type=Path, dir_okay=False), help="Authorities (PEM) for both.")
-@click.option(
-    "--run-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=RUN_DIRECTORY,
-    show_default=True,
-    help="Directory with the sockets of this machine's agents.",
-)
+@of_system
 @click.option("--interval", type=Positive(0.1, 3600), default=1.0, show_default=True, help="Seconds between reads.")
 @click.option("--once", is_flag=True, help="Print what one interval gives, and end.")
 def top(
@@ -55,17 +36,9 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
-    from mfs_ctrl.errors import PipelineError
-    from mfs_ctrl.p4rt.channel import TlsFiles
-    from mfs_ctrl.p4rt.p4info import P4InfoIndex
-    from mfs_ctrl.p4rt.reader import Reader
-
     console = Console()
-    with Reader(address, device_id, tls=TlsFiles(tls_ca) if tls_ca else None) as reader:
-        held = reader.program()
-        if held is None:
-            raise PipelineError(f"the switch at {address} runs no program; start a controller: mfs ctrl")
-        follower = _Follower(reader, P4InfoIndex(held.p4info))
+    with reading(address, device_id, tls_ca) as (reader, index):
+        follower = _Follower(reader, index)
         look = functools.partial(follower.look, controller, tls_ca, run_dir)
         time.sleep(interval)
         if once:

@@ -28,9 +28,10 @@ from topologies import receive_offload
 
 Transport = Literal["tcp", "windowed"]
 _MERGING = "-option"
-SIMULATED_HOSTS = (
-    *("order", "order-kernel-tcp", "no-order", "no-order-kernel-tcp"),
-    *("order-option", "order-kernel-tcp-option", "no-order-option", "no-order-kernel-tcp-option"),
+SIMULATED_HOSTS = tuple(
+    f"{hosts}{carrier}"
+    for carrier in ("", _MERGING)
+    for hosts in ("order", "order-kernel-tcp", "no-order", "no-order-kernel-tcp")
 )
 """Hosts that the simulation has; it does not hold flows."""
 
