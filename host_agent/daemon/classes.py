@@ -40,6 +40,7 @@ def add_classes(
     overhead_bytes: int,
     burst_bytes: int = _BURST_BYTES_MIN,
     levels: int = LEVELS,
+    standing: bool = False,
 ) -> None:
     """Add HTB to an interface: a class for the link, and below it a class for each level.
 
@@ -51,18 +52,20 @@ def add_classes(
         overhead_bytes: bytes on the wire of each packet that the kernel does not count.
         burst_bytes: burst of the link.
         levels: number of levels, from 0; a single one has the whole rate.
+        standing: whether HTB is there already; its classes get these rates.
 
     Raises:
         NetlinkError: the kernel refuses, for instance because it has no HTB or the interface has a root qdisc.
     """
     rate = rate_bps // 8
-    route.tc("add", "htb", index, HANDLE, default=default_level + 1)
+    if not standing:
+        route.tc("add", "htb", index, HANDLE, default=default_level + 1)
     common: dict[str, Any] = {"ceil": rate, "cburst": burst_bytes, "overhead": overhead_bytes}
-    route.tc("add-class", "htb", index, _LINK, parent=HANDLE, rate=rate, burst=burst_bytes, **common)
+    route.tc("replace-class", "htb", index, _LINK, parent=HANDLE, rate=rate, burst=burst_bytes, **common)
     guaranteed = max(1_000, int(rate * GUARANTEED_SHARE)) if levels > 1 else rate
     for level in range(levels):
         share = {"rate": guaranteed, "quantum": _QUANTUM_BYTES, "prio": TOP_LEVEL - level, **common}
-        route.tc("add-class", "htb", index, class_of(level), parent=_LINK, burst=_BURST_BYTES_MIN, **share)
+        route.tc("replace-class", "htb", index, class_of(level), parent=_LINK, burst=_BURST_BYTES_MIN, **share)
 
 
 def root_qdisc(route: IPRoute, index: int) -> str:
@@ -86,8 +89,19 @@ def shaped_bps(rate_bps: int, frame_bytes: int, shim_bytes: int = STAMP_BYTES) -
     return rate_bps * frame_bytes // (frame_bytes + _uncounted_bytes(shim_bytes))
 
 
+def is_installed(route: IPRoute, index: int) -> bool:
+    """Return whether the interface's root qdisc is HTB as :func:`install` adds it; rates may be others."""
+    for qdisc in route.get_qdiscs(index=index):
+        if qdisc["parent"] == _ROOT and qdisc["handle"] == HANDLE and qdisc.get_attr("TCA_KIND") == "htb":
+            return bool(qdisc.get_attr("TCA_OPTIONS").get_attr("TCA_HTB_INIT")["defcls"] == UNTAGGED_LEVEL + 1)
+    return False
+
+
 def install(route: IPRoute, index: int, rate_bps: int, shim_bytes: int = STAMP_BYTES) -> None:
     """Add the eight classes to an interface that may send ``rate_bps``, in bits on the wire per second.
+
+    Classes of an earlier agent stay and get this rate. A change of the root qdisc would stop the interface for a
+    moment, in which the kernel drops what waits and what is sent (``dev_deactivate`` of net/sched/sch_generic.c).
 
     Raises:
         InterfaceError: the kernel refuses, for instance because it has no HTB.
@@ -100,6 +114,7 @@ def install(route: IPRoute, index: int, rate_bps: int, shim_bytes: int = STAMP_B
             default_level=UNTAGGED_LEVEL,
             overhead_bytes=_uncounted_bytes(shim_bytes),
             burst_bytes=max(_BURST_BYTES_MIN, round(rate_bps // 8 * _BURST_S)),
+            standing=is_installed(route, index),
         )
 
 

@@ -118,8 +118,9 @@ def attach(options: InterfaceOptions, state: StateFile) -> Attached:
                 table = FlowTable.of_maps(_maps_of(*running))
                 programs.close()
                 return Attached(*running, table, rate_bps, taken_over=True)
-            # What removes stamps from received packets stays until something else does.
-            left = restore(left, keep_ingress=True)
+            # What removes stamps from received packets stays until something else does, and so do the classes.
+            keep_order = options.order and left.order and classes.is_installed(route, found["index"])
+            left = restore(left, keep_ingress=True, keep_order=keep_order)
             found = link(route, options.interface)
         # Nothing has been changed so far.
         backup = InterfaceBackup(options.interface, asdict(options), clsact=True)
@@ -129,7 +130,7 @@ def attach(options: InterfaceOptions, state: StateFile) -> Attached:
             table.set_policy((), 0)
             _hook(route, found, options, programs, backup, state, left)
         except Exception:
-            state.put(restore(backup, keep_ingress=left is not None))
+            state.put(restore(backup, keep_ingress=left is not None and left.hook != "off"))
             programs.close()
             raise
         by_hook = {"xdp": programs.xdp_ingress, "filter": programs.tc_ingress, "strip": programs.tc_strip}
@@ -203,12 +204,14 @@ def _prepare(
     name, index = options.interface, found["index"]
     if left is not None:
         backup.hook, backup.ingress, backup.clsact = left.hook, left.ingress, left.clsact
+        backup.order = left.order
     else:
         backup.clsact = any(qdisc.get_attr("TCA_KIND") == "clsact" for qdisc in route.get_qdiscs(index=index))
     mtu = int(found.get_attr("IFLA_MTU"))
     link_mtu = options.link_mtu or mtu
     if options.order:
-        if kind := classes.root_qdisc(route, index):
+        kind = classes.root_qdisc(route, index)
+        if kind and not backup.order:
             raise InterfaceError(f"{name} has a root qdisc already ({kind}); remove it, or use --no-order")
         backup.order = True
     if options.hold and options.ingress == "off":
@@ -374,10 +377,11 @@ def has_filter(route: IPRoute, index: int) -> bool:
     return EGRESS_PREFERENCE in _preferences(route, index, _CLSACT_EGRESS)
 
 
-def restore(backup: InterfaceBackup, keep_ingress: bool = False) -> InterfaceBackup | None:
+def restore(backup: InterfaceBackup, keep_ingress: bool = False, keep_order: bool = False) -> InterfaceBackup | None:
     """Restore the interface. Things that no longer exist are skipped, even the interface itself.
 
-    With ``keep_ingress``, the program that removes shims from received packets stays: without it they are lost.
+    With ``keep_ingress``, the program that removes shims from received packets stays: without it they are lost. With
+    ``keep_order``, the traffic classes stay: to remove them costs what waits in them.
 
     Returns:
         What is left to restore; None for nothing.
@@ -400,7 +404,7 @@ def restore(backup: InterfaceBackup, keep_ingress: bool = False) -> InterfaceBac
         if not backup.clsact and not (kept and backup.hook in _FILTERS):
             with ignoring_absence():
                 route.tc("del", "clsact", index)
-        if backup.order:
+        if backup.order and not keep_order:
             classes.remove(route, index)
         if backup.gso_max_segs is not None:
             with ignoring_absence():
@@ -411,9 +415,12 @@ def restore(backup: InterfaceBackup, keep_ingress: bool = False) -> InterfaceBac
         routes.restore(route, backup.routes)
         if backup.mtu6 is not None:
             routes.set_mtu6(name, backup.mtu6)
-    if not kept:
+    if not kept and not keep_order:
         return None
-    return InterfaceBackup(name, {}, ingress=backup.ingress, hook=backup.hook, clsact=backup.clsact)
+    left = InterfaceBackup(name, {}, clsact=backup.clsact, order=keep_order)
+    if kept:
+        left.hook, left.ingress = backup.hook, backup.ingress
+    return left
 
 
 def detach(interface: str, directory: Path) -> bool:

@@ -26,7 +26,7 @@ from host_agent.daemon.service import run_agent
 from host_agent.http_endpoint import ServerTls
 from host_agent.protocol.level import bias_code, decide, level_key
 from host_agent.protocol.policy_document import PolicyDocument
-from host_agent.protocol.stamp import SCAVENGER, TOP_LEVEL, Flags, Stage
+from host_agent.protocol.stamp import LEVELS, SCAVENGER, TOP_LEVEL, Flags, Stage
 from mfs_ctrl import policies
 from mfs_ctrl.policy_server import PolicyServer
 from tests.support.agent import (
@@ -347,6 +347,47 @@ def test_a_killed_agents_programs_continue_and_the_next_agent_takes_them_over(
         with running(sender, folder, "--grace", "0.1") as last, last.client() as watcher:
             eventually(lambda: watcher.status()["flows"] == [])
     assert sender.settings() == before
+
+
+@pytest.mark.parametrize("carrier", ["shim", "option"])
+def test_an_agent_with_another_rate_keeps_the_queue_and_sets_its_rate(
+    hosts: tuple[Host, Host], folder: Path, carrier: str
+) -> None:
+    sender, receiver = hosts
+    before = sender.settings()
+    agent = Agent(sender, folder, "--rate", "50M", "--segmentation", "each", carrier=carrier)
+    near, far = connected(sender, receiver)
+    with near, far:
+        assert transferred(near, far, bytes(1000)) == bytes(1000)
+    agent.kill()
+    sent = sent_packets(sender)
+    agent = Agent(sender, folder, "--rate", "80M", "--segmentation", "each", carrier=carrier)
+    assert "took over" not in agent.said
+    assert sent_packets(sender) >= sent > 0, "a queue that was added again counts from 0"
+    rates = {line.split()[2]: line.split()[line.split().index("ceil") + 1] for line in traffic_classes(sender)}
+    assert len(rates) == LEVELS + 1
+    assert {rate[:2] for rate in rates.values()} <= {"80", "79", "78"}
+    agent.kill()
+    # Without an order of its own, the next one removes it.
+    agent = Agent(sender, folder, "--no-order", carrier=carrier)
+    assert traffic_classes(sender) == []
+    agent.end()
+    agent.detach()
+    assert sender.settings() == before
+
+
+def sent_packets(host: Host) -> int:
+    """Packets that the root qdisc has sent."""
+    shown = tc(host, "-s", "qdisc", "show", "dev", INTERFACE, "root")
+    return int(re.findall(r"Sent \d+ bytes (\d+) pkt", shown)[0])
+
+
+def traffic_classes(host: Host) -> list[str]:
+    return tc(host, "class", "show", "dev", INTERFACE).splitlines()
+
+
+def tc(host: Host, *words: str) -> str:
+    return ip("netns", "exec", host.name, "tc", *words)
 
 
 def test_sigterm_and_detach_restore_everything(hosts: tuple[Host, Host], folder: Path) -> None:
