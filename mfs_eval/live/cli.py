@@ -20,7 +20,7 @@ _HEADINGS = (
 
 
 @click.command(short_help="Compare policies over real sockets (Linux, root).")
-@options.policies(("fifo", "static-reuse", "mfs-tail"))
+@options.policies(("fifo", "static-reuse", "mfs-tcp"))
 @click.option(
     "--cluster",
     type=click.Choice(["testbed", "incast"]),

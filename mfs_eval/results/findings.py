@@ -9,7 +9,7 @@ from statistics import NormalDist, fmean
 from mfs_eval.results.schema import Run
 from mfs_eval.results.statistics import CONFIDENCE, Estimate, mean_interval, paired_difference
 
-LEADING, BASELINES = ("mfs", "mfs-tail"), ("fifo", "static-reuse")
+LEADING, BASELINES = ("mfs", "mfs-tcp", "mfs-tail"), ("fifo", "static-reuse")
 
 
 def attainment(runs: Sequence[Run]) -> Estimate:

@@ -28,7 +28,8 @@ STYLES = {
     "static": Style("#9a7d0a", (8, 3, 2, 3), "triangle-up", "^"),
     "sjf": Style("#009e73", (4, 2), "triangle-down", "v"),
     "edf": Style("#b4559f", (12, 3), "cross", "P"),
-    "mfs-tail": Style("#c23b6b", (6, 2, 2, 2, 2, 2), "triangle-right", ">"),
+    "mfs-tail": Style("#c23b6b", (6, 2, 2, 2, 2, 2), "triangle-left", "<"),
+    "mfs-tcp": Style("#e0457b", (), "triangle-right", ">"),
     "ceiling": Style("#8a8a8a", (1, 2), "stroke", "_"),
 }
 _OTHERS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given, settings
@@ -167,10 +167,25 @@ class TestMfs:
         assert levels == sorted(levels, reverse=True)
         assert levels[at["tight_slack"]] == levels[CODE_MAX] + (at["tight_slack"] < CODE_MAX)
 
-    def test_only_mfs_and_its_variant_are_tuned(self) -> None:
+    def test_only_mfs_and_its_variants_are_tuned(self) -> None:
         tuned = {name: set(policies.load(name).tuning) for name in policies.builtin_names()}
         loops = {"mlu", "tight_slack"}
-        assert {name: found for name, found in tuned.items() if found} == {"mfs": loops, "mfs-tail": loops}
+        assert {name: found for name, found in tuned.items() if found} == {
+            "mfs": loops,
+            "mfs-tail": loops,
+            "mfs-tcp": {"mlu"},
+        }
+
+    def test_in_mfs_tcp_no_two_stages_share_a_level_and_late_requests_are_not_starved(self) -> None:
+        tcp = policies.load("mfs-tcp")
+        levels = {stage: {rule.level for rule in tcp.rules if rule.stage == stage} for stage in Stage}
+        shared = [levels[one] & levels[other] for one, other in combinations((*EARLY, Stage.P2D), 2)]
+        assert not any(shared)
+        late = level(tcp, Stage.P2D, late=1, urgency=CODE_MAX, slack_code=0)
+        assert late == level(tcp, Stage.P2D, slack_code=CODE_MAX) > SCAVENGER
+        # What other units wait for soonest goes first.
+        assert level(tcp, Stage.KV_REUSE, rli=0) > level(tcp, Stage.KV_REUSE, rli=CODE_MAX)
+        assert level(tcp, Stage.P2D, urgency=CODE_MAX) == TOP_LEVEL
 
     def test_mfs_tail_serves_late_requests_before_those_that_can_wait(self) -> None:
         mfs, tail = policies.load("mfs"), policies.load("mfs-tail")
