@@ -14,7 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ DEFAULT_PREFIX = "mfs"
 LONGEST_PREFIX = 8
 """Interface names have 15 characters at most, and ``-s200n8`` takes seven."""
 MANAGEMENT_NETWORK = IPv4Network("172.31.240.0/22")
-"""Network of the management links, four addresses each: room for 200 servers."""
+"""Network of the management links, four addresses each: room for 256 servers of all topologies on this machine."""
 _PREFIX = re.compile(rf"[A-Za-z][A-Za-z0-9]{{0,{LONGEST_PREFIX - 1}}}")
 
 
@@ -211,8 +211,9 @@ def _build(topologies: Sequence[Topology], prefix: str, management: bool, time_s
                 ip.link("add", ifname=name, kind="veth", mtu=LINK_MTU, peer=peer)
                 _start_switch_end(ip, name)
         _join_switches(ip, topologies, ports, prefix)
+        free = _free_management_networks(ip)
         managed = {
-            server: _manage(ip, f"{prefix}-m{server + 1}", name, server)
+            server: _manage(ip, f"{prefix}-m{server + 1}", name, next(free))
             for server, name in (namespaces if management else {}).items()
         }
     known = neighbours(topologies)
@@ -231,10 +232,18 @@ def _join_switches(ip: IPRoute, topologies: Sequence[Topology], ports: Sequence[
             ports[end.switch][end.port] = name
 
 
-def _manage(ip: IPRoute, name: str, namespace: str, server: int) -> str:
+def _free_management_networks(ip: IPRoute) -> Iterator[IPv4Network]:
+    """Yield the parts of the management network that no other topology on this machine has."""
+    taken = {IPv4Address(each.get_attr("IFA_ADDRESS")) for each in ip.get_addr(family=socket.AF_INET)}
+    yield from (network for network in MANAGEMENT_NETWORK.subnets(new_prefix=30) if taken.isdisjoint(network))
+    raise TopologyError(
+        f"all of {MANAGEMENT_NETWORK} is taken by management links; `mfs clean` removes what a crash left"
+    )
+
+
+def _manage(ip: IPRoute, name: str, namespace: str, network: IPv4Network) -> str:
     """Add a management link between this machine and a server, and return the address of this end."""
-    network = MANAGEMENT_NETWORK[server * 4]
-    near, far = network + 1, network + 2
+    near, far = network.hosts()
     ip.link("add", ifname=name, kind="veth", peer={"ifname": "mgmt", "net_ns_fd": namespace})
     index = ip.link_lookup(ifname=name)[0]
     ip.addr("add", index=index, address=str(near), prefixlen=30)

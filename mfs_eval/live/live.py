@@ -21,6 +21,7 @@ from pathlib import Path
 
 from host_agent.client import AgentClient
 from host_agent.protocol.flow_spec import FlowSpec
+from mfs_ctrl.policy import load
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.link_meter import FlowTime, LinkMeter, Stalls
 from mfs_eval.live.live_network import LiveNetwork, NoStamps, Place, Stamper
@@ -61,6 +62,7 @@ MESSAGE_BYTES = 16 * 1024
 """A flow may be promoted after this many real bytes, each of which represents some thousands."""
 WARM_CONNECTIONS = 16
 """Kept for each pair of servers. Handshakes carry no stamp, so under load they wait behind what is stamped."""
+ADOPT_S = 30.0
 STALLED_S = 60.0
 """A run in which no request ends for this long is aborted."""
 LOG_EVERY_S = 5.0
@@ -163,11 +165,11 @@ class AgentStamper:
     """Stamper that opens flows with the hosts' agents through their Unix sockets."""
 
     def __init__(self, agents: Mapping[int, AgentClient]) -> None:
-        self._agents = agents
+        self.agents = agents
 
     def open(self, host: int, connection: socket.socket, spec: FlowSpec, number: int, deadline_ns: int) -> None:
         """See :class:`~mfs_eval.live.live_network.Stamper`. The flow that the connection carried before is closed."""
-        self._agents[host].open(
+        self.agents[host].open(
             connection,
             batch=spec.batch,
             stage=spec.stage,
@@ -181,7 +183,7 @@ class AgentStamper:
 
     def advance(self, host: int, batch: int, layer: int) -> None:
         """See :class:`~mfs_eval.live.live_network.Stamper`."""
-        self._agents[host].advance(batch, layer)
+        self.agents[host].advance(batch, layer)
 
 
 def prepared(settings: LiveSettings, count: int, trace: Path | None = None, window: int = 0) -> Workload:
@@ -224,6 +226,7 @@ def run_live(
         EvaluationError: a run stalls.
         TopologyError: this is not root, or something cannot be set up.
         AgentError: a host's agent is gone, or refuses a flow.
+        EvaluationError: a run stalls, or an agent does not get the policy.
     """
     with contextlib.suppress(OSError):
         # Hosts and agents, children of this process, must not be at a disadvantage against the switch.
@@ -232,11 +235,30 @@ def run_live(
         requests = with_poisson_arrivals(work.requests, request_rate, seed)
         for policy in policies:
             with rack.controlled(policy) as controller, rack.stamping() as stamper:
+                if isinstance(stamper, AgentStamper):
+                    adopt(stamper.agents, policy)
                 _LOG.info("%s: %s", policy, controller.output().strip().splitlines()[-1].partition(": ")[2])
                 yield serve(policy, seed, work, requests, rack, stamper)
         lines = rack.switch.finish().splitlines()
         for line in () if settings.bmv2 else lines[2:-1]:
             _LOG.info("the switch: %s", line)
+
+
+def adopt(agents: Mapping[int, AgentClient], policy: str) -> None:
+    """Wait until the agents of all hosts have the policy. Without it, they stamp nothing, or order as another one does.
+
+    Raises:
+        EvaluationError: one does not get it.
+    """
+    name = load(policy).name
+    deadline = time.monotonic() + ADOPT_S
+    for host, agent in agents.items():
+        while (found := agent.status()["policy"])["name"] != name:
+            if time.monotonic() > deadline:
+                raise EvaluationError(
+                    f"the agent of host {host} has not got the policy {name} in {ADOPT_S:g} s: {found['controller']}"
+                )
+            time.sleep(0.1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from typing import Any
 from host_agent.client import AgentClient
 from mfs_ctrl.policy import load
 from mfs_eval.errors import EvaluationError
-from mfs_eval.live.live import LiveRack, LiveSettings, live_rack
+from mfs_eval.live.live import LiveRack, LiveSettings, adopt, live_rack
 from mfs_eval.serve.engines import CONNECTOR_PORT, Engine, EngineSettings, completion, make_model
 from mfs_eval.serve.router import ANSWER_S, Answer, Router
 from mfs_eval.serve.workload import BLOCK_TOKENS, Prompt, block
@@ -39,7 +39,6 @@ CLUSTER = Cluster(4, 1, 1, units=((0,), (1,)), decode_servers=(DECODE,))
 STORE_PORT = 7200
 SLACK_FACTOR = 10.0
 """The policies' thresholds fit objectives of tenths of seconds; here they are seconds."""
-ADOPT_S = 30.0
 SETTLE_S = 20.0
 CHECKED = 2
 """Requests of each run whose tokens are compared with those of a single engine."""
@@ -123,19 +122,6 @@ class ServingRack:
         addresses = [engine.settings.address for engine in self.engines]
         assert self.decode.settings.listen is not None
         return Router(addresses[:-1], addresses[-1], self.decode.settings.listen, self.store, label)
-
-    def adopt(self, policy: str) -> None:
-        """Wait until all agents have the policy.
-
-        Raises:
-            EvaluationError: they do not get it.
-        """
-        name = load(policy).name
-        deadline = time.monotonic() + ADOPT_S
-        while late := [host for host, agent in self.agents.items() if agent.status()["policy"]["name"] != name]:
-            if time.monotonic() > deadline:
-                raise EvaluationError(f"the agents of servers {late} did not get the policy {name}")
-            time.sleep(0.1)
 
     def stamped(self) -> Stamped:
         """Return the agents' counters, summed up."""
@@ -238,7 +224,7 @@ def run_serve(
         prompts = workload(seed)
         for policy in policies if number % 2 == 0 else policies[::-1]:
             with serving.rack.controlled(policy, "--slack-factor", f"{SLACK_FACTOR:g}"):
-                serving.adopt(policy)
+                adopt(serving.agents, policy)
                 yield _run(serving, load(policy).name, seed, prompts, output_tokens)
 
 

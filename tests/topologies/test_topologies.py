@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import socket
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -149,6 +151,22 @@ def test_servers_have_the_same_tcp_on_every_machine(time_stamps: bool) -> None:
             found = namespaces.inside(namespace, lambda: setting("tcp_timestamps"))
             assert found == str(int(time_stamps))
             assert namespaces.inside(namespace, lambda: setting("tcp_congestion_control")) == "cubic"
+
+
+@real_kernel
+def test_topologies_that_stand_side_by_side_have_management_addresses_of_their_own() -> None:
+    with contextlib.ExitStack() as stack:
+        stand = partial(namespaces.standing, [tor(2, 1, 1000)], management=True)
+        both = [stack.enter_context(stand(prefix=fresh_prefix())) for _ in range(2)]
+        for realised in both:
+            for server, address in realised.management.items():
+                with socket.create_server((address, 0)) as listener:
+                    there = listener.getsockname()
+                    dial = partial(socket.create_connection, there, timeout=5)
+                    namespaces.inside(realised.namespaces[server], dial).close()
+                    arrived, _ = listener.accept()
+                    arrived.close()
+        assert len({address for realised in both for address in realised.management.values()}) == 4
 
 
 @needs_ping
