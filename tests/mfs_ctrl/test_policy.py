@@ -183,8 +183,6 @@ class TestMfs:
         assert not any(shared)
         late = level(tcp, Stage.P2D, late=1, urgency=CODE_MAX, slack_code=0)
         assert late == level(tcp, Stage.P2D, slack_code=CODE_MAX) > SCAVENGER
-        # What other units wait for soonest goes first.
-        assert level(tcp, Stage.KV_REUSE, rli=0) > level(tcp, Stage.KV_REUSE, rli=CODE_MAX)
         assert level(tcp, Stage.P2D, urgency=CODE_MAX) == TOP_LEVEL
 
     def test_mfs_tail_serves_late_requests_before_those_that_can_wait(self) -> None:
