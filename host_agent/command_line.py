@@ -15,6 +15,14 @@ from host_agent import log
 from host_agent.protocol.units import parse_bit_rate
 
 R = TypeVar("R")
+TYPED = "mfs.typed"
+"""Where click's context keeps the command line as it was typed."""
+
+
+def typed() -> str:
+    """Return the command line of the command that is running; its name alone if it was not started by ``mfs``."""
+    context = click.get_current_context()
+    return str(context.meta.get(TYPED, context.command_path))
 
 
 class Positive(click.FloatRange):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import Any
 
 import click
 
-from host_agent.command_line import LazyGroup
+from host_agent.command_line import TYPED, LazyGroup
 from host_agent.protocol.errors import MfsError
 from soft_switch.errors import SwitchError
 
@@ -65,6 +66,13 @@ INTERRUPTED = 130
 
 class Commands(LazyGroup):
     """The commands; Ctrl-C ends each of them in one line."""
+
+    def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> click.Context:
+        """See :meth:`click.Command.make_context`."""
+        line = shlex.join(["mfs", *args])
+        context = super().make_context(info_name, args, *others, **extra)
+        context.meta[TYPED] = line
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """See :meth:`click.Group.invoke`."""

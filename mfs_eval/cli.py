@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from host_agent.command_line import LazyGroup
+from host_agent.command_line import LazyGroup, typed
 from mfs_eval import defaults, options
 
 STUDIES = {
@@ -71,7 +71,7 @@ def demo(
 
 
 @click.command(short_help="Show what each part of the scheduler is worth.")
-@options.out_folder("out/ablation", "ablation.csv and the pictures; rerun to resume")
+@options.out_folder("out/ablation", "ablation.csv, report.html and the pictures; rerun to resume")
 @options.SCENARIOS
 @options.VARIANTS
 @click.option(
@@ -105,7 +105,7 @@ def ablate(
     from mfs_eval.studies.ablation import run_ablation
 
     chosen_loads = [float(load) for load in loads]
-    run_ablation(out, seeds, scenarios, variants, chosen_loads, request_rates, requests, scale, jobs)
+    run_ablation(out, seeds, scenarios, variants, chosen_loads, request_rates, requests, scale, jobs, command=typed())
 
 
 @click.command(short_help="Draw results again, or compare those of two folders.")
@@ -113,7 +113,7 @@ def ablate(
 @click.argument("other", type=click.Path(path_type=Path, file_okay=False), required=False)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the page.  [default: in FOLDER]")
 def report(folder: Path, other: Path | None, out: Path | None) -> None:
-    """Write report.html for the results in FOLDER: of mfs demo, mfs ablate, mfs sweep or mfs live.
+    """Write report.html for the results in FOLDER: of mfs demo, mfs ablate, mfs sweep, mfs live or mfs serve.
 
     With OTHER, both of mfs demo, write compared.html with what changed from FOLDER to OTHER. Of a sweep, print the
     tables too.

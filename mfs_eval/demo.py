@@ -79,7 +79,7 @@ def run_demo(
     origin = provenance(path, artifact.load())
     for scenario in chosen.values():
         select(scenario, requested, requests)
-        console.print(_description(scenario))
+        console.print(f"{scenario.name}: {scenario.description}")
     numbers, pictures = out / "results.json", out / "report.html"
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def run_demo(
     }
     if revision := commit():
         settings["commit"] = revision
-    settings |= {f"scenario {name}": _description(one).partition(": ")[2] for name, one in chosen.items()}
+    settings |= {f"scenario {name}": one.description for name, one in chosen.items()}
     results = Results(settings=settings, provenance=origin, runs=runs)
     with writing(out):
         results.write(numbers)
@@ -144,20 +144,6 @@ def _check_policy(name: str, scenario: Scenario) -> None:
         policy_for(name, scenario, Workload((), {}, {}), ())
     except ValueError as error:
         raise EvaluationError(str(error)) from None
-
-
-def _description(scenario: Scenario) -> str:
-    cluster = scenario.cluster
-    factor = scenario.collective_factor
-    exchange = f", all-to-all bytes times {factor:g}" if factor != 1 else ""
-    racks = f" in two racks joined by {scenario.uplinks} links," if scenario.uplinks else ","
-    return (
-        f"{scenario.name}: {cluster.servers} servers x {cluster.nics_per_server} x "
-        f"{cluster.nic_bits_per_second / 1e9:g} Gb/s, {len(cluster.units)} prefill units of "
-        f"{cluster.unit_gpus(0)} {scenario.gpu.name} GPUs, {len(cluster.decode_servers)} decode servers{racks} "
-        f"{scenario.model.name}; rates and bytes divided by {scenario.scale:,}, "
-        f"{scenario.layers_per_step} layers a step{exchange}"
-    )
 
 
 def print_tables(results: Results, console: Console) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from host_agent.command_line import Positive
+from host_agent.command_line import Positive, typed
 from mfs_eval import defaults, options
 
 DEFAULT_VARIANTS = (
@@ -24,7 +24,7 @@ DEFAULT_VARIANTS = (
 
 
 @click.command(short_help="Compare policies in a data centre, at flow level.")
-@options.out_folder("out/sweep", "sweep.csv and the pictures; rerun to resume")
+@options.out_folder("out/sweep", "sweep.csv, report.html and the pictures; rerun to resume")
 @click.option("--case", "cases", multiple=True, help="Model and prompts; may be repeated. By default all.")
 @click.option("--variant", "variants", multiple=True, help="Policy and who follows it; may be repeated.")
 @options.request_rates_per_gpu()
@@ -93,9 +93,11 @@ def sweep(
     A third of the requests of a run is warm-up. Each run is a line of sweep.csv as soon as it ends, and finished runs
     are not repeated: rerun the command to resume.
     """
+    from mfs_eval.flow_level import sweep_page, sweep_rows
     from mfs_eval.flow_level.cases import CASES
     from mfs_eval.flow_level.sweep import Grid, run_sweep
     from mfs_eval.flow_level.sweep_report import report_sweep
+    from mfs_eval.results import page
 
     grid = Grid(
         cases=cases or tuple(CASES),
@@ -110,5 +112,6 @@ def sweep(
         requests=requests,
         trace=trace,
     )
-    run_sweep(grid, out, jobs)
+    run_sweep(grid, out, jobs, command=typed())
     report_sweep(out)
+    click.echo(f"Report: {page.write(sweep_page.page_of(out / sweep_rows.FILE), out / page.FILE)}")

@@ -16,6 +16,7 @@ from mfs_eval.flow_level.experiment import play
 from mfs_eval.flow_level.sweep_rows import FILE, Row
 from mfs_eval.flow_level.tenants import ALIKE, outcome, tenants_named
 from mfs_eval.flow_level.variants import variant_named
+from mfs_eval.results import command_log
 from mfs_eval.results.output import check_writable, writing
 from mfs_eval.results.provenance import provenance
 from mfs_eval.results.rows import RowStore
@@ -95,7 +96,9 @@ class Point:
     seed: int
 
 
-def run_sweep(grid: Grid, out: Path, jobs: int | None = None, console: Console | None = None) -> list[Row]:
+def run_sweep(
+    grid: Grid, out: Path, jobs: int | None = None, console: Console | None = None, command: str = ""
+) -> list[Row]:
     """Run what is missing in ``out/sweep.csv``; each point is a line of the file as soon as it ends.
 
     Args:
@@ -103,6 +106,7 @@ def run_sweep(grid: Grid, out: Path, jobs: int | None = None, console: Console |
         out: folder; it is created if it does not exist.
         jobs: number of processes; None for one per core.
         console: where messages go; None for stdout.
+        command: the command line, which the report shows.
 
     Returns:
         all rows of the file, in its order.
@@ -118,6 +122,7 @@ def run_sweep(grid: Grid, out: Path, jobs: int | None = None, console: Console |
         out.mkdir(parents=True, exist_ok=True)
         check_writable(path)
         store = RowStore(path, Row, origin)
+        command_log.record(out, command, (grid.trace or SAMPLE_PATH).name)
     missing = [point for point in points if astuple(point) not in store.rows]
     finished = len(points) - len(missing)
     console.print(f"{len(points)} points, {finished} of them already in {path}", highlight=False, soft_wrap=True)

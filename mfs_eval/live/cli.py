@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from host_agent.command_line import BitRate, Positive, logging_options
+from host_agent.command_line import BitRate, Positive, logging_options, typed
 from mfs_eval import options
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _HEADINGS = (
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for live.csv, a row per run; runs that it has are not repeated.",
+    help="Folder for live.csv, a row per run, and report.html; runs that it has are not repeated.",
 )
 @click.option("--no-stamps", is_flag=True, help="Run without host agents: nothing is stamped or scheduled.")
 @click.option("--no-order", is_flag=True, help="Let agents stamp only: a host's link has one queue.")
@@ -91,8 +91,9 @@ def live(
     flows of the serving model are TCP connections. A seed draws the arrivals, and is the number of the window of the
     trace that is served. Times are given in the model's time.
     """
-    from mfs_eval.live import live_rows, live_tables
+    from mfs_eval.live import live_page, live_rows, live_tables
     from mfs_eval.live.live import BMV2_QUEUE_BYTES, CLUSTERS, QUEUE_BYTES, LiveSettings, prepared, run_live
+    from mfs_eval.results import command_log, page
     from mfs_eval.results.output import writing
     from mfs_eval.results.provenance import provenance
     from mfs_eval.results.rows import RowStore
@@ -118,6 +119,7 @@ def live(
             out.mkdir(parents=True, exist_ok=True)
             origin = provenance(trace or TRACE_PATH, artifact.load())
             store = RowStore(out / live_rows.FILE, live_rows.Row, origin, check)
+            command_log.record(out, typed(), (trace or TRACE_PATH).name)
 
     width = max(6, *(len(Path(policy).stem) for policy in policies))
     click.echo(f"{'policy':{width}}  " + "  ".join(_HEADINGS[1:]))
@@ -141,6 +143,9 @@ def live(
             if store is not None:
                 store.append(row)
             _show(row, width)
+    if out is not None:
+        drawn = page.write(live_page.page_of(out / live_rows.FILE), out / page.FILE)
+        click.echo(f"Report: {drawn}")
     if len(seeds) > 1:
         click.echo()
         click.echo(live_tables.summary(rows))

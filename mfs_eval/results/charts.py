@@ -5,9 +5,9 @@ All of them follow two parameters of the page: ``shown``, the policies to draw, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from host_agent.protocol.stamp import LEVELS
 from mfs_eval.results.palette import STYLES, styles
@@ -24,6 +24,8 @@ STAGES = {
     "collective_s": ("collective", "#4f7fd0"),
     "hand_over_s": ("last KV", "#b05fb0"),
 }
+LEGEND_CHARACTERS = 28
+"""Characters of a legend that fit beside each other on a narrow screen."""
 APART = 0.004
 """Policies are drawn this share of the range of rates beside each other, so that error bars do not hide each other."""
 
@@ -73,7 +75,7 @@ def attainment(points: Sequence[Point], alternative: str, rate_title: str = "req
         for point in points
     ]
     x = {"field": "x", "type": "quantitative", "title": rate_title, "scale": {"zero": False, "padding": 12}}
-    x["axis"] = {"values": sorted(set(rates))}
+    x["axis"] = {"values": sorted(set(rates)), "labelExpr": "datum.value"}
     y = {
         "field": "mean",
         "type": "quantitative",
@@ -121,7 +123,7 @@ def changes(points: Sequence[tuple[str, float, float]], alternative: str) -> Cha
                 "field": "rate",
                 "type": "quantitative",
                 "title": "requests per second",
-                "axis": {"values": sorted({rate for _, rate, _ in points})},
+                "axis": {"values": sorted({rate for _, rate, _ in points}), "labelExpr": "datum.value"},
                 "scale": {"zero": False, "padding": 12},
             },
             "y": {"field": "change", "type": "quantitative", "title": "change, points"},
@@ -136,7 +138,73 @@ def changes(points: Sequence[tuple[str, float, float]], alternative: str) -> Cha
     return Chart("changes", "Change of the requests in time, in points", alternative, spec)
 
 
-def ttft_distribution(runs: Sequence[Run]) -> Chart:
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Times to first token (TTFT) of a policy at a rate, in milliseconds."""
+
+    policy: str
+    rate: float
+    mean: float
+    p50: float
+    p99: float
+
+
+def ttft_spread(spreads: Sequence[Spread]) -> Chart:
+    """Draw mean, median and 99th percentile of the TTFT, a row for each policy, at a rate that the reader chooses."""
+    names = list(dict.fromkeys(one.policy for one in spreads))
+    rates = sorted({one.rate for one in spreads})
+    values = [{name: _rounded(value) for name, value in asdict(one).items()} for one in spreads]
+    y = {"field": "policy", "type": "nominal", "title": None, "sort": names}
+    x = {"type": "quantitative", "title": "time to first token, ms", "scale": {"zero": True}}
+    shared = _by_policy(names)
+    spec = _spec(names, values, 40 + 26 * len(shown(names)), rates) | {
+        "layer": [
+            {
+                "mark": {"type": "rule", "strokeWidth": 3},
+                "encoding": {"y": y, "x": {**x, "field": "p50"}, "x2": {"field": "p99"}, "color": shared["color"]},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
+                "encoding": {
+                    "y": y,
+                    "x": {**x, "field": "mean"},
+                    "color": shared["color"],
+                    "shape": shared["shape"],
+                    "tooltip": [
+                        {"field": "policy", "type": "nominal"},
+                        *({"field": name, "type": "quantitative", "format": ".0f"} for name in ("mean", "p50", "p99")),
+                    ],
+                },
+            },
+        ]
+    }
+    alternative = (
+        "For each policy, the time to first token: a line from the median to the 99th percentile, and a point at the "
+        "mean; the table has the values."
+    )
+    return Chart("ttft", "Time to first token: median, mean, 99th percentile", alternative, spec, tuple(rates))
+
+
+class Timed(Protocol):
+    """Times to first token under a policy at a rate."""
+
+    @property
+    def policy(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def request_rate(self) -> float:
+        """Requests per second."""
+        ...
+
+    @property
+    def ttft_s(self) -> Sequence[float]:
+        """Of each request."""
+        ...
+
+
+def ttft_distribution(runs: Sequence[Timed]) -> Chart:
     """Draw the share of requests with at most a TTFT, a line for each policy, at a rate that the reader chooses."""
     names, rates = _policies(runs), sorted({run.request_rate for run in runs})
     values = []
@@ -183,17 +251,30 @@ def stages(runs: Sequence[Run]) -> Chart | None:
     runs = [run for run in runs if run.stages is not None]
     if not runs:
         return None
-    names, rates = _policies(runs), sorted({run.request_rate for run in runs})
-    values = []
-    for rate in rates:
-        for policy in names:
+    means = {}
+    for policy in _policies(runs):
+        for rate in sorted({run.request_rate for run in runs}):
             here = [run.stages for run in runs if (run.policy, run.request_rate) == (policy, rate) and run.stages]
-            for order, (field, (stage, _)) in enumerate(STAGES.items()):
-                mean_s = sum(getattr(one, field) for one in here) / max(1, len(here))
-                values.append(
-                    {"policy": policy, "rate": rate, "stage": stage, "order": order, "ms": round(mean_s * 1000, 2)}
-                )
-    kinds = list(STAGES.values())
+            means[policy, rate] = [
+                1000 * sum(getattr(one, field) for one in here) / max(1, len(here)) for field in STAGES
+            ]
+    return stage_bars(means, list(STAGES.values()))
+
+
+def stage_bars(means: Mapping[tuple[str, float], Sequence[float]], kinds: Sequence[tuple[str, str]]) -> Chart:
+    """Draw the mean TTFT by stage, a bar for each policy, at a rate that the reader chooses.
+
+    Args:
+        means: milliseconds of each stage, by policy and rate.
+        kinds: name and colour of each stage.
+    """
+    names, rates = list(dict.fromkeys(policy for policy, _ in means)), sorted({rate for _, rate in means})
+    values = [
+        {"policy": policy, "rate": rate, "stage": stage, "order": order, "ms": round(mean, 2)}
+        for (policy, rate), by_stage in means.items()
+        for order, (mean, (stage, _)) in enumerate(zip(by_stage, kinds, strict=True))
+    ]
+    columns = min(3, LEGEND_CHARACTERS // max(len(kind) for kind, _ in kinds)) or 1
     spec = _spec(names, values, 50 + 28 * len(names), rates) | {
         "mark": {"type": "bar"},
         "encoding": {
@@ -204,7 +285,7 @@ def stages(runs: Sequence[Run]) -> Chart | None:
                 "field": "stage",
                 "type": "nominal",
                 "scale": {"domain": [kind for kind, _ in kinds], "range": [colour for _, colour in kinds]},
-                "legend": {"title": None, "orient": "top", "columns": 3},
+                "legend": {"title": None, "orient": "top", "columns": columns, "labelLimit": 300},
             },
             "tooltip": [
                 {"field": "policy", "type": "nominal"},
@@ -213,9 +294,7 @@ def stages(runs: Sequence[Run]) -> Chart | None:
             ],
         },
     }
-    alternative = (
-        "The mean time to first token of each policy, split into five stages; the second table has the values."
-    )
+    alternative = "The mean time to first token of each policy, split into stages; the second table has the values."
     return Chart("stages", "Where the time went", alternative, spec, tuple(rates))
 
 
@@ -393,5 +472,9 @@ def _only(channels: Spec, without: str) -> Spec:
     return {name: channel for name, channel in channels.items() if name != without}
 
 
-def _policies(runs: Sequence[Run]) -> list[str]:
+def _rounded(value: str | float) -> str | float:
+    return round(value, 2) if isinstance(value, float) else value
+
+
+def _policies(runs: Sequence[Timed]) -> list[str]:
     return list(dict.fromkeys(run.policy for run in runs))

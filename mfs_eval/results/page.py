@@ -13,15 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 
 import vl_convert
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from mfs_eval.results.charts import Chart, shown
+from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.palette import DARK_PAGE, LIGHT_PAGE, Style, styles
 
 Value = str | float
+FILE = "report.html"
+"""What the page is called in a folder of results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,17 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A scenario, or whatever else runs are grouped by."""
+    """A scenario, or whatever else runs are grouped by.
+
+    ``picture``: an SVG element that shows the cluster, with a title and a description; empty for none.
+    """
 
     name: str
     finding: str
     description: str
     charts: Sequence[Chart]
     tables: Sequence[Table]
+    picture: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,17 @@ class Page:
     sections: Sequence[Section]
     notes: Sequence[str] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)
+
+
+def write(page: Page, file: Path) -> Path:
+    """Write the page to ``file``, which is replaced atomically, and return its path.
+
+    Raises:
+        EvaluationError: the file cannot be written.
+    """
+    with writing(file):
+        write_atomically(file, html(page))
+    return file
 
 
 def html(page: Page) -> str:
@@ -114,7 +133,7 @@ _OUTLINES = {
     "triangle-right": '<path d="M25 7l-9-5v10z"/>',
     "triangle-left": '<path d="M15 7l9-5v10z"/>',
     "cross": '<path d="M18.3 2h3.4v3.3H25v3.4h-3.3V12h-3.4V8.7H15V5.3h3.3z"/>',
-    "stroke": "",
+    "wedge": '<path d="M20 1l3 11h-6z"/>',
 }
 
 

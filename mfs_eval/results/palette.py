@@ -30,17 +30,20 @@ STYLES = {
     "edf": Style("#b4559f", (12, 3), "cross", "P"),
     "mfs-tail": Style("#c23b6b", (6, 2, 2, 2, 2, 2), "triangle-left", "<"),
     "mfs-tcp": Style("#e0457b", (), "triangle-right", ">"),
-    "ceiling": Style("#8a8a8a", (1, 2), "stroke", "_"),
+    "ceiling": Style("#8a8a8a", (1, 2), "wedge", "2"),
 }
-_OTHERS = (
-    Style("#8c564b", (10, 2, 2, 2), "triangle-left", "<"),
-    Style("#5b7fbf", (3, 3), "circle", "o"),
-    Style("#6f8f3f", (14, 4), "square", "s"),
-    Style("#9b6fc7", (5, 2, 1, 2), "diamond", "D"),
-)
+_OTHER_COLOURS = ("#8c564b", "#5b7fbf", "#6f8f3f", "#9b6fc7")
+_OTHER_DASHES = ((10, 2, 2, 2), (3, 3), (14, 4), (5, 2, 1, 2), (2, 2, 6, 2))
+_OTHER_SHAPES = (("triangle-left", "<"), ("circle", "o"), ("square", "s"), ("diamond", "D"), ("triangle-up", "^"))
 
 
 def styles(policies: list[str]) -> dict[str, Style]:
     """Return the style of each of ``policies``; those without one of their own get the others in turn."""
     others = [name for name in policies if name not in STYLES]
-    return {name: STYLES[name] if name in STYLES else _OTHERS[others.index(name) % len(_OTHERS)] for name in policies}
+    return {name: STYLES[name] if name in STYLES else _other(others.index(name)) for name in policies}
+
+
+def _other(number: int) -> Style:
+    """Return one of 20 styles, which differ in colour, or in dash and shape."""
+    form = number % len(_OTHER_SHAPES)
+    return Style(_OTHER_COLOURS[number % len(_OTHER_COLOURS)], _OTHER_DASHES[form], *_OTHER_SHAPES[form])

@@ -7,12 +7,13 @@ from pathlib import Path
 from statistics import fmean
 
 from mfs_ctrl import policies
-from mfs_eval.results import charts, plots
+from mfs_eval.results import charts, cluster_picture, plots
 from mfs_eval.results.charts import Chart, Point
 from mfs_eval.results.findings import LEADING, attainment, finding
 from mfs_eval.results.output import write_atomically
 from mfs_eval.results.page import Page, Section, Table, Value, html
 from mfs_eval.results.schema import Provenance, Results, Run
+from mfs_eval.setup.scenario import SCENARIOS
 
 COLUMNS: tuple[tuple[str, str, str, str, float], ...] = (
     ("slo_attainment", "in SLO", "in time, share", "{:.0%}", 1),
@@ -106,11 +107,22 @@ def described(names: Iterable[str]) -> dict[str, str]:
 
 def origin(provenance: Provenance) -> dict[str, object]:
     """Return a provenance for readers."""
-    return {name.replace("_", " "): value for name, value in provenance.model_dump().items() if value}
+    # Rows are provenances too, with the fields of a run besides.
+    found = ((name, getattr(provenance, name)) for name in Provenance.model_fields)
+    return {name.replace("_", " "): value for name, value in found if value}
 
 
 def _section(name: str, runs: Sequence[Run], description: str) -> Section:
-    return Section(name, finding(runs), description, _charts(runs), [_table(runs, name), *_stage_table(runs)])
+    tables = [_table(runs, name), *_stage_table(runs)]
+    return Section(name, finding(runs), description, _charts(runs), tables, _picture(name, description))
+
+
+def _picture(name: str, description: str) -> str:
+    """Return the picture of the scenario; none if the results are of another one than has this name today."""
+    scenario = SCENARIOS.get(name)
+    if scenario is None or scenario.description != description:
+        return ""
+    return cluster_picture.of_scenario(scenario)
 
 
 def _charts(runs: Sequence[Run]) -> list[Chart]:

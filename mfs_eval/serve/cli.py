@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from host_agent.command_line import BitRate, Positive, logging_options
+from host_agent.command_line import BitRate, Positive, logging_options, typed
 from mfs_eval import options
 
 
@@ -81,7 +80,7 @@ from mfs_eval import options
     show_default=True,
     help="Folder for models.",
 )
-@options.out_folder("out/serve", "requests.csv, summary.md and the engines' records")
+@options.out_folder("out/serve", "report.html, requests.csv, summary.md and the engines' records")
 @click.option("--prefix", default="mfsserve", show_default=True, help="Prefix of namespaces and interfaces.")
 @logging_options
 def serve(
@@ -112,53 +111,54 @@ def serve(
     objective for the time to first token is three times the TTFT of a request of that length that is alone (trace), or
     given (behind-loose). Some tokens of each run are compared with those of a single engine.
     """
-    import csv
-    import io
-
+    from mfs_eval.results import command_log, page
     from mfs_eval.results.markdown import table
     from mfs_eval.results.output import write_atomically, writing
+    from mfs_eval.results.provenance import provenance
+    from mfs_eval.results.rows import RowStore
+    from mfs_eval.serve import serve_page, serve_rows
     from mfs_eval.serve import workload as workloads
     from mfs_eval.serve.engines import LONGEST_PROMPT, checked_python
-    from mfs_eval.serve.serve import (
-        CLUSTER,
-        OBJECTIVE_FACTOR,
-        SUMMARY,
-        ServeSettings,
-        rows,
-        run_serve,
-        serving_rack,
-        summary,
-    )
+    from mfs_eval.serve.serve import CLUSTER, OBJECTIVE_FACTOR, ServeSettings, run_serve, serving_rack
+    from mfs_eval.serve.summary import SUMMARY, summary
     from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
+    from p4src import artifact
 
     interpreter = checked_python(python, CLUSTER.servers - 1)
+    replayed, file = trace or SAMPLE_PATH, out / serve_rows.FILE
+    origin = provenance(replayed, artifact.load())
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     settings = ServeSettings(interpreter, models.resolve(), model, rate, store and workload == "trace", hold)
-    found: list[dict[str, Any]] = []
+    found: list[serve_rows.Row] = []
     with serving_rack(settings, policies[0], out.resolve(), prefix) as serving:
         objectives = {length: OBJECTIVE_FACTOR * ttft for length, ttft in serving.calibrated().items()}
 
         def prompts(seed: int) -> list[workloads.Prompt]:
             if workload == "trace":
-                traced = load_trace(trace or SAMPLE_PATH)
+                traced = load_trace(replayed)
                 return workloads.of_trace(traced, requests, request_rate, seed, LONGEST_PROMPT // 2, objectives)
             return workloads.behind_loose(
                 requests, seed, loose_tokens, loose_ms, tight_tokens, tight_ms, tight_after, round_s
             )
 
+        per_second = request_rate if workload == "trace" else round(workloads.PER_ROUND / round_s, 4)
+        kept: RowStore[serve_rows.Row] | None = None
         for served in run_serve(serving, policies, seeds, prompts):
-            new = rows(served)
-            found += new
-            text = io.StringIO()
-            writer = csv.DictWriter(text, list(new[0]))
-            writer.writeheader()
-            writer.writerows(found)
+            new = serve_rows.rows(served, per_second, rate)
             with writing(out):
-                write_atomically(out / "requests.csv", text.getvalue())
+                if kept is None:
+                    # Earlier results stay until there are new ones.
+                    for earlier in (file, out / command_log.FILE):
+                        earlier.unlink(missing_ok=True)
+                    kept = RowStore(file, serve_rows.Row, origin)
+                    command_log.record(out, typed(), replayed.name)
+                for row in new:
+                    kept.append(row)
+            found += new
             levels = ", ".join(f"{level}: {count / 1e6:.1f}" for level, count in enumerate(served.stamped.level_bytes))
             click.echo(
-                f"{served.policy}, seed {served.seed}: {sum(row['in_time'] for row in new)} of {len(new)} in time, "
+                f"{served.policy}, seed {served.seed}: {sum(row.in_time for row in new)} of {len(new)} in time, "
                 f"{served.stamped.packets} packets stamped, MB by level {levels}; "
                 f"{served.checked} requests' tokens are those of a single engine"
             )
@@ -166,3 +166,4 @@ def serve(
     with writing(out):
         write_atomically(out / "summary.md", text_table)
     click.echo("\n" + text_table, nl=False)
+    click.echo(f"Report: {page.write(serve_page.page_of(file), out / page.FILE)}")

@@ -14,7 +14,6 @@ import secrets
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,85 +259,3 @@ def _transfers(serving: ServingRack, label: str, expected: int) -> dict[str, lis
         if sum(bool(record["transfer"]) for record in found["push"]) >= expected or time.monotonic() > deadline:
             return found
         time.sleep(0.2)
-
-
-def rows(served: Served) -> list[dict[str, Any]]:
-    """Return a row for each request of a run: objective, outcome, and the time of each stage in milliseconds."""
-    pushes = {record["transfer"]: record for record in served.transfers["push"] if record["transfer"]}
-    fetches = {
-        answer.transfer: record
-        for answer in served.answers
-        for record in served.transfers["fetch"]
-        if answer.transfer in record["request"]
-    }
-    found = []
-    for answer in served.answers:
-        push, fetch = pushes.get(answer.transfer), fetches.get(answer.transfer)
-        found.append(
-            {
-                "policy": served.policy,
-                "seed": served.seed,
-                "request": answer.prompt.name,
-                "group": answer.prompt.group,
-                "prompt_tokens": len(answer.prompt.tokens),
-                "engine": answer.engine,
-                "objective_ms": round(answer.prompt.objective_ms, 1),
-                "ttft_ms": None if answer.ttft_ms is None else round(answer.ttft_ms, 1),
-                "in_time": int(answer.in_time),
-                "prefill_ms": None if answer.prefill_ms is None else round(answer.prefill_ms, 1),
-                "fetch_ms": _took_ms(fetch),
-                "fetch_bytes": fetch["payload_bytes"] if fetch else 0,
-                "push_ms": _took_ms(push),
-                "push_bytes": push["payload_bytes"] if push else 0,
-                "stamped": int(bool(push and push["stamped"])),
-                "error": answer.error or (push["error"] if push else "no push"),
-            }
-        )
-    return found
-
-
-def _took_ms(record: Mapping[str, Any] | None) -> float | None:
-    """Time from the peer's acceptance to the end."""
-    if record is None or not record["began_ns"] or record["error"]:
-        return None
-    took_ns: int = record["ended_ns"] - record["began_ns"]
-    return round(took_ns / 1e6, 1)
-
-
-SUMMARY = (
-    "policy", "group", "runs", "requests", "failed", "in time, %", "TTFT mean, ms", "p50", "p99", "prefill p50, ms",
-    "fetch p50, ms", "push p50, ms", "KV stamped, MB",
-)  # fmt: skip
-
-
-def summary(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the cells of :data:`SUMMARY` for each policy and group."""
-
-    def middle(values: Sequence[float | None]) -> str:
-        present = [value for value in values if value is not None]
-        return f"{statistics.median(present):.0f}" if present else ""
-
-    cells = []
-    for policy, group in Counter((row["policy"], row["group"]) for row in found):
-        these = [row for row in found if (row["policy"], row["group"]) == (policy, group)]
-        times = sorted(row["ttft_ms"] for row in these if row["ttft_ms"] is not None)
-        tail = times[min(len(times) - 1, int(len(times) * 0.99))] if times else 0.0
-        stamped = sum(row["push_bytes"] for row in these if row["stamped"])
-        cells.append(
-            [
-                policy,
-                group,
-                str(len({row["seed"] for row in these})),
-                str(len(these)),
-                str(len(these) - len(times)),
-                f"{100 * statistics.fmean(row['in_time'] for row in these):.0f}",
-                f"{statistics.fmean(times):.0f}" if times else "",
-                middle(times),
-                f"{tail:.0f}",
-                middle([row["prefill_ms"] for row in these]),
-                middle([row["fetch_ms"] for row in these]),
-                middle([row["push_ms"] for row in these]),
-                f"{stamped / 1e6:.1f}",
-            ]
-        )
-    return cells

@@ -13,6 +13,10 @@ from mfs_eval.serving.trace import Request
 SHRINK = 4
 """Prompts are this many times shorter than the trace's: a block of the trace is one block of vLLM on CPUs."""
 BLOCK_TOKENS = TRACE_BLOCK_TOKENS // SHRINK
+PER_ROUND = 3
+"""Requests of a round of :func:`behind_loose`."""
+PER_ROUND = 3
+"""Requests of a round of :func:`behind_loose`."""
 FIRST_TOKEN, TOKENS = 3, 1000
 """Ordinary tokens of the models' vocabulary."""
 

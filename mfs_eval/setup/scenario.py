@@ -75,6 +75,19 @@ class Scenario:
         )
 
     @property
+    def description(self) -> str:
+        """What it is, for readers: cluster, model and scaling in one line."""
+        cluster = self.cluster
+        exchange = f", all-to-all bytes times {self.collective_factor:g}" if self.collective_factor != 1 else ""
+        racks = f" in two racks joined by {self.uplinks} links," if self.uplinks else ","
+        return (
+            f"{cluster.servers} servers x {cluster.nics_per_server} x {cluster.nic_bits_per_second / 1e9:g} Gb/s, "
+            f"{len(cluster.units)} prefill units of {cluster.unit_gpus(0)} {self.gpu.name} GPUs, "
+            f"{len(cluster.decode_servers)} decode servers{racks} {self.model.name}; rates and bytes divided by "
+            f"{self.scale:,}, {self.layers_per_step} layers a step{exchange}"
+        )
+
+    @property
     def tors(self) -> tuple[Topology, ...]:
         """The top-of-rack (ToR) topologies at the scaled rate: one rack, or two that are joined by uplinks.
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from mfs_eval.defaults import ABLATION_REQUESTS, ABLATION_SCALE
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.low_load import workload
-from mfs_eval.results import plots
+from mfs_eval.results import command_log, page, plots
 from mfs_eval.results.output import check_writable, write_atomically, writing
 from mfs_eval.results.provenance import provenance
 from mfs_eval.results.rows import RowStore
@@ -20,6 +20,7 @@ from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.scenario import LOADS, SCENARIOS, Scenario, scenario_named
 from mfs_eval.setup.variants import VARIANTS, Variant, variant_named
 from mfs_eval.setup.workload import Workload, select
+from mfs_eval.studies import ablation_page
 from mfs_eval.studies.ablation_lines import LEGEND, counts_all_requests, lines, print_table
 from mfs_eval.studies.ablation_rows import FILE, Row, row_of
 from p4src import artifact
@@ -48,8 +49,9 @@ def run_ablation(
     scale: int = ABLATION_SCALE,
     jobs: int | None = None,
     console: Console | None = None,
+    command: str = "",
 ) -> list[Row]:
-    """Run what is missing in ``out/ablation.csv``, print tables, and draw a picture per scenario of all its rows.
+    """Run what is missing in ``out/ablation.csv``, print tables, and write the report and a picture per scenario.
 
     Args:
         out: folder; it is created if it does not exist.
@@ -62,6 +64,7 @@ def run_ablation(
         scale: divisor of rates and bytes, instead of the scenarios' own.
         jobs: number of processes; None for one per core.
         console: where tables go; None for stdout.
+        command: the command line, which the report shows.
 
     Returns:
         all rows of the file, in its order.
@@ -88,6 +91,7 @@ def run_ablation(
         out.mkdir(parents=True, exist_ok=True)
         check_writable(path)
         store = RowStore(path, Row, origin, mismatch)
+        command_log.record(out, command, SAMPLE_PATH.name)
     asked = {scenario.name: _asked_rates(scenario, loads, request_rates) for scenario in places}
     missing = {
         scenario.name: [
@@ -128,7 +132,8 @@ def run_ablation(
     console.print(LEGEND)
     for variant in chosen:
         console.print(f"{variant.name}: {variant.why}", highlight=False)
-    console.print(f"Runs: {path}", highlight=False, soft_wrap=True)
+    drawn_page = page.write(ablation_page.page_of(path), out / page.FILE)
+    console.print(f"Report: {drawn_page}   Runs: {path}", highlight=False, soft_wrap=True)
     return rows
 
 

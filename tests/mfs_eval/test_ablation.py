@@ -88,6 +88,8 @@ def test_a_row_for_every_run_with_the_same_seeds_for_all(finished: Path) -> None
         assert 0 < ttft["ceiling"] <= ttft["mfs"]
     assert all((row["packets"] == "0") == (row["variant"] == "ceiling") for row in rows)
     assert (finished / "ablation-testbed.svg").read_text().startswith("<svg")
+    page = (finished / "report.html").read_text("utf-8")
+    assert "<strong>testbed:</strong> At 28 requests per second, mfs serves" in page
     printed = (finished.parent / "printed").read_text()
     assert "testbed, 28 requests per second" in printed
     assert "ceiling: each flow alone on its path" in printed
@@ -106,7 +108,7 @@ def test_after_an_interruption_within_a_line_it_resumes_and_yields_the_same_file
     ablate(out)
     # Two were missing, and the one that was cut off.
     assert plays.count == 3
-    for name in ("ablation.csv", "ablation-testbed.svg"):
+    for name in ("ablation.csv", "ablation-testbed.svg", "report.html"):
         assert (out / name).read_bytes() == (finished / name).read_bytes()
 
 

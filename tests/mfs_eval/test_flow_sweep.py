@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from mfs_ctrl.cli import mfs
 from mfs_eval.errors import ClusterError, EvaluationError, TraceError
 from mfs_eval.flow_level import sweep as sweeping
 from mfs_eval.flow_level.cases import CASES, case_named, case_workload
@@ -80,6 +82,17 @@ def test_a_report_has_a_table_and_a_picture(swept: Path) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "dbrx-agent, 8 servers, 1:1" in text
     assert all(variant in text for variant in GRID.variants)
+
+
+def test_the_command_writes_the_page_with_its_command(swept: Path) -> None:
+    grid = ["--case", "dbrx-agent", "--variant", "fifo", "--variant", "ceiling", "--seeds", "1-2"]
+    grid += ["--request-rate-per-gpu", "0.5", "--servers", "8", "--requests", "6", "--jobs", "1"]
+    result = CliRunner().invoke(mfs, ["sweep", *grid, "--out", str(swept)], catch_exceptions=False)
+    assert f"Report: {swept}/report.html" in result.output
+    page = (swept / "report.html").read_text("utf-8")
+    assert f"mfs sweep {' '.join(grid)} --out {swept}" in page
+    assert "8 servers, 1 prefill unit" in page
+    assert "At 0.5 requests per second and GPU, fifo serves" in page
 
 
 def test_impossible_grids_are_named(tmp_path: Path) -> None:

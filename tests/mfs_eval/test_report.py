@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -15,11 +18,14 @@ from mfs_eval.cli import report as command
 from mfs_eval.demo import POLICIES
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_rows import FILE, Row
-from mfs_eval.report import load
-from mfs_eval.results import findings, palette, report
+from mfs_eval.report import PAGES, load
+from mfs_eval.results import cluster_picture, command_log, findings, palette, report
 from mfs_eval.results.page import html
+from mfs_eval.results.row_page import names_of
 from mfs_eval.results.rows import RowStore
 from mfs_eval.results.schema import Occupancy, Provenance, Results, Run, StageMeans, TunerPoint
+from mfs_eval.serve import serve_rows
+from mfs_eval.setup.scenario import SCENARIOS, Scenario
 from tests.support.chromium import MISSING, Page, browser
 from tests.support.live_rows import live_row
 
@@ -68,7 +74,11 @@ def results_of(**changed: int) -> Results:
         for index, rate in enumerate((22.0, 25.0))
         for policy in POLICIES
     ]
-    return Results(settings={"trace": "a trace", "scenario testbed": "8 servers"}, provenance=Provenance(), runs=runs)
+    settings: dict[str, str | int | float] = {
+        "trace": "a trace",
+        "scenario testbed": SCENARIOS["testbed"].description,
+    }
+    return Results(settings=settings, provenance=Provenance(), runs=runs)
 
 
 def test_the_finding_is_a_paired_difference_with_its_interval() -> None:
@@ -147,8 +157,14 @@ def test_a_folder_without_results_is_refused_with_the_way_out(tmp_path: Path) ->
         load(tmp_path)
 
 
+ORIGIN = Provenance(trace_digest="digest-of-t", program_digest="digest-of-p", version="v")
+
+
 def test_results_of_mfs_live_are_drawn_from_their_rows(tmp_path: Path) -> None:
-    store = RowStore(tmp_path / FILE, Row, Provenance(trace_digest="t", program_digest="p", version="v"))
+    store = RowStore(tmp_path / FILE, Row, ORIGIN)
+    for command_line in ("mfs live --seeds 1", "mfs live --seeds 2"):
+        command_log.record(tmp_path, command_line, "a trace")
+        command_log.record(tmp_path, command_line, "a trace")
     for seed in (1, 2):
         store.append(live_row("fifo", seed, slo_attainment=0.3))
         store.append(live_row("mfs-tail", seed, slo_attainment=0.3 + 0.1 * seed))
@@ -156,6 +172,70 @@ def test_results_of_mfs_live_are_drawn_from_their_rows(tmp_path: Path) -> None:
     assert result.exit_code == 0
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "mfs-tail serves 45% of the requests in time, fifo 30%" in page
+    assert "each server: 4 GPUs, 1 NIC of 20 Mb/s" in page
+    for origin in ("mfs live --seeds 1; mfs live --seeds 2", "digest-of-t", "digest-of-p", "<dt>seeds</dt><dd>1, 2"):
+        assert origin in page
+    assert "slo attainment" not in page.partition("Where this comes from")[2].partition("</main>")[0]
+
+
+def serve_row(policy: str, seed: int, request: str, ttft_ms: float | None) -> serve_rows.Row:
+    return serve_rows.Row(
+        policy=policy, seed=seed, request=request, group="tight", request_rate=0.4, rate_bps=20_000_000,
+        prompt_tokens=512, engine=0, objective_ms=2000.0, ttft_ms=ttft_ms, in_time=int((ttft_ms or 9e9) <= 2000),
+        prefill_ms=None if ttft_ms is None else 400.0, fetch_ms=None, fetch_bytes=0, push_ms=None, push_bytes=0,
+        stamped=1, error="" if ttft_ms else "timed out",
+    )  # fmt: skip
+
+
+def test_results_of_mfs_serve_are_drawn_from_their_requests(tmp_path: Path) -> None:
+    store = RowStore(tmp_path / serve_rows.FILE, serve_rows.Row, ORIGIN)
+    for number in range(4):
+        store.append(serve_row("fifo", 1, f"r{number}", 1500.0 if number == 0 else 3000.0))
+        store.append(serve_row("mfs", 1, f"r{number}", 900.0 if number else None))
+    [section] = PAGES[serve_rows.FILE](tmp_path / serve_rows.FILE).sections
+    assert section.finding.startswith("At 0.4 requests per second, mfs serves 75% of the requests in time, fifo 25%.")
+    assert "50 ± 159 points more than fifo; the interval includes no difference." in section.finding
+    results, stages = section.tables
+    assert results.values[1][:4] == ["mfs", 4, 1, 0.75]
+    assert stages.values == [["fifo", 0.0, 400.0, 2225.0], ["mfs", 0.0, 400.0, 500.0]]
+    assert [chart.name for chart in section.charts] == ["attainment", "ttft", "stages"]
+    assert "s4: store" in section.picture
+
+
+def test_a_command_log_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / command_log.FILE).write_text('{"command": 1}')
+    with pytest.raises(EvaluationError, match=r"commands\.json: .*remove the file"):
+        command_log.record(tmp_path, "mfs live", "a trace")
+
+
+def test_sections_are_named_by_what_differs() -> None:
+    assert list(names_of([("dbrx", 256, 1, 3.0), ("dbrx", 256, 2, 3.0)]).values()) == ["dbrx-1", "dbrx-2"]
+    assert list(names_of([("dbrx", 256, 1, 3.0)]).values()) == ["dbrx"]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=list(SCENARIOS))
+def test_the_picture_of_a_cluster_says_in_words_what_it_shows(scenario: Scenario) -> None:
+    drawn = ElementTree.fromstring(cluster_picture.of_scenario(scenario))
+    title, description = drawn[0], drawn[1]
+    assert (title.tag, description.tag) == ("title", "desc")
+    assert drawn.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
+    said = description.text or ""
+    for unit in range(1, len(scenario.cluster.units) + 1):
+        assert f"prefill {unit}" in said
+    texts = [element.text for element in drawn.iter("text")]
+    assert [text for text in texts if re.fullmatch(r"s\d+", text or "")] == [
+        f"s{number}" for number in range(1, scenario.cluster.servers + 1)
+    ]
+    assert len(drawn.findall("rect[@class='nic']")) == scenario.cluster.hosts
+    assert ("two racks" in said) == bool(scenario.uplinks)
+
+
+def test_a_scenario_that_has_changed_since_is_not_drawn() -> None:
+    [section] = report.page_of(results_of()).sections
+    assert section.picture
+    old = results_of().model_copy(update={"settings": {"scenario testbed": "9 servers"}})
+    [section] = report.page_of(old).sections
+    assert section.picture == ""
 
 
 def test_two_results_are_compared(tmp_path: Path) -> None:
@@ -205,6 +285,30 @@ def test_the_page_draws_all_charts_without_errors_or_overflow(page: Page, file: 
     assert page.run("performance.getEntriesByType('resource').length") == 0, "the file needs nothing else"
 
 
+MEASURED = ("ablation/ablation.csv", "live/live.csv", "paper/full/sweep.csv")
+"""Rows of the documentation's studies."""
+
+
+@pytest.mark.parametrize("measured", MEASURED)
+def test_rows_of_studies_make_pages_that_fit_a_phone(page: Page, tmp_path: Path, measured: str) -> None:
+    source = Path(__file__).parents[2] / "docs" / "studies" / measured
+    shutil.copy(source, tmp_path)
+    CliRunner().invoke(command, [str(tmp_path)], catch_exceptions=False)
+    drawn = tmp_path / "report.html"
+    assert drawn.stat().st_size < MOST_BYTES
+    page.open(drawn, 390, dark=True)
+    assert page.problems == []
+    assert page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.run("document.querySelectorAll('.chart svg').length") == page.run(
+        "document.querySelectorAll('figure').length"
+    )
+    assert page.run("document.querySelectorAll('.cluster svg').length") == page.run(
+        "document.querySelectorAll('section').length"
+    )
+    heights = "[...document.querySelectorAll('.cluster text')].map((one) => one.getBoundingClientRect().height)"
+    assert min(page.run(heights)) >= 11
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_text_has_enough_contrast_to_the_page(page: Page, file: Path, dark: bool) -> None:
     page.open(file, dark=dark)
@@ -212,7 +316,7 @@ def test_text_has_enough_contrast_to_the_page(page: Page, file: Path, dark: bool
     colours = page.run(
         "[getComputedStyle(document.body).backgroundColor,"
         f" ...[...document.querySelectorAll('{written}')].map((one) => getComputedStyle(one).color),"
-        " ...[...document.querySelectorAll('.chart svg text')].map((one) => getComputedStyle(one).fill)]"
+        " ...[...document.querySelectorAll('.chart svg text, .cluster text')].map((one) => getComputedStyle(one).fill)]"
     )
     as_hex = ["#" + "".join(f"{int(part):02x}" for part in colour[4:-1].split(",")) for colour in colours]
     background = palette.DARK_PAGE if dark else palette.LIGHT_PAGE

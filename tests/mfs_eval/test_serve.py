@@ -19,7 +19,9 @@ from mfs_ctrl.cli import mfs
 from mfs_eval.errors import EvaluationError
 from mfs_eval.serve import engines, workload
 from mfs_eval.serve.router import Answer
-from mfs_eval.serve.serve import Served, Stamped, rows, summary
+from mfs_eval.serve.serve import Served, Stamped
+from mfs_eval.serve.serve_rows import rows
+from mfs_eval.serve.summary import summary
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 
 PYTHON = os.environ.get("MFS_VLLM_PYTHON", "")
@@ -82,9 +84,9 @@ def test_a_row_has_the_time_of_each_stage() -> None:
         "push": [{**record, "transfer": "mfs-x-s1-0", "request": "cmpl-mfs-x-s1-0-0-abc"}],
         "fetch": [{**record, "request": "cmpl-mfs-x-s1-0-0-abc", "payload_bytes": 2, "ended_ns": 30_000_000}],
     }
-    found = rows(Served("mfs", 1, [good, bad], transfers, Stamped(1, (0,)), 1))
-    assert (found[0]["push_ms"], found[0]["fetch_ms"], found[0]["in_time"], found[0]["stamped"]) == (50.0, 20.0, 1, 1)
-    assert (found[1]["push_ms"], found[1]["ttft_ms"], found[1]["in_time"], found[1]["error"]) == (
+    found = rows(Served("mfs", 1, [good, bad], transfers, Stamped(1, (0,)), 1), 0.5, 10**8)
+    assert (found[0].push_ms, found[0].fetch_ms, found[0].in_time, found[0].stamped) == (50.0, 20.0, 1, 1)
+    assert (found[1].push_ms, found[1].ttft_ms, found[1].in_time, found[1].error) == (
         None,
         None,
         0,
