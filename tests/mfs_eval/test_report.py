@@ -19,11 +19,12 @@ from mfs_eval.demo import POLICIES
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_rows import FILE, Row
 from mfs_eval.report import PAGES, load
-from mfs_eval.results import cluster_picture, command_log, findings, palette, report
+from mfs_eval.results import cluster_picture, command_log, findings, palette, plots, report
 from mfs_eval.results.page import html
 from mfs_eval.results.row_page import names_of
 from mfs_eval.results.rows import RowStore
 from mfs_eval.results.schema import Occupancy, Provenance, Results, Run, StageMeans, TunerPoint
+from mfs_eval.results.statistics import Estimate
 from mfs_eval.serve import serve_rows
 from mfs_eval.setup.scenario import SCENARIOS, Scenario
 from tests.support.chromium import MISSING, Page, browser
@@ -144,6 +145,28 @@ def test_policies_stand_out_from_the_page_and_differ_in_colour_dash_and_shape() 
         assert one.colour != other.colour
         assert one.dash != other.dash
         assert one.shape != other.shape
+
+
+def test_pictures_of_studies_have_the_colours_of_the_report() -> None:
+    names = ["mfs", "static-reuse", "levels-2"]
+    estimates = {rate: [(name, Estimate(0.5, 0.1)) for name in names] for rate in (1.0, 2.0)}
+    drawn = (
+        plots.ablation(estimates),
+        plots.sweep({name: [(1.0, 0.9), (2.0, 0.5)] for name in names}),
+        plots.attainment([run_of(name) for name in names]),
+    )
+    for picture in drawn:
+        for style in palette.styles(names).values():
+            assert style.colour in picture
+        assert "#1f77b4" not in picture, "a colour of Matplotlib's own"
+
+
+def test_twenty_policies_without_a_style_differ() -> None:
+    styles = palette.styles([f"policy {number}" for number in range(20)]).values()
+    assert len(set(styles)) == 20
+    for style in styles:
+        assert contrast(style.colour, palette.LIGHT_PAGE) >= LEAST_CONTRAST
+        assert contrast(style.colour, palette.DARK_PAGE) >= LEAST_CONTRAST
 
 
 def test_the_page_is_the_same_for_the_same_results_and_stays_small() -> None:
