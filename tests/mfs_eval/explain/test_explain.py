@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from mfs_eval.explain.command import explain as command
 from mfs_eval.explain.explanation import STAGE_NAMES, Explanation, explain, played_steps
 from mfs_eval.explain.replay import Played, Wanted, replay
 from mfs_eval.explain.timeline import trace_events
+from mfs_eval.explain.timeline_picture import picture
 from mfs_eval.explain.words import compared, told
 from mfs_eval.live.live_rows import FILE, Row
 from mfs_eval.packet_level import experiment
@@ -29,6 +29,7 @@ from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.scenario import scenario_named
 from p4src import artifact
 from tests.support.live_rows import live_row
+from tests.support.trace_events import check
 
 REQUESTS = 30
 RUNS = (("incast", 39.0, "mfs"), ("incast", 39.0, "fifo"), ("uplink-4", 36.5, "mfs"))
@@ -136,44 +137,23 @@ def _parts(one: Played) -> tuple[Any, Any, Any]:
 
 
 def test_the_timeline_follows_the_trace_event_format(one: Played) -> None:
+    """See :mod:`tests.support.trace_events` for the rules, and for why they are not Perfetto's own parser."""
     request = max(explanations(one), key=lambda each: each.late_ms)
     document = json.loads(json.dumps(trace_events(one.recorder, one.names, request)))
-    assert document["displayTimeUnit"] in ("ms", "ns")
-    tracks = defaultdict(list)
-    named = set()
-    for event in document["traceEvents"]:
-        assert {"ph", "pid", "tid", "name"} <= event.keys()
-        assert type(event["pid"]) is int
-        assert type(event["tid"]) is int
-        match event["ph"]:
-            case "X":
-                assert event["dur"] >= 0
-                tracks[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
-            case "C":
-                assert all(value >= 0 for value in event["args"].values())
-            case "i":
-                assert event["s"] in ("g", "p", "t")
-            case "M":
-                assert event["name"] in ("process_name", "process_sort_index", "thread_name", "thread_sort_index")
-                if event["name"] == "thread_name":
-                    named.add((event["pid"], event["tid"]))
-            case other:
-                pytest.fail(f"unexpected phase {other}")
-    assert tracks.keys() <= named
-    assert {pid for pid, _ in tracks} == {1, 2, 3, 4, 5}
-    for slices in tracks.values():
-        _assert_nested(slices)
+    check(document)
+    slices = [event for event in document["traceEvents"] if event["ph"] == "X"]
+    assert {event["pid"] for event in slices} == {1, 2, 3, 4, 5}, "request, units, flows, NICs, switch ports"
+    [whole] = [event for event in slices if event["name"] == f"request {request.request}"]
+    assert whole["dur"] == pytest.approx(1000 * request.ttft_ms, abs=1e-3)
 
 
-def _assert_nested(slices: list[tuple[float, float]]) -> None:
-    """Slices of a track must contain each other or be apart: viewers drop what overlaps in part."""
-    open_until: list[float] = []
-    rounding = 1e-3
-    for start, end in sorted(slices, key=lambda one: (one[0], -one[1])):
-        while open_until and open_until[-1] <= start + rounding:
-            open_until.pop()
-        assert not open_until or end <= open_until[-1] + rounding
-        open_until.append(end)
+def test_a_picture_of_the_timeline_has_the_stages_and_is_the_same_again() -> None:
+    one = played("incast", 39.0, "mfs")
+    latest = max(explanations(one), key=lambda each: each.late_ms)
+    document = trace_events(one.recorder, one.names, latest)
+    drawn = picture(document)
+    assert drawn.startswith("<svg")
+    assert drawn == picture(document)
 
 
 def test_the_command_lists_the_latest_requests_and_writes_a_timeline(tmp_path: Path) -> None:
