@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PACKAGES := host_agent mfs_ctrl soft_switch topologies mfs_eval
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test vllm engines fast coverage lint bench p4 api pre-commit debian clean distclean
+.PHONY: help demo test vllm engines fast coverage lint bench p4 api docs pre-commit debian clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -56,11 +56,14 @@ p4: $(STAMP) ## recompile the P4 program; needs p4c-bm2-ss (and p4c-barefoot for
 api: $(STAMP) ## API pages of the packages: out/api/index.html
 	$(BIN)/pdoc --docformat google -o out/api $(PACKAGES)
 
+docs: $(STAMP) ## the documentation as a site, with search: out/site/index.html; fails on a broken link
+	$(BIN)/python docs/build_site.py out/site
+
 pre-commit: $(STAMP) ## run the linters before each commit of this clone
 	$(BIN)/pre-commit install
 
 # What some tests run that pip does not install. Without root, or where it cannot be installed, those tests skip and say so.
-DEBIAN := mininet tshark ethtool iputils-ping
+DEBIAN := mininet tshark ethtool iputils-ping chromium tmux
 debian:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  ! dpkg-query -W $(DEBIAN) >/dev/null 2>&1; then \

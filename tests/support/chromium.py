@@ -45,13 +45,18 @@ class Page:
 
     def open(self, file: Path, width: int = 1280, dark: bool = False, fragment: str = "") -> None:
         """Open a local file and wait until its charts are drawn."""
+        address = file.resolve().as_uri() + fragment
+        self.visit(address, "document.documentElement?.dataset.ready !== undefined", width, dark)
+
+    def visit(self, address: str, ready: str, width: int = 1280, dark: bool = False) -> None:
+        """Open an address and wait until the JavaScript expression ``ready`` is true there."""
         self.problems.clear()
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
         self._call("Page.navigate", url="about:blank")
-        self._call("Page.navigate", url=file.resolve().as_uri() + fragment)
-        self.wait("document.documentElement?.dataset.ready !== undefined")
+        self._call("Page.navigate", url=address)
+        self.wait(f"location.href !== 'about:blank' && {ready}")
 
     def run(self, script: str) -> Any:
         """Return the value of a JavaScript expression, a promise's when it is there."""
