@@ -15,12 +15,12 @@ LISTED = 20
 
 
 @click.command(short_help="Say why a request was late: where its time went.")
-@click.argument("request", type=click.IntRange(min=0), required=False)
+@click.argument("request", required=False)
 @click.option(
     "--run",
     "source",
     type=click.Path(path_type=Path, exists=True),
-    help="Results of mfs demo or mfs live, a folder or a file, whose run is played again.",
+    help="Results, a folder or a file: of mfs demo or mfs live, whose run is played again, or of mfs serve.",
 )
 @click.option("--scenario", help="Scenario, or cluster of mfs live.  [default: testbed, or as in --run]")
 @click.option(
@@ -45,7 +45,7 @@ LISTED = 20
     help="File for the request's timeline as Chrome trace events; opens in ui.perfetto.dev and chrome://tracing.",
 )
 def explain(
-    request: int | None,
+    request: str | None,
     source: Path | None,
     scenario: str | None,
     request_rate: float | None,
@@ -60,17 +60,22 @@ def explain(
 
     REQUEST is a number in the trace; without it the requests are listed, the latest first. Name the run by a scenario,
     a rate and a seed, or by results of mfs demo or mfs live. With two policies, the second is compared with the first.
+    Results of mfs serve are explained by what its engines and agents recorded; there REQUEST is a name.
     """
-    from mfs_eval.errors import EvaluationError
     from mfs_eval.explain import explanation, words
     from mfs_eval.explain.replay import Wanted, replay
+    from mfs_eval.explain.served import served_folder
     from mfs_eval.explain.timeline import trace_events
-    from mfs_eval.results.output import write_atomically, writing
 
     if len(policies) > 2:
         raise click.UsageError("give one --policy, or two to compare them")
     if timeline is not None and (request is None or len(policies) > 1):
         raise click.UsageError("--timeline is of one REQUEST under one --policy")
+    if (folder := served_folder(source)) is not None:
+        _explain_served(folder, request, policies, seed, as_json, timeline)
+        return
+    if request is not None and not request.isdecimal():
+        raise click.UsageError(f"REQUEST is a number in the trace, not {request!r}; leave it out for a list")
     chosen = replay(source, Wanted(scenario, request_rate, seed, requests, trace), requests)
     played = [chosen.play(policy) for policy in policies or chosen.policies[:1]]
     if request is None:
@@ -79,14 +84,10 @@ def explain(
             raise click.UsageError("--json is of one REQUEST")
         click.echo(words.listed([one.run for one in played], records, LISTED))
         return
-    explanations = [explanation.explain(one.recorder, one.names, one.run, request) for one in played]
+    explanations = [explanation.explain(one.recorder, one.names, one.run, int(request)) for one in played]
     if timeline is not None:
         document = json.dumps(trace_events(played[0].recorder, played[0].names, explanations[0]))
-        try:
-            with writing(timeline):
-                write_atomically(timeline, document + "\n")
-        except EvaluationError as error:
-            raise EvaluationError(str(error).replace("--out", "--timeline")) from None
+        _write_timeline(timeline, document)
     if as_json:
         documents = [one.model_dump(mode="json") for one in explanations]
         click.echo(json.dumps(documents if len(documents) > 1 else documents[0], indent=1))
@@ -94,3 +95,38 @@ def explain(
     click.echo("\n\n".join(map(words.told, explanations)))
     if len(explanations) == 2:
         click.echo("\n" + words.compared(*explanations))
+
+
+def _explain_served(
+    folder: Path, request: str | None, policies: tuple[str, ...], seed: int | None, as_json: bool, timeline: Path | None
+) -> None:
+    from mfs_eval.explain import served_words
+    from mfs_eval.explain.served import ServedRun
+    from mfs_eval.explain.served_timeline import trace_events
+
+    run = ServedRun(folder)
+    if request is None:
+        if as_json:
+            raise click.UsageError("--json is of one REQUEST")
+        asked = [row for row in run.rows if row.policy in (policies or (row.policy,)) and seed in (None, row.seed)]
+        click.echo(served_words.listed(asked, LISTED))
+        return
+    explanations = [run.explain(run.find(request, policy, seed)) for policy in policies or (None,)]
+    if timeline is not None:
+        _write_timeline(timeline, json.dumps(trace_events(explanations[0])))
+    if as_json:
+        documents = [one.model_dump(mode="json") for one in explanations]
+        click.echo(json.dumps(documents if len(documents) > 1 else documents[0], indent=1))
+        return
+    click.echo("\n\n".join(map(served_words.told, explanations)))
+
+
+def _write_timeline(file: Path, document: str) -> None:
+    from mfs_eval.errors import EvaluationError
+    from mfs_eval.results.output import write_atomically, writing
+
+    try:
+        with writing(file):
+            write_atomically(file, document + "\n")
+    except EvaluationError as error:
+        raise EvaluationError(str(error).replace("--out", "--timeline")) from None

@@ -33,7 +33,7 @@ def trace_events(recorder: FlightRecorder, names: Names, one: Explanation) -> di
         key=lambda place: (place.switch is not None, place),
     )
     events = [
-        *_metadata(f"request {one.request} under {one.policy}"),
+        *group_names(f"request {one.request} under {one.policy}"),
         *_request(one, start_ns),
         *_unit(recorder, names, record.unit, start_ns, end_ns),
         *_flows(names, flows),
@@ -56,7 +56,8 @@ def trace_events(recorder: FlightRecorder, names: Names, one: Explanation) -> di
     }
 
 
-def _slice(group: int, track: int, name: str, start_ns: int, end_ns: int, **arguments: Any) -> Event:
+def complete(group: int, track: int, name: str, start_ns: int, end_ns: int, **arguments: Any) -> Event:
+    """Return a slice of a track."""
     return {
         "ph": "X",
         "pid": group,
@@ -68,12 +69,14 @@ def _slice(group: int, track: int, name: str, start_ns: int, end_ns: int, **argu
     }
 
 
-def _named(group: int, track: int, name: str, order: int) -> Iterator[Event]:
+def track_name(group: int, track: int, name: str, order: int) -> Iterator[Event]:
+    """Yield what names a track, and places it within its group."""
     yield {"ph": "M", "pid": group, "tid": track, "name": "thread_name", "args": {"name": name}}
     yield {"ph": "M", "pid": group, "tid": track, "name": "thread_sort_index", "args": {"sort_index": order}}
 
 
-def _metadata(request: str) -> Iterator[Event]:
+def group_names(request: str) -> Iterator[Event]:
+    """Yield what names the groups of tracks, the first by ``request``."""
     for group, name in _GROUPS.items():
         shown = request if group == REQUEST else name
         yield {"ph": "M", "pid": group, "tid": 0, "name": "process_name", "args": {"name": shown}}
@@ -81,47 +84,47 @@ def _metadata(request: str) -> Iterator[Event]:
 
 
 def _request(one: Explanation, start_ns: int) -> Iterator[Event]:
-    yield from _named(REQUEST, 1, "stages", 1)
+    yield from track_name(REQUEST, 1, "stages", 1)
     end_ns = start_ns + round(one.ttft_ms * 1e6)
-    yield _slice(REQUEST, 1, f"request {one.request}", start_ns, end_ns, tokens=one.computed_tokens)
+    yield complete(REQUEST, 1, f"request {one.request}", start_ns, end_ns, tokens=one.computed_tokens)
     at = start_ns
     queued_ns = round(one.stages.queued * 1e6)
     if queued_ns:
-        yield _slice(REQUEST, 1, STAGE_NAMES["queued"], at, at + queued_ns)
+        yield complete(REQUEST, 1, STAGE_NAMES["queued"], at, at + queued_ns)
     for step in one.steps:
         at = start_ns + round(step.start_ms * 1e6)
         for name, ms in (("reuse", step.reuse_ms), ("compute", step.compute_ms), ("collective", step.collective_ms)):
             until = at + round(ms * 1e6)
             if until > at:
-                yield _slice(REQUEST, 1, STAGE_NAMES[name], at, until, layers=step.layers, batch=step.batch)
+                yield complete(REQUEST, 1, STAGE_NAMES[name], at, until, layers=step.layers, batch=step.batch)
             at = until
     if one.stages.hand_over:
-        yield _slice(REQUEST, 1, STAGE_NAMES["hand_over"], at, end_ns)
+        yield complete(REQUEST, 1, STAGE_NAMES["hand_over"], at, end_ns)
     deadline_us = (start_ns + one.objective_ms * 1e6) / 1e3
     yield {"ph": "i", "pid": REQUEST, "tid": 1, "name": "deadline", "ts": deadline_us, "s": "p"}
 
 
 def _unit(recorder: FlightRecorder, names: Names, unit: int, start_ns: int, end_ns: int) -> Iterator[Event]:
-    yield from _named(UNITS, 1, f"unit {names.unit(unit)}", 1)
+    yield from track_name(UNITS, 1, f"unit {names.unit(unit)}", 1)
     for number, batch in sorted(recorder.batches.items()):
         if batch.unit != unit or batch.start_ns >= end_ns or batch.end_ns <= start_ns:
             continue
-        yield _slice(UNITS, 1, names.batch(number), batch.start_ns, batch.end_ns, tokens=batch.tokens)
+        yield complete(UNITS, 1, names.batch(number), batch.start_ns, batch.end_ns, tokens=batch.tokens)
         for step in played_steps(recorder, number):
             times = (step.begin_ns, step.compute_ns, step.exchange_ns, step.end_ns)
             for name, begin, until in zip(("reuse", "compute", "collective"), times, times[1:], strict=False):
                 if until > begin:
-                    yield _slice(UNITS, 1, STAGE_NAMES[name], begin, until, layers=layers_named(*step.layers))
+                    yield complete(UNITS, 1, STAGE_NAMES[name], begin, until, layers=layers_named(*step.layers))
 
 
 def _flows(names: Names, flows: Sequence[RecordedFlow]) -> Iterator[Event]:
     """Yield a track for each flow: what it did, and where its level changed."""
     for track, flow in enumerate(flows, 1):
-        yield from _named(FLOWS, track, names.flow(flow), track)
-        yield _slice(FLOWS, track, names.owner(flow), flow.opened_ns, flow.completed_ns, bytes=flow.spec.total_bytes)
+        yield from track_name(FLOWS, track, names.flow(flow), track)
+        yield complete(FLOWS, track, names.owner(flow), flow.opened_ns, flow.completed_ns, bytes=flow.spec.total_bytes)
         for span in spans(flow):
             where = {"place": names.place(span.place), "level": span.level} if span.place is not None else {}
-            yield _slice(FLOWS, track, span.state, span.start_ns, span.end_ns, **where)
+            yield complete(FLOWS, track, span.state, span.start_ns, span.end_ns, **where)
         for change in flow.changes:
             was = "begins at" if change.before is None else f"{change.before} ->"
             yield {
@@ -143,10 +146,10 @@ def _link(names: Names, place: Place, links: Sequence[Transmission]) -> Iterator
     """Yield the track of a link: whose packets it carried, and at a switch port how many waited by level."""
     group = NICS if place.switch is None else PORTS
     track = place.number + 1 if place.switch is None else place.switch * 1000 + place.number
-    yield from _named(group, track, names.place(place), track)
+    yield from track_name(group, track, names.place(place), track)
     for run in _runs(links):
         first = run[0]
-        yield _slice(
+        yield complete(
             group, track, names.owner(first.flow), first.start_ns, run[-1].end_ns, level=first.level, packets=len(run)
         )
     if place.switch is not None:

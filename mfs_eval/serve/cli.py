@@ -116,7 +116,7 @@ def serve(
     from mfs_eval.results.output import write_atomically, writing
     from mfs_eval.results.provenance import provenance
     from mfs_eval.results.rows import RowStore
-    from mfs_eval.serve import serve_page, serve_rows
+    from mfs_eval.serve import flow_log, serve_page, serve_rows
     from mfs_eval.serve import workload as workloads
     from mfs_eval.serve.engines import LONGEST_PROMPT, checked_python
     from mfs_eval.serve.serve import CLUSTER, OBJECTIVE_FACTOR, ServeSettings, run_serve, serving_rack
@@ -144,7 +144,9 @@ def serve(
 
         per_second = request_rate if workload == "trace" else round(workloads.PER_ROUND / round_s, 4)
         kept: RowStore[serve_rows.Row] | None = None
-        for served in run_serve(serving, policies, seeds, prompts):
+        with writing(out):
+            (out / flow_log.FILE).unlink(missing_ok=True)
+        for served in run_serve(serving, policies, seeds, out / flow_log.FILE, prompts):
             new = serve_rows.rows(served, per_second, rate)
             with writing(out):
                 if kept is None:

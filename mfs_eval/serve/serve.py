@@ -24,6 +24,7 @@ from mfs_ctrl.policy import load
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live import LiveRack, LiveSettings, adopt, live_rack
 from mfs_eval.serve.engines import CONNECTOR_PORT, Engine, EngineSettings, completion, make_model
+from mfs_eval.serve.flow_log import FlowLog
 from mfs_eval.serve.router import ANSWER_S, Answer, Router
 from mfs_eval.serve.workload import BLOCK_TOKENS, Prompt, block
 from mfs_eval.serving.cluster import Cluster
@@ -109,6 +110,7 @@ class ServingRack:
     rack: LiveRack
     engines: Sequence[Engine]
     agents: Mapping[int, AgentClient]
+    sockets: Mapping[int, Path]
     store: str | None
 
     @property
@@ -176,7 +178,8 @@ def serving_rack(settings: ServeSettings, policy: str, work: Path, prefix: str) 
         controller.wait_ready()
         stack.enter_context(rack.stamping())
         namespaces, hosts = rack.realised.namespaces, {host.server: host for host in rack.topology.hosts}
-        agents = {server: stack.enter_context(AgentClient(str(rack.socket(host.id)))) for server, host in hosts.items()}
+        sockets = {server: rack.socket(host.id) for server, host in hosts.items()}
+        agents = {server: stack.enter_context(AgentClient(socket)) for server, socket in sockets.items()}
         store = None
         if settings.store:
             store = f"{hosts[STORE].ipv4}:{STORE_PORT}"
@@ -204,17 +207,20 @@ def serving_rack(settings: ServeSettings, policy: str, work: Path, prefix: str) 
             _LOG.info("%s answers", engine.settings.name)
         # From here on each run has its own.
         controller.stop()
-        yield ServingRack(rack, engines, agents, store)
+        yield ServingRack(rack, engines, agents, sockets, store)
 
 
 def run_serve(
     serving: ServingRack,
     policies: Sequence[str],
     seeds: Sequence[int],
+    flow_log: Path,
     workload: Callable[[int], Sequence[Prompt]],
     output_tokens: int = OUTPUT_TOKENS,
 ) -> Generator[Served, None, None]:
     """Serve each workload under each policy; the order of the policies alternates from seed to seed.
+
+    ``flow_log``: file for the levels of the flows.
 
     Raises:
         EvaluationError: tokens differ from a single engine's, or the agents do not get a policy.
@@ -224,7 +230,9 @@ def run_serve(
         for policy in policies if number % 2 == 0 else policies[::-1]:
             with serving.rack.controlled(policy, "--slack-factor", f"{SLACK_FACTOR:g}"):
                 adopt(serving.agents, policy)
-                yield _run(serving, load(policy).name, seed, prompts, output_tokens)
+                with FlowLog(serving.sockets, flow_log):
+                    served = _run(serving, load(policy).name, seed, prompts, output_tokens)
+                yield served
 
 
 def _run(serving: ServingRack, policy: str, seed: int, prompts: Sequence[Prompt], output_tokens: int) -> Served:

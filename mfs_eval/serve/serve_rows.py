@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -44,12 +45,21 @@ class Row(StoredRow):
     """From the decode engine's acceptance until it had all KV."""
     push_bytes: int
     stamped: int
+    transfer: str
+    """Name of its push, which is part of the names of its records; unique over all runs."""
+    sent_ns: int
+    """When the router sent it, on CLOCK_MONOTONIC as the records' times."""
     error: str
 
     @field_validator("ttft_ms", "prefill_ms", "fetch_ms", "push_ms", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
+
+
+def is_of(name: str, transfer: str) -> bool:
+    """Whether ``name``, of a request in an engine, is that of the request whose push is called ``transfer``."""
+    return re.search(rf"(?:^|-){re.escape(transfer)}-0(?:-|$)", name) is not None
 
 
 def rows(served: Served, request_rate: float, rate_bps: int) -> list[Row]:
@@ -59,7 +69,7 @@ def rows(served: Served, request_rate: float, rate_bps: int) -> list[Row]:
         answer.transfer: record
         for answer in served.answers
         for record in served.transfers["fetch"]
-        if answer.transfer in record["request"]
+        if is_of(record["request"], answer.transfer)
     }
     found = []
     for answer in served.answers:
@@ -83,6 +93,8 @@ def rows(served: Served, request_rate: float, rate_bps: int) -> list[Row]:
                 push_ms=_took_ms(push),
                 push_bytes=push["payload_bytes"] if push else 0,
                 stamped=int(bool(push and push["stamped"])),
+                transfer=answer.transfer,
+                sent_ns=answer.sent_ns,
                 error=answer.error or (push["error"] if push else "no push"),
             )
         )

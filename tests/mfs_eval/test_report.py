@@ -29,6 +29,7 @@ from mfs_eval.serve import serve_rows
 from mfs_eval.setup.scenario import SCENARIOS, Scenario
 from tests.support.chromium import MISSING, Page, browser
 from tests.support.live_rows import live_row
+from tests.support.serve_rows import serve_row
 
 MOST_BYTES = 3_000_000
 LEAST_CONTRAST = 3.0
@@ -201,20 +202,11 @@ def test_results_of_mfs_live_are_drawn_from_their_rows(tmp_path: Path) -> None:
     assert "slo attainment" not in page.partition("Where this comes from")[2].partition("</main>")[0]
 
 
-def serve_row(policy: str, seed: int, request: str, ttft_ms: float | None) -> serve_rows.Row:
-    return serve_rows.Row(
-        policy=policy, seed=seed, request=request, group="tight", request_rate=0.4, rate_bps=20_000_000,
-        prompt_tokens=512, engine=0, objective_ms=2000.0, ttft_ms=ttft_ms, in_time=int((ttft_ms or 9e9) <= 2000),
-        prefill_ms=None if ttft_ms is None else 400.0, fetch_ms=None, fetch_bytes=0, push_ms=None, push_bytes=0,
-        stamped=1, error="" if ttft_ms else "timed out",
-    )  # fmt: skip
-
-
 def test_results_of_mfs_serve_are_drawn_from_their_requests(tmp_path: Path) -> None:
     store = RowStore(tmp_path / serve_rows.FILE, serve_rows.Row, ORIGIN)
     for number in range(4):
-        store.append(serve_row("fifo", 1, f"r{number}", 1500.0 if number == 0 else 3000.0))
-        store.append(serve_row("mfs", 1, f"r{number}", 900.0 if number else None))
+        store.append(serve_row("fifo", f"r{number}", 1500.0 if number == 0 else 3000.0))
+        store.append(serve_row("mfs", f"r{number}", 900.0 if number else None))
     [section] = PAGES[serve_rows.FILE](tmp_path / serve_rows.FILE).sections
     assert section.finding.startswith("At 0.4 requests per second, mfs serves 75% of the requests in time, fifo 25%.")
     assert "50 ± 159 points more than fifo; the interval includes no difference." in section.finding
