@@ -115,8 +115,8 @@ def ablate(
 def report(folder: Path, other: Path | None, out: Path | None) -> None:
     """Write report.html for the results in FOLDER: of mfs demo, mfs ablate, mfs sweep, mfs live or mfs serve.
 
-    With OTHER, both of mfs demo, write compared.html with what changed from FOLDER to OTHER. Of a sweep, print the
-    tables too.
+    With OTHER, of the same command, write compared.html with what changed from FOLDER to OTHER (not of mfs serve). Of a
+    sweep, print the tables too.
     """
     from mfs_eval.report import write_report
 

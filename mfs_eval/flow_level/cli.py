@@ -97,7 +97,7 @@ def sweep(
     from mfs_eval.flow_level.cases import CASES
     from mfs_eval.flow_level.sweep import Grid, run_sweep
     from mfs_eval.flow_level.sweep_report import report_sweep
-    from mfs_eval.results import page
+    from mfs_eval.results import page, row_page
 
     grid = Grid(
         cases=cases or tuple(CASES),
@@ -114,4 +114,4 @@ def sweep(
     )
     run_sweep(grid, out, jobs, command=typed())
     report_sweep(out)
-    click.echo(f"Report: {page.write(sweep_page.page_of(out / sweep_rows.FILE), out / page.FILE)}")
+    click.echo(f"Report: {page.write(row_page.page(sweep_page.read(out / sweep_rows.FILE)), out / page.FILE)}")

@@ -9,8 +9,7 @@ from mfs_eval.flow_level.sweep_report import Group, groups
 from mfs_eval.flow_level.sweep_rows import Row
 from mfs_eval.flow_level.variants import VARIANTS
 from mfs_eval.results import cluster_picture, row_page
-from mfs_eval.results.page import Page
-from mfs_eval.results.row_page import Measure
+from mfs_eval.results.row_page import Measure, Rows
 
 INTRODUCTION = (
     "Requests on a cluster of the size of a data centre, with flows as fluids: no packets, no losses, queues as deep "
@@ -18,8 +17,8 @@ INTRODUCTION = (
 )
 
 
-def page_of(path: Path) -> Page:
-    """Return the page of the rows at ``path``.
+def read(path: Path) -> Rows:
+    """Read the rows at ``path``.
 
     Raises:
         EvaluationError: the file holds something else, or nothing.
@@ -31,10 +30,10 @@ def page_of(path: Path) -> Page:
     )
     by_group = sorted(groups(rows).items())
     names = row_page.names_of([group for group, _ in by_group])
-    return row_page.page(
+    return Rows(
         "Policies in a data centre, at flow level",
         (INTRODUCTION,),
-        [_measure(names[group], row) for group, found in by_group for row in found],
+        [_measure(names[group], group, row) for group, found in by_group for row in found],
         {names[group]: row_page.Group(_described(group), _picture(names[group], group)) for group, _ in by_group},
         {name: VARIANTS[name].why if name in VARIANTS else "" for name in dict.fromkeys(row.variant for row in rows)},
         row_page.origin(path, rows, [row.seed for row in rows]),
@@ -42,9 +41,9 @@ def page_of(path: Path) -> Page:
     )
 
 
-def _measure(name: str, row: Row) -> Measure:
+def _measure(name: str, group: Group, row: Row) -> Measure:
     times = (1e3 * seconds for seconds in (row.ttft_mean_s, row.ttft_p50_s, row.ttft_p99_s))
-    return Measure(name, row.variant, row.rate_per_gpu, row.seed, row.slo_attainment, *times)
+    return Measure(name, group, row.variant, row.rate_per_gpu, row.seed, row.slo_attainment, *times)
 
 
 def _described(group: Group) -> str:

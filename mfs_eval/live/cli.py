@@ -93,7 +93,7 @@ def live(
     """
     from mfs_eval.live import live_page, live_rows, live_tables
     from mfs_eval.live.live import BMV2_QUEUE_BYTES, CLUSTERS, QUEUE_BYTES, LiveSettings, prepared, run_live
-    from mfs_eval.results import command_log, page
+    from mfs_eval.results import command_log, page, row_page
     from mfs_eval.results.output import writing
     from mfs_eval.results.provenance import provenance
     from mfs_eval.results.rows import RowStore
@@ -144,7 +144,7 @@ def live(
                 store.append(row)
             _show(row, width)
     if out is not None:
-        drawn = page.write(live_page.page_of(out / live_rows.FILE), out / page.FILE)
+        drawn = page.write(row_page.page(live_page.read(out / live_rows.FILE)), out / page.FILE)
         click.echo(f"Report: {drawn}")
     if len(seeds) > 1:
         click.echo()

@@ -8,8 +8,7 @@ from mfs_eval.live.live import CLUSTERS
 from mfs_eval.live.live_rows import Row
 from mfs_eval.results import cluster_picture, report, row_page
 from mfs_eval.results.cluster_picture import gigabits, servers_of
-from mfs_eval.results.page import Page
-from mfs_eval.results.row_page import Group, Measure
+from mfs_eval.results.row_page import Group, Measure, Rows
 
 INTRODUCTION = (
     "LLM requests whose flows are TCP connections of the kernel between network namespaces with host agents, in real "
@@ -18,15 +17,15 @@ INTRODUCTION = (
 )
 
 
-def page_of(path: Path) -> Page:
-    """Return the page of the rows at ``path``.
+def read(path: Path) -> Rows:
+    """Read the rows at ``path``.
 
     Raises:
         EvaluationError: the file holds something else, or nothing.
     """
     rows = row_page.rows_of(path, Row)
     names = row_page.names_of([_key(row) for row in rows])
-    return row_page.page(
+    return Rows(
         "Policies over real sockets",
         INTRODUCTION,
         [_measure(names[_key(row)], row) for row in rows],
@@ -38,7 +37,7 @@ def page_of(path: Path) -> Page:
 
 def _measure(name: str, row: Row) -> Measure:
     times = (1e3 * seconds for seconds in (row.ttft_mean_s, row.ttft_p50_s, row.ttft_p99_s))
-    return Measure(name, row.policy, row.request_rate, row.seed, row.slo_attainment, *times)
+    return Measure(name, _key(row), row.policy, row.request_rate, row.seed, row.slo_attainment, *times)
 
 
 def _key(row: Row) -> tuple[object, ...]:

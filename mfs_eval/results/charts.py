@@ -112,7 +112,9 @@ def attainment(points: Sequence[Point], alternative: str, rate_title: str = "req
     return Chart("attainment", "Requests in time, with 95 % intervals", alternative, spec)
 
 
-def changes(points: Sequence[tuple[str, float, float]], alternative: str) -> Chart:
+def changes(
+    points: Sequence[tuple[str, float, float]], alternative: str, rate_title: str = "requests per second"
+) -> Chart:
     """Draw changes of the attainment, in percentage points, by policy and rate."""
     names = list(dict.fromkeys(policy for policy, _, _ in points))
     values = [{"policy": policy, "rate": rate, "change": round(change, 2)} for policy, rate, change in points]
@@ -122,7 +124,7 @@ def changes(points: Sequence[tuple[str, float, float]], alternative: str) -> Cha
             "x": {
                 "field": "rate",
                 "type": "quantitative",
-                "title": "requests per second",
+                "title": rate_title,
                 "axis": {"values": sorted({rate for _, rate, _ in points}), "labelExpr": "datum.value"},
                 "scale": {"zero": False, "padding": 12},
             },

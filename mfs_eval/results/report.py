@@ -77,7 +77,6 @@ def write(results: Results, path: Path) -> None:
 
 def page_of(results: Results) -> Page:
     """Return the page of packet-level results."""
-    settings = {name: value for name, value in results.settings.items() if not name.startswith(_DESCRIPTION)}
     return Page(
         title="MFS in the switch",
         introduction=(INTRODUCTION, TRANSPORT),
@@ -87,8 +86,14 @@ def page_of(results: Results) -> Page:
             for name, runs in by_scenario(results).items()
         ],
         notes=(LEGEND,),
-        provenance=settings | origin(results.provenance),
+        provenance=settings(results),
     )
+
+
+def settings(results: Results) -> dict[str, object]:
+    """Return where results come from, for readers."""
+    told = {name: value for name, value in results.settings.items() if not name.startswith(_DESCRIPTION)}
+    return told | origin(results.provenance)
 
 
 def by_scenario(results: Results) -> dict[str, list[Run]]:

@@ -26,6 +26,8 @@ class Measure:
     """What the page needs of a row: where it belongs and what was attained; times in milliseconds."""
 
     group: str
+    key: tuple[object, ...]
+    """All that tells its group from others, of which ``group`` is a short form."""
     policy: str
     rate: float
     seed: int
@@ -68,26 +70,41 @@ def rows_of(path: Path, kind: type[R]) -> list[R]:
     return rows
 
 
-def page(
-    title: str,
-    introduction: Sequence[str],
-    measures: Sequence[Measure],
-    groups: Mapping[str, Group],
-    policies: Mapping[str, str],
-    provenance: Mapping[str, object],
-    rate_title: str = RATE,
-) -> Page:
-    """Return the page of ``measures``, a section for each of ``groups``; ``policies`` says what each is in a line."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a file of rows says.
+
+    Attributes:
+        title: of the page.
+        introduction: its paragraphs.
+        measures: what was attained.
+        groups: the sections, by name.
+        policies: what each policy does, in a line.
+        provenance: where the rows come from, by name.
+        rate_title: what the rate is.
+    """
+
+    title: str
+    introduction: Sequence[str]
+    measures: Sequence[Measure]
+    groups: Mapping[str, Group]
+    policies: Mapping[str, str]
+    provenance: Mapping[str, object]
+    rate_title: str = RATE
+
+
+def page(rows: Rows) -> Page:
+    """Return the page of ``rows``, a section for each group."""
     return Page(
-        title=title,
-        introduction=(*introduction, "Means over seeds; intervals by Student's t, where there are several seeds."),
-        policies=policies,
+        title=rows.title,
+        introduction=(*rows.introduction, "Means over seeds; intervals by Student's t, where there are several seeds."),
+        policies=rows.policies,
         sections=[
-            _section(name, group, [one for one in measures if one.group == name], rate_title)
-            for name, group in groups.items()
+            _section(name, group, [one for one in rows.measures if one.group == name], rows.rate_title)
+            for name, group in rows.groups.items()
         ],
         notes=("Times in milliseconds of the model. In time: share of the requests that meet their objective.",),
-        provenance=provenance,
+        provenance=rows.provenance,
     )
 
 

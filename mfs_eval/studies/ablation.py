@@ -11,7 +11,7 @@ from rich.console import Console
 from mfs_eval.defaults import ABLATION_REQUESTS, ABLATION_SCALE
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.low_load import workload
-from mfs_eval.results import command_log, page, plots
+from mfs_eval.results import command_log, page, plots, row_page
 from mfs_eval.results.output import check_writable, write_atomically, writing
 from mfs_eval.results.provenance import provenance
 from mfs_eval.results.rows import RowStore
@@ -132,7 +132,7 @@ def run_ablation(
     console.print(LEGEND)
     for variant in chosen:
         console.print(f"{variant.name}: {variant.why}", highlight=False)
-    drawn_page = page.write(ablation_page.page_of(path), out / page.FILE)
+    drawn_page = page.write(row_page.page(ablation_page.read(path)), out / page.FILE)
     console.print(f"Report: {drawn_page}   Runs: {path}", highlight=False, soft_wrap=True)
     return rows
 

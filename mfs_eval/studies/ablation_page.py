@@ -6,15 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from mfs_eval.results import cluster_picture, report, row_page
-from mfs_eval.results.page import Page
-from mfs_eval.results.row_page import Group, Measure
+from mfs_eval.results.row_page import Group, Measure, Rows
 from mfs_eval.setup.scenario import SCENARIOS
 from mfs_eval.setup.variants import VARIANTS
 from mfs_eval.studies.ablation_rows import Row
 
 
-def page_of(path: Path) -> Page:
-    """Return the page of the rows at ``path``.
+def read(path: Path) -> Rows:
+    """Read the rows at ``path``.
 
     Raises:
         EvaluationError: the file holds something else, or nothing.
@@ -25,7 +24,7 @@ def page_of(path: Path) -> Page:
         key=lambda row: order.index(row.variant) if row.variant in VARIANTS else len(order),
     )
     scale = {row.scenario: row.scale for row in rows}
-    return row_page.page(
+    return Rows(
         "What each part of the scheduler is worth",
         (report.INTRODUCTION, report.TRANSPORT),
         [_measure(row) for row in rows],
@@ -38,7 +37,7 @@ def page_of(path: Path) -> Page:
 
 def _measure(row: Row) -> Measure:
     times = (1e3 * seconds for seconds in (row.ttft_mean_s, row.ttft_p50_s, row.ttft_p99_s))
-    return Measure(row.scenario, row.variant, row.request_rate, row.seed, row.slo_attainment, *times)
+    return Measure(row.scenario, (row.scenario,), row.variant, row.request_rate, row.seed, row.slo_attainment, *times)
 
 
 def _group(name: str, scale: int) -> Group:

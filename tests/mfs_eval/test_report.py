@@ -18,7 +18,7 @@ from mfs_eval.cli import report as command
 from mfs_eval.demo import POLICIES
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_rows import FILE, Row
-from mfs_eval.report import PAGES, load
+from mfs_eval.report import load, page_of, write_report
 from mfs_eval.results import cluster_picture, command_log, findings, palette, plots, report
 from mfs_eval.results.page import html
 from mfs_eval.results.row_page import names_of
@@ -207,7 +207,7 @@ def test_results_of_mfs_serve_are_drawn_from_their_requests(tmp_path: Path) -> N
     for number in range(4):
         store.append(serve_row("fifo", f"r{number}", 1500.0 if number == 0 else 3000.0))
         store.append(serve_row("mfs", f"r{number}", 900.0 if number else None))
-    [section] = PAGES[serve_rows.FILE](tmp_path / serve_rows.FILE).sections
+    [section] = page_of(tmp_path / serve_rows.FILE).sections
     assert section.finding.startswith("At 0.4 requests per second, mfs serves 75% of the requests in time, fifo 25%.")
     assert "50 ± 159 points more than fifo; the interval includes no difference." in section.finding
     results, stages = section.tables
@@ -260,9 +260,31 @@ def test_two_results_are_compared(tmp_path: Path) -> None:
     arguments = [str(tmp_path / "before"), str(tmp_path / "after")]
     CliRunner().invoke(command, arguments, catch_exceptions=False)
     page = (tmp_path / "before" / "compared.html").read_text("utf-8")
-    assert "mfs at 25/s: +30 ± 35 points" not in page, "within the interval"
+    assert "mfs at 25: +30 ± 35 points" not in page, "within the interval"
     assert "+30.0 ± 35" in page
     assert "<strong>testbed:</strong> no change in requests in time is larger than its interval." in page
+
+
+def test_two_folders_of_rows_are_compared_by_seed(tmp_path: Path) -> None:
+    for name, gain in (("before", 0.0), ("after", 0.2)):
+        (tmp_path / name).mkdir()
+        store = RowStore(tmp_path / name / FILE, Row, ORIGIN)
+        for seed in (1, 2, 3):
+            store.append(live_row("fifo", seed, slo_attainment=0.3))
+            store.append(live_row("mfs-tail", seed, slo_attainment=0.3 + gain + 0.01 * seed * (gain > 0)))
+    arguments = [str(tmp_path / "before"), str(tmp_path / "after")]
+    CliRunner().invoke(command, arguments, catch_exceptions=False)
+    page = (tmp_path / "before" / "compared.html").read_text("utf-8")
+    assert "<strong>testbed:</strong> mfs-tail at 14: +22 ± 2 points." in page
+
+
+def test_results_of_two_commands_are_not_compared(tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    results_of().write(tmp_path / "before" / "results.json")
+    RowStore(tmp_path / "after" / FILE, Row, ORIGIN).append(live_row())
+    with pytest.raises(EvaluationError, match="two results of mfs demo can be compared, or two of mfs ablate"):
+        write_report(tmp_path / "before", tmp_path / "after")
 
 
 @pytest.fixture(scope="module")
