@@ -19,6 +19,8 @@ SENDING = "sending"
 NIC = "waiting for the NIC"
 QUEUE = "in a switch queue"
 ON_THE_WAY = "on the way"
+UNSEEN = "sending or waiting"
+"""State of a flow of a real network, whose packets are not seen."""
 
 Interval = tuple[int, int]
 
@@ -36,6 +38,8 @@ class Span:
 
 def spans(flow: RecordedFlow) -> list[Span]:
     """Return the intervals of a complete flow, in order; they cover its time exactly."""
+    if not flow.sent:
+        return [Span(flow.opened_ns, flow.completed_ns, UNSEEN)]
     hops = _hops(flow)
     leaves = [one for one in flow.sent if one.sequence == flow.last_sequence]
     before = hops[0][1].queued_ns if hops else flow.completed_ns
@@ -57,7 +61,12 @@ def clipped(parts: Iterable[Span], start_ns: int, end_ns: int) -> list[Span]:
 def served(
     links: Mapping[Place, Sequence[Transmission]], span: Span, flow: RecordedFlow
 ) -> dict[tuple[RecordedFlow | None, int], int]:
-    """Return the nanoseconds that the link of a span's place served others, by flow and level."""
+    """Return the nanoseconds that the link of a span's place served others, by flow and level.
+
+    Of a flow whose packets are not seen: the nanoseconds for which others shared its NIC, or its receiver's port.
+    """
+    if span.state == UNSEEN:
+        return _beside(links, span, flow)
     if span.place is None:
         return {}
     there = links[span.place]
@@ -69,6 +78,18 @@ def served(
         if overlap > 0 and one.flow is not flow:
             times[one.flow, one.level] += overlap
     return dict(times)
+
+
+def _beside(
+    links: Mapping[Place, Sequence[Transmission]], span: Span, flow: RecordedFlow
+) -> dict[tuple[RecordedFlow | None, int], int]:
+    shared: dict[tuple[RecordedFlow | None, int], int] = {}
+    for place in (Place(None, flow.source), *(place for place, _ in flow.passages)):
+        for one in links[place]:
+            overlap = min(one.end_ns, span.end_ns) - max(one.start_ns, span.start_ns)
+            if overlap > 0 and one.flow is not flow:
+                shared[one.flow, one.level] = max(overlap, shared.get((one.flow, one.level), 0))
+    return shared
 
 
 def _hops(flow: RecordedFlow) -> list[tuple[Place, Transmission]]:

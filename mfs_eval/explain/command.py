@@ -84,7 +84,7 @@ def explain(
             raise click.UsageError("--json is of one REQUEST")
         click.echo(words.listed([one.run for one in played], records, LISTED))
         return
-    explanations = [explanation.explain(one.recorder, one.names, one.run, int(request)) for one in played]
+    explanations = [explanation.explain(one.recorder, one.names, one.run, int(request), one.recorded) for one in played]
     if timeline is not None:
         document = json.dumps(trace_events(played[0].recorder, played[0].names, explanations[0]))
         _write_timeline(timeline, document)

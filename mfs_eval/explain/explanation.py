@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from host_agent.protocol.stamp import Stage
 from mfs_eval.errors import EvaluationError
-from mfs_eval.explain.account import Span, clipped, served, spans
+from mfs_eval.explain.account import UNSEEN, Span, clipped, served, spans
 from mfs_eval.explain.names import Names, layers_named
-from mfs_eval.packet_level.flight_recorder import REASONS, FlightRecorder, Inputs, RecordedFlow
-from mfs_eval.results.schema import Run
+from mfs_eval.explain.recording import UNKNOWN_LEVEL, Recording
+from mfs_eval.packet_level.flight_recorder import REASONS, Inputs, RecordedFlow
 from mfs_eval.serving.metrics import RequestRecord
 
 MS = 1e6
@@ -29,8 +30,8 @@ class Ahead(_Model):
     """What a link served while a flow waited for it."""
 
     what: str
-    level: int
-    """Its level; acknowledgements are listed at 0."""
+    level: int | None
+    """Its level, if known; acknowledgements are listed at 0."""
     ms: float
 
 
@@ -38,7 +39,8 @@ class Hop(_Model):
     """Time that a flow spent in one state at one place, at one level."""
 
     state: str
-    """``sending``, ``waiting for the NIC``, ``in a switch queue``, or ``on the way``."""
+    """``sending``, ``waiting for the NIC``, ``in a switch queue``, ``on the way``, or, of a real network,
+    ``sending or waiting``."""
     place: str | None
     level: int | None
     ms: float
@@ -109,6 +111,30 @@ class Stages(_Model):
     hand_over: float
 
 
+class RunName(Protocol):
+    """What tells a run from others."""
+
+    @property
+    def scenario(self) -> str:
+        """The scenario's name."""
+        ...
+
+    @property
+    def policy(self) -> str:
+        """The policy's name."""
+        ...
+
+    @property
+    def request_rate(self) -> float:
+        """Requests per second."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the arrivals."""
+        ...
+
+
 STAGE_NAMES = {
     "queued": "waiting for GPUs",
     "reuse": "waiting for reused KV",
@@ -125,6 +151,8 @@ class Explanation(_Model):
     policy: str
     request_rate: float
     seed: int
+    recorded: bool = False
+    """Whether this is of the run itself over real sockets; otherwise it was played again."""
     request: int
     """Its number in the trace."""
     arrival_s: float
@@ -147,8 +175,8 @@ class Explanation(_Model):
     """The flows of ``waits`` together, by state, place and level, the longest first."""
 
 
-def explain(recorder: FlightRecorder, names: Names, run: Run, request: int) -> Explanation:
-    """Explain ``request``, by its number in the trace.
+def explain(recorder: Recording, names: Names, run: RunName, request: int, recorded: bool = False) -> Explanation:
+    """Explain ``request``, by its number in the trace; ``recorded``: of the run itself, which was not played again.
 
     Raises:
         EvaluationError: the run has no such request.
@@ -167,6 +195,7 @@ def explain(recorder: FlightRecorder, names: Names, run: Run, request: int) -> E
         policy=run.policy,
         request_rate=run.request_rate,
         seed=run.seed,
+        recorded=recorded,
         request=request,
         arrival_s=record.arrival_ns / 1e9,
         unit=names.unit(record.unit),
@@ -218,25 +247,27 @@ class PlayedStep:
         )
 
 
-def played_steps(recorder: FlightRecorder, batch: int) -> list[PlayedStep]:
+def played_steps(recorder: Recording, batch: int) -> list[PlayedStep]:
     """Return the steps of a batch."""
     begin_ns, first = recorder.batches[batch].start_ns, 0
     found = []
-    for end_ns, done in recorder.advances[batch]:
+    for advanced_ns, done in recorder.advances[batch]:
+        # A real clock goes on between the calls that note the same event.
+        end_ns = min(advanced_ns, recorder.batches[batch].end_ns)
         reused = _flows(recorder, batch, Stage.KV_REUSE, first)
         exchanged = _flows(recorder, batch, Stage.COLLECTIVE, first)
-        compute_ns = max([begin_ns, *(flow.completed_ns for flow in reused)])
-        exchange_ns = min((flow.opened_ns for flow in exchanged), default=end_ns)
+        compute_ns = min(max([begin_ns, *(flow.completed_ns for flow in reused)]), end_ns)
+        exchange_ns = max(min((flow.opened_ns for flow in exchanged), default=end_ns), compute_ns)
         found.append(PlayedStep(batch, (first, done - 1), (begin_ns, compute_ns, exchange_ns, end_ns)))
         begin_ns, first = end_ns, done
     return found
 
 
-def _batches_of(recorder: FlightRecorder, request: int) -> list[int]:
+def _batches_of(recorder: Recording, request: int) -> list[int]:
     return [number for number, batch in sorted(recorder.batches.items()) if request in batch.requests]
 
 
-def _flows(recorder: FlightRecorder, batch: int, stage: Stage, layer: int) -> list[RecordedFlow]:
+def _flows(recorder: Recording, batch: int, stage: Stage, layer: int) -> list[RecordedFlow]:
     return [
         flow
         for flow in recorder.flows
@@ -244,7 +275,7 @@ def _flows(recorder: FlightRecorder, batch: int, stage: Stage, layer: int) -> li
     ]
 
 
-def _queued_behind(recorder: FlightRecorder, record: RequestRecord) -> list[Before]:
+def _queued_behind(recorder: Recording, record: RequestRecord) -> list[Before]:
     begin_ns, end_ns = record.arrival_ns, record.arrival_ns + record.queued_ns
     found = []
     for number, batch in sorted(recorder.batches.items()):
@@ -266,7 +297,7 @@ def _queued_behind(recorder: FlightRecorder, record: RequestRecord) -> list[Befo
 
 
 def _waits(
-    recorder: FlightRecorder, names: Names, record: RequestRecord, steps: Sequence[PlayedStep]
+    recorder: Recording, names: Names, record: RequestRecord, steps: Sequence[PlayedStep]
 ) -> tuple[list[Wait], list[Hop]]:
     """Return the waits of a request, the longest first, and the hops of their flows together."""
     windows: list[tuple[str, int, str, int, int, list[RecordedFlow]]] = []
@@ -309,7 +340,7 @@ def _waits(
     return sorted(waits, key=lambda wait: -wait.ms), _hops(recorder, names, everything)
 
 
-def _hops(recorder: FlightRecorder, names: Names, parts: Iterable[tuple[RecordedFlow, Span]]) -> list[Hop]:
+def _hops(recorder: Recording, names: Names, parts: Iterable[tuple[RecordedFlow, Span]]) -> list[Hop]:
     """Return spans of flows by state, place and level, the longest first, with what was served meanwhile."""
     lengths: defaultdict[tuple[str, str | None, int | None], int] = defaultdict(int)
     others: defaultdict[tuple[str, str | None, int | None], defaultdict[tuple[str, int], int]] = defaultdict(
@@ -318,8 +349,13 @@ def _hops(recorder: FlightRecorder, names: Names, parts: Iterable[tuple[Recorded
     for flow, span in parts:
         key = span.state, names.place(span.place) if span.place is not None else None, span.level
         lengths[key] += span.end_ns - span.start_ns
+        taken: defaultdict[tuple[str, int], int] = defaultdict(int)
         for (other, level), taken_ns in served(recorder.links, span, flow).items():
-            others[key][names.owner(other), level] += taken_ns
+            owner = names.owner(other), level
+            # Those that share links with a flow do so at the same time.
+            taken[owner] = max(taken[owner], taken_ns) if span.state == UNSEEN else taken[owner] + taken_ns
+        for owner, taken_ns in taken.items():
+            others[key][owner] += taken_ns
     return [
         Hop(
             state=state,
@@ -327,8 +363,8 @@ def _hops(recorder: FlightRecorder, names: Names, parts: Iterable[tuple[Recorded
             level=level,
             ms=length / MS,
             behind=[
-                Ahead(what=what, level=at, ms=taken / MS)
-                for (what, at), taken in sorted(others[state, place, level].items(), key=lambda item: -item[1])[
+                Ahead(what=what, level=None if at == UNKNOWN_LEVEL else at, ms=length_ns / MS)
+                for (what, at), length_ns in sorted(others[state, place, level].items(), key=lambda item: -item[1])[
                     :SHOWN_AHEAD
                 ]
             ],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mfs_eval.errors import EvaluationError
+from mfs_eval.explain.explanation import RunName
 from mfs_eval.explain.names import Names
-from mfs_eval.live import virtual_time
+from mfs_eval.explain.recording import LiveRecording, Recording
+from mfs_eval.live import live_record, virtual_time
 from mfs_eval.live.live_rows import FILE as LIVE_FILE
 from mfs_eval.live.live_rows import Row
 from mfs_eval.packet_level import experiment
@@ -17,7 +19,8 @@ from mfs_eval.packet_level.flight_recorder import FlightRecorder
 from mfs_eval.packet_level.low_load import workload
 from mfs_eval.results import schema
 from mfs_eval.results.provenance import provenance
-from mfs_eval.results.schema import Results, Run
+from mfs_eval.results.rows import read_rows
+from mfs_eval.results.schema import Results
 from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
 from mfs_eval.setup.policies import CEILING
 from mfs_eval.setup.run_settings import ORDERS, ControlSettings, RunSettings
@@ -32,11 +35,23 @@ HOSTS_AND_SWITCH = "hosts and switch"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Played:
-    """A run that was played with a recorder."""
+    """A run that was recorded."""
 
-    run: Run
-    recorder: FlightRecorder
+    run: RunName
+    recorder: Recording
     names: Names
+    recorded: bool = False
+    """Whether it was not played but recorded as it ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedName:
+    """See :class:`~mfs_eval.explain.explanation.RunName`."""
+
+    scenario: str
+    policy: str
+    request_rate: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +124,31 @@ class ScenarioReplay:
         return Played(run, recorder, Names(self._scenario, recorder.batches))
 
 
+class LiveRun:
+    """Runs of ``mfs live`` as they were recorded: one setting, any policy; see :mod:`mfs_eval.live.live_record`.
+
+    Args:
+        rows: by policy.
+        folder: that of their file.
+    """
+
+    def __init__(self, rows: Mapping[str, Row], folder: Path) -> None:
+        self._rows = rows
+        self._folder = folder
+        self.policies: tuple[str, ...] = tuple(rows)
+
+    def play(self, policy: str) -> Played:
+        """See :meth:`Replay.play`; nothing is played."""
+        row = self._rows.get(policy)
+        if row is None:
+            raise EvaluationError(f"there is no record of {policy}, only of {', '.join(self._rows)}")
+        settings = virtual_time.settings_of(row)
+        ports = {host.id: host.port for host in settings.topology.hosts}
+        recording = LiveRecording(live_record.read(live_record.path_of(self._folder, row)), ports)
+        name = RecordedName(row.cluster, row.policy, row.request_rate, row.seed)
+        return Played(name, recording, Names(settings.scenario, recording.batches), recorded=True)
+
+
 class LiveReplay:
     """A run of ``mfs live``, in virtual time over a simulated TCP; ``row`` is that of any policy."""
 
@@ -170,9 +210,11 @@ def _of_results(path: Path, wanted: Wanted) -> ScenarioReplay:
     return found
 
 
-def _of_live(path: Path, wanted: Wanted) -> LiveReplay:
-    rows = virtual_time.read(path)
+def _of_live(path: Path, wanted: Wanted) -> Replay:
     given = wanted.scenario, wanted.request_rate, wanted.seed
+    if (recorded := _recorded(path, given)) is not None:
+        return recorded
+    rows = virtual_time.read(path)
     keys = list(dict.fromkeys((row.cluster, row.request_rate, row.seed) for row in rows))
     matching = [
         row
@@ -184,6 +226,19 @@ def _of_live(path: Path, wanted: Wanted) -> LiveReplay:
     if not matching:
         raise EvaluationError(f"{path}: has no such run; it has {_listed(keys)}")
     return LiveReplay(matching[-1])
+
+
+def _recorded(path: Path, given: tuple[str | None, float | None, int | None]) -> LiveRun | None:
+    """Return the last setting of ``path`` that is ``given`` and has a record; None if there is none."""
+    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in read_rows(path, Row):
+        named = (row.cluster, row.request_rate, row.seed)
+        if (
+            all(want in (None, have) for want, have in zip(given, named, strict=True))
+            and live_record.path_of(path.parent, row).exists()
+        ):
+            found.setdefault(row.model_copy(update={"policy": ""}).key, {})[row.policy] = row
+    return LiveRun(list(found.values())[-1], path.parent) if found else None
 
 
 def _listed(keys: Sequence[tuple[str, float, int]]) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mfs_eval.errors import EvaluationError
+from mfs_eval.live import flow_log
 from mfs_eval.results.row_page import rows_of
-from mfs_eval.serve import flow_log
 from mfs_eval.serve.serve import CLUSTER, STORE
 from mfs_eval.serve.serve_rows import FILE, Row, is_of
 from topologies.topology import tor
@@ -198,7 +198,7 @@ class ServedRun:
             levels=[
                 Level(
                     time_ms=(seen.time_ns - row.sent_ns) / MS,
-                    server=_server(seen.server),
+                    server=_server(seen.host),
                     flow=seen.flow,
                     stage=seen.stage,
                     level=seen.level,
@@ -207,7 +207,7 @@ class ServedRun:
                     layers_to_go=seen.layers_to_go,
                 )
                 for seen in self._sightings
-                if (seen.server, seen.batch) in batches
+                if (seen.host, seen.batch) in batches
             ],
         )
 

@@ -13,16 +13,20 @@ from host_agent.protocol.stamp import LEVELS
 from mfs_eval.explain.account import spans
 from mfs_eval.explain.explanation import STAGE_NAMES, Explanation, played_steps
 from mfs_eval.explain.names import Names, layers_named
-from mfs_eval.packet_level.flight_recorder import REASONS, FlightRecorder, Place, RecordedFlow, Transmission
+from mfs_eval.explain.recording import Recording
+from mfs_eval.packet_level.flight_recorder import REASONS, Place, RecordedFlow, Transmission
 
 REQUEST, UNITS, FLOWS, NICS, PORTS = range(1, 6)
 """Process numbers of the groups of tracks, in the order in which they are shown."""
 _GROUPS = {REQUEST: "request", UNITS: "prefill unit", FLOWS: "flows", NICS: "NICs", PORTS: "switch ports"}
 
+LANE = 100_000
+"""Added to the number of a link's track for each further lane."""
+
 Event = dict[str, Any]
 
 
-def trace_events(recorder: FlightRecorder, names: Names, one: Explanation) -> dict[str, Any]:
+def trace_events(recorder: Recording, names: Names, one: Explanation) -> dict[str, Any]:
     """Return the document for one request, ready for :func:`json.dumps`."""
     record = recorder.requests[one.request]
     start_ns, end_ns = record.arrival_ns, record.arrival_ns + record.ttft_ns
@@ -91,20 +95,22 @@ def _request(one: Explanation, start_ns: int) -> Iterator[Event]:
     queued_ns = round(one.stages.queued * 1e6)
     if queued_ns:
         yield complete(REQUEST, 1, STAGE_NAMES["queued"], at, at + queued_ns)
+        at += queued_ns
     for step in one.steps:
-        at = start_ns + round(step.start_ms * 1e6)
+        # Stages follow each other, whatever a real clock says of the calls between them.
+        at = max(at, start_ns + round(step.start_ms * 1e6))
         for name, ms in (("reuse", step.reuse_ms), ("compute", step.compute_ms), ("collective", step.collective_ms)):
-            until = at + round(ms * 1e6)
+            until = min(at + round(ms * 1e6), end_ns)
             if until > at:
                 yield complete(REQUEST, 1, STAGE_NAMES[name], at, until, layers=step.layers, batch=step.batch)
             at = until
-    if one.stages.hand_over:
+    if one.stages.hand_over and at < end_ns:
         yield complete(REQUEST, 1, STAGE_NAMES["hand_over"], at, end_ns)
     deadline_us = (start_ns + one.objective_ms * 1e6) / 1e3
     yield {"ph": "i", "pid": REQUEST, "tid": 1, "name": "deadline", "ts": deadline_us, "s": "p"}
 
 
-def _unit(recorder: FlightRecorder, names: Names, unit: int, start_ns: int, end_ns: int) -> Iterator[Event]:
+def _unit(recorder: Recording, names: Names, unit: int, start_ns: int, end_ns: int) -> Iterator[Event]:
     yield from track_name(UNITS, 1, f"unit {names.unit(unit)}", 1)
     for number, batch in sorted(recorder.batches.items()):
         if batch.unit != unit or batch.start_ns >= end_ns or batch.end_ns <= start_ns:
@@ -146,13 +152,17 @@ def _link(names: Names, place: Place, links: Sequence[Transmission]) -> Iterator
     """Yield the track of a link: whose packets it carried, and at a switch port how many waited by level."""
     group = NICS if place.switch is None else PORTS
     track = place.number + 1 if place.switch is None else place.switch * 1000 + place.number
-    yield from track_name(group, track, names.place(place), track)
-    for run in _runs(links):
+    named: set[int] = set()
+    for lane, run in _lanes(_runs(links)):
+        own = track + LANE * lane
+        if lane not in named:
+            named.add(lane)
+            yield from track_name(group, own, names.place(place) + (f" ({lane + 1})" if lane else ""), own)
         first = run[0]
         yield complete(
-            group, track, names.owner(first.flow), first.start_ns, run[-1].end_ns, level=first.level, packets=len(run)
+            group, own, names.owner(first.flow), first.start_ns, run[-1].end_ns, level=first.level, packets=len(run)
         )
-    if place.switch is not None:
+    if place.switch is not None and any(one.start_ns > one.queued_ns for one in links):
         yield from _waiting(names.place(place), links)
 
 
@@ -166,6 +176,15 @@ def _runs(links: Iterable[Transmission]) -> Iterator[list[Transmission]]:
         run.append(one)
     if run:
         yield run
+
+
+def _lanes(runs: Iterable[list[Transmission]]) -> Iterator[tuple[int, list[Transmission]]]:
+    """Yield each run with the number of the first lane that is free then: seen from outside, flows overlap."""
+    ends: list[int] = []
+    for run in runs:
+        lane = next((number for number, end in enumerate(ends) if end <= run[0].start_ns + 1), len(ends))
+        ends[lane : lane + 1] = [run[-1].end_ns]
+        yield lane, run
 
 
 def _waiting(place: str, links: Iterable[Transmission]) -> Iterator[Event]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mfs_eval.explain.explanation import MS, STAGE_NAMES, Explanation, Hop, Wait
-from mfs_eval.results.schema import Run
+from mfs_eval.explain.account import UNSEEN
+from mfs_eval.explain.explanation import MS, STAGE_NAMES, Ahead, Explanation, Hop, RunName, Wait
 from mfs_eval.serving.metrics import RequestRecord
 
 SHOWN_WAITS = 3
@@ -71,7 +71,8 @@ def _heading(one: Explanation) -> list[str]:
     verdict = f"{one.late_ms:.0f} ms late" if one.late_ms > 0 else f"in time by {-one.late_ms:.0f} ms"
     fetched = f", {one.fetched_tokens:,} fetched from another unit" if one.fetched_tokens else ""
     return [
-        f"Request {one.request} under {one.policy} ({one.scenario}, {one.request_rate:g} requests/s, seed {one.seed}): "
+        f"Request {one.request} under {one.policy} ({one.scenario}, {one.request_rate:g} requests/s, seed {one.seed}"
+        f"{', as recorded' if one.recorded else ''}): "
         f"first token after {one.ttft_ms:.0f} ms, objective {one.objective_ms:.0f} ms: {verdict}.",
         f"It arrived at {one.arrival_s:.3f} s at the prefill unit of {one.unit}; {one.decode_server} decodes it. "
         f"Of its prompt {one.computed_tokens:,} tokens were computed, {one.local_tokens:,} reused in place{fetched}.",
@@ -112,9 +113,15 @@ def _hop_lines(hops: Sequence[Hop]) -> list[str]:
         level = f" at level {hop.level}" if hop.level is not None else ""
         lines.append(f"  {hop.ms:8.1f} ms {_where(hop.state, hop.place)}{level}")
         if hop.behind:
-            ahead = "; ".join(f"{other.ms:.1f} ms of {other.what} (level {other.level})" for other in hop.behind)
-            lines.append(f"  {'':11} while it served {ahead}")
+            ahead = "; ".join(map(_ahead, hop.behind))
+            meanwhile = "beside" if hop.state == UNSEEN else "while it served"
+            lines.append(f"  {'':11} {meanwhile} {ahead}")
     return lines
+
+
+def _ahead(other: Ahead) -> str:
+    level = f" (level {other.level})" if other.level is not None else ""
+    return f"{other.ms:.1f} ms of {other.what}{level}"
 
 
 def _longest(one: Explanation) -> list[str]:
@@ -143,7 +150,7 @@ def _wait(wait: Wait, ttft_ms: float) -> list[str]:
     return lines
 
 
-def listed(runs: Sequence[Run], records: Sequence[Mapping[int, RequestRecord]], most: int) -> str:
+def listed(runs: Sequence[RunName], records: Sequence[Mapping[int, RequestRecord]], most: int) -> str:
     """Return the requests of a run, or of two policies, as a table; the latest of the last one first."""
     order = sorted(records[-1].values(), key=lambda record: record.earliness_ns)[:most]
     run = runs[-1]

@@ -47,6 +47,11 @@ _HEADINGS = (
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for live.csv, a row per run, and report.html; runs that it has are not repeated.",
 )
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Keep each request and flow in the folder of --out, for mfs explain; agents are asked for levels as it runs.",
+)
 @click.option("--no-stamps", is_flag=True, help="Run without host agents: nothing is stamped or scheduled.")
 @click.option("--no-order", is_flag=True, help="Let agents stamp only: a host's link has one queue.")
 @click.option("--kernel-tcp", is_flag=True, help="Leave TCP as Linux has it: time stamps, timeouts of 200 ms.")
@@ -76,6 +81,7 @@ def live(
     seeds: tuple[int, ...],
     trace: Path | None,
     out: Path | None,
+    record: bool,
     no_stamps: bool,
     no_order: bool,
     kernel_tcp: bool,
@@ -91,7 +97,7 @@ def live(
     flows of the serving model are TCP connections. A seed draws the arrivals, and is the number of the window of the
     trace that is served. Times are given in the model's time.
     """
-    from mfs_eval.live import live_page, live_rows, live_tables
+    from mfs_eval.live import live_page, live_record, live_rows, live_tables
     from mfs_eval.live.live import BMV2_QUEUE_BYTES, CLUSTERS, QUEUE_BYTES, LiveSettings, prepared, run_live
     from mfs_eval.results import command_log, page, row_page
     from mfs_eval.results.output import writing
@@ -100,6 +106,8 @@ def live(
     from mfs_eval.serving.trace import TRACE_PATH
     from p4src import artifact
 
+    if record and out is None:
+        raise click.UsageError("--record needs a folder: --out")
     settings = LiveSettings(
         rate,
         stretch,
@@ -137,11 +145,14 @@ def live(
         if not missing:
             continue
         work = prepared(settings, requests, trace, seed - 1)
-        for result in run_live(missing, work, request_rate, seed, settings, prefix):
+        for result in run_live(missing, work, request_rate, seed, settings, prefix, record):
             row = live_rows.row_of(result, cluster, request_rate, settings)
             rows.append(row)
-            if store is not None:
+            if out is not None and store is not None:
                 store.append(row)
+                if record:
+                    with writing(out):
+                        live_record.write(result.record, live_record.path_of(out, row))
             _show(row, width)
     if out is not None:
         drawn = page.write(row_page.page(live_page.read(out / live_rows.FILE)), out / page.FILE)

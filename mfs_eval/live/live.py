@@ -14,6 +14,7 @@ import random
 import socket
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +24,11 @@ from host_agent.client import AgentClient
 from host_agent.protocol.flow_spec import FlowSpec
 from mfs_ctrl.policy import load
 from mfs_eval.errors import EvaluationError
+from mfs_eval.live import flow_log
+from mfs_eval.live.flow_log import FlowLog, Sighting
 from mfs_eval.live.link_meter import FlowTime, LinkMeter, Stalls
 from mfs_eval.live.live_network import LiveNetwork, NoStamps, Place, Stamper
+from mfs_eval.live.live_record import LiveFlow, LiveRecord, SeenLevel
 from mfs_eval.live.tcp_counters import TcpCounters
 from mfs_eval.packet_level.experiment import WARM_UP_SHARE, uncontended_network
 from mfs_eval.serving.cluster import Cluster
@@ -147,6 +151,7 @@ class LiveResult:
         worst_delay_s: worst delay of this process in real time; it is negligible if it is much shorter than a TTFT.
         tcp: what the kernel's TCP counted.
         stalls: time in which flows waited for idle links, in real time.
+        record: what became of each request and flow.
     """
 
     policy: str
@@ -159,6 +164,7 @@ class LiveResult:
     worst_delay_s: float
     tcp: TcpCounters
     stalls: Stalls
+    record: LiveRecord
 
 
 class AgentStamper:
@@ -211,6 +217,7 @@ def run_live(
     seed: int,
     settings: LiveSettings,
     prefix: str = PREFIX,
+    levels: bool = False,
 ) -> Iterator[LiveResult]:
     """Serve ``work`` under each policy in turn, on the same switch and at the same arrival times.
 
@@ -221,6 +228,7 @@ def run_live(
         seed: seed of the arrivals.
         settings: how the model is scaled down.
         prefix: prefix of namespaces and interfaces.
+        levels: whether the agents are asked for the levels of their flows, ten times a second.
 
     Raises:
         EvaluationError: a run stalls.
@@ -238,7 +246,7 @@ def run_live(
                 if isinstance(stamper, AgentStamper):
                     adopt(stamper.agents, policy)
                 _LOG.info("%s: %s", policy, controller.output().strip().splitlines()[-1].partition(": ")[2])
-                yield serve(policy, seed, work, requests, rack, stamper)
+                yield serve(policy, seed, work, requests, rack, stamper, levels and settings.stamps)
         lines = rack.switch.finish().splitlines()
         for line in () if settings.bmv2 else lines[2:-1]:
             _LOG.info("the switch: %s", line)
@@ -387,8 +395,11 @@ def serve(
     requests: Sequence[Request],
     rack: LiveRack,
     stamper: Stamper,
+    levels: bool = False,
 ) -> LiveResult:
     """Serve ``requests`` on a rack whose controller has put ``policy`` into force; ``seed`` is that of their arrivals.
+
+    ``levels``: whether the agents are asked for the levels of their flows.
 
     Raises:
         EvaluationError: the run stalls.
@@ -399,7 +410,11 @@ def serve(
         serving = Serving(rack.settings.scenario.serving, network, requests, work.slo_ns, work.placements)
         serving.start()
         began, before = time.monotonic(), network.tcp_counters()
-        with LinkMeter(rack.realised.ports[0], rack.topology.rates) as meter:
+        seen = rack.folder / flow_log.FILE
+        seen.unlink(missing_ok=True)
+        sockets = {host.id: rack.socket(host.id) for host in rack.topology.hosts}
+        log = FlowLog(sockets, seen) if levels else contextlib.nullcontext()
+        with LinkMeter(rack.realised.ports[0], rack.topology.rates) as meter, log:
             network.run(_Progress(serving, len(requests), policy, began).over)
         elapsed_s = time.monotonic() - began
         tcp = network.tcp_counters() - before
@@ -421,7 +436,29 @@ def serve(
         network.worst_delay_ns / 1e9,
         tcp,
         meter.stalls(times),
+        _record(serving, network, flow_log.read(seen), rack.settings.stretch),
     )
+
+
+def _record(serving: Serving, network: LiveNetwork, sightings: Sequence[Sighting], stretch: float) -> LiveRecord:
+    """Return what became of each request and flow, flows with the levels that their agents gave them."""
+    levels: dict[tuple[int, int, int], list[SeenLevel]] = defaultdict(list)
+    for one in sightings:
+        left = one.total_bytes - min(one.sent_bytes, one.total_bytes)
+        slack_us = round(one.slack_us / stretch)
+        seen = SeenLevel(network.model_ns(one.time_ns), one.level, max(0, one.layers_to_go), slack_us, left)
+        levels[one.host, network.model_batch(one.batch), one.number].append(seen)
+    flows = [
+        LiveFlow(
+            flow.source,
+            flow.spec,
+            network.model_ns(flow.started_ns),
+            network.model_ns(flow.ended_ns),
+            tuple(levels[flow.source, flow.spec.batch, flow.number]),
+        )
+        for flow in network.history
+    ]
+    return LiveRecord(list(serving.records), list(serving.batches), dict(network.advances), flows)
 
 
 class _Progress:

@@ -78,11 +78,13 @@ class FlowRecord:
     Attributes:
         spec: the flow; its batch is that of the model.
         source: host that sent it.
+        number: of the flow within its batch, as its agent knows it.
         started_ns, ended_ns: on CLOCK_MONOTONIC.
     """
 
     spec: FlowSpec
     source: int
+    number: int
     started_ns: int
     ended_ns: int
 
@@ -90,6 +92,7 @@ class FlowRecord:
 @dataclass(slots=True)
 class _Flow:
     spec: FlowSpec
+    number: int
     started_ns: int
     unsent: int
     missing: int
@@ -114,6 +117,7 @@ class LiveNetwork:
         connections: number of connections made.
         flows: number of flows started.
         history: the flows that ended.
+        advances: by batch of the model, when each of its steps ended, and the layers done by then.
         worst_delay_ns: worst delay of a timed call in real time, a measure of how busy the process was.
     """
 
@@ -137,6 +141,7 @@ class LiveNetwork:
         """
         self.connections = self.flows = 0
         self.history: list[FlowRecord] = []
+        self.advances: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self.worst_delay_ns = 0
         self._places = places
         self._stretch = stretch
@@ -183,7 +188,15 @@ class LiveNetwork:
     @property
     def now_ns(self) -> int:
         """The model's time in nanoseconds."""
-        return round((time.monotonic_ns() - self._start_ns) / self._stretch)
+        return self.model_ns(time.monotonic_ns())
+
+    def model_ns(self, real_ns: int) -> int:
+        """Convert a time on CLOCK_MONOTONIC to the model's time."""
+        return round((real_ns - self._start_ns) / self._stretch)
+
+    def model_batch(self, batch: int) -> int:
+        """Return the model's number of a batch that a stamp has."""
+        return batch - self._first_batch
 
     def real_ns(self, time_ns: int) -> int:
         """Convert the model's time ``time_ns`` to CLOCK_MONOTONIC."""
@@ -219,6 +232,7 @@ class LiveNetwork:
 
     def advance(self, hosts: Iterable[int], batch: int, layer: int) -> None:
         """Tell the stamper that the hosts learn of progress."""
+        self.advances[batch].append((self.now_ns, layer))
         for host in hosts:
             self._tell(host, partial(self._stamper.advance, host, batch + self._first_batch, layer))
 
@@ -258,9 +272,9 @@ class LiveNetwork:
                 self._move()
 
     def _carry(self, connection: _Connection, spec: FlowSpec, on_complete: Callable[[int], None]) -> None:
-        connection.flow = _Flow(spec, time.monotonic_ns(), spec.total_bytes, spec.total_bytes, on_complete)
-        told = replace(spec, batch=spec.batch + self._first_batch)
         number = next(self._numbers) & 0xFFFF
+        connection.flow = _Flow(spec, number, time.monotonic_ns(), spec.total_bytes, spec.total_bytes, on_complete)
+        told = replace(spec, batch=spec.batch + self._first_batch)
         deadline_ns = self.real_ns(spec.deadline_ns)
         self._tell(
             connection.source,
@@ -323,7 +337,9 @@ class LiveNetwork:
                 flow.missing -= received
         if not flow.missing:
             connection.flow = None
-            self.history.append(FlowRecord(flow.spec, connection.source, flow.started_ns, time.monotonic_ns()))
+            self.history.append(
+                FlowRecord(flow.spec, connection.source, flow.number, flow.started_ns, time.monotonic_ns())
+            )
             self._idle[connection.source, connection.destination].append(connection)
             flow.on_complete(self.now_ns)
 

@@ -72,6 +72,7 @@ REASONS = {
     "layer and time": "the batch came closer to its layer, and its slack ran down",
     "late": "its deadline passed",
     "load or thresholds": "the load of the link or the thresholds changed",
+    "seen": "as its host's agent had it",
 }
 
 

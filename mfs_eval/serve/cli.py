@@ -111,12 +111,13 @@ def serve(
     objective for the time to first token is three times the TTFT of a request of that length that is alone (trace), or
     given (behind-loose). Some tokens of each run are compared with those of a single engine.
     """
+    from mfs_eval.live import flow_log
     from mfs_eval.results import command_log, page
     from mfs_eval.results.markdown import table
     from mfs_eval.results.output import write_atomically, writing
     from mfs_eval.results.provenance import provenance
     from mfs_eval.results.rows import RowStore
-    from mfs_eval.serve import flow_log, serve_page, serve_rows
+    from mfs_eval.serve import serve_page, serve_rows
     from mfs_eval.serve import workload as workloads
     from mfs_eval.serve.engines import LONGEST_PROMPT, checked_python
     from mfs_eval.serve.serve import CLUSTER, OBJECTIVE_FACTOR, ServeSettings, run_serve, serving_rack

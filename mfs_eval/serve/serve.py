@@ -22,9 +22,9 @@ from typing import Any
 from host_agent.client import AgentClient
 from mfs_ctrl.policy import load
 from mfs_eval.errors import EvaluationError
+from mfs_eval.live.flow_log import FlowLog
 from mfs_eval.live.live import LiveRack, LiveSettings, adopt, live_rack
 from mfs_eval.serve.engines import CONNECTOR_PORT, Engine, EngineSettings, completion, make_model
-from mfs_eval.serve.flow_log import FlowLog
 from mfs_eval.serve.router import ANSWER_S, Answer, Router
 from mfs_eval.serve.workload import BLOCK_TOKENS, Prompt, block
 from mfs_eval.serving.cluster import Cluster

@@ -79,10 +79,13 @@ def test_both_policies_serve_the_same_requests(
         pass
     work = prepared(SETTINGS, 15)
     caplog.set_level(logging.INFO, "mfs_eval")
-    for result in run_live(("fifo", "mfs"), work, 20, 1, SETTINGS, fresh_prefix()):
+    for result in run_live(("fifo", "mfs"), work, 20, 1, SETTINGS, fresh_prefix(), levels=True):
         assert result.summary.requests == 12
         assert result.summary.ttft_mean_s > 0
         assert result.tcp.segments > 0
+        assert len(result.record.requests) == 15
+        assert len(result.record.flows) == result.flows
+        assert any(flow.levels for flow in result.record.flows), "agents were asked while flows were open"
         with capsys.disabled():
             print(
                 f"\n{result.policy}: {result.summary.slo_attainment:.0%} of {result.summary.requests} requests in time"

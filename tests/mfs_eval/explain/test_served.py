@@ -20,10 +20,11 @@ from mfs_eval.explain.command import explain
 from mfs_eval.explain.served import ServedRun
 from mfs_eval.explain.served_timeline import trace_events
 from mfs_eval.explain.served_words import told
+from mfs_eval.live import flow_log
+from mfs_eval.live.flow_log import Sighting
 from mfs_eval.results.rows import RowStore
 from mfs_eval.results.schema import Provenance
-from mfs_eval.serve import flow_log, serve_rows
-from mfs_eval.serve.flow_log import Sighting
+from mfs_eval.serve import serve_rows
 from tests.support.agent import INTERFACE, linked, running
 from tests.support.serve_rows import serve_row
 from tests.support.trace_events import check
@@ -66,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
     )
     seen = [
         Sighting(
-            time_ns=SENT_NS + at * MS, server=0, flow=3, batch=batch, stage="P2D", total_bytes=2_000_000,
+            time_ns=SENT_NS + at * MS, host=0, flow=3, batch=batch, number=0, stage="P2D", total_bytes=2_000_000,
             sent_bytes=at, slack_us=1000 * (2000 - at), layers_to_go=0, level=level,
         )
         for at, batch, level in ((750, 7, 2), (900, 8, 1), (1600, 7, 5))
@@ -171,5 +172,5 @@ def test_the_log_has_the_level_that_the_agent_gave_a_flow(tmp_path: Path) -> Non
         give_up = time.monotonic() + 30
         while not (found := flow_log.read(log)) and time.monotonic() < give_up:
             time.sleep(0.05)
-    assert [(seen.server, seen.batch, seen.stage, seen.layers_to_go) for seen in found] == [(4, 7, "KV_REUSE", 3)]
+    assert [(seen.host, seen.batch, seen.stage, seen.layers_to_go) for seen in found] == [(4, 7, "KV_REUSE", 3)]
     assert 0 <= found[0].level < LEVELS

@@ -24,11 +24,13 @@ class Sighting(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     time_ns: int
     """On CLOCK_MONOTONIC; the change is at most :data:`EVERY_S` older."""
-    server: int
-    """The sender's, from 0."""
+    host: int
+    """The sender's, from 0; with one NIC per server also its server."""
     flow: int
     """The agent's handle."""
     batch: int
+    number: int
+    """Of the flow within its batch."""
     stage: str
     total_bytes: int
     sent_bytes: int
@@ -42,7 +44,7 @@ class FlowLog:
     """Asks the agents every :data:`EVERY_S` while it is open; a context manager.
 
     Args:
-        sockets: of the agents, by server.
+        sockets: of the agents, by host.
         path: the file; lines are appended.
     """
 
@@ -65,11 +67,11 @@ class FlowLog:
 
     def _follow(self) -> None:
         try:
-            agents = {server: AgentClient(socket) for server, socket in self._sockets.items()}
+            agents = {host: AgentClient(socket) for host, socket in self._sockets.items()}
             with self._path.open("a", encoding="utf-8") as file:
                 while not self._ended.wait(EVERY_S):
-                    for server, agent in agents.items():
-                        for line in self._news(server, agent):
+                    for host, agent in agents.items():
+                        for line in self._news(host, agent):
                             file.write(line.model_dump_json() + "\n")
                     file.flush()
             for agent in agents.values():
@@ -77,10 +79,10 @@ class FlowLog:
         except (AgentError, OSError) as error:
             _LOG.warning("the flows' levels are not followed any more: %s", error)
 
-    def _news(self, server: int, agent: AgentClient) -> list[Sighting]:
+    def _news(self, host: int, agent: AgentClient) -> list[Sighting]:
         found, now_ns = [], time.monotonic_ns()
         for flow in agent.status()["flows"]:
-            key = server, flow["flow"], flow["batch"]
+            key = host, flow["flow"], flow["batch"]
             # A flow without a level has sent nothing yet.
             if flow["level"] is None or self._levels.get(key) == flow["level"]:
                 continue
@@ -88,9 +90,10 @@ class FlowLog:
             found.append(
                 Sighting(
                     time_ns=now_ns,
-                    server=server,
+                    host=host,
                     flow=flow["flow"],
                     batch=flow["batch"],
+                    number=flow["number"],
                     stage=flow["stage"],
                     total_bytes=flow["total_bytes"],
                     sent_bytes=flow["sent_bytes"],
