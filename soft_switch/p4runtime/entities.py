@@ -132,22 +132,22 @@ def read_batch(
 
     Entities out of the scope of ``role`` are left out.
     """
-    responses: list[p4runtime_pb2.ReadResponse] = []
+    found = ReadResponses()
     results: list[RequestError | None] = []
     for request in requests:
-        # Separate until complete: a request that fails half-way returns nothing.
-        found = ReadResponses()
+        mark = found.mark()
         try:
             kind = _kind(request, READS)
             READS[kind](program, getattr(request, kind), found)
         except Exception as error:
+            # A request that fails half-way returns nothing.
+            found.back_to(mark)
             results.append(as_request_error(error))
         else:
             results.append(None)
-            responses.extend(found.messages)
     if program.roles.restricts(role):
-        return _in_scope(program.roles, role, responses), results
-    return responses, results
+        return _in_scope(program.roles, role, found.messages), results
+    return found.messages, results
 
 
 def _in_scope(

@@ -24,3 +24,14 @@ class ReadResponses:
             self._room = ENTITIES_PER_RESPONSE
         self._room -= 1
         return self.messages[-1].entities.add()
+
+    def mark(self) -> tuple[int, int]:
+        """Return the present end, for :meth:`back_to`."""
+        return len(self.messages), self._room
+
+    def back_to(self, mark: tuple[int, int]) -> None:
+        """Remove what was added since ``mark``."""
+        count, self._room = mark
+        del self.messages[count:]
+        if self.messages:
+            del self.messages[-1].entities[ENTITIES_PER_RESPONSE - self._room :]

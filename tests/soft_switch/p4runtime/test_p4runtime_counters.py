@@ -9,6 +9,7 @@ import pytest
 from google.rpc import code_pb2 as code
 from p4.v1 import p4runtime_pb2
 
+from soft_switch.p4runtime.read_responses import ENTITIES_PER_RESPONSE, ReadResponses
 from soft_switch.p4runtime.server import P4RuntimeServer
 from tests.support.p4runtime import (
     DELETE,
@@ -132,6 +133,41 @@ def test_invalid_counter_and_meter_requests_are_refused(client: Client) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         client.read(counter(16))
     assert batch_errors(caught.value)[0][0] == code.OUT_OF_RANGE
+
+
+def test_the_answers_to_a_read_of_many_cells_fill_few_messages_in_order(client: Client) -> None:
+    wanted = [counter(number % 16) for number in range(ENTITIES_PER_RESPONSE + 10)]
+    request = p4runtime_pb2.ReadRequest(device_id=client.device_id, entities=wanted)
+    answers = list(client.stub.Read(request))
+    assert [len(answer.entities) for answer in answers] == [ENTITIES_PER_RESPONSE, 10]
+    assert [entity.counter_entry.index for answer in answers for entity in answer.entities] == [
+        entity.counter_entry.index for entity in wanted
+    ]
+
+
+def test_a_cell_that_does_not_exist_leaves_the_answers_to_the_others(client: Client) -> None:
+    request = p4runtime_pb2.ReadRequest(device_id=client.device_id, entities=[counter(1), counter(16), counter(2)])
+    answers = []
+    with pytest.raises(grpc.RpcError) as caught:
+        answers.extend(client.stub.Read(request))
+    assert [found for found, _ in batch_errors(caught.value)] == [code.OK, code.OUT_OF_RANGE, code.OK]
+    assert [entity.counter_entry.index.index for answer in answers for entity in answer.entities] == [1, 2]
+
+
+@pytest.mark.parametrize("before", [0, 1, ENTITIES_PER_RESPONSE - 1, ENTITIES_PER_RESPONSE])
+def test_what_a_failed_request_has_found_is_removed(before: int) -> None:
+    responses = ReadResponses()
+    for number in range(before):
+        responses.add().counter_entry.counter_id = number + 1
+    held = [message.SerializeToString() for message in responses.messages]
+    mark = responses.mark()
+    for _ in range(ENTITIES_PER_RESPONSE + 1):
+        responses.add()
+    responses.back_to(mark)
+    assert [message.SerializeToString() for message in responses.messages] == held
+    responses.add()
+    assert sum(len(message.entities) for message in responses.messages) == before + 1
+    assert all(len(message.entities) <= ENTITIES_PER_RESPONSE for message in responses.messages)
 
 
 def test_meter_cells_are_configured_and_reset(client: Client) -> None:
