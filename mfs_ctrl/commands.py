@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +18,22 @@ from mfs_ctrl.tofino.command import DEFAULT_BF_RUNTIME
 
 if TYPE_CHECKING:
     from host_agent.http_endpoint import ServerTls
+    from mfs_ctrl.fabric import SwitchSpec
     from mfs_ctrl.policy.policy import Policy
+    from p4src.artifact import Artifact
 
 _LOG = logging.getLogger(__name__)
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
 """Parameters that ``--config`` replaces."""
+_OF_FABRIC = (
+    *_OF_CONFIG, "config", "target", "address", "device_id", "tls_ca", "tls_cert", "tls_key", "policy", "dscp",
+)  # fmt: skip
+"""Parameters that ``--fabric`` replaces."""
 
 
-@click.command(short_help="Run the controller of one switch.")
+@click.command(short_help="Run the controller of one switch, or of a fabric.")
 @click.option(
     "--target",
     type=click.Choice(["p4runtime", "bfrt"]),
@@ -64,13 +70,21 @@ _OF_CONFIG = ("topology_name", "node", "servers", "nics", "rate")
     help="A TOML file with the switch's ports and hosts, instead of --topology, --node, --servers, --nics and --rate.",
 )
 @click.option(
+    "--fabric",
+    type=_FILE,
+    help="A TOML file with all switches of a fabric, their addresses, hosts and links, and the policy.",
+)
+@click.option(
     "--topology",
     "topology_name",
     default="tor",
     show_default=True,
     help="Name of the topology; see `mfs topology list`.",
 )
-@click.option("--node", help="Name of the switch, in a topology of several.")
+@click.option(
+    "--node",
+    help="Name of the switch, in a topology of several.  [default: all, at consecutive ports from --address on]",
+)
 @click.option("--servers", type=click.IntRange(1, 200), default=8, show_default=True, help="Number of servers.")
 @click.option("--nics", type=click.IntRange(1, 8), default=2, show_default=True, help="Interfaces per server.")
 @click.option("--rate", type=BitRate(), default="100G", show_default=True, help="Rate of each port.")
@@ -117,6 +131,7 @@ def ctrl(
     election_id: int,
     policy: Policy,
     config: Path | None,
+    fabric: Path | None,
     topology_name: str,
     node: str | None,
     servers: int,
@@ -134,7 +149,10 @@ def ctrl(
     replace: bool,
     check: bool,
 ) -> None:
-    """Run the controller of one switch: write its entries, then tune them."""
+    """Run the controller of one switch or, with --fabric, of several: write their entries, then tune them.
+
+    On SIGHUP, and when the file changes that describes the switches, it is read again.
+    """
     over_bfrt = target == "bfrt"
     if over_bfrt and (device_config or p4info):
         raise click.UsageError("--target bfrt excludes --device-config and --p4info: bf_switchd loads the program.")
@@ -142,57 +160,88 @@ def ctrl(
         raise click.UsageError("--check reads over P4Runtime alone; leave out --target bfrt.")
     if (device_config is None) != (p4info is None):
         raise click.UsageError("--device-config and --p4info go together.")
+    if fabric is not None:
+        _refuse(ctx, _OF_FABRIC, "--fabric describes all switches")
     if config is not None:
-        _refuse_with_config(ctx)
+        _refuse(ctx, _OF_CONFIG, "--config describes the whole switch")
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together.")
     if tls_cert is not None and tls_ca is None:
         raise click.UsageError("--tls-cert needs --tls-ca.")
     policy_tls = _server_tls(policy_tls_cert, policy_tls_key, policy_tls_client_ca)
-    from mfs_ctrl import config as configuration
     from mfs_ctrl.desired import SwitchParameters
-    from mfs_ctrl.dry_run import difference
     from mfs_ctrl.endpoint import Listen
+    from mfs_ctrl.errors import PolicyError
+    from mfs_ctrl.fabric import SwitchSpec
     from mfs_ctrl.p4rt.channel import TlsFiles
-    from mfs_ctrl.p4rt.reader import Reader
-    from mfs_ctrl.service import run_controller
-    from p4src.artifact import from_files, load
+    from mfs_ctrl.service import Described, Settings, run
+    from p4src.artifact import from_files
     from topologies import catalogue
 
-    if config is None:
-        topology = catalogue.switch(topology_name, node, servers, nics, rate)
-        parameters = SwitchParameters()
-    else:
-        described = configuration.read(config)
-        topology, parameters = described.topology, described.parameters
-        policy = _tuned(config, policy, described.tuner)
-    if slack_factor != 1:
-        policy = _with_slack_times(policy, slack_factor)
-    if dscp:
-        parameters = dataclasses.replace(parameters, dscp_ports=frozenset(topology.ports))
-    address = address or (DEFAULT_BF_RUNTIME if over_bfrt else DEFAULT_P4RUNTIME_ADDRESS)
-    device_id = (0 if over_bfrt else 1) if device_id is None else device_id
-    artifact = from_files(device_config, p4info) if device_config and p4info else None
     tls = TlsFiles(tls_ca, tls_cert, tls_key) if tls_ca else None
+    first = address or (DEFAULT_BF_RUNTIME if over_bfrt else DEFAULT_P4RUNTIME_ADDRESS)
+    device_id = (0 if over_bfrt else 1) if device_id is None else device_id
+
+    def read() -> list[SwitchSpec]:
+        if fabric is not None:
+            from mfs_ctrl import fabric_file
+
+            return fabric_file.read(fabric, lambda held: _with_slack_times(held, slack_factor))
+        chosen, parameters = policy, SwitchParameters()
+        if config is not None:
+            from mfs_ctrl import config as configuration
+
+            described = configuration.read(config)
+            switches, parameters = {"": described.topology}, described.parameters
+            chosen = _tuned(config, policy, described.tuner)
+        else:
+            switches = dict(catalogue.chosen(topology_name, node, servers, nics, rate))
+        try:
+            chosen = _with_slack_times(chosen, slack_factor)
+        except PolicyError as error:
+            raise click.UsageError(f"{error}.") from None
+        return [
+            SwitchSpec(
+                name,
+                _nth_address(first, number),
+                device_id,
+                topology,
+                dataclasses.replace(parameters, dscp_ports=frozenset(topology.ports)) if dscp else parameters,
+                chosen,
+                tls,
+                target,
+            )
+            for number, (name, topology) in enumerate(switches.items())
+        ]
+
+    artifact = from_files(device_config, p4info) if device_config and p4info else None
     if check:
-        with Reader(address, device_id, tls=tls) as reader:
-            for line in difference(reader, artifact or load(), topology, policy, parameters).lines():
-                click.echo(line)
+        _show_differences(read(), artifact)
         return
-    run_controller(
-        address,
-        device_id,
-        topology=topology,
-        parameters=parameters,
-        policy=policy,
-        election_id=election_id,
-        interval_s=interval,
-        listen=Listen(policy_listen, policy_tls) if policy_listen else None,
-        artifact=artifact,
-        tls=tls,
-        target=target,
-        replace=replace,
+    settings = Settings(
+        interval, election_id, Listen(policy_listen, policy_tls) if policy_listen else None, artifact, replace
     )
+    run(Described(read, fabric or config), settings, must_connect=fabric is None)
+
+
+def _show_differences(specs: Sequence[SwitchSpec], artifact: Artifact | None) -> None:
+    from mfs_ctrl.dry_run import difference
+    from mfs_ctrl.p4rt.reader import Reader
+    from p4src.artifact import load
+
+    for spec in specs:
+        with Reader(spec.address, spec.device_id, tls=spec.tls) as reader:
+            found = difference(reader, artifact or load(), spec.topology, spec.policy, spec.parameters)
+        for line in found.lines():
+            click.echo(f"{spec.name}: {line}" if spec.name else line)
+
+
+def _nth_address(first: str, number: int) -> str:
+    """Return the address ``number`` ports above the first."""
+    host, _, port = first.rpartition(":")
+    if number and not port.isdecimal():
+        raise click.UsageError(f"--address {first}: write HOST:PORT.")
+    return f"{host}:{int(port) + number}" if number else first
 
 
 def _server_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
@@ -210,6 +259,8 @@ def _server_tls(certificate: Path | None, key: Path | None, client_ca: Path | No
 def _with_slack_times(policy: Policy, factor: float) -> Policy:
     from mfs_ctrl.errors import PolicyError
 
+    if factor == 1:
+        return policy
     if not policy.has_slack_thresholds:
         # Not refused: a script that compares policies may pass the same factor to all of them.
         _LOG.warning("--slack-factor has no effect: policy %s has no threshold of slack", policy.name)
@@ -217,7 +268,7 @@ def _with_slack_times(policy: Policy, factor: float) -> Policy:
     try:
         return policy.with_slack_times(factor)
     except PolicyError as error:
-        raise click.UsageError(f"--slack-factor {factor:g}: {error}.") from None
+        raise PolicyError(f"--slack-factor {factor:g}: {error}") from None
 
 
 def _tuned(path: Path, policy: Policy, tuner: Mapping[str, Mapping[str, Any]]) -> Policy:
@@ -229,11 +280,12 @@ def _tuned(path: Path, policy: Policy, tuner: Mapping[str, Mapping[str, Any]]) -
         raise ConfigError(f"{path}: [tuner]: {error}") from None
 
 
-def _refuse_with_config(ctx: click.Context) -> None:
+def _refuse(ctx: click.Context, names: Collection[str], why: str) -> None:
     given = [
         parameter.opts[0]
         for parameter in ctx.command.params
-        if parameter.name in _OF_CONFIG and ctx.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+        if parameter.name in names and ctx.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
     ]
     if given:
-        raise click.UsageError(f"--config describes the whole switch: leave out {', '.join(given)}, or --config.")
+        option = why.partition(" ")[0]
+        raise click.UsageError(f"{why}: leave out {', '.join(given)}, or {option}.")

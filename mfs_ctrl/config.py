@@ -30,7 +30,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from mfs_ctrl import toml_report
 from mfs_ctrl.config_tables import HostTable, ParametersTable, RemoteTable, SwitchTable, UplinkTable
 from mfs_ctrl.desired import PORT_PARAMETERS, SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.errors import ConfigError, DesiredStateError
-from mfs_ctrl.toml_report import Location, Report, Table, place
+from mfs_ctrl.toml_report import Location, Report, Table
 from topologies.topology import Addresses, Host, Topology, Uplink
 
 LINK_NS = 1_000
@@ -91,7 +91,7 @@ class _Reader:
         hosts = self._array("host", HostTable)
         uplinks = self._array("uplink", UplinkTable)
         remotes = self._array("remote", RemoteTable)
-        tuner = self._tuner()
+        tuner = tuner_tables(self._document, self._report)
         self._check_ports(hosts, uplinks, parameters)
         self._check_addresses(switch, hosts, remotes)
         if not self._document.get("host") and not self._document.get("uplink"):
@@ -102,7 +102,7 @@ class _Reader:
         assert switch is not None
         assert parameters is not None
         topology = Topology(
-            hosts=tuple(_host(number, table) for number, table in hosts.items()),
+            hosts=tuple(host(number, table) for number, table in hosts.items()),
             rate_bps=switch.rate,
             propagation_ns=LINK_NS,
             switch_mac=switch.mac,
@@ -119,31 +119,16 @@ class _Reader:
     def _array(self, name: str, model: type[Table]) -> dict[int, Table]:
         """Return the valid elements of an array of tables, by index."""
         items = self._document.get(name, [])
-        if not isinstance(items, list):
-            self._report.add((name,), f"must be an array of tables: write [[{name}]]")
-            self._invalid_links = True
-            return {}
-        validated = {number: self._report.validated((name, number), item, model) for number, item in enumerate(items)}
-        valid = {number: table for number, table in validated.items() if table is not None}
-        self._invalid_links |= len(valid) < len(items)
+        valid = self._report.array(name, items, model)
+        self._invalid_links |= not isinstance(items, list) or len(valid) < len(items)
         return valid
-
-    def _tuner(self) -> Mapping[str, Mapping[str, Any]]:
-        tables = self._document.get("tuner", {})
-        if not isinstance(tables, dict):
-            self._report.add(("tuner",), "must be a table")
-            return {}
-        for name, table in tables.items():
-            if not isinstance(table, dict):
-                self._report.add(("tuner", name), f"must be a table: write [tuner.{name}]")
-        return tables
 
     def _check_ports(
         self, hosts: Mapping[int, HostTable], uplinks: Mapping[int, UplinkTable], parameters: ParametersTable | None
     ) -> None:
         links: list[tuple[Location, int]] = [(("host", number), host.port) for number, host in hosts.items()]
         links += [(("uplink", number), uplink.port) for number, uplink in uplinks.items()]
-        self._check_unique("port", links, str, "each link needs its own port")
+        self._report.unique("port", links, str, "each link needs its own port")
         if parameters is None or self._invalid_links or len({port for _, port in links}) < len(links):
             return
         known = sorted(port for _, port in links)
@@ -159,25 +144,29 @@ class _Reader:
     ) -> None:
         macs: list[tuple[Location, bytes]] = [] if switch is None else [(("switch",), switch.mac)]
         macs += [(("host", number), host.mac) for number, host in hosts.items()]
-        self._check_unique("mac", macs, lambda mac: mac.hex(":"), "each interface needs its own MAC address")
+        self._report.unique("mac", macs, lambda mac: mac.hex(":"), "each interface needs its own MAC address")
         ends: list[tuple[Location, HostTable | RemoteTable]] = []
         ends += [(("host", number), host) for number, host in hosts.items()]
         ends += [(("remote", number), remote) for number, remote in remotes.items()]
         for key in ("ipv4", "ipv6"):
             addresses = [(location, getattr(end, key)) for location, end in ends if getattr(end, key) is not None]
-            self._check_unique(key, addresses, str, "each host needs its own address")
-
-    def _check_unique(
-        self, key: str, values: Sequence[tuple[Location, Any]], text: Callable[[Any], str], rule: str
-    ) -> None:
-        first: dict[Hashable, Location] = {}
-        for location, value in values:
-            other = first.setdefault(value, location)
-            if other != location:
-                self._report.add((*location, key), f"{text(value)} is also that of {place(other)}; {rule}")
+            self._report.unique(key, addresses, str, "each host needs its own address")
 
 
-def _host(number: int, table: HostTable) -> Host:
+def tuner_tables(document: Mapping[str, Any], report: Report) -> Mapping[str, Mapping[str, Any]]:
+    """Return the tables in ``[tuner]``; mistakes are recorded."""
+    tables = document.get("tuner", {})
+    if not isinstance(tables, dict):
+        report.add(("tuner",), "must be a table")
+        return {}
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            report.add(("tuner", name), f"must be a table: write [tuner.{name}]")
+    return tables
+
+
+def host(number: int, table: HostTable) -> Host:
+    """Return the host that the table with this index, from 0, describes."""
     server = number if table.server is None else table.server - 1
     return Host(number, server, 0, table.port, Addresses(table.mac, table.ipv4, table.ipv6))
 

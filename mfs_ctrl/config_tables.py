@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -18,6 +19,7 @@ POLICE_BURST_US_MAX = 60_000_000
 ECN_FRAMES_MAX = 1_000_000
 REGISTRATION_RATE_MAX = 100_000_000
 _MAC_BYTES = 6
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _DEFAULTS = SwitchParameters()
 
 
@@ -88,6 +90,21 @@ def _port_key(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError("must be a name of letters, digits, '-', '_' and '.', which begins with a letter")
+    return value
+
+
+def _link_end(value: object) -> tuple[str, int]:
+    name, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not name or not port.isdecimal() or int(port) > HIGHEST_PORT:
+        raise ValueError('must be a switch and its port, such as "leaf1:5"')
+    return name, int(port)
+
+
+Name = Annotated[str, BeforeValidator(_name)]
+LinkEnd = Annotated[tuple[str, int], BeforeValidator(_link_end)]
 Rate = Annotated[int, BeforeValidator(_rate)]
 Mac = Annotated[bytes, BeforeValidator(_mac)]
 IPv4 = Annotated[IPv4Address, BeforeValidator(_ipv4)]
@@ -124,6 +141,46 @@ class UplinkTable(_Table):
     port: Port
     rate: Rate
     mac: Mac
+
+
+class FabricTable(_Table):
+    """``[fabric]``: what all switches of a fabric have in common; those of a switch take precedence."""
+
+    rate: Rate
+    policy: str = "mfs"
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+
+class FabricSwitchTable(_Table):
+    """``[[switch]]`` of a fabric. One without an address is known to the others, and not controlled."""
+
+    name: Name
+    mac: Mac
+    address: str | None = None
+    device_id: Annotated[int, Field(ge=0, lt=1 << 64)] | None = None
+    target: Literal["p4runtime", "bfrt"] = "p4runtime"
+    role: Literal["tor", "spine"] = "tor"
+    rate: Rate | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    parameters: dict[str, Any] = {}
+    tuner: dict[str, dict[str, Any]] = {}
+
+
+class FabricHostTable(HostTable):
+    """``[[host]]`` of a fabric, which also has the name of its switch."""
+
+    switch: str
+
+
+class LinkTable(_Table):
+    """``[[link]]`` of a fabric: a link between two switches."""
+
+    ends: Annotated[list[LinkEnd], Field(min_length=2, max_length=2)]
+    rate: Rate | None = None
 
 
 class RemoteTable(_Table):

@@ -6,20 +6,37 @@ import contextlib
 import logging
 import time
 from collections import Counter
+from collections.abc import MutableMapping
+from typing import Any
 
 from mfs_ctrl import port_rates
 from mfs_ctrl.agents import Agents, left_on
 from mfs_ctrl.controller import Controller, TickRecord
-from mfs_ctrl.errors import SessionError
+from mfs_ctrl.desired import SwitchParameters
+from mfs_ctrl.errors import ControlError, SessionError
+from mfs_ctrl.policy.policy import Policy
 from mfs_ctrl.writer import WriteReport
+from topologies.topology import Topology
 
 _LOG = logging.getLogger(__name__)
+
+
+class _Named(logging.LoggerAdapter[logging.Logger]):
+    """The log, each line of which begins with the name of the switch, if it has one."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """See :meth:`logging.LoggerAdapter.process`."""
+        name = (self.extra or {})["name"]
+        return (f"{name}: {msg}" if name else msg), kwargs
 
 
 class ControlLoop:
     """Loop around a controller of the switch at ``address``; one thread calls it, others may read the attributes.
 
+    ``name`` stands in each line of the log; the switch has none where it is the only one.
+
     Attributes:
+        name: name of the switch, by default its address.
         connected: whether the switch answered last.
         conditions: what is wrong now and what to do about it, by name; each is logged when it comes and when it goes.
         last: the record of the last tick as primary.
@@ -36,9 +53,11 @@ class ControlLoop:
     CONDITIONS = ("switch", "rates", "stamps")
     """What may be wrong: the switch is lost, has other rates, or stamps reach hosts where nobody takes them off."""
 
-    def __init__(self, controller: Controller, address: str) -> None:
+    def __init__(self, controller: Controller, address: str, name: str = "") -> None:
         self.controller = controller
         self.address = address
+        self.name = name or address
+        self._log = _Named(_LOG, {"name": name})
         self.agents: Agents | None = None
         self.connected = False
         self.conditions: dict[str, str] = {}
@@ -49,51 +68,68 @@ class ControlLoop:
         self.discards: Counter[str] = Counter()
 
     def start(self, now_ns: int) -> None:
-        """Connect for the first time.
+        """Connect, or connect again.
 
         Raises:
             SessionError: the switch cannot be reached, or refuses something.
         """
         report = self.controller.start(now_ns)
         self.connected = True
-        if report is None:
-            _LOG.info("connected to %s as backup: another controller is primary", self.address)
-        else:
-            name = self.controller.policy.name
-            _LOG.info("connected to %s: policy %s in force, %s", self.address, name, self._took_over())
+        self.conditions.pop("switch", None)
+        standing = "as backup: another controller is primary"
+        if report is not None:
+            standing = f"policy {self.controller.policy.name} in force, {self._took_over()}"
+        self._log.info("connected%s to %s: %s", " again" if self.losses else "", self.address, standing)
         self._compare_rates()
 
     def tick(self, now_ns: int) -> None:
-        """Do one tick, after reconnecting if the switch was lost. Errors of the session are logged."""
+        """Do one tick, after connecting if there is no connection. Errors are logged."""
         controller = self.controller
         began_s = time.monotonic()
         try:
             if not self.connected:
-                report = controller.start(now_ns)
-                self.connected = True
-                self.conditions.pop("switch", None)
-                _LOG.info("connected again%s", "" if report is None else f", {self._took_over()}")
-                self._compare_rates()
+                self.start(now_ns)
             was_primary = controller.primary
             record = controller.tick(now_ns)
             if controller.primary and not was_primary:
-                _LOG.info("primary now, %s", self._took_over())
+                self._log.info("primary now, %s", self._took_over())
             elif was_primary and not controller.primary:
-                _LOG.warning("backup now: another controller is primary")
+                self._log.warning("backup now: another controller is primary")
             for complaint in controller.session.stream_errors():
-                _LOG.warning("the switch reports: %s", complaint)
-        except SessionError as error:
-            self.losses += self.connected
-            self.connected = False
-            self.note("switch", f"{error}; trying again")
-            # What is known about the switch may be stale now.
-            controller.session.close()
+                self._log.warning("the switch reports: %s", complaint)
+        except ControlError as error:
+            self.lose(str(error))
             return
         if record is not None:
             self.ticks += 1
             self.tick_s, self.last_tick_s, self.last = time.monotonic() - began_s, time.time(), record
             self._tell(record)
             self._check_agents()
+
+    def change(self, topology: Topology, parameters: SwitchParameters, policy: Policy | None, now_ns: int) -> None:
+        """Want other ports, hosts or parameters and, unless it is None, another policy. Errors are logged."""
+        controller = self.controller
+        try:
+            reports = [controller.set_topology(topology, parameters, now_ns)]
+            if policy is not None:
+                reports.append(controller.set_policy(policy))
+        except ControlError as error:
+            self.lose(str(error))
+            return
+        written = [report for report in reports if report is not None]
+        for report in written:
+            self._count(report)
+        if written:
+            updates = sum(report.updates for report in written)
+            self._log.info("changed: policy %s, %d entries written", controller.policy.name, updates)
+        self._compare_rates()
+
+    def lose(self, reason: str) -> None:
+        """Note that the switch cannot be controlled, and end the session: what is known about it may be stale."""
+        self.losses += self.connected
+        self.connected = False
+        self.note("switch", f"{reason}; trying again")
+        self.controller.session.close()
 
     def _check_agents(self) -> None:
         if self.agents is not None:
@@ -108,10 +144,10 @@ class ControlLoop:
             return
         if condition:
             self.conditions[name] = condition
-            _LOG.warning("%s", condition)
+            self._log.warning("%s", condition)
         else:
             del self.conditions[name]
-            _LOG.info("over: %s", before)
+            self._log.info("over: %s", before)
 
     def _took_over(self) -> str:
         """Count a takeover, and describe it."""
@@ -129,11 +165,11 @@ class ControlLoop:
     def _tell(self, record: TickRecord) -> None:
         self._count(record.writes)
         if record.writes.updates:
-            _LOG.info("%s", describe(record))
+            self._log.info("%s", describe(record))
         for reason, packets in record.discards.items():
             # Once is enough to look for the cause; the counter `discarded` has the totals.
             level = logging.DEBUG if reason in self.discards else logging.WARNING
-            _LOG.log(level, "the switch discards packets: %s (%d since the last tick)", reason, packets)
+            self._log.log(level, "the switch discards packets: %s (%d since the last tick)", reason, packets)
         self.discards.update(record.discards)
 
     def _count(self, report: WriteReport) -> None:

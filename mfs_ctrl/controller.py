@@ -181,6 +181,25 @@ class Controller:
         self._tell()
         return report
 
+    def set_topology(self, topology: Topology, parameters: SwitchParameters, now_ns: int) -> WriteReport | None:
+        """Want other ports, hosts or parameters; return None while another controller is primary.
+
+        The policy keeps its thresholds, and a port its bias unless its rate changes.
+
+        Raises:
+            SessionError: as for :meth:`tick`.
+        """
+        rates = self.topology.rates
+        kept = {port: state for port, state in self._ports.items() if topology.rates.get(port) == rates[port]}
+        self._ports = {port: kept.get(port, PortState(0.0, bias)) for port, bias in initial_biases(topology).items()}
+        self.topology, self.parameters = topology, parameters
+        if self._writer is None or not self.session.primary:
+            return None
+        report = self._reconcile()
+        self._load_before, self._load_before_ns = self._read_load(), now_ns
+        self._tell()
+        return report
+
     def stop(self) -> None:
         """End the session. The switch keeps what it holds."""
         self._writer = None

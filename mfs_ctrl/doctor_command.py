@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,7 @@ from mfs_ctrl.reading import JSON
 
 if TYPE_CHECKING:
     from host_agent.findings import Finding
+    from mfs_ctrl.p4rt.channel import TlsFiles
 
 PACKAGES = {"net": ("pyroute2",), "ctrl": ("grpcio", "protobuf", "p4runtime", "pydantic", "prometheus-client")}
 """The packages of the extras that servers, and controller or switch, need."""
@@ -31,6 +33,11 @@ CLOCK_S = 5.0
 @click.command(short_help="Check this machine: each line is ok, or says what to do.")
 @click.option("--interface", help="Check this interface for an agent, too.")
 @click.option("--address", help="Check the switch at this P4Runtime address, too.")
+@click.option(
+    "--fabric",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Check this file of a fabric and its switches, too.",
+)
 @click.option("--policy-url", metavar="URL", help="Check the controller that serves the policy here, too.")
 @click.option("--tls-ca", type=click.Path(path_type=Path, dir_okay=False), help="Authorities (PEM) for both.")
 @click.option(
@@ -44,6 +51,7 @@ CLOCK_S = 5.0
 def doctor(
     interface: str | None,
     address: str | None,
+    fabric: Path | None,
     policy_url: str | None,
     tls_ca: Path | None,
     socket: Path,
@@ -58,7 +66,9 @@ def doctor(
 
     found: list[Finding] = [*_versions(), *server(interface), _compiler(), socket_of(socket)]
     if address is not None:
-        found += _switch(address, tls_ca)
+        found += _switch(address, tls=_tls(tls_ca))
+    if fabric is not None:
+        found += _fabric(fabric)
     if policy_url is not None:
         found += _controller(policy_url, tls_ca)
     if as_json:
@@ -97,16 +107,42 @@ def _compiler() -> Finding:
     return Finding("note", "compiler", "no C compiler: the embedded switch runs as Python, which is slow; install gcc")
 
 
-def _switch(address: str, tls_ca: Path | None) -> Iterator[Finding]:
+def _tls(ca: Path | None) -> TlsFiles | None:
+    from mfs_ctrl.p4rt.channel import TlsFiles
+
+    return TlsFiles(ca) if ca else None
+
+
+def _fabric(path: Path) -> Iterator[Finding]:
+    from host_agent.findings import Finding
+    from mfs_ctrl import fabric_file
+    from mfs_ctrl.errors import ConfigError
+    from mfs_ctrl.fabric import P4RUNTIME
+    from mfs_ctrl.status_command import AT_ONCE
+
+    try:
+        specs = fabric_file.read(path)
+    except ConfigError as error:
+        yield Finding("fail", "fabric", str(error))
+        return
+    yield Finding("ok", "fabric", f"{path}: {len(specs)} switches to control, policy {specs[0].policy.name}")
+    over_p4runtime = [spec for spec in specs if spec.target == P4RUNTIME]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        # Side by side: those that do not answer take seconds.
+        asked = pool.map(lambda spec: list(_switch(spec.address, spec.device_id, spec.tls)), over_p4runtime)
+        for spec, findings in zip(over_p4runtime, asked, strict=True):
+            yield from (dataclasses.replace(finding, text=f"{spec.name}: {finding.text}") for finding in findings)
+
+
+def _switch(address: str, device_id: int = 1, tls: TlsFiles | None = None) -> Iterator[Finding]:
     from host_agent.findings import Finding
     from mfs_ctrl.errors import ControlError
-    from mfs_ctrl.p4rt.channel import TlsFiles
     from mfs_ctrl.p4rt.reader import Reader
     from mfs_ctrl.status_command import program_name
     from p4src.artifact import V1MODEL
 
     try:
-        with Reader(address, tls=TlsFiles(tls_ca) if tls_ca else None) as reader:
+        with Reader(address, device_id, tls) as reader:
             held = reader.program()
             rates = reader.port_rates()
     except ControlError as error:
@@ -125,7 +161,7 @@ def _switch(address: str, tls_ca: Path | None) -> Iterator[Finding]:
 def _controller(url: str, tls_ca: Path | None) -> Iterator[Finding]:
     from host_agent.findings import Finding
     from host_agent.version import installed_version
-    from mfs_ctrl.status_command import Unanswered, ask
+    from mfs_ctrl.status_command import Unanswered, ask, role, titled, wrong
 
     try:
         status, date = ask(url, tls_ca)
@@ -134,9 +170,12 @@ def _controller(url: str, tls_ca: Path | None) -> Iterator[Finding]:
         return
     theirs, ours = status["version"], installed_version()
     other = "" if theirs == ours else f"; this machine has {ours}: install one version everywhere"
-    text = f"{url} answers, version {theirs}, policy {status['policy']}{other}"
-    yield Finding("note" if other else "ok", "controller", text)
-    for condition in status["conditions"].values():
+    switches = ", ".join(
+        f"{role(told)} of {titled(name, told['address'])} (policy {told['policy']})"
+        for name, told in status["switches"].items()
+    )
+    yield Finding("note" if other else "ok", "controller", f"{url} answers, version {theirs}: {switches}{other}")
+    for condition in wrong(status):
         yield Finding("fail", "controller", condition)
     apart_s = time.time() - parsedate_to_datetime(date).timestamp() if date else 0.0
     if abs(apart_s) > CLOCK_S:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from email.message import Message
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from host_agent.metrics_route import metrics_route
 from host_agent.version import installed_version
 from mfs_ctrl.agents import Agents
 from mfs_ctrl.control_loop import ControlLoop
-from mfs_ctrl.counters import Cells
+from mfs_ctrl.fabric import Fabric
 from mfs_ctrl.policy_server import PATH, PolicyServer
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 STATUS = "/status"
 
-ReadCounters = Callable[[], Cells | None]
-"""Returns the switch's counters that are exported; None if it does not tell them."""
+READERS = 8
+"""Switches whose counters are read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,50 +39,67 @@ class Listen:
 
 
 @contextlib.contextmanager
-def serving(listen: Listen | None, loop: ControlLoop, read_counters: ReadCounters) -> Iterator[None]:
-    """Serve within the block, if ``listen`` is given, and make the loop tell its policy and know its agents.
+def serving(listen: Listen | None) -> Iterator[PolicyServer | None]:
+    """Serve the policy within the block, if ``listen`` is given.
 
     Raises:
         EndpointError: nothing can be served there.
     """
     if listen is None:
-        yield
+        yield None
         return
     with PolicyServer(listen.address, tls=listen.tls) as server:
-        server.routes.update(routes(loop, server.agents, read_counters))
-        loop.controller.on_policy = server.publish
-        loop.agents = server.agents
         _LOG.info("serving the policy at %s%s", server.url, PATH)
-        yield
+        yield server
 
 
-def routes(loop: ControlLoop, agents: Agents, read_counters: ReadCounters) -> dict[str, Route]:
+def show(fabric: Fabric, server: PolicyServer) -> None:
+    """Make ``server`` show the status of the fabric, and give each agent the policy of its switch."""
+    server.switch_of = fabric.switch_of
+    server.routes.update(routes(fabric, server.agents))
+
+
+def routes(fabric: Fabric, agents: Agents) -> dict[str, Route]:
     """Return the routes beside the policy's."""
     version = installed_version()
 
     def collect() -> Iterator[Metric]:
         from mfs_ctrl.metrics import controller_metrics, switch_metrics
 
-        yield from controller_metrics(loop, agents.alive(), version)
-        yield from switch_metrics(read_counters())
+        controlled = fabric.controlled
+        yield from controller_metrics([one.loop for one in controlled], agents.alive(), version)
+        # Side by side, so that a switch that does not answer delays the answer once.
+        with ThreadPoolExecutor(READERS) as pool:
+            cells = pool.map(lambda one: one.read_counters(), controlled)
+            yield from switch_metrics({one.loop.name: found for one, found in zip(controlled, cells, strict=True)})
 
     def status(_headers: Message) -> Reply:
-        return Reply(json.dumps(status_document(loop, agents)) + "\n", content_type="application/json")
+        return Reply(json.dumps(status_document(fabric, agents)) + "\n", content_type="application/json")
 
-    return {STATUS: status, METRICS: metrics_route(collect), **health_routes(lambda: unready(loop))}
-
-
-def unready(loop: ControlLoop) -> str:
-    """Return why the controller does not do its work; empty if it is in touch with the switch, be it as backup."""
-    return "" if loop.connected else loop.conditions.get("switch", "not connected to the switch yet")
+    return {STATUS: status, METRICS: metrics_route(collect), **health_routes(lambda: unready(fabric))}
 
 
-def status_document(loop: ControlLoop, agents: Agents) -> dict[str, Any]:
+def unready(fabric: Fabric) -> str:
+    """Return why the controller does not do its work; empty if it is in touch with all switches, be it as backup."""
+    lost = [loop for one in fabric.controlled if not (loop := one.loop).connected]
+    return "\n".join(f"{loop.name}: {loop.conditions.get('switch', 'not connected yet')}" for loop in lost)
+
+
+def status_document(fabric: Fabric, agents: Agents) -> dict[str, Any]:
     """Return the controller's status as JSON has it."""
-    controller, last = loop.controller, loop.last
     return {
         "version": installed_version(),
-        "switch": loop.address,
+        "conditions": dict(fabric.conditions),
+        "switches": {one.loop.name: _status(one.loop) for one in fabric.controlled},
+        "agents": [asdict(agent) for agent in agents.alive()],
+    }
+
+
+def _status(loop: ControlLoop) -> dict[str, Any]:
+    controller, last = loop.controller, loop.last
+    return {
+        "address": loop.address,
+        "device_id": controller.session.device_id,
         "connected": loop.connected,
         "primary": loop.connected and controller.primary,
         "policy": controller.policy.name,
@@ -100,5 +118,4 @@ def status_document(loop: ControlLoop, agents: Agents) -> dict[str, Any]:
         "written": dict(loop.written),
         "discards": dict(loop.discards),
         "conditions": dict(loop.conditions),
-        "agents": [asdict(agent) for agent in agents.alive()],
     }

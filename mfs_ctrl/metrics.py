@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from prometheus_client import Metric
 from prometheus_client.core import (
@@ -33,55 +33,76 @@ from mfs_ctrl.counters import (
 )
 
 
-def controller_metrics(loop: ControlLoop, agents: Collection[AgentIdentity], version: str) -> Iterator[Metric]:
-    """Yield the metrics of a running controller and of the agents that it hears."""
-    controller, last = loop.controller, loop.last
-    info = InfoMetricFamily("mfs_controller", "Version, switch, and policy.")
-    info.add_metric([], {"version": version, "switch": loop.address, "policy": controller.policy.name})
+def controller_metrics(
+    loops: Sequence[ControlLoop], agents: Collection[AgentIdentity], version: str
+) -> Iterator[Metric]:
+    """Yield the metrics of a running controller, by switch, and of the agents that it hears."""
+    info = InfoMetricFamily("mfs_controller", "Version, address of the switch, and policy.", labels=["switch"])
+    for loop in loops:
+        policy = loop.controller.policy.name
+        info.add_metric([loop.name], {"version": version, "address": loop.address, "policy": policy})
     yield info
 
-    def gauge(name: str, text: str, value: float) -> Metric:
-        return GaugeMetricFamily(f"mfs_controller_{name}", text, value)
+    def gauge(name: str, text: str, value: Callable[[ControlLoop], float]) -> Metric:
+        family = GaugeMetricFamily(f"mfs_controller_{name}", text, labels=["switch"])
+        for loop in loops:
+            family.add_metric([loop.name], value(loop))
+        return family
 
-    def counter(name: str, text: str, value: float) -> Metric:
-        return CounterMetricFamily(f"mfs_controller_{name}", text, value)
+    def counter(name: str, text: str, value: Callable[[ControlLoop], float]) -> Metric:
+        family = CounterMetricFamily(f"mfs_controller_{name}", text, labels=["switch"])
+        for loop in loops:
+            family.add_metric([loop.name], value(loop))
+        return family
 
-    yield gauge("connected", "Whether the switch answers.", loop.connected)
-    yield gauge("primary", "Whether this controller writes to the switch.", loop.connected and controller.primary)
-    yield counter("takeovers", "How often this controller became primary.", loop.takeovers)
-    yield counter("switch_losses", "How often the switch was lost.", loop.losses)
-    yield counter("ticks", "Ticks as primary.", loop.ticks)
-    yield gauge("tick_duration_seconds", "What the last tick took.", loop.tick_s)
+    yield gauge("connected", "Whether the switch answers.", lambda loop: loop.connected)
     yield gauge(
-        "last_tick_timestamp_seconds", "When the last tick ended, since 1970; 0 before the first.", loop.last_tick_s
+        "primary",
+        "Whether this controller writes to the switch.",
+        lambda loop: loop.connected and loop.controller.primary,
     )
-    written = CounterMetricFamily("mfs_controller_entries_written", "Updates written.", labels=["operation"])
-    for operation in ("insert", "modify", "delete"):
-        written.add_metric([operation], loop.written[operation])
-    yield written
+    yield counter("takeovers", "How often this controller became primary.", lambda loop: loop.takeovers)
+    yield counter("switch_losses", "How often the switch was lost.", lambda loop: loop.losses)
+    yield counter("ticks", "Ticks as primary.", lambda loop: loop.ticks)
+    yield gauge("tick_duration_seconds", "What the last tick took.", lambda loop: loop.tick_s)
+    yield gauge(
+        "last_tick_timestamp_seconds",
+        "When the last tick ended, since 1970; 0 before the first.",
+        lambda loop: loop.last_tick_s,
+    )
+    written = CounterMetricFamily("mfs_controller_entries_written", "Updates written.", labels=["switch", "operation"])
     conditions = GaugeMetricFamily(
-        "mfs_controller_condition", "1 while something is wrong; the log says what to do.", labels=["condition"]
+        "mfs_controller_condition",
+        "1 while something is wrong; the log says what to do.",
+        labels=["switch", "condition"],
     )
-    for name in loop.CONDITIONS:
-        conditions.add_metric([name], name in loop.conditions)
-    yield conditions
-    bias = GaugeMetricFamily("mfs_controller_port_bias_code", "Bias code of each port.", labels=["port"])
-    rate = GaugeMetricFamily("mfs_controller_port_bytes_per_second", "Rate of each port, as assumed.", labels=["port"])
-    for port, rate_bps in controller.topology.rates.items():
-        bias.add_metric([str(port)], controller.biases[port])
-        rate.add_metric([str(port)], rate_bps / 8)
-    yield bias
-    yield rate
-    load = GaugeMetricFamily("mfs_controller_port_load_ratio", "Smoothed load of each port.", labels=["port"])
+    bias = GaugeMetricFamily("mfs_controller_port_bias_code", "Bias code of each port.", labels=["switch", "port"])
+    rate = GaugeMetricFamily(
+        "mfs_controller_port_bytes_per_second", "Rate of each port, as assumed.", labels=["switch", "port"]
+    )
+    load = GaugeMetricFamily("mfs_controller_port_load_ratio", "Smoothed load of each port.", labels=["switch", "port"])
     threshold = GaugeMetricFamily(
-        "mfs_controller_threshold_code", "Threshold of the policy, as a code (8 steps an octave).", labels=["threshold"]
+        "mfs_controller_threshold_code",
+        "Threshold of the policy, as a code (8 steps an octave).",
+        labels=["switch", "threshold"],
     )
-    for port, value in (last.loads if last is not None else {}).items():
-        load.add_metric([str(port)], value)
-    for name, code in ((last.thresholds if last is not None else None) or {}).items():
-        threshold.add_metric([name], code)
-    yield load
-    yield threshold
+    for loop in loops:
+        for operation in ("insert", "modify", "delete"):
+            written.add_metric([loop.name, operation], loop.written[operation])
+        for name in loop.CONDITIONS:
+            conditions.add_metric([loop.name, name], name in loop.conditions)
+        biases = loop.controller.biases
+        for port, rate_bps in loop.controller.topology.rates.items():
+            # Both may be replaced by others in between.
+            if port in biases:
+                bias.add_metric([loop.name, str(port)], biases[port])
+            rate.add_metric([loop.name, str(port)], rate_bps / 8)
+        last = loop.last
+        for port, value in (last.loads if last is not None else {}).items():
+            load.add_metric([loop.name, str(port)], value)
+        for name, code in ((last.thresholds if last is not None else None) or {}).items():
+            threshold.add_metric([loop.name, name], code)
+    yield from (written, conditions, bias, rate, load, threshold)
     heard = GaugeMetricFamily("mfs_controller_agents", "Agents heard lately, by carrier.", labels=["carrier"])
     carriers = Counter(agent.carrier for agent in agents)
     for carrier in ("option", "shim"):
@@ -89,55 +110,68 @@ def controller_metrics(loop: ControlLoop, agents: Collection[AgentIdentity], ver
     yield heard
 
 
-def switch_metrics(cells: Cells | None) -> Iterator[Metric]:
-    """Yield the metrics of the program's counters; with None, that the switch does not tell them."""
-    yield GaugeMetricFamily("mfs_switch_up", "Whether the switch told its counters.", float(cells is not None))
-    if cells is None:
+def switch_metrics(cells_of: Mapping[str, Cells | None]) -> Iterator[Metric]:
+    """Yield the metrics of the program's counters by switch; with None, that the switch does not tell them."""
+    up = GaugeMetricFamily("mfs_switch_up", "Whether the switch told its counters.", labels=["switch"])
+    for switch, cells in cells_of.items():
+        up.add_metric([switch], float(cells is not None))
+    yield up
+    told = {switch: cells for switch, cells in cells_of.items() if cells is not None}
+    if not told:
         return
     for unit in ("packets", "bytes"):
-        sent = CounterMetricFamily(f"mfs_switch_{unit}", f"{unit.capitalize()} sent.", labels=["port", "level"])
-        for index, count in cells.get(PORT_LEVEL, {}).items():
-            if count.packets:
-                cell = PortLevel.of(index)
-                sent.add_metric([str(cell.port), str(cell.level)], getattr(count, unit))
+        sent = CounterMetricFamily(
+            f"mfs_switch_{unit}", f"{unit.capitalize()} sent.", labels=["switch", "port", "level"]
+        )
+        for switch, cells in told.items():
+            for index, count in cells.get(PORT_LEVEL, {}).items():
+                if count.packets:
+                    cell = PortLevel.of(index)
+                    sent.add_metric([switch, str(cell.port), str(cell.level)], getattr(count, unit))
         yield sent
-    yield from _by_stage(cells)
-    discarded = CounterMetricFamily("mfs_switch_discarded_packets", "Packets discarded.", labels=["reason"])
+    yield from _by_stage(told)
+    discarded = CounterMetricFamily("mfs_switch_discarded_packets", "Packets discarded.", labels=["switch", "reason"])
     reasons = {DISCARDED: dict(enumerate(DISCARD_REASONS)), REGISTRATION: REGISTRATION_REFUSALS}
-    for name, texts in reasons.items():
-        for index, reason in texts.items():
-            if index in cells.get(name, {}):
-                discarded.add_metric([reason], cells[name][index].packets)
+    for switch, cells in told.items():
+        for name, texts in reasons.items():
+            for index, reason in texts.items():
+                if index in cells.get(name, {}):
+                    discarded.add_metric([switch, reason], cells[name][index].packets)
     yield discarded
 
 
-def _by_stage(cells: Cells) -> Iterator[Metric]:
-    stamped: Counter[tuple[str, int]] = Counter()
-    for index, count in cells.get(LAXITY, {}).items():
-        laxity = LaxityCell.of(index)
-        stamped[laxity.stage.name, laxity.level] += count.packets
-    packets = CounterMetricFamily("mfs_switch_stamped_packets", "Stamped packets sent.", labels=["stage", "level"])
-    for (stage, level), number in stamped.items():
-        packets.add_metric([stage, str(level)], number)
-    yield packets
-    completed: Counter[tuple[str, int, bool]] = Counter()
-    for index, count in cells.get(COMPLETION, {}).items():
-        cell = CompletionCell.of(index)
-        completed[cell.stage.name, cell.level, cell.late] += count.packets
-    flows = CounterMetricFamily(
-        "mfs_switch_completed_flows", "Flows whose last packet left.", labels=["stage", "level", "in_time"]
+def _by_stage(told: Mapping[str, Cells]) -> Iterator[Metric]:
+    packets = CounterMetricFamily(
+        "mfs_switch_stamped_packets", "Stamped packets sent.", labels=["switch", "stage", "level"]
     )
-    for (stage, level, late), number in completed.items():
-        flows.add_metric([stage, str(level), "false" if late else "true"], number)
+    flows = CounterMetricFamily(
+        "mfs_switch_completed_flows", "Flows whose last packet left.", labels=["switch", "stage", "level", "in_time"]
+    )
+    for switch, cells in told.items():
+        stamped: Counter[tuple[str, int]] = Counter()
+        for index, count in cells.get(LAXITY, {}).items():
+            laxity = LaxityCell.of(index)
+            stamped[laxity.stage.name, laxity.level] += count.packets
+        for (stage, level), number in stamped.items():
+            packets.add_metric([switch, stage, str(level)], number)
+        completed: Counter[tuple[str, int, bool]] = Counter()
+        for index, count in cells.get(COMPLETION, {}).items():
+            cell = CompletionCell.of(index)
+            completed[cell.stage.name, cell.level, cell.late] += count.packets
+        for (stage, level, late), number in completed.items():
+            flows.add_metric([switch, stage, str(level), "false" if late else "true"], number)
+    yield packets
     yield flows
     for late, name, text in (
         (False, "completion_slack", "Slack that flows in time had left at their last packet."),
         (True, "completion_overdue", "Time past the deadline of late flows at their last packet."),
     ):
-        histogram = HistogramMetricFamily(f"mfs_switch_{name}_seconds", text, labels=["stage"])
-        for stage_ in Stage:
-            if stage_:
-                histogram.add_metric([stage_.name], _buckets(cells.get(COMPLETION, {}), stage_, late), None)
+        histogram = HistogramMetricFamily(f"mfs_switch_{name}_seconds", text, labels=["switch", "stage"])
+        for switch, cells in told.items():
+            for stage_ in Stage:
+                if stage_:
+                    buckets = _buckets(cells.get(COMPLETION, {}), stage_, late)
+                    histogram.add_metric([switch, stage_.name], buckets, None)
         yield histogram
 
 

@@ -20,10 +20,10 @@ Option = Callable[[Any], Any]
 
 DEFAULT_CONTROLLER = "http://127.0.0.1:9560"
 
+_ADDRESS: Option = click.option(
+    "--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="P4Runtime address of the switch."
+)
 _SWITCH: tuple[Option, ...] = (
-    click.option(
-        "--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="P4Runtime address of the switch."
-    ),
     click.option("--device-id", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True),
     click.option(
         "--tls-ca",
@@ -32,6 +32,10 @@ _SWITCH: tuple[Option, ...] = (
     ),
 )
 _OTHERS: tuple[Option, ...] = (
+    click.option(
+        "--address",
+        help="P4Runtime address of a switch, to look at that one alone.  [default: the switches of the controller]",
+    ),
     click.option(
         "--controller",
         metavar="URL",
@@ -52,16 +56,16 @@ JSON: Option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 
 def of_switch(command: Any) -> Any:
     """Add ``--address``, ``--device-id`` and ``--tls-ca``."""
-    for option in reversed(_SWITCH):
+    for option in reversed((_ADDRESS, *_SWITCH)):
         command = option(command)
     return command
 
 
 def of_system(command: Any) -> Any:
-    """Add the options of :func:`of_switch`, ``--controller`` and ``--run-dir``."""
-    for option in reversed(_OTHERS):
+    """Add ``--address`` without a default, ``--device-id``, ``--tls-ca``, ``--controller`` and ``--run-dir``."""
+    for option in reversed((*_OTHERS, *_SWITCH)):
         command = option(command)
-    return of_switch(command)
+    return command
 
 
 @contextmanager

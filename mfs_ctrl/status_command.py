@@ -1,4 +1,4 @@
-"""``mfs status``: switch, controller and agents in one view, by reading alone."""
+"""``mfs status``: switches, controller and agents in one view, by reading alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,63 +16,73 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from host_agent.protocol.errors import MfsError
+from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
 from mfs_ctrl.reading import JSON, of_system
 
 if TYPE_CHECKING:
     from mfs_ctrl.p4rt.reader import HeldProgram
 
 TIMEOUT_S = 3.0
-SIZE_MAX = 1 << 20
+SIZE_MAX = 1 << 24
+"""Bytes of a status: a port takes a hundred."""
+AT_ONCE = 16
+"""Switches that are asked at a time."""
 
 
 class Unanswered(MfsError):
     """A part of the system does not answer."""
 
 
-@click.command(short_help="Show switch, controller and agents.")
+@click.command(short_help="Show switches, controller and agents.")
 @of_system
 @JSON
-def status(address: str, device_id: int, controller: str, tls_ca: Path | None, run_dir: Path, as_json: bool) -> None:
-    """Show switch, controller and agents in one view. It only reads, and takes nobody's place.
+def status(
+    address: str | None, device_id: int, controller: str, tls_ca: Path | None, run_dir: Path, as_json: bool
+) -> None:
+    """Show switches, controller and agents in one view. It only reads, and takes nobody's place.
 
-    The exit status is 1 if the switch or the controller does not answer, or if the controller says that something is
-    wrong.
+    Without --address, the controller tells which switches there are. The exit status is 1 if a switch or the controller
+    does not answer, or if the controller says that something is wrong.
     """
-    found = {
-        "switch": or_error(lambda: _switch(address, device_id, tls_ca)),
-        "controller": or_error(lambda: {"url": controller, **ask(controller, tls_ca)[0]}),
-        "agents": agents_in(run_dir),
-    }
+    told = or_error(lambda: {"url": controller, **ask(controller, tls_ca)[0]})
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = {
+            name: pool.submit(or_error, functools.partial(_switch, where, device, tls_ca))
+            for name, where, device in targets(told, address, device_id)
+        }
+        switches = {name: answer.result() for name, answer in asked.items()}
+    found = {"switches": switches, "controller": told, "agents": agents_in(run_dir)}
     if as_json:
         click.echo(json.dumps(found))
     else:
         for line in lines(found):
             click.echo(line)
-    told = found["controller"]
-    if "error" in found["switch"] or "error" in told or told["conditions"] or not told["connected"]:
+    if any("error" in part for part in (told, *switches.values())) or any(wrong(told)):
         sys.exit(1)
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the status for people."""
-    switch, controller, agents = found["switch"], found["controller"], found["agents"]
-    if "error" in switch:
-        yield f"switch      {switch['error']}"
-    else:
-        ports = f"; {len(switch['ports'])} ports" if switch["ports"] else ""
-        yield f"switch      {switch['address']}: {switch['program'] or 'no program'}{ports}"
+    switches, controller, agents = found["switches"], found["controller"], found["agents"]
+    for name, switch in switches.items():
+        if "error" in switch:
+            yield f"switch      {switch['error']}"
+        else:
+            ports = f"; {len(switch['ports'])} ports" if switch["ports"] else ""
+            yield f"switch      {titled(name, switch['address'])}: {switch['program'] or 'no program'}{ports}"
     if "error" in controller:
         yield f"controller  {controller['error']}"
     else:
-        role = "primary" if controller["primary"] else "backup" if controller["connected"] else "not connected"
-        yield (
-            f"controller  {controller['url']}: {role} of {controller['switch']}, policy {controller['policy']}, "
-            f"{controller['ticks']} ticks, the last in {controller['tick_s'] * 1000:.0f} ms"
-        )
-        for condition in controller["conditions"].values():
+        yield f"controller  {controller['url']}, version {controller['version']}"
+        for name, told in controller["switches"].items():
+            yield (
+                f"  {role(told):9} of {titled(name, told['address'])}, policy {told['policy']}, {told['ticks']} ticks, "
+                f"the last in {told['tick_s'] * 1000:.0f} ms"
+            )
+            for reason, packets in told["discards"].items():
+                yield f"  discards  {packets} packets: {reason}"
+        for condition in wrong(controller):
             yield f"  wrong     {condition}"
-        for reason, packets in controller["discards"].items():
-            yield f"  discards  {packets} packets: {reason}"
         for agent in controller["agents"]:
             yield f"  agent     {agent['mac']} {agent['interface']}, {agent['carrier']}, version {agent['version']}"
     for path, agent in agents.items():
@@ -83,6 +94,38 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
                 f"agent here  {path}: {agent['interface']}, policy {policy['name'] or 'none yet'}, controller: "
                 f"{policy['controller']}; {agent['counters']['stamped']} packets stamped, {flows} flows open"
             )
+
+
+def role(told: Mapping[str, Any]) -> str:
+    """Return what a controller is to a switch, given what it tells of it."""
+    return "primary" if told["primary"] else "backup" if told["connected"] else "not connected"
+
+
+def titled(name: str, address: str) -> str:
+    """Return name and address of a switch; one that is alone is called by its address."""
+    return address if name == address else f"{name} ({address})"
+
+
+def wrong(told: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong according to a controller's status; each switch that has a name is named."""
+    yield from told["conditions"].values()
+    for name, switch in told["switches"].items():
+        prefix = "" if name == switch["address"] else f"{name}: "
+        yield from (f"{prefix}{condition}" for condition in switch["conditions"].values())
+        if not switch["connected"] and not switch["conditions"]:
+            yield f"{prefix}not connected yet"
+
+
+def targets(told: Mapping[str, Any], address: str | None, device_id: int) -> list[tuple[str, str, int]]:
+    """Return name, address and device id of the switches to look at.
+
+    These are the one at ``address`` or, if that is None, those of the controller that told this; if it told nothing,
+    the one at the default address.
+    """
+    if address is None and "error" not in told:
+        return [(name, switch["address"], switch["device_id"]) for name, switch in told["switches"].items()]
+    where = address or DEFAULT_P4RUNTIME_ADDRESS
+    return [(where, where, device_id)]
 
 
 def ask(url: str, tls_ca: Path | None = None) -> tuple[dict[str, Any], str]:
@@ -98,7 +141,7 @@ def ask(url: str, tls_ca: Path | None = None) -> tuple[dict[str, Any], str]:
         context = ssl.create_default_context(cafile=tls_ca) if url.startswith("https://") else None
         with urllib.request.urlopen(where, timeout=TIMEOUT_S, context=context) as answer:
             document = json.loads(answer.read(SIZE_MAX))
-            return {**document, "conditions": dict(document["conditions"])}, answer.headers.get("Date", "")
+            return {**document, "switches": dict(document["switches"])}, answer.headers.get("Date", "")
     except (OSError, HTTPException, ValueError, TypeError, KeyError) as error:
         reason = getattr(error, "reason", error)
         raise Unanswered(

@@ -28,6 +28,8 @@ class Switch(Protocol):
 class Session(Switch, Protocol):
     """A session with one switch, of which several clients may have one; one of them is primary and may write."""
 
+    device_id: int
+
     @property
     def primary(self) -> bool:
         """Whether this client may write."""

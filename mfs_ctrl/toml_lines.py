@@ -21,13 +21,16 @@ class LineIndex:
         table: Path = ()
         for number, line in enumerate(text.splitlines(), 1):
             if header := _HEADER.match(line):
-                name = header[2]
-                table = _names(name)
+                names = _names(header[2])
+                # [switch.parameters] after [[switch]] belongs to the last element.
+                last = arrays[names[0]] - 1
+                table = (names[0], last, *names[1:]) if last >= 0 and len(names) > 1 else names
                 if header[1] == "[[":
                     self._lines.setdefault(table, number)
-                    table = (*table, arrays[name])
-                    arrays[name] += 1
-                self._lines.setdefault(table, number)
+                    table = (*table, arrays[header[2]])
+                    arrays[header[2]] += 1
+                for length in range(1, len(table) + 1):
+                    self._lines.setdefault(table[:length], number)
             elif key := _KEY.match(line):
                 self._lines.setdefault((*table, *_names(key[1])), number)
 
@@ -39,5 +42,5 @@ class LineIndex:
         return None
 
 
-def _names(text: str) -> Path:
+def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip("\"'") for part in text.split("."))

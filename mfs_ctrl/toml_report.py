@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,6 +70,22 @@ class Report:
                 path = tuple(part for part in detail["loc"] if part != "[key]")
                 self.add((*location, *path), _message(detail, model))
             return None
+
+    def array(self, name: str, items: object, model: type[Table]) -> dict[int, Table]:
+        """Validate an array of tables; return the valid elements by index. Mistakes are recorded."""
+        if not isinstance(items, list):
+            self.add((name,), f"must be an array of tables: write [[{name}]]")
+            return {}
+        validated = {number: self.validated((name, number), item, model) for number, item in enumerate(items)}
+        return {number: table for number, table in validated.items() if table is not None}
+
+    def unique(self, key: str, values: Iterable[tuple[Location, Any]], text: Callable[[Any], str], rule: str) -> None:
+        """Record a mistake for each value, of ``key`` in a table, that another table has before it."""
+        first: dict[Hashable, Location] = {}
+        for location, value in values:
+            other = first.setdefault(value, location)
+            if other != location:
+                self.add((*location, key), f"{text(value)} is also that of {place(other)}; {rule}")
 
     def raise_mistakes(self) -> None:
         """Do nothing if there are no mistakes.

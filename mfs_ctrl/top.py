@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,12 @@ from rich.text import Text
 
 from host_agent.protocol.stamp import LEVELS, Stage
 from mfs_ctrl.counters import Observation
+from mfs_ctrl.status_command import role
 
 STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D)
 SHARES = (0.1, 0.5)
 """Quantiles of the slack that flows in time have left."""
-FIXED_LINES = 11
+FIXED_LINES = 12
 """Lines beside those of ports."""
 
 
@@ -24,6 +26,7 @@ def screen(
     seen: Observation,
     rates: Mapping[int, int],
     controller: Mapping[str, Any],
+    name: str,
     agents: Mapping[str, Mapping[str, Any]],
     height: int,
 ) -> RenderableType:
@@ -34,27 +37,38 @@ def screen(
         seen: what was counted over a time that it knows.
         rates: bits per second of each port, where the switch tells them.
         controller: its status, or ``{"error": TEXT}``.
+        name: what it calls the switch that is shown.
         agents: status of each agent of this machine by the path of its socket, or an error as above.
         height: lines there are; ports that do not fit are left out, the idlest first.
     """
-    parts: list[RenderableType] = [Text(title, no_wrap=True), _controller(controller)]
+    parts: list[RenderableType] = [Text(title, no_wrap=True), _controller(controller, name)]
     parts += [_ports(seen, rates, max(1, height - FIXED_LINES - len(agents))), Text(), _stages(seen)]
     if seen.discarded:
         parts.append(Text("discarded: " + ", ".join(f"{reason} {count}" for reason, count in seen.discarded.items())))
     return Group(*parts, *(_agent(path, agent) for path, agent in agents.items()))
 
 
-def _controller(told: Mapping[str, Any]) -> Text:
+def _controller(told: Mapping[str, Any], name: str) -> Text:
     if "error" in told:
         return Text(f"controller: {told['error']}", no_wrap=True, overflow="ellipsis")
-    role = "primary" if told["primary"] else "backup" if told["connected"] else "not connected"
-    wrong = "".join(f"; wrong: {condition}" for condition in told["conditions"])
-    codes = "  ".join(f"{name} {code}" for name, code in told["thresholds"].items()) or "none"
-    return Text(
-        f"controller: {role}, policy {told['policy']}, {told['ticks']} ticks{wrong}\nthresholds: {codes}",
-        no_wrap=True,
-        overflow="ellipsis",
-    )
+    shown = told["switches"].get(name)
+    if shown is None:
+        return Text("controller: of other switches", no_wrap=True, overflow="ellipsis")
+    amiss = "".join(f"; wrong: {condition}" for condition in shown["conditions"])
+    codes = "  ".join(f"{name} {code}" for name, code in shown["thresholds"].items()) or "none"
+    lines = [
+        f"controller: {role(shown)}, policy {shown['policy']}, {shown['ticks']} ticks{amiss}",
+        f"thresholds: {codes}",
+    ]
+    others = [(other, switch) for other, switch in told["switches"].items() if other != name]
+    if others:
+        roles = Counter(role(switch) for _, switch in others)
+        counts = ", ".join(f"{kind} of {count}" for kind, count in roles.items())
+        troubled = "".join(
+            f"; wrong: {other} ({', '.join(each['conditions'])})" for other, each in others if each["conditions"]
+        )
+        lines.append(f"of the {len(others)} others: {counts}{troubled}")
+    return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
 
 def _ports(seen: Observation, rates: Mapping[int, int], most: int) -> RenderableType:

@@ -11,7 +11,7 @@ import click
 
 from host_agent.command_line import Positive
 from mfs_ctrl.reading import of_system, reading
-from mfs_ctrl.status_command import agents_in, ask, or_error
+from mfs_ctrl.status_command import agents_in, ask, or_error, targets, titled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,12 +23,22 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Follow switch, controller and agents on one screen.")
 @of_system
+@click.option(
+    "--switch", "named", metavar="NAME", help="Of the controller's switches, the one to show.  [default: first]"
+)
 @click.option("--interval", type=Positive(0.1, 3600), default=1.0, show_default=True, help="Seconds between reads.")
 @click.option("--once", is_flag=True, help="Print what one interval gives, and end.")
 def top(
-    address: str, device_id: int, controller: str, tls_ca: Path | None, run_dir: Path, interval: float, once: bool
+    address: str | None,
+    device_id: int,
+    controller: str,
+    tls_ca: Path | None,
+    run_dir: Path,
+    named: str | None,
+    interval: float,
+    once: bool,
 ) -> None:
-    """Follow what leaves the switch by port and level, how flows finish, thresholds, and agents. Ctrl-C ends it.
+    """Follow what leaves a switch by port and level, how flows finish, thresholds, and agents. Ctrl-C ends it.
 
     It only reads, and takes nobody's place. Columns L7 to L0 are the levels' shares of a port's bytes. The slack that
     flows had left when they finished is to an octave.
@@ -36,9 +46,16 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
+    if address is not None and named is not None:
+        raise click.UsageError("--switch chooses among the controller's switches: leave out --address.")
+    found = targets(or_error(lambda: ask(controller, tls_ca)[0]), address, device_id)
+    shown = [target for target in found if named in (None, target[0])]
+    if not shown:
+        raise click.UsageError(f"no switch {named!r}; there are {', '.join(name for name, _, _ in found)}.")
+    name, where, device = shown[0]
     console = Console()
-    with reading(address, device_id, tls_ca) as (reader, index):
-        follower = _Follower(reader, index)
+    with reading(where, device, tls_ca) as (reader, index):
+        follower = _Follower(reader, index, name)
         look = functools.partial(follower.look, controller, tls_ca, run_dir)
         time.sleep(interval)
         if once:
@@ -54,11 +71,12 @@ def top(
 class _Follower:
     """Reads the counters of a switch again and again. The first read is at the beginning."""
 
-    def __init__(self, reader: Reader, index: P4InfoIndex) -> None:
+    def __init__(self, reader: Reader, index: P4InfoIndex, name: str) -> None:
         from mfs_ctrl.counters import COMPLETION, DISCARDED, PORT_LEVEL, cells_of_ports
 
         self._reader = reader
         self._index = index
+        self._name = name
         self._rates = reader.port_rates()
         of_ports = cells_of_ports(self._rates) if self._rates else None
         self._wanted = {PORT_LEVEL: of_ports, COMPLETION: None, DISCARDED: None}
@@ -75,5 +93,6 @@ class _Follower:
         seen = observe(self._before, after, now_ns - self._read_ns)
         self._before, self._read_ns = after, now_ns
         told = or_error(lambda: ask(controller, tls_ca)[0])
-        title = f"mfs top  {self._reader.address}  {time.strftime('%H:%M:%S')}  over {seen.interval_ns / 1e9:.1f} s"
-        return screen(title, seen, self._rates, told, agents_in(run_dir), height)
+        where = titled(self._name, self._reader.address)
+        title = f"mfs top  {where}  {time.strftime('%H:%M:%S')}  over {seen.interval_ns / 1e9:.1f} s"
+        return screen(title, seen, self._rates, told, self._name, agents_in(run_dir), height)

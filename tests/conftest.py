@@ -34,6 +34,7 @@ SLOW = (
     "mfs_ctrl/test_controller.py",
     "mfs_ctrl/test_controller_failures.py",
     "mfs_ctrl/test_example_policies.py",
+    "mfs_ctrl/test_fabric.py",
     "mfs_ctrl/test_looking.py",
     "mfs_ctrl/test_metrics.py",
     "mfs_ctrl/test_policy_file.py",

@@ -69,15 +69,15 @@ def switches(name: str, servers: int = 8, nics: int = 1, rate_bps: int = DEFAULT
         raise TopologyError(str(error)) from None
 
 
-def switch(name: str, node: str | None, servers: int, nics: int, rate_bps: int) -> Topology:
-    """Return the switch ``node`` of a topology; None for the only switch of a topology.
+def chosen(name: str, node: str | None, servers: int, nics: int, rate_bps: int) -> Mapping[str, Topology]:
+    """Return the switch ``node`` of a topology, by its name, or all of them for None; one that is alone has no name.
 
     Raises:
         TopologyError: there is no such topology or switch.
     """
     found = switches(name, servers, nics, rate_bps)
-    if node is None and len(found) == 1:
-        return next(iter(found.values()))
-    if node is None or node not in found:
+    if node is not None and node not in found:
         raise TopologyError(f"topology {name} has the switches {', '.join(found)}; choose one with --node")
-    return found[node]
+    if node is None and len(found) > 1:
+        return found
+    return {"": found[node or next(iter(found))]}

@@ -42,7 +42,9 @@ def up(name: str, servers: int, nics: int, rate: int, prefix: str | None) -> Non
         address = f"127.0.0.1:{P4RUNTIME_PORT + number}"
         click.echo(f"\n# {node}")
         click.echo(f"mfs switch --address {address} {' '.join(realised.switch_options(of_switch, number))}")
-        click.echo(f"mfs ctrl --address {address} {shape}{f' --node {node}' if len(switches) > 1 else ''}")
+    if len(switches) > 1:
+        click.echo("\n# the controller of all of them")
+    click.echo(f"mfs ctrl --address 127.0.0.1:{P4RUNTIME_PORT} {shape}")
 
 
 @topology.command()

@@ -5,6 +5,7 @@ The embedded switch has its own, because it is independent of the controller.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -134,12 +135,7 @@ class P4InfoIndex:
         Raises:
             EntryError: the text is not a P4Info.
         """
-        message = p4info_pb2.P4Info()
-        try:
-            text_format.Merge(text, message, allow_unknown_field=True)
-        except text_format.ParseError as error:
-            raise EntryError(f"cannot parse the P4Info: {error}; compile the program again") from None
-        return cls(message)
+        return cls(_parsed(text))
 
     def _table(self, table: p4info_pb2.Table) -> Table:
         default = None
@@ -158,6 +154,17 @@ class P4InfoIndex:
             table.implementation_id != 0,
             default,
         )
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str) -> p4info_pb2.P4Info:
+    """Return the message; switches of a fabric run the same program, and parsing takes longer than all else here."""
+    message = p4info_pb2.P4Info()
+    try:
+        text_format.Merge(text, message, allow_unknown_field=True)
+    except text_format.ParseError as error:
+        raise EntryError(f"cannot parse the P4Info: {error}; compile the program again") from None
+    return message
 
 
 def _match_field(field: p4info_pb2.MatchField, table: str) -> Field:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from google.rpc import code_pb2
@@ -27,7 +27,7 @@ class Session(Requests):
     """A connection to the switch at ``address`` (host:port). Of several, the highest election id is primary.
 
     The session is not connected until :meth:`connect`; it can connect again after :meth:`close` or a loss. It is in
-    plain text without ``tls``.
+    plain text without ``tls``. ``on_arbitration`` is called, in another thread, when the switch tells who is primary.
 
     Attributes:
         election_id: the id in use: the one given, or a higher one after :meth:`claim`.
@@ -40,12 +40,14 @@ class Session(Requests):
         election_id: int = 1,
         timeout_s: float = 5.0,
         tls: TlsFiles | None = None,
+        on_arbitration: Callable[[], None] | None = None,
     ) -> None:
         if not 0 < election_id < 1 << 128:
             raise SessionError(f"election id {election_id} is outside 1..2^128-1")
         super().__init__(address, device_id, timeout_s)
         self.election_id = self._own_id = election_id
         self._tls = tls
+        self._on_arbitration = on_arbitration
         self._client: StreamClient | None = None
 
     @property
@@ -67,7 +69,9 @@ class Session(Requests):
         """
         self.close()
         self.election_id = self._own_id
-        self._client = StreamClient(self.address, self.device_id, self.election_id, self.timeout_s, self._tls)
+        self._client = StreamClient(
+            self.address, self.device_id, self.election_id, self.timeout_s, self._tls, self._on_arbitration
+        )
         return self.primary
 
     def claim(self) -> bool:

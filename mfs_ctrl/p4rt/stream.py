@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable
 from typing import Any
 
 from p4.v1 import p4runtime_pb2, p4runtime_pb2_grpc
@@ -13,6 +14,9 @@ from mfs_ctrl.p4rt.duplex import Duplex
 
 class StreamClient(Duplex):
     """A channel to a switch, its stub, and the open stream.
+
+    Args:
+        on_arbitration: called by the receiving thread after each ``MasterArbitrationUpdate``.
 
     Attributes:
         stub: the P4Runtime service.
@@ -25,9 +29,16 @@ class StreamClient(Duplex):
     """
 
     def __init__(
-        self, address: str, device_id: int, election_id: int, timeout_s: float, tls: TlsFiles | None = None
+        self,
+        address: str,
+        device_id: int,
+        election_id: int,
+        timeout_s: float,
+        tls: TlsFiles | None = None,
+        on_arbitration: Callable[[], None] | None = None,
     ) -> None:
         self.device_id = device_id
+        self._on_arbitration = on_arbitration
         self.arbitration: Any = None
         self.complaints: queue.SimpleQueue[Any] = queue.SimpleQueue()
         super().__init__(address, timeout_s, tls, "no P4Runtime server answers", "the switch")
@@ -53,6 +64,8 @@ class StreamClient(Duplex):
     def _take(self, message: Any) -> bool:
         if message.HasField("arbitration"):
             self.arbitration = message.arbitration
+            if self._on_arbitration is not None:
+                self._on_arbitration()
             return True
         if message.HasField("error"):
             self.complaints.put(message.error)

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from host_agent.protocol.policy_document import PolicyDocument
-from mfs_ctrl import config, policies
+from mfs_ctrl import config, fabric_file, policies
 from mfs_eval.advise import cluster_file
 from mfs_eval.serving.placement import HotPrefixes
 from tests.support.agent import INTERFACE, linked, running
+from topologies import catalogue
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +77,14 @@ def test_the_rack_is_a_switch_with_two_hosts() -> None:
     assert [(host.port, str(host.ipv4)) for host in described.topology.hosts] == [(1, "10.0.1.1"), (2, "10.0.2.1")]
     assert described.parameters.untrusted_ports == {2}
     assert described.tuner == {"mlu": {"late_target": 0.02}}
+
+
+def test_the_fabric_is_the_built_in_one_of_two_racks() -> None:
+    built_in = catalogue.switches("leaf-spine", servers=4)
+    described = {spec.name: spec.topology for spec in fabric_file.read(ROOT / "examples" / "fabric.toml")}
+    assert {name: topology.rates for name, topology in described.items()} == {
+        name: topology.rates for name, topology in built_in.items()
+    }
 
 
 def test_the_cluster_has_a_unit_that_holds_what_others_fetch() -> None:

@@ -14,8 +14,10 @@ from host_agent.protocol.stamp import Flags, Stage, Stamp
 from mfs_ctrl.cli import mfs
 from mfs_ctrl.control_loop import ControlLoop
 from mfs_ctrl.controller import Controller
-from mfs_ctrl.endpoint import Listen, serving
+from mfs_ctrl.endpoint import show
+from mfs_ctrl.fabric import Controlled, Fabric
 from mfs_ctrl.p4rt.session import Session
+from mfs_ctrl.policy_server import PolicyServer
 from soft_switch.examples import dscp_queues
 from tests.support.controller import ARTIFACT, MILLISECOND_NS, TOPOLOGY, controller, pass_through
 from tests.support.controller import serving as served
@@ -24,6 +26,18 @@ from topologies.processes import free_address
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(mfs, arguments)
+
+
+class Shown(Fabric):
+    """A fabric of controllers that the test runs itself."""
+
+    def __init__(self, *loops: ControlLoop) -> None:
+        super().__init__(lambda *_: None, 1.0)  # type: ignore[arg-type, return-value]
+        self._loops = loops
+
+    @property
+    def controlled(self) -> list[Controlled]:
+        return [Controlled(loop, lambda: None) for loop in self._loops]
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +91,20 @@ def test_status_shows_switch_controller_and_what_is_wrong(running: tuple[str, Co
     address, one = running
     loop = ControlLoop(one, address)
     loop.connected = True
-    with serving(Listen("0"), loop, lambda: None):
-        assert one.on_policy is not None
-        url = one.on_policy.__self__.url  # type: ignore[attr-defined]
+    with PolicyServer("0") as server:
+        show(Shown(loop), server)
+        url = server.url
         words = ("status", "--address", address, "--controller", url, "--run-dir", str(tmp_path))
         done = run(*words)
         assert done.exit_code == 0, done.output
         assert f"switch      {address}: mfs_v1model; 4 ports" in done.output
-        assert f"controller  {url}: primary of {address}, policy mfs" in done.output
+        assert f"controller  {url}, version " in done.output
+        assert f"  primary   of {address}, policy mfs, 0 ticks" in done.output
+        # Without an address, the controller says where the switches are.
+        assert run("status", *words[3:]).output == done.output
         document = json.loads(run(*words, "--json").output)
-        assert document["switch"]["ports"]["1"]["rate_bps"] == TOPOLOGY.rate_bps
-        assert document["controller"]["ports"]["1"]["bias"] == one.biases[1]
+        assert document["switches"][address]["ports"]["1"]["rate_bps"] == TOPOLOGY.rate_bps
+        assert document["controller"]["switches"][address]["ports"]["1"]["bias"] == one.biases[1]
         loop.note("rates", "port 1 is slow; correct --rate")
         wrong = run(*words)
         assert wrong.exit_code == 1

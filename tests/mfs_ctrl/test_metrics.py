@@ -56,6 +56,7 @@ STATUS: dict[str, Any] = {
     "gate": {"waiting": 0, "in_flight_bytes": 0},
     "flows": [{"stage": "P2D"}, {"stage": "P2D"}],
 }
+SWITCH = "leaf1"
 AGENT = AgentIdentity("02:00:00:00:01:01", "eth0", "option", "0.2.0")
 
 
@@ -74,7 +75,7 @@ def of(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 @pytest.fixture(scope="module")
 def loop() -> Iterator[ControlLoop]:
     with serving() as (switch, server):
-        made = ControlLoop(controller(server, tune=True), server.address)
+        made = ControlLoop(controller(server, tune=True), server.address, SWITCH)
         made.start(0)
         for number in range(3):
             late = Stamp(Stage.P2D, Flags.FIRST | Flags.LAST, batch=1, flow=number, slack_us=-9, remaining=4)
@@ -100,8 +101,8 @@ def exported(loop: ControlLoop) -> list[Metric]:
     switch.add_port(1, 1_000_000)
     driver = Driver(switch, {1: _Silent()})  # type: ignore[dict-item]
     families = [
-        *controller_metrics(loop, [AGENT], "0.2.0"),
-        *switch_metrics(cells),
+        *controller_metrics([loop], [AGENT], "0.2.0"),
+        *switch_metrics({SWITCH: cells}),
         *agent_metrics(STATUS, "0.2.0"),
         *soft_switch_metrics.switch_metrics(driver),
     ]
@@ -163,12 +164,17 @@ def test_promtool_finds_nothing_to_mend(exported: list[Metric]) -> None:
 
 def test_values_are_those_of_the_switch_and_the_tick(exported: list[Metric], loop: ControlLoop) -> None:
     found = values(exported)
-    assert found[of("mfs_controller_connected")] == found[of("mfs_controller_primary")] == 1
-    assert found[of("mfs_controller_entries_written_total", operation="insert")] > 10
+    assert (
+        found[of("mfs_controller_connected", switch=SWITCH)] == found[of("mfs_controller_primary", switch=SWITCH)] == 1
+    )
+    assert found[of("mfs_controller_entries_written_total", switch=SWITCH, operation="insert")] > 10
     assert found[of("mfs_controller_agents", carrier="option")] == 1
-    assert found[of("mfs_controller_condition", condition="rates")] == 0
+    assert found[of("mfs_controller_condition", switch=SWITCH, condition="rates")] == 0
     port = str(TOPOLOGY.ports[0])
-    assert found[of("mfs_controller_port_bias_code", port=port)] == loop.controller.biases[TOPOLOGY.ports[0]]
+    assert (
+        found[of("mfs_controller_port_bias_code", switch=SWITCH, port=port)]
+        == loop.controller.biases[TOPOLOGY.ports[0]]
+    )
     completed = {
         labels["in_time"]: value
         for (name, pairs), value in found.items()
@@ -176,9 +182,9 @@ def test_values_are_those_of_the_switch_and_the_tick(exported: list[Metric], loo
     }
     assert completed == {"true": 2, "false": 1}
     # 3,000 us are in the octave from 2^11 to 2^12.
-    assert found[of("mfs_switch_completion_slack_seconds_bucket", stage="P2D", le="0.002048")] == 0
-    assert found[of("mfs_switch_completion_slack_seconds_bucket", stage="P2D", le="0.004096")] == 2
-    assert found[of("mfs_switch_completion_overdue_seconds_bucket", stage="P2D", le="1.6e-05")] == 1
+    assert found[of("mfs_switch_completion_slack_seconds_bucket", switch=SWITCH, stage="P2D", le="0.002048")] == 0
+    assert found[of("mfs_switch_completion_slack_seconds_bucket", switch=SWITCH, stage="P2D", le="0.004096")] == 2
+    assert found[of("mfs_switch_completion_overdue_seconds_bucket", switch=SWITCH, stage="P2D", le="1.6e-05")] == 1
     assert (
         found[of("mfs_agent_unstamped_packets_total", interface="eth0", reason="other TCP options leave no room")] == 3
     )
@@ -188,13 +194,19 @@ def test_values_are_those_of_the_switch_and_the_tick(exported: list[Metric], loo
 
 
 def test_a_switch_that_does_not_answer_is_reported_as_down() -> None:
-    assert values(switch_metrics(None)) == {of("mfs_switch_up"): 0}
+    cells = {PORT_LEVEL: {8: Count(1, 100)}}
+    found = values(switch_metrics({"leaf1": None, "leaf2": cells}))
+    assert (found[of("mfs_switch_up", switch="leaf1")], found[of("mfs_switch_up", switch="leaf2")]) == (0, 1)
+    assert found[of("mfs_switch_bytes_total", switch="leaf2", port="1", level="0")] == 100
+    assert {dict(labels)["switch"] for name, labels in found if name != "mfs_switch_up"} == {"leaf2"}
 
 
 def test_histograms_count_each_flow_once_in_ascending_buckets() -> None:
     cells = {CompletionCell(Stage.P2D, 3, False, octave).index: Count(octave, 0) for octave in range(32)}
     [histogram] = [
-        family for family in switch_metrics({COMPLETION: cells}) if family.name == "mfs_switch_completion_slack_seconds"
+        family
+        for family in switch_metrics({SWITCH: {COMPLETION: cells}})
+        if family.name == "mfs_switch_completion_slack_seconds"
     ]
     buckets = [sample for sample in histogram.samples if sample.labels["stage"] == "P2D"]
     assert [sample.value for sample in buckets] == sorted(sample.value for sample in buckets)
@@ -223,23 +235,24 @@ def test_a_running_controller_serves_metrics_health_and_status(caplog: pytest.Lo
                 text: str = answer.read().decode()
                 return text
 
-        eventually(lambda: json.loads(get("/status"))["ticks"] > 2)
-        status = json.loads(get("/status"))
-        assert (status["switch"], status["primary"], status["conditions"]) == (server.address, True, {})
+        name = server.address
+        eventually(lambda: json.loads(get("/status"))["switches"][name]["ticks"] > 2)
+        status = json.loads(get("/status"))["switches"][name]
+        assert (status["address"], status["primary"], status["conditions"]) == (server.address, True, {})
         assert get("/healthz") == get("/readyz") == "ok\n"
 
         def up() -> bool:
-            return values(text_string_to_metric_families(get("/metrics")))[of("mfs_switch_up")] == 1
+            return values(text_string_to_metric_families(get("/metrics")))[of("mfs_switch_up", switch=name)] == 1
 
         # A busy machine may take longer than a read may take.
         eventually(up)
         found = values(text_string_to_metric_families(get("/metrics")))
-        assert found[of("mfs_controller_ticks_total")] > 2
+        assert found[of("mfs_controller_ticks_total", switch=name)] > 2
         assert found[of("process_resident_memory_bytes")] > 1e6
-    eventually(lambda: json.loads(get("/status"))["connected"] is False)
+    eventually(lambda: json.loads(get("/status"))["switches"][name]["connected"] is False)
     with pytest.raises(urllib.error.HTTPError, match="503"):
         get("/readyz")
-    assert values(text_string_to_metric_families(get("/metrics")))[of("mfs_switch_up")] == 0
+    assert values(text_string_to_metric_families(get("/metrics")))[of("mfs_switch_up", switch=name)] == 0
     stop.set()
     thread.join(60)
 

@@ -24,7 +24,7 @@ from mfs_ctrl.top import screen
 from soft_switch.switch import Switch
 from tests.support.controller import MILLISECOND_NS, TOPOLOGY, controller, pass_through, serving
 
-STATUS = {
+SWITCH = {
     "primary": True,
     "connected": True,
     "policy": "mfs",
@@ -32,6 +32,8 @@ STATUS = {
     "thresholds": {"mlu": 126, "tight_slack": 152},
     "conditions": {},
 }
+LOST = {**SWITCH, "primary": False, "connected": False, "conditions": {"switch": "it does not answer"}}
+STATUS = {"switches": {"leaf1": SWITCH, "leaf2": SWITCH, "spine1": LOST}}
 SEEN = Observation(
     interval_ns=500_000_000,
     port_level={PortLevel(3, 7): Count(1, 1_000_000), PortLevel(3, 2): Count(1, 3_000_000)},
@@ -44,7 +46,7 @@ def shown(height: int = 24, ports: int = 16) -> list[str]:
     console = Console(file=io.StringIO(), width=80, height=height)
     rates = dict.fromkeys(range(1, ports + 1), 100_000_000)
     agents = {"/run/mfs/eth0.sock": {"interface": "eth0", "flows": [1, 2], "counters": {"stamped": 1234}}}
-    console.print(screen("mfs top", SEEN, rates, STATUS, agents, height))
+    console.print(screen("mfs top", SEEN, rates, STATUS, "leaf1", agents, height))
     return str(console.file.getvalue()).splitlines()  # type: ignore[attr-defined]
 
 
@@ -67,6 +69,7 @@ def test_it_fits_a_terminal_of_80_columns(height: int, ports: int) -> None:
     assert max(map(len, lines)) <= 80
     assert len(lines) <= max(height, 14)
     assert "thresholds: mlu 126  tight_slack 152" in "\n".join(lines)
+    assert "of the 2 others: primary of 1, not connected of 1; wrong: spine1 (switch)" in lines
     assert any(line.split()[:1] == ["3"] for line in lines), "the busiest port stays"
 
 

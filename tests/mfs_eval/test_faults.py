@@ -117,7 +117,8 @@ def test_a_restarted_switch_gets_its_program_and_entries_again(rack: Rack) -> No
         traffic.continues()
         switch.kill()
         stack.enter_context(rack.switch())
-        traffic.continues(lambda: f"connected again, {done}" in controller.output())
+        again = f"connected again to {rack.address}: policy fifo in force, {done}"
+        traffic.continues(lambda: again in controller.output())
 
 
 def test_a_backup_takes_over_from_a_killed_controller(rack: Rack) -> None:

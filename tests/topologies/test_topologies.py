@@ -100,7 +100,7 @@ def test_unconnected_cables_and_impossible_sizes_are_refused() -> None:
     with pytest.raises(TopologyError, match="no topology 'ring'"):
         catalogue.switches("ring")
     with pytest.raises(TopologyError, match="choose one with --node"):
-        catalogue.switch("leaf-spine", None, 8, 1, 1000)
+        catalogue.chosen("leaf-spine", "leaf3", 8, 1, 1000)
     with pytest.raises(TopologyError, match="needs a server"):
         catalogue.switches("leaf-spine", servers=1)
 
