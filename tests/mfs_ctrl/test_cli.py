@@ -216,6 +216,42 @@ def test_a_config_and_a_topology_at_once_are_refused(mfs: Mfs, options: tuple[st
     assert f"--config describes the whole switch: leave out {', '.join(options[::2])}, or --config" in message
 
 
+def test_a_fabric_file_describes_all_that_options_would(mfs: Mfs) -> None:
+    status, message = mfs("ctrl", "--fabric", "fabric.toml", "--policy", "fifo", "--address", "h:1", "--node", "leaf1")
+    assert status == 2
+    assert "--fabric describes all switches: leave out --address, --policy, --node, or --fabric" in message
+
+
+def test_all_switches_of_a_topology_are_looked_for_at_consecutive_ports(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    options = ("--topology", "leaf-spine", "--servers", "2", "--address", address)
+    with started("ctrl", *options) as controller:
+        told = {controller.log_line().partition(" within")[0] for _ in range(4)}
+    assert told == {
+        f"{name}: no P4Runtime server answers at {host}:{int(port) + number}"
+        for number, name in enumerate(("leaf1", "leaf2", "spine1", "spine2"))
+    }
+
+
+def test_a_changed_config_is_put_into_force_and_a_wrong_one_is_not(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "switch.toml"
+
+    def write(more: str) -> None:
+        (tmp_path / "new").write_text(SWITCH + more, "utf-8")
+        (tmp_path / "new").rename(path)
+
+    write("")
+    with started("switch", "--address", address) as switch:
+        assert address in switch.log_line()
+        with started("ctrl", "--address", address, "--config", str(path)) as controller:
+            assert "policy mfs in force" in controller.log_line()
+            write("[parameters]\nuntrusted_ports = [9]\n")
+            assert f"{path}: line 10: [parameters], untrusted_ports[0]: no host or uplink" in controller.log_line()
+            write("[parameters]\nuntrusted_ports = [1]\n")
+            lines = {controller.log_line().partition(", ")[0].rstrip() for _ in range(2)}
+            assert lines == {f"read {path} again", "changed: policy mfs"}
+
+
 @pytest.mark.parametrize(("policy", "useless"), [("fifo", True), ("mfs", False)])
 def test_a_slack_factor_without_effect_is_mentioned(mfs: Mfs, address: str, policy: str, useless: bool) -> None:
     _, message = mfs("ctrl", "--policy", policy, "--slack-factor", "5", "--address", address)

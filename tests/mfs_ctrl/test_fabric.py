@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -31,6 +32,8 @@ from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
 from tests.support.cli import Process, message, started
 from tests.support.controller import INDEX, eventually, packet, probes, serving
+from tests.support.realtime import fresh_prefix, needs_ping, real_kernel, switch_on
+from topologies import catalogue, namespaces
 from topologies.processes import free_address
 
 LETTERS = "abcdefgh"
@@ -349,3 +352,32 @@ def test_a_second_controller_takes_over_each_switch_from_a_killed_one_under_load
 def policy_text(level: int) -> str:
     stages = '"NONE", "KV_REUSE", "COLLECTIVE", "P2D"'
     return f'name = "own"\ndescription = "one level"\nrules = [{{ stage = [{stages}], level = {level} }}]\n'
+
+
+@real_kernel
+@needs_ping
+def test_a_leaf_spine_in_namespaces_carries_packets_under_one_controller_also_while_it_is_replaced(path: Path) -> None:
+    topologies = catalogue.switches("leaf-spine", servers=4)
+    text = (Path(__file__).parents[2] / "examples" / "fabric.toml").read_text("utf-8")
+    with ExitStack() as stack:
+        rack = stack.enter_context(namespaces.standing(list(topologies.values()), fresh_prefix()))
+        for number, topology in enumerate(topologies.values()):
+            address, _ = stack.enter_context(switch_on(rack, topology, number))
+            text = text.replace(f'"127.0.0.1:{9559 + number}"', f'"{address}"')
+        path.write_text(text, "utf-8")
+
+        def ping(source: int, target: int, *options: str) -> list[str]:
+            return ["ip", "netns", "exec", rack.namespaces[source - 1], "ping", *options, f"10.0.{target}.1"]
+
+        primary = stack.enter_context(started("ctrl", "--fabric", str(path), "--election-id", "2"))
+        lines_of(primary, {f"{name}: connected to " for name in topologies})
+        # Within a rack, and over the spines in both directions.
+        for source, target in ((1, 2), (1, 3), (4, 2)):
+            subprocess.run(ping(source, target, "-c", "2", "-i", "0.2", "-W", "5"), check=True, capture_output=True)
+        backup = stack.enter_context(started("ctrl", "--fabric", str(path)))
+        lines_of(backup, {f"{name}: connected to " for name in topologies})
+        pinging = subprocess.Popen(ping(1, 3, "-c", "60", "-i", "0.05", "-W", "5"), stdout=subprocess.PIPE, text=True)
+        primary.process.kill()
+        lines_of(backup, {f"{name}: primary now, 0 entries written" for name in topologies})
+        out, _ = pinging.communicate(timeout=60)
+        assert "60 received, 0% packet loss" in out
