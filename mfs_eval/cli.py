@@ -31,6 +31,7 @@ BENCHMARKS = {
     "agent": "mfs_eval.bench.agent:agent",
     "agent-calls": "mfs_eval.bench.agent_calls:agent_calls",
     "carriers": "mfs_eval.bench.carriers:carriers",
+    "fabric": "mfs_eval.bench.fabric:fabric",
     "table-writes": "mfs_eval.bench.table_writes:table_writes",
     "tuned-tick": "mfs_eval.bench.tuned_tick:tuned_tick",
 }
