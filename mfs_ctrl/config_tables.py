@@ -103,7 +103,15 @@ def _link_end(value: object) -> tuple[str, int]:
     return name, int(port)
 
 
+def _address(value: object) -> str:
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not host or not port.isdecimal():
+        raise ValueError('must be HOST:PORT, such as "10.9.0.1:9559"')
+    return f"{host}:{port}"
+
+
 Name = Annotated[str, BeforeValidator(_name)]
+Address = Annotated[str, BeforeValidator(_address)]
 LinkEnd = Annotated[tuple[str, int], BeforeValidator(_link_end)]
 Rate = Annotated[int, BeforeValidator(_rate)]
 Mac = Annotated[bytes, BeforeValidator(_mac)]
@@ -158,7 +166,7 @@ class FabricSwitchTable(_Table):
 
     name: Name
     mac: Mac
-    address: str | None = None
+    address: Address | None = None
     device_id: Annotated[int, Field(ge=0, lt=1 << 64)] | None = None
     target: Literal["p4runtime", "bfrt"] = "p4runtime"
     role: Literal["tor", "spine"] = "tor"

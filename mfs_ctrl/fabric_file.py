@@ -98,9 +98,9 @@ class _Reader:
         for name in sorted(document.keys() - set(_TABLES)):
             report.add((name,), f"unknown table; the tables are {', '.join(_TABLES)}")
         fabric = report.validated(("fabric",), document.get("fabric", {}), FabricTable)
-        report.validated(("parameters",), document.get("parameters", {}), ParametersTable)
+        of_all = report.validated(("parameters",), document.get("parameters", {}), ParametersTable)
         for key in PORT_PARAMETERS:
-            if key in document.get("parameters", {}):
+            if of_all is not None and key in of_all.model_fields_set:
                 report.add(("parameters", key), "names ports, so it is of one switch: write it in [switch.parameters]")
         switches = report.array("switch", document.get("switch", []), FabricSwitchTable)
         hosts = report.array("host", document.get("host", []), FabricHostTable)

@@ -18,18 +18,15 @@ from host_agent.protocol.errors import MfsError
 from mfs_ctrl.control_loop import ControlLoop
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.counters import EXPORTED, PORT_LEVEL, Cells, cells_of_ports
-from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.endpoint import Listen, serving, show
 from mfs_ctrl.errors import ControlError
 from mfs_ctrl.fabric import BF_RUNTIME, P4RUNTIME, Build, Controlled, Fabric, ReadCounters, SwitchSpec
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.p4rt.reader import Reader
 from mfs_ctrl.p4rt.session import Session as P4RuntimeSession
-from mfs_ctrl.policy.policy import Policy
 from mfs_ctrl.policy_server import PolicyServer
 from mfs_ctrl.switch import Session
 from p4src.artifact import TOFINO, Artifact, load, p4info
-from topologies.topology import Topology
 
 SCRAPE_S = 5.0
 """Prometheus waits for 10 s by default, and a switch that is connected to may still not answer."""
@@ -84,28 +81,6 @@ class Described:
         except OSError:
             return None
         return None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def run_controller(
-    address: str,
-    device_id: int,
-    topology: Topology,
-    policy: Policy,
-    interval_s: float = 1.0,
-    election_id: int = 1,
-    parameters: SwitchParameters | None = None,
-    listen: Listen | None = None,
-    stop: threading.Event | None = None,
-    artifact: Artifact | None = None,
-    target: str = P4RUNTIME,
-) -> None:
-    """Control the switch at ``address`` until SIGTERM or SIGINT arrives; see :func:`run`.
-
-    Raises:
-        SessionError: the switch cannot be reached at the start, or refuses the session or the program.
-    """
-    spec = SwitchSpec("", address, device_id, topology, parameters or SwitchParameters(), policy, target=target)
-    run(Described(lambda: [spec]), Settings(interval_s, election_id, listen, artifact), must_connect=True, stop=stop)
 
 
 def run(

@@ -22,12 +22,12 @@ from mfs_ctrl.errors import PipelineError, SessionError, SwitchUnreachableError,
 from mfs_ctrl.p4rt.entries import ActionCall, Entity, Exact, MeterConfig, TableEntry
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.p4rt.updates import DELETE, INSERT, Update
-from mfs_ctrl.service import run_controller
 from mfs_ctrl.tofino import bfrt_convert as convert
 from mfs_ctrl.tofino.bfrt_schema import Schema
 from mfs_ctrl.tofino.bfrt_session import BfrtSession
 from p4src.artifact import TOFINO, V1MODEL, Artifact, p4info
 from tests.support.bfrt_service import BfrtService, described
+from tests.support.controller import run_controller
 from topologies.topology import two_tors
 
 TOPOLOGY, _ = two_tors(4, 1, 100_000_000_000, 1_000, second_rack_from=3, uplinks=2)

@@ -32,7 +32,6 @@ from mfs_ctrl.p4rt.reader import Reader
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.p4rt.updates import INSERT, MODIFY, Update
 from mfs_ctrl.port_rates import differences
-from mfs_ctrl.service import run_controller
 from soft_switch.examples import dscp_queues
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
@@ -46,6 +45,7 @@ from tests.support.controller import (
     level_of,
     packet,
     probes,
+    run_controller,
     serving,
     state,
 )
@@ -277,7 +277,7 @@ class TestService:
         program = f"""
 import logging, signal, sys, threading
 from mfs_ctrl import policies
-from mfs_ctrl.service import run_controller
+from tests.support.controller import run_controller
 from topologies.topology import tor
 
 def take():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,8 @@ def test_a_switch_without_an_address_is_known_to_the_others_and_not_controlled()
         ('name = "leaf1"', 'name = "leaf 1"', "line 12: [[switch]] 1, name: must be a name of letters"),
         ('name = "leaf2"', 'name = "leaf1"', "line 20: [[switch]] 2, name: leaf1 is also that of [[switch]] 1"),
         (":9560", ":9559", "line 21: [[switch]] 2, address: 127.0.0.1:9559, device 1 is also that of [[switch]] 1"),
+        (":9560", "", "[[switch]] 2, address: must be HOST:PORT, such as \"10.9.0.1:9559\", not '127.0.0.1'"),
+        ("[tuner.mlu]", "[parameters.mlu]", "[parameters], mlu: unknown key"),
         ("fd", "fe", "[[switch]] 2, mac: 02:00:00:00:00:fe is also that of [[switch]] 1"),
         (
             "untrusted_ports = [2]",
@@ -151,3 +154,17 @@ def test_other_contradictions_are_refused(tmp_path: Path) -> None:
         assert told in str(caught.value)
     with pytest.raises(ConfigError, match=r"missing\.toml: No such file"):
         fabric_file.read(tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize("value", ["5", '"x"', "[]", "{}", "true", "[1]", '["x"]', None])
+def test_whatever_stands_in_a_line_ends_in_switches_or_in_a_message(value: str | None) -> None:
+    lines = TEXT.splitlines()
+    refused = 0
+    for number, line in enumerate(lines):
+        key, equals, _ = line.partition("=")
+        changed = f"{key}= {value}" if value is not None and equals else ""
+        with contextlib.suppress(ConfigError):
+            parsed("\n".join([*lines[:number], changed, *lines[number + 1 :]]))
+            continue
+        refused += 1
+    assert refused > 20

@@ -30,11 +30,18 @@ from mfs_ctrl.control_loop import ControlLoop
 from mfs_ctrl.counters import COMPLETION, DISCARDED, LAXITY, PORT_LEVEL, CompletionCell, Count, cells_of_ports
 from mfs_ctrl.endpoint import Listen
 from mfs_ctrl.metrics import controller_metrics, switch_metrics
-from mfs_ctrl.service import run_controller
 from soft_switch import metrics as soft_switch_metrics
 from soft_switch.realtime.driver import Driver
 from soft_switch.switch import Switch
-from tests.support.controller import MILLISECOND_NS, TOPOLOGY, controller, eventually, pass_through, serving
+from tests.support.controller import (
+    MILLISECOND_NS,
+    TOPOLOGY,
+    controller,
+    eventually,
+    pass_through,
+    run_controller,
+    serving,
+)
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 STATUS: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +13,19 @@ from scapy.layers.l2 import Ether
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Flags, Stage, Stamp
 from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
+from mfs_ctrl.desired import SwitchParameters
+from mfs_ctrl.endpoint import Listen
+from mfs_ctrl.fabric import P4RUNTIME, SwitchSpec
 from mfs_ctrl.p4rt.entries import Entity
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.p4rt.session import Session
 from mfs_ctrl.policy.policy import Policy
+from mfs_ctrl.service import Described, Settings, run
 from p4src.artifact import load
 from soft_switch.backend import backend_of_environment
 from soft_switch.p4runtime.server import P4RuntimeServer
 from soft_switch.switch import Switch
-from topologies.topology import tor
+from topologies.topology import Topology, tor
 
 TOPOLOGY = tor(servers=2, nics=2, rate_bps=1_000_000_000)
 ARTIFACT = load()
@@ -103,6 +108,22 @@ def probes() -> list[Stamp]:
             for slack_us in (-5, 900, 100_000_000)
         )
     ]
+
+
+def run_controller(
+    address: str,
+    device_id: int,
+    topology: Topology,
+    policy: Policy,
+    interval_s: float = 1.0,
+    listen: Listen | None = None,
+    stop: threading.Event | None = None,
+    parameters: SwitchParameters | None = None,
+    target: str = P4RUNTIME,
+) -> None:
+    """Run the controller of one switch, as ``mfs ctrl`` does."""
+    spec = SwitchSpec("", address, device_id, topology, parameters or SwitchParameters(), policy, target=target)
+    run(Described(lambda: [spec]), Settings(interval_s, listen=listen), must_connect=True, stop=stop)
 
 
 def eventually(condition: object, within_s: float = 60.0) -> None:
