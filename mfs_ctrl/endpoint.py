@@ -97,6 +97,7 @@ def status_document(fabric: Fabric, agents: Agents) -> dict[str, Any]:
 
 def _status(loop: ControlLoop) -> dict[str, Any]:
     controller, last = loop.controller, loop.last
+    biases = controller.biases
     return {
         "address": loop.address,
         "device_id": controller.session.device_id,
@@ -107,7 +108,8 @@ def _status(loop: ControlLoop) -> dict[str, Any]:
         "ports": {
             str(port): {
                 "rate_bps": rate_bps,
-                "bias": controller.biases[port],
+                # Ports may be replaced by others in between.
+                "bias": biases.get(port),
                 "load": None if last is None else last.loads.get(port),
             }
             for port, rate_bps in controller.topology.rates.items()

@@ -185,17 +185,14 @@ class _Member:
         # A switch that was connected to before the thread began has just been read.
         due_s = time.monotonic() + (pause_s if loop.connected else 0.0)
         while not self.leaving:
-            if self._wake.wait(max(0.0, due_s - time.monotonic())):
-                self._wake.clear()
-                while self._changes and not self.leaving:
-                    before, after = self._changes.pop(0)
-                    policy = None if before.policy == after.policy else after.policy
-                    loop.change(after.topology, after.parameters, policy, time.monotonic_ns())
-                # A backup looks at once whether it is needed; the ticks of a primary have their interval.
-                if self.leaving or not loop.connected or loop.controller.primary:
-                    continue
+            woken = self._wake.wait(max(0.0, due_s - time.monotonic()))
+            self._wake.clear()
             began_s = time.monotonic()
             try:
+                self._take_changes()
+                # A backup looks at once whether it is needed; the ticks of a primary have their interval.
+                if woken and (self.leaving or not loop.connected or loop.controller.primary):
+                    continue
                 loop.tick(time.monotonic_ns())
             except Exception as error:
                 # It must not end the control of this switch.
@@ -204,3 +201,9 @@ class _Member:
             pause_s = self._interval_s if loop.connected else min(2 * pause_s, max(RETRY_S, self._interval_s))
             due_s = began_s + pause_s
         loop.controller.stop()
+
+    def _take_changes(self) -> None:
+        while self._changes:
+            before, after = self._changes.pop(0)
+            policy = None if before.policy == after.policy else after.policy
+            self.controlled.loop.change(after.topology, after.parameters, policy, time.monotonic_ns())

@@ -24,6 +24,7 @@ from host_agent.ebpf.policy import PolicySource
 from host_agent.protocol.agent_header import AgentIdentity
 from mfs_ctrl import fabric_file, policies
 from mfs_ctrl.cli import mfs
+from mfs_ctrl.control_loop import ControlLoop
 from mfs_ctrl.endpoint import Listen
 from mfs_ctrl.p4rt.entries import ActionCall, Entity, Exact, TableEntry
 from mfs_ctrl.p4rt.reader import Reader
@@ -294,6 +295,29 @@ def test_readiness_names_each_switch_that_is_lost(
             controller.get("/readyz")
         lines = caught.value.read().decode().splitlines()
         assert [line.split(": no P4Runtime server answers")[0] for line in lines] == ["b", "c"]
+
+
+def test_an_unexpected_error_ends_the_control_of_no_switch(
+    switches: Switches, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick, failures = ControlLoop.tick, ["a"]
+
+    def failing(loop: ControlLoop, now_ns: int) -> None:
+        if loop.ticks and loop.name in failures:
+            failures.remove(loop.name)
+            raise ZeroDivisionError("a mistake in the program")
+        tick(loop, now_ns)
+
+    monkeypatch.setattr(ControlLoop, "tick", failing)
+    for name in "ab":
+        switches.start(name)
+    replace(path, described(switches.addresses))
+    with controlled(path, caplog) as controller:
+        eventually(lambda: "a: unexpected error" in caplog.text)
+        eventually(lambda: "a: connected again" in caplog.text)
+        eventually(lambda: controller.switch("a")["primary"] and not controller.switch("a")["conditions"])
+        assert 'losses_total{switch="b"} 0.0' in controller.get("/metrics")
+    assert "ZeroDivisionError: a mistake in the program" in caplog.text
 
 
 def lines_of(process: Process, wanted: set[str]) -> None:
