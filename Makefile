@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PACKAGES := host_agent mfs_ctrl soft_switch topologies mfs_eval
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test vllm engines fast coverage lint bench p4 api docs pre-commit debian clean distclean
+.PHONY: help demo test vllm engines fast coverage lint bench p4 api docs pre-commit deb debian clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -58,6 +58,9 @@ api: $(STAMP) ## API pages of the packages: out/api/index.html
 
 docs: $(STAMP) ## the documentation as a site, with search: out/site/index.html; fails on a broken link
 	$(BIN)/python docs/build_site.py out/site
+
+deb: ## a Debian package of agent, controller and embedded switch, with units for systemd: dist/mfs_*.deb (20 s)
+	deploy/debian/build.sh dist
 
 pre-commit: $(STAMP) ## run the linters before each commit of this clone
 	$(BIN)/pre-commit install

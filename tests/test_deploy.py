@@ -1,7 +1,8 @@
-"""The systemd units: accepted by systemd, hardened, and with all that the processes need."""
+"""The systemd units: accepted by systemd, hardened, and with all that the processes need. The Containerfile."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -17,7 +18,9 @@ from tests.support.cli import COMMAND
 from tests.support.realtime import real_kernel
 from topologies.processes import free_address
 
-FOLDER = Path(__file__).parents[1] / "deploy" / "systemd"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "deploy" / "systemd"
+CONTAINERFILE = ROOT / "deploy" / "container" / "Containerfile"
 EXPOSURE = {"mfs-agent@.service": 55, "mfs-ctrl.service": 20, "mfs-switch.service": 40}
 """The highest exposure on systemd's scale from 0 (best) to 100. Agents have CAP_SYS_ADMIN, to load programs."""
 UNITS = sorted(FOLDER.glob("*.service"))
@@ -29,10 +32,10 @@ def option(unit: Path, key: str) -> str:
     return str(value)
 
 
-def tool(name: str) -> str:
+def tool(name: str, package: str = "Debian's systemd") -> str:
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} (Debian's systemd) is not installed")
+        pytest.skip(f"{name} ({package}) is not installed")
     return found
 
 
@@ -123,3 +126,31 @@ def test_the_switchs_capabilities_suffice() -> None:
     said.append(process.stderr.read())
     assert process.wait() == 0, said
     assert "ports: 1 on lo" in "".join(said)
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The instructions of the Containerfile: name and arguments."""
+    text = re.sub(r"^#.*\n", "", CONTAINERFILE.read_text("utf-8"), flags=re.M).replace("\\\n", " ")
+    return [(line.partition(" ")[0], line.partition(" ")[2]) for line in text.splitlines() if line]
+
+
+def test_the_containerfile_has_no_findings_by_hadolint() -> None:
+    # DL3008: packages without a version; the base image's release has one of each.
+    words = [tool("hadolint", "github.com/hadolint"), "--ignore", "DL3008", CONTAINERFILE]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_containerfile_is_well_formed() -> None:
+    found = instructions()
+    assert {name for name, _ in found} <= {"FROM", "RUN", "COPY", "USER", "ENTRYPOINT", "CMD"}
+    for name, rest in found:
+        if name == "FROM":
+            assert re.search(r":\d+\.\d+", rest), "a base image without a version changes by itself"
+        if name == "RUN":
+            assert subprocess.run(["sh", "-n", "-c", rest], check=False).returncode == 0, rest
+        if name in ("ENTRYPOINT", "CMD"):
+            assert isinstance(json.loads(rest), list)
+        for word in re.findall(r"/src/(\S+)", rest) if name == "RUN" else []:
+            assert (ROOT / word).exists(), word
+    assert [rest for name, rest in found if name == "USER"] == ["mfs"]
