@@ -20,6 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -200,6 +201,15 @@ class AgentClient:
             keep=keep,
             connection=None if isinstance(match, Match) else Connection.of_socket(match),
         )
+        try:
+            return self._open(request)
+        except RequestError as error:
+            # An agent of version 0.2 does not know this hint.
+            if request.connection is None or "does not take connection;" not in str(error):
+                raise
+            return self._open(replace(request, connection=None))
+
+    def _open(self, request: FlowRequest) -> OpenFlow:
         flow = OpenFlow(self, request)
         with self._lock:
             self._note(flow, self._ask(lambda: {"op": "open", **request.to_json()}))

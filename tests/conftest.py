@@ -60,6 +60,7 @@ SLOW = (
     "mfs_eval/test_testbed.py",
     "mfs_eval/test_tuned_tick.py",
     "mfs_eval/test_tuner_loop.py",
+    "mfs_eval/test_versions.py",
     "p4src/test_mfs_program.py",
     "p4src/test_option.py",
     "p4src/test_registration.py",
