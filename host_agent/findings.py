@@ -114,7 +114,7 @@ def server(interface: str | None) -> Iterator[Finding]:
     if not (_INTERFACES / interface).exists():
         yield Finding("fail", "interface", f"there is no interface {interface!r}; `ip link` lists them")
         return
-    yield from link(interface, hooks.link_rate_bps(interface), _number(interface, "mtu"), _is_up(interface))
+    yield from link(interface, netlink.link_rate_bps(interface), _number(interface, "mtu"), _is_up(interface))
     yield offloads(interface, netlink.features(interface, hooks.unwanted_features(InterfaceOptions(interface))))
 
 

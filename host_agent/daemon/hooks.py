@@ -16,7 +16,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from host_agent.daemon import classes, routes, sockets
-from host_agent.daemon.netlink import features, ignoring_absence, link, refused, set_features
+from host_agent.daemon.netlink import features, ignoring_absence, link, link_rate_bps, refused, set_features
 from host_agent.daemon.options import Ingress, InterfaceOptions
 from host_agent.daemon.state import InterfaceBackup, StateFile, interfaces
 from host_agent.ebpf.bpf import EGRESS, TC_INGRESS, TC_STRIP, XDP_INGRESS, Map, Program, Programs
@@ -75,15 +75,6 @@ class Attached:
     def carrier(self) -> str:
         """What carries the stamps: ``option`` or ``shim``."""
         return "option" if self.table.config.option else "shim"
-
-
-def link_rate_bps(interface: str) -> int | None:
-    """Return the rate that the interface reports for its link, in bits per second; None if it reports none."""
-    try:
-        megabits = int(Path(f"/sys/class/net/{interface}/speed").read_text("ascii"))
-    except (OSError, ValueError):
-        return None
-    return megabits * 1_000_000 if megabits > 0 else None
 
 
 def unwanted_features(options: InterfaceOptions) -> tuple[str, ...]:

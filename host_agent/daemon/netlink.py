@@ -8,7 +8,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.ethtool.ethtool import Ethtool
-from pyroute2.ethtool.ioctl import NotSupportedError
+from pyroute2.ethtool.ioctl import EthtoolError, NotSupportedError
 from pyroute2.netlink.exceptions import NetlinkError
 
 from host_agent.ebpf.errors import InterfaceError
@@ -46,6 +46,19 @@ def link(route: IPRoute, interface: str) -> Any:
     if described["ifi_type"] != ARPHRD_ETHER:
         raise InterfaceError(f"{interface} is not an Ethernet interface")
     return described
+
+
+def link_rate_bps(interface: str) -> int | None:
+    """Return the rate that the interface reports for its link, in bits per second; None if it reports none.
+
+    Not from /sys/class/net, which may show another network namespace's interface of the same name.
+    """
+    try:
+        with contextlib.closing(Ethtool()) as tool:
+            megabits = tool.get_link_mode(interface).speed
+    except (NetlinkError, OSError, EthtoolError):
+        return None
+    return int(megabits) * 1_000_000 if megabits else None
 
 
 def features(interface: str, names: Iterable[str]) -> list[str]:

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from host_agent import AgentClient, AgentError, AgentGoneError, Match
 from host_agent.daemon.hooks import clean
+from host_agent.daemon.netlink import link_rate_bps
 from host_agent.daemon.options import InterfaceOptions, ServiceOptions
 from host_agent.daemon.service import run_agent
 from host_agent.http_endpoint import ServerTls
@@ -102,6 +103,14 @@ def test_tcp_is_stamped_in_the_kernel_and_arrives_intact(
     # Acknowledgements are stamped too.
     assert status["counters"]["removed"] > 0
     assert flow["sent_bytes"] == len(data)
+
+
+def test_the_rate_of_a_link_is_that_of_this_network_namespace(hosts: tuple[Host, Host]) -> None:
+    sender, _ = hosts
+    # Entered without a new /sys, as by nsenter --net: it shows the interfaces of the first namespace.
+    assert sender.inside(lambda: link_rate_bps(sender.interface)) == RATE_BPS
+    assert link_rate_bps("lo") is None
+    assert link_rate_bps("nosuch") is None
 
 
 def test_everything_a_cgroup_sends_arrives_stamped_at_a_host_without_an_agent(
