@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from host_agent.command_line import BitRate, Positive, logging_options
+from host_agent.command_line import JSON, BitRate, Positive, logging_options
 from host_agent.daemon.options import (
     CARRIERS,
     INGRESS_MODES,
@@ -217,7 +217,7 @@ def run(
 
 @agent.command()
 @_socket
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@JSON
 def status(socket: Path, as_json: bool) -> None:
     """Show policy, flows and counters of the running agent."""
     import json
@@ -244,8 +244,13 @@ def detach(interface: str, state_dir: Path) -> None:
 
 
 @agent.command("queue-pairs")
-def queue_pairs() -> None:
+@JSON
+def queue_pairs(as_json: bool) -> None:
     """Show the RDMA queue pairs that the kernel knows."""
+    import json
+    from dataclasses import asdict
+
     from host_agent.daemon.queue_pairs import describe, read
 
-    click.echo(describe(read()))
+    found = read()
+    click.echo(json.dumps([asdict(pair) for pair in found]) if as_json else describe(found))

@@ -1,4 +1,4 @@
-"""Parts that the commands of ``mfs`` share: types of option values, lazy groups, logging options."""
+"""Parts that the commands of ``mfs`` share: types of option values, lazy groups, options."""
 
 from __future__ import annotations
 
@@ -96,21 +96,28 @@ class LazyGroup(click.Group):
         return command
 
 
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
 def logging_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add ``-v`` and ``--log-format``, which configure logging to stderr, to a long-running command."""
+    """Add ``-v``, ``-q`` and ``--log-format``, which configure logging to stderr, to a long-running command."""
 
     @click.option("-v", "--verbose", count=True, help="Log more; -vv logs everything.")
+    @click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors alone.")
     @click.option(
         "--log-format",
         type=click.Choice(log.FORMATS),
         default="text",
         show_default=True,
         envvar="MFS_LOG_FORMAT",
+        show_envvar=True,
         help="Format of the log on stderr.",
     )
     @functools.wraps(command)
-    def with_logging(*args: Any, verbose: int, log_format: str, **kwargs: Any) -> R:
-        log.configure(verbose, log_format)
+    def with_logging(*args: Any, verbose: int, quiet: bool, log_format: str, **kwargs: Any) -> R:
+        if quiet and verbose:
+            raise click.UsageError("--quiet and --verbose exclude each other.")
+        log.configure(-1 if quiet else verbose, log_format)
         return command(*args, **kwargs)
 
     return with_logging

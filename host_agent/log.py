@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 
 FORMATS = ("text", "json")
-_LEVELS = (logging.INFO, logging.DEBUG)
+_LEVELS = {-1: logging.WARNING, 0: logging.INFO}
 _PACKAGES = ("host_agent", "soft_switch", "mfs_ctrl", "topologies", "mfs_eval", "p4src")
 
 
@@ -16,7 +16,7 @@ def configure(verbose: int = 0, log_format: str = "text") -> None:
     """Send the log of this project's packages to stderr.
 
     Args:
-        verbose: 0 logs at INFO, 1 at DEBUG, 2 includes DEBUG messages of libraries.
+        verbose: -1 logs at WARNING, 0 at INFO, 1 at DEBUG, 2 includes DEBUG messages of libraries.
         log_format: one of :data:`FORMATS`.
     """
     handler = logging.StreamHandler(sys.stderr)
@@ -25,7 +25,7 @@ def configure(verbose: int = 0, log_format: str = "text") -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose > 1 else logging.WARNING)
     for package in _PACKAGES:
-        logging.getLogger(package).setLevel(_LEVELS[min(verbose, len(_LEVELS) - 1)])
+        logging.getLogger(package).setLevel(_LEVELS.get(verbose, logging.DEBUG))
 
 
 class TextFormatter(logging.Formatter):

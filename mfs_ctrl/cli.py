@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shlex
 import sys
@@ -36,6 +38,7 @@ COMMANDS = {
     "clean": "topologies.cli:clean",
     "tofino": "mfs_ctrl.tofino.command:tofino",
     "p4": "p4src.cli:p4",
+    "completion": "mfs_ctrl.completion:completion",
 }
 EXTRAS = {
     "agent": "net",
@@ -77,7 +80,10 @@ class Commands(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         """See :meth:`click.Group.invoke`."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            # A full disk behind stdout is an error of the command, not of the interpreter's end.
+            sys.stdout.flush()
+            return result
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
@@ -101,12 +107,23 @@ def main() -> None:
     """Run ``mfs`` on the arguments of the process. An expected error is one line on stderr and exit status 1."""
     # gRPC would log to stderr, among the messages of the command.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A locale that cannot show a character shows another one.
+            stream.reconfigure(errors="replace")
     try:
-        mfs()
+        mfs(prog_name="mfs")
     except ModuleNotFoundError as error:
         extra = next((EXTRAS[word] for word in sys.argv[1:] if word in EXTRAS), "eval")
         click.echo(f"error: {error}; install it with: pip install '.[{extra}]'", err=True)
         sys.exit(1)
     except (MfsError, SwitchError) as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # What is still buffered would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(f"error: cannot write the output: {error.strerror}", err=True)
         sys.exit(1)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from host_agent.command_line import JSON
 from host_agent.protocol.paths import AGENT_SOCKET
-from mfs_ctrl.reading import JSON
 
 if TYPE_CHECKING:
     from host_agent.findings import Finding

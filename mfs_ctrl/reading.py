@@ -21,7 +21,12 @@ Option = Callable[[Any], Any]
 DEFAULT_CONTROLLER = "http://127.0.0.1:9560"
 
 _ADDRESS: Option = click.option(
-    "--address", default=DEFAULT_P4RUNTIME_ADDRESS, show_default=True, help="P4Runtime address of the switch."
+    "--address",
+    default=DEFAULT_P4RUNTIME_ADDRESS,
+    envvar="MFS_ADDRESS",
+    show_default=True,
+    show_envvar=True,
+    help="P4Runtime address of the switch.",
 )
 _SWITCH: tuple[Option, ...] = (
     click.option("--device-id", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True),
@@ -40,7 +45,9 @@ _OTHERS: tuple[Option, ...] = (
         "--controller",
         metavar="URL",
         default=DEFAULT_CONTROLLER,
+        envvar="MFS_CONTROLLER",
         show_default=True,
+        show_envvar=True,
         help="Where the controller serves the policy (mfs ctrl --policy-listen).",
     ),
     click.option(
@@ -51,7 +58,6 @@ _OTHERS: tuple[Option, ...] = (
         help="Directory with the sockets of this machine's agents.",
     ),
 )
-JSON: Option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def of_switch(command: Any) -> Any:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from host_agent.command_line import JSON
 from host_agent.protocol.errors import MfsError
 from host_agent.protocol.units import DEFAULT_P4RUNTIME_ADDRESS
-from mfs_ctrl.reading import JSON, of_system
+from mfs_ctrl.reading import of_system
 
 if TYPE_CHECKING:
     from mfs_ctrl.p4rt.reader import HeldProgram

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from host_agent.command_line import LazyGroup
-from mfs_ctrl.reading import JSON, of_switch, reading
+from host_agent.command_line import JSON, LazyGroup
+from mfs_ctrl.reading import of_switch, reading
 from soft_switch.cli import switch as run
 
 

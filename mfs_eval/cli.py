@@ -87,6 +87,7 @@ def demo(
 @options.requests(defaults.ABLATION_REQUESTS)
 @options.scale(defaults.ABLATION_SCALE)
 @options.JOBS
+@options.DRY_RUN
 def ablate(
     out: Path,
     scenarios: tuple[str, ...],
@@ -97,6 +98,7 @@ def ablate(
     requests: int,
     scale: int,
     jobs: int | None,
+    dry_run: bool,
 ) -> None:
     """Run the scheduler, the scheduler without one of its parts, and the policies it is compared with.
 
@@ -106,7 +108,19 @@ def ablate(
     from mfs_eval.studies.ablation import run_ablation
 
     chosen_loads = [float(load) for load in loads]
-    run_ablation(out, seeds, scenarios, variants, chosen_loads, request_rates, requests, scale, jobs, command=typed())
+    run_ablation(
+        out,
+        seeds,
+        scenarios,
+        variants,
+        chosen_loads,
+        request_rates,
+        requests,
+        scale,
+        jobs,
+        command=typed(),
+        dry_run=dry_run,
+    )
 
 
 @click.command(short_help="Draw results again, or compare those of two folders.")

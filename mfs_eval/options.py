@@ -97,5 +97,8 @@ TRACE: Option = click.option(
     help="Mooncake trace (JSON Lines) to replay instead of the bundled one.",
 )
 JOBS: Option = click.option("--jobs", type=click.IntRange(min=1), help="Number of processes; by default one per core.")
+DRY_RUN: Option = click.option(
+    "--dry-run", is_flag=True, help="Say how many runs there would be and about how long they take, and end."
+)
 SCENARIOS: Option = click.option("--scenario", "scenarios", multiple=True, help="Scenario to run; may be repeated.")
 VARIANTS: Option = click.option("--variant", "variants", multiple=True, help="Variant to run; may be repeated.")

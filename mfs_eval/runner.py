@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -20,9 +21,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mfs_eval.errors import EvaluationError
+from mfs_eval.plan import duration_text
 from topologies.processes import unwinding_on_sigterm
 
 T = TypeVar("T")
+LONG_S = 60.0
+"""Work that takes less than this is not commented on in a log."""
 PARENT_CHECK_S = 1.0
 """Time between two checks of a worker whether its parent is alive."""
 
@@ -47,6 +51,7 @@ def run_all(
         EvaluationError: a worker process died.
     """
     results: dict[int, T] = {}
+    lines = _Lines(title, len(arguments), time.monotonic())
     with _progress() as progress, unwinding_on_sigterm():
         task = progress.add_task(title, total=len(arguments))
         try:
@@ -56,6 +61,8 @@ def run_all(
                     if on_done is not None:
                         on_done(result)
                     progress.advance(task)
+                    if progress.disable and (line := lines.after(len(results), time.monotonic())):
+                        print(line, file=sys.stderr, flush=True)
         except BrokenProcessPool:
             raise EvaluationError(
                 "a worker process died, perhaps because memory ran out; try again with fewer --jobs"
@@ -96,6 +103,22 @@ def _exit_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class _Lines:
+    """Progress where stderr is no terminal: of long work alone, a line after the first call and after each tenth."""
+
+    def __init__(self, title: str, total: int, began_s: float) -> None:
+        self._title, self._total, self._began_s = title, total, began_s
+        self._next = 1
+
+    def after(self, done: int, now_s: float) -> str:
+        """Return the line to print after ``done`` calls; empty for none."""
+        left_s = (now_s - self._began_s) / done * (self._total - done)
+        if done < self._next or left_s < LONG_S:
+            return ""
+        self._next = done + max(1, self._total // 10)
+        return f"{self._title}: {done:,} of {self._total:,} done, about {duration_text(left_s)} left"
+
+
 def _progress() -> Progress:
     console = Console(stderr=True)
     columns = (
@@ -106,5 +129,5 @@ def _progress() -> Progress:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    # In a file or a pipe a bar would be a single line at the end, of no use.
+    # In a file or a pipe a bar would be a single line at the end, of no use: see _Lines.
     return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -31,6 +31,7 @@ SLOW = (
     "host_agent/test_option_host.py",
     "host_agent/test_agent_rdma.py",
     "mfs_ctrl/test_cli.py",
+    "mfs_ctrl/test_command_conventions.py",
     "mfs_ctrl/test_controller.py",
     "mfs_ctrl/test_controller_failures.py",
     "mfs_ctrl/test_example_policies.py",

@@ -119,6 +119,7 @@ def test_it_is_installed_and_removed_without_a_trace(machine: Machine) -> None:
     machine.run("dpkg", "-i", "/tmp/deb/this.deb")
     assert re.match(r"mfs, version \d", machine.run("mfs", "--version"))
     assert machine.run("dpkg", "--verify", "mfs") == ""
+    machine.run("bash", "-c", ". /usr/share/bash-completion/completions/mfs && complete -p mfs")
     assert machine.run("stat", "-c", "%a %U:%G", "/run/mfs", "/etc/mfs") == "755 root:mfs\n750 root:mfs\n"
     assert ":/usr/sbin/nologin" in machine.run("getent", "passwd", "mfs")
     units = [f"/usr/lib/systemd/system/mfs-{name}.service" for name in ("ctrl", "switch", "agent@")]

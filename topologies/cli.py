@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from host_agent.command_line import BitRate
+from host_agent.command_line import JSON, BitRate
 from host_agent.protocol.units import P4RUNTIME_PORT
 
 servers_option = click.option(
@@ -59,14 +59,23 @@ def down(name: str, prefix: str | None) -> None:
 
 
 @topology.command("list")
-def list_topologies() -> None:
+@JSON
+def list_topologies(as_json: bool) -> None:
     """List the topologies, and whether they are up."""
+    import json
+
     from topologies import catalogue, namespaces
 
     standing = namespaces.prefixes()
-    for name, kind in catalogue.CATALOGUE.items():
-        state = "up" if kind.prefix in standing else "down"
-        click.echo(f"{name:12} {state:5} {kind.description}")
+    found = [
+        {"name": name, "up": kind.prefix in standing, "description": kind.description}
+        for name, kind in catalogue.CATALOGUE.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for each in found:
+        click.echo(f"{each['name']:12} {'up' if each['up'] else 'down':5} {each['description']}")
 
 
 @topology.command(short_help="Add a link with traffic classes behind a port of bmv2.")

@@ -22,8 +22,11 @@ mkdir -p "$root/DEBIAN" "$root/opt/mfs/bin" "$root/usr/bin" "$root/usr/share/doc
 # What `python -m venv` makes, of the Python on the target.
 printf 'home = /usr/bin\ninclude-system-site-packages = false\n' > "$root/opt/mfs/pyvenv.cfg"
 ln -s "/usr/bin/$series" "$root/opt/mfs/bin/python"
+# From a copy: setuptools also packs what an earlier build left in build/.
+mkdir "$folder/source"
+cp -r pyproject.toml README.md LICENSE host_agent p4src soft_switch topologies mfs_ctrl mfs_eval "$folder/source"
 "$python" -m venv "$folder/tools"
-"$folder/tools/bin/pip" --disable-pip-version-check install --quiet --no-compile --target "$site" '.[ctrl,net]'
+"$folder/tools/bin/pip" --disable-pip-version-check install --quiet --no-compile --target "$site" "$folder/source[ctrl,net]"
 rm -rf "$site/bin"
 # Units cannot write byte code, so it is in the package; it does not look at the times of files.
 "$python" -m compileall -q -s "$root" --invalidation-mode unchecked-hash "$site"
@@ -37,6 +40,14 @@ sys.exit(main())
 MFS
 chmod 755 "$root/opt/mfs/bin/mfs"
 ln -s /opt/mfs/bin/mfs "$root/usr/bin/mfs"
+
+for shell in bash zsh fish; do
+    PYTHONPATH=$site "$python" -c 'from mfs_ctrl.cli import main; main()' completion $shell > "$folder/$shell"
+done
+share=$root/usr/share
+install -Dm 644 "$folder/bash" "$share/bash-completion/completions/mfs"
+install -Dm 644 "$folder/zsh" "$share/zsh/vendor-completions/_mfs"
+install -Dm 644 "$folder/fish" "$share/fish/vendor_completions.d/mfs.fish"
 
 mkdir -p "$root/usr/lib/systemd/system" "$root/usr/lib/sysusers.d" "$root/usr/lib/tmpfiles.d"
 install -m 644 deploy/systemd/*.service "$root/usr/lib/systemd/system"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from host_agent.command_line import JSON
 from mfs_eval import defaults, options
 
 
@@ -22,7 +23,7 @@ from mfs_eval import defaults, options
 )
 @options.requests(defaults.ABLATION_REQUESTS, minimum=10)
 @click.option("--goodput/--no-goodput", default=True, help="Whether to search the highest rates with 90 % in time.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@JSON
 @options.JOBS
 def advise(
     file: Path, trace: Path | None, windows: int, requests: int, goodput: bool, as_json: bool, jobs: int | None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from host_agent.command_line import Positive
+from host_agent.command_line import JSON, Positive
 from mfs_eval import defaults, options
 
 LISTED = 20
@@ -38,7 +38,7 @@ LISTED = 20
     help="Requests per run.",
 )
 @options.TRACE
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of words.")
+@JSON
 @click.option(
     "--timeline",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -73,6 +73,7 @@ DEFAULT_VARIANTS = (
 @options.seeds("1-3")
 @options.TRACE
 @options.JOBS
+@options.DRY_RUN
 def sweep(
     out: Path,
     cases: tuple[str, ...],
@@ -87,6 +88,7 @@ def sweep(
     seeds: tuple[int, ...],
     trace: Path | None,
     jobs: int | None,
+    dry_run: bool,
 ) -> None:
     """Run a grid of models, fabrics, request rates, policies and seeds at flow level.
 
@@ -112,6 +114,7 @@ def sweep(
         requests=requests,
         trace=trace,
     )
-    run_sweep(grid, out, jobs, command=typed())
-    report_sweep(out)
-    click.echo(f"Report: {page.write(row_page.page(sweep_page.read(out / sweep_rows.FILE)), out / page.FILE)}")
+    run_sweep(grid, out, jobs, command=typed(), dry_run=dry_run)
+    if not dry_run:
+        report_sweep(out)
+        click.echo(f"Report: {page.write(row_page.page(sweep_page.read(out / sweep_rows.FILE)), out / page.FILE)}")

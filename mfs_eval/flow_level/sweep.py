@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mfs_eval.flow_level.experiment import play
 from mfs_eval.flow_level.sweep_rows import FILE, Row
 from mfs_eval.flow_level.tenants import ALIKE, outcome, tenants_named
 from mfs_eval.flow_level.variants import variant_named
+from mfs_eval.plan import on_all_cores, plan_text, seconds_of
 from mfs_eval.results import command_log
 from mfs_eval.results.output import check_writable, writing
 from mfs_eval.results.provenance import provenance
@@ -97,7 +99,12 @@ class Point:
 
 
 def run_sweep(
-    grid: Grid, out: Path, jobs: int | None = None, console: Console | None = None, command: str = ""
+    grid: Grid,
+    out: Path,
+    jobs: int | None = None,
+    console: Console | None = None,
+    command: str = "",
+    dry_run: bool = False,
 ) -> list[Row]:
     """Run what is missing in ``out/sweep.csv``; each point is a line of the file as soon as it ends.
 
@@ -107,6 +114,8 @@ def run_sweep(
         jobs: number of processes; None for one per core.
         console: where messages go; None for stdout.
         command: the command line, which the report shows.
+        dry_run: print how many points are missing and, by the time of one of each case, how long they take; write
+            nothing.
 
     Returns:
         all rows of the file, in its order.
@@ -119,12 +128,22 @@ def run_sweep(
     origin = provenance(grid.trace or SAMPLE_PATH, program=None)
     path = out / FILE
     with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        check_writable(path)
-        store = RowStore(path, Row, origin)
-        command_log.record(out, command, (grid.trace or SAMPLE_PATH).name)
+        if not dry_run:
+            out.mkdir(parents=True, exist_ok=True)
+            check_writable(path)
+            command_log.record(out, command, (grid.trace or SAMPLE_PATH).name)
+        store = RowStore(path, Row, origin, read_only=dry_run)
     missing = [point for point in points if astuple(point) not in store.rows]
     finished = len(points) - len(missing)
+    if dry_run:
+        seconds = 0.0
+        for case in dict.fromkeys(point.case for point in missing):
+            of_case = [point for point in missing if point.case == case]
+            sample = of_case[len(of_case) // 2]
+            work = _drawn_workload(case, grid.servers, grid.requests, sample.seed, grid.trace)
+            seconds += on_all_cores(len(of_case), seconds_of(partial(play_point, sample, work)), jobs)
+        console.print(plan_text(len(points), finished, seconds), highlight=False)
+        return list(store.rows.values())
     console.print(f"{len(points)} points, {finished} of them already in {path}", highlight=False, soft_wrap=True)
     if missing:
         drawn = list(dict.fromkeys((point.case, point.seed) for point in missing))

@@ -14,6 +14,8 @@ from mfs_eval import options
 if TYPE_CHECKING:
     from mfs_eval.live.live_rows import Row
 
+START_S = 3.0
+"""About how long a run takes before the first request and after the last."""
 _HEADINGS = (
     "policy", "seed", "in SLO", "TTFT mean", "p50", "p99", "collective", "sent again", "timeouts", "stall", "took",
 )  # fmt: skip
@@ -70,6 +72,7 @@ _HEADINGS = (
 )
 @click.option("--bmv2", is_flag=True, help="Use bmv2 (simple_switch_grpc on the PATH) instead of the embedded switch.")
 @click.option("--prefix", default="mfslive", show_default=True, help="Prefix of namespaces and interfaces.")
+@options.DRY_RUN
 @logging_options
 def live(
     policies: tuple[str, ...],
@@ -90,6 +93,7 @@ def live(
     carrier: str,
     bmv2: bool,
     prefix: str,
+    dry_run: bool,
 ) -> None:
     """Serve LLM requests over real sockets, in real time.
 
@@ -99,6 +103,7 @@ def live(
     """
     from mfs_eval.live import live_page, live_record, live_rows, live_tables
     from mfs_eval.live.live import BMV2_QUEUE_BYTES, CLUSTERS, QUEUE_BYTES, LiveSettings, prepared, run_live
+    from mfs_eval.plan import plan_text
     from mfs_eval.results import command_log, page, row_page
     from mfs_eval.results.output import writing
     from mfs_eval.results.provenance import provenance
@@ -124,10 +129,19 @@ def live(
     store = None
     if out is not None:
         with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
+            if not dry_run:
+                out.mkdir(parents=True, exist_ok=True)
             origin = provenance(trace or TRACE_PATH, artifact.load())
-            store = RowStore(out / live_rows.FILE, live_rows.Row, origin, check)
-            command_log.record(out, typed(), (trace or TRACE_PATH).name)
+            store = RowStore(out / live_rows.FILE, live_rows.Row, origin, check, read_only=dry_run)
+            if not dry_run:
+                command_log.record(out, typed(), (trace or TRACE_PATH).name)
+    if dry_run:
+        key_of = partial(live_rows.key_of, cluster, settings, request_rate)
+        keys = {key_of(policy, seed) for policy in policies for seed in seeds}
+        finished = len(keys & store.rows.keys()) if store is not None else 0
+        run_s = START_S + requests / request_rate * stretch
+        click.echo(plan_text(len(keys), finished, run_s * (len(keys) - finished)))
+        return
 
     width = max(6, *(len(Path(policy).stem) for policy in policies))
     click.echo(f"{'policy':{width}}  " + "  ".join(_HEADINGS[1:]))

@@ -83,6 +83,7 @@ class RowStore(Generic[R]):
         kind: type of its rows.
         provenance: that of the runs to come.
         mismatch: why an existing row does not belong to the runs to come; None if it does.
+        read_only: leave the file as it is.
 
     Attributes:
         rows: all rows by key.
@@ -98,6 +99,7 @@ class RowStore(Generic[R]):
         kind: type[R],
         provenance: Provenance,
         mismatch: Callable[[R], str | None] = lambda _: None,
+        read_only: bool = False,
     ) -> None:
         self.rows: dict[tuple[Any, ...], R] = {}
         self._path = path
@@ -107,8 +109,9 @@ class RowStore(Generic[R]):
             if reason := _foreign(row, provenance) or mismatch(row):
                 raise EvaluationError(f"{path}: {reason}; {_WAY_OUT}")
             self.rows.setdefault(row.key, row)
-        # Removes a line that was cut off, which the next row would be appended to.
-        self._write(self.rows.values())
+        if not read_only:
+            # Removes a line that was cut off, which the next row would be appended to.
+            self._write(self.rows.values())
 
     def append(self, row: R) -> None:
         """Add one run. The line is written at once, in one piece."""

@@ -82,6 +82,7 @@ from mfs_eval import options
 )
 @options.out_folder("out/serve", "report.html, requests.csv, summary.md and the engines' records")
 @click.option("--prefix", default="mfsserve", show_default=True, help="Prefix of namespaces and interfaces.")
+@options.DRY_RUN
 @logging_options
 def serve(
     policies: tuple[str, ...],
@@ -104,6 +105,7 @@ def serve(
     models: Path,
     out: Path,
     prefix: str,
+    dry_run: bool,
 ) -> None:
     """Serve LLM requests with two prefill engines and a decode engine of vLLM, on CPUs, and measure.
 
@@ -112,6 +114,7 @@ def serve(
     given (behind-loose). Some tokens of each run are compared with those of a single engine.
     """
     from mfs_eval.live import flow_log
+    from mfs_eval.plan import plan_text
     from mfs_eval.results import command_log, page
     from mfs_eval.results.markdown import table
     from mfs_eval.results.output import write_atomically, writing
@@ -125,6 +128,11 @@ def serve(
     from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
     from p4src import artifact
 
+    if dry_run:
+        runs = len(policies) * len(seeds)
+        run_s = requests * round_s if workload == "behind-loose" else requests / request_rate
+        click.echo(f"{plan_text(runs, 0, runs * run_s)}, and the engines' start")
+        return
     interpreter = checked_python(python, CLUSTER.servers - 1)
     replayed, file = trace or SAMPLE_PATH, out / serve_rows.FILE
     origin = provenance(replayed, artifact.load())

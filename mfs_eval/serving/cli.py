@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from host_agent.command_line import JSON
+
 
 @click.group()
 def trace() -> None:
@@ -17,12 +19,19 @@ def trace() -> None:
 
 @trace.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-def stats(file: Path) -> None:
+@JSON
+def stats(file: Path, as_json: bool) -> None:
     """Print the statistics of the trace FILE."""
+    import json
+    from dataclasses import asdict
+
     from mfs_eval.serving.trace import load_trace
     from mfs_eval.serving.trace_statistics import describe
 
     found = describe(load_trace(file))
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+        return
     rate = f" ({found.requests / found.span_s:,.2f} per second)" if found.span_s else ""
     click.echo(f"requests         {found.requests:,} in {found.span_s:,.0f} s{rate}")
     for name, mean, (low, median, high) in (

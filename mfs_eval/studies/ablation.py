@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.console import Console
 from mfs_eval.defaults import ABLATION_REQUESTS, ABLATION_SCALE
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.low_load import workload
+from mfs_eval.plan import on_all_cores, plan_text, seconds_of
 from mfs_eval.results import command_log, page, plots, row_page
 from mfs_eval.results.output import check_writable, write_atomically, writing
 from mfs_eval.results.provenance import provenance
@@ -50,6 +52,7 @@ def run_ablation(
     jobs: int | None = None,
     console: Console | None = None,
     command: str = "",
+    dry_run: bool = False,
 ) -> list[Row]:
     """Run what is missing in ``out/ablation.csv``, print tables, and write the report and a picture per scenario.
 
@@ -65,6 +68,7 @@ def run_ablation(
         jobs: number of processes; None for one per core.
         console: where tables go; None for stdout.
         command: the command line, which the report shows.
+        dry_run: print how many runs are missing and, by the time of one, how long they take; write nothing.
 
     Returns:
         all rows of the file, in its order.
@@ -88,10 +92,11 @@ def run_ablation(
         return f"its runs have scale {row.scale:,}, not {scale:,}" if row.scale != scale else None
 
     with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        check_writable(path)
-        store = RowStore(path, Row, origin, mismatch)
-        command_log.record(out, command, SAMPLE_PATH.name)
+        if not dry_run:
+            out.mkdir(parents=True, exist_ok=True)
+            check_writable(path)
+            command_log.record(out, command, SAMPLE_PATH.name)
+        store = RowStore(path, Row, origin, mismatch, read_only=dry_run)
     asked = {scenario.name: _asked_rates(scenario, loads, request_rates) for scenario in places}
     missing = {
         scenario.name: [
@@ -103,6 +108,17 @@ def run_ablation(
         ]
         for scenario in places
     }
+    if dry_run:
+        sizes = {scenario: len(missing[scenario.name]) for scenario in places if missing[scenario.name]}
+        left = sum(sizes.values())
+        runs = len(chosen) * len(seeds) * sum(len(rates) for rates in asked.values())
+        seconds = 0.0
+        for scenario, size in sizes.items():
+            work = workload(scenario, trace, requests)
+            sample = Cell(scenario, *missing[scenario.name][size // 2], work)
+            seconds += on_all_cores(size, seconds_of(partial(play, sample)), jobs)
+        console.print(plan_text(runs, runs - left, seconds), highlight=False)
+        return list(store.rows.values())
     to_run = [scenario for scenario in places if missing[scenario.name]]
     scenario_work = [(scenario, trace, requests) for scenario in to_run]
     works = run_all("low-load TTFT of each request", workload, scenario_work, jobs) if to_run else []

@@ -44,10 +44,12 @@ def test_the_log_has_time_level_logger_and_message(log_format: str) -> None:
     try:
         done = CliRunner().invoke(command, ["--log-format", log_format])
         more = CliRunner().invoke(command, ["--log-format", log_format, "-v"])
+        less = CliRunner().invoke(command, ["--log-format", log_format, "-q"])
     finally:
         logging.getLogger().handlers[:] = before
     (line,) = done.stderr.splitlines()
     assert len(more.stderr.splitlines()) == 2
+    assert less.stderr == ""
     if log_format == "json":
         record = json.loads(line)
         assert record.pop("time").endswith("Z")

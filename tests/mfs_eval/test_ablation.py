@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,17 @@ def test_a_row_for_every_run_with_the_same_seeds_for_all(finished: Path) -> None
     printed = (finished.parent / "printed").read_text()
     assert "testbed, 28 requests per second" in printed
     assert "ceiling: each flow alone on its path" in printed
+
+
+def test_a_dry_run_tells_the_missing_runs_and_writes_nothing(finished: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    assert ablate(new, dry_run=True) == []
+    assert not new.exists()
+    printed = (tmp_path / "printed").read_text()
+    assert re.fullmatch(r"\d+ runs; about \d+ s\n", printed)
+    before = (finished / "ablation.csv").read_bytes()
+    assert len(ablate(finished, dry_run=True)) == int(printed.split()[0])
+    assert (finished / "ablation.csv").read_bytes() == before
 
 
 def test_after_an_interruption_within_a_line_it_resumes_and_yields_the_same_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,21 @@ def test_a_sweep_has_a_row_for_each_point(swept: Path) -> None:
     assert [(row.variant, row.seed) for row in rows] == [("ceiling", 1), ("ceiling", 2), ("fifo", 1), ("fifo", 2)]
     assert all(row.requests == 4 and row.ttft_mean_s > 0 for row in rows)
     assert all(row.request_rate == 0.5 * 64 for row in rows)
+
+
+def test_a_dry_run_says_what_is_missing_and_writes_nothing(swept: Path, tmp_path: Path) -> None:
+    def said(grid: Grid, out: Path) -> str:
+        console = quiet()
+        run_sweep(grid, out, console=console, dry_run=True)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    assert re.fullmatch(r"4 runs; about \d+ s\n", said(GRID, tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+    before = (swept / FILE).read_bytes()
+    assert "6 runs, 4 of them finished; the others take about" in said(replace(GRID, seeds=(1, 2, 3)), swept)
+    assert said(GRID, swept) == "4 runs, 4 of them finished\n"
+    assert (swept / FILE).read_bytes() == before
 
 
 def test_finished_points_are_not_repeated(swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

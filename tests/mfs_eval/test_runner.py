@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mfs_eval.errors import EvaluationError
-from mfs_eval.runner import run_all
+from mfs_eval.runner import _Lines, run_all
 from tests.support.controller import eventually
 
 WITHIN_S = 30.0
@@ -54,6 +54,15 @@ def test_results_are_in_the_order_of_the_arguments(jobs: int, awaited: int | Non
         assert done == [0, 1, 2]
     else:
         assert done.index(0) > done.index(1)
+
+
+def test_long_work_is_commented_on_where_there_is_no_terminal() -> None:
+    lines = _Lines("runs", 100, began_s=0)
+    said = [lines.after(done, now_s=60.0 * done) for done in range(1, 101)]
+    # After the first, and after each tenth while more than a minute is left.
+    assert said[0] == "runs: 1 of 100 done, about 99 min left"
+    assert [done for done, line in enumerate(said, 1) if line] == [1, *range(11, 100, 10)]
+    assert _Lines("runs", 100, began_s=0).after(1, now_s=0.5) == ""
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
