@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
+from host_agent.ebpf.policy import ANSWERS
 from host_agent.protocol.stamp import Stage
 
 _UNSTAMPED = {
@@ -42,7 +43,7 @@ def agent_metrics(status: Mapping[str, Any], version: str) -> Iterator[Metric]:
     yield gauge("uptime_seconds", "Time since the agent started.", status["up_s"])
     yield gauge("link_bytes_per_second", "Rate of the link that the agent assumes.", status["rate_bps"] / 8)
     yield gauge(
-        "controller_reachable", "Whether the controller answered the last request.", policy["controller"] == "answers"
+        "controller_reachable", "Whether the controller answered the last request.", policy["controller"] == ANSWERS
     )
     yield counter("stamped_packets", "Packets that left with a stamp.", counters["stamped"])
     unstamped = CounterMetricFamily(

@@ -32,7 +32,7 @@ from host_agent.daemon.state import StateFile
 from host_agent.ebpf.bpf import enable_statistics
 from host_agent.ebpf.errors import PolicyError, SocketError
 from host_agent.ebpf.holds import HoldTable
-from host_agent.ebpf.policy import PolicySource, PolicyWatch, saved_path
+from host_agent.ebpf.policy import ANSWERS, PolicySource, PolicyWatch, saved_path
 from host_agent.http_endpoint import HttpEndpoint, health_routes
 from host_agent.metrics_route import PATH as METRICS
 from host_agent.metrics_route import metrics_route
@@ -223,7 +223,11 @@ class Service:
         layer = table.current_layer(request.batch) if request.batch else 0
         return self._levels.level(request, sent_bytes, layer, time.monotonic_ns()), request.deadline_ns
 
-    def _news(self, news: PolicyDocument | str) -> None:
+    def _news(self, news: PolicyDocument | str | None) -> None:
+        if news is None:
+            self._policy["controller"] = ANSWERS
+            _log.info("the controller answers again")
+            return
         if isinstance(news, str):
             self._policy["controller"] = news
             _log.warning("%s", news)
@@ -237,7 +241,7 @@ class Service:
         self._attached.table.set_policy(document.rules, self._bias)
         self._levels.set_rules(document.rules)
         self._policy = {"name": document.name, "rules": len(document.rules), "from": origin}
-        self._policy["controller"] = "answers" if origin != "disk" else self._policy.get("controller", "gone")
+        self._policy["controller"] = ANSWERS if origin != "disk" else self._policy.get("controller", "gone")
         _log.info("policy %s in force, %d rules, from %s", document.name, len(document.rules), origin)
         if origin != "disk":
             try:

@@ -18,6 +18,8 @@ from host_agent.protocol.agent_header import HEADER, AgentIdentity
 from host_agent.protocol.policy_document import DocumentError, PolicyDocument
 
 TIMEOUT_S = 2.0
+ANSWERS = "answers"
+"""What an agent says of a controller that answered the last request; otherwise it gives the reason."""
 SIZE_MAX = 1 << 20
 """Longest document that is read, in bytes."""
 
@@ -132,9 +134,10 @@ class PolicyWatch:
     """Thread that fetches the policy at an interval, so that a silent controller delays nothing else."""
 
     def __init__(
-        self, source: PolicySource, interval_s: float, on_news: Callable[[PolicyDocument | str], None]
+        self, source: PolicySource, interval_s: float, on_news: Callable[[PolicyDocument | str | None], None]
     ) -> None:
-        """Set the callback: ``on_news`` is called in that thread with a new policy, or once per outage with its reason.
+        """Set the callback: ``on_news`` is called in that thread with a new policy, once per outage with its reason,
+        and with None when the controller answers again and the policy is the same.
 
         Args:
             source: policy source.
@@ -168,7 +171,7 @@ class PolicyWatch:
             if document is not None:
                 self._on_news(document)
             elif complained:
-                self._on_news("the controller answers again")
+                self._on_news(None)
             complained = False
 
 

@@ -47,6 +47,7 @@ from tests.support.agent import (
 )
 from tests.support.certificates import self_signed
 from tests.support.controller import eventually
+from topologies.processes import free_port
 
 RULES = policies.mfs().rules
 RATE_BPS = 10_000_000_000
@@ -222,6 +223,31 @@ def test_the_controllers_policy_is_fetched_and_outlives_the_controller(
         assert client.status()["policy"]["name"] == "static"
     with running(sender, tmp_path, policy_url=server.url) as agent:
         assert "policy static in force" in agent.said
+
+
+def test_a_controller_that_returns_with_the_same_policy_answers_again(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    sender, _ = hosts
+    address = f"127.0.0.1:{sender.inside(free_port)}"
+
+    def serving() -> PolicyServer:
+        server = sender.inside(lambda: PolicyServer(address))
+        server.publish(policies.mfs(), {})
+        return server
+
+    with (
+        serving() as server,
+        running(sender, tmp_path, "--interval", "0.1", policy_url=server.url) as agent,
+        agent.client() as client,
+    ):
+
+        def said() -> str:
+            return str(client.status()["policy"]["controller"])
+
+        assert said() == "answers"
+        server.close()
+        eventually(lambda: "cannot be reached" in said())
+        with serving():
+            eventually(lambda: said() == "answers")
 
 
 def test_policy_over_tls_metrics_and_health(hosts: tuple[Host, Host], tmp_path: Path) -> None:
