@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ from tests.support.controller import (
     run_controller,
     serving,
 )
+from topologies.processes import Process, free_address
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 STATUS: dict[str, Any] = {
@@ -285,6 +287,57 @@ def test_every_query_of_dashboard_and_alerts_names_exported_metrics_and_labels(e
         known = set().union(*(samples[name] for name in named)) | {"job", "instance", "le"}
         grouped = [word for words in re.findall(r"by \(([^)]*)\)", expr) for word in re.split(r", *", words)]
         assert set(grouped) <= known, (place, expr)
+
+
+def test_prometheus_scrapes_all_metrics_and_answers_the_dashboards_queries(
+    exported: list[Metric], tmp_path: Path
+) -> None:
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus (Debian's package) is not installed")
+
+    def grown() -> Iterator[Metric]:
+        """Counters must grow for a rate to have a value."""
+        rounds.append(1)
+        for family in exported:
+            made = Metric(family.name, family.documentation, family.type)
+            grow = len(rounds) if family.type in ("counter", "histogram") else 1
+            made.samples = [sample._replace(value=sample.value * grow) for sample in family.samples]
+            yield made
+
+    rounds: list[int] = []
+    with HttpEndpoint("0", {"/metrics": metrics_route(grown)}) as endpoint:
+        target = endpoint.url.removeprefix("http://")
+        (tmp_path / "prometheus.yml").write_text(
+            "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+            f"rule_files: [{MONITORING / 'alerts.yml'}]\n"
+            f"scrape_configs: [{{job_name: mfs-ctrl, static_configs: [{{targets: ['{target}']}}]}}]\n",
+            "utf-8",
+        )
+        address = free_address()
+        words = ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+        words.append(f"--web.listen-address={address}")
+
+        def ask(path: str) -> Any:
+            with urllib.request.urlopen(f"http://{address}/api/v1/{path}", timeout=10) as answer:
+                return json.load(answer)["data"]
+
+        def answered(expr: str) -> bool:
+            return bool(ask("query?" + urllib.parse.urlencode({"query": expr}))["result"])
+
+        with Process(words, lambda out: "Server is ready" in out):
+            eventually(lambda: len(rounds) > 3)
+            [scraped] = ask("targets")["activeTargets"]
+            assert (scraped["health"], scraped["lastError"]) == ("up", "")
+            # Prometheus asks for OpenMetrics, and has all samples.
+            for family in exported:
+                assert answered(family.samples[0].name), family.name
+            for place, expr in exprs():
+                if place != "alerts.yml":
+                    # What compares shows only what is wrong.
+                    assert answered(re.sub(r" (>|==) 0$", "", expr)), (place, expr)
+            eventually(
+                lambda: {rule["health"] for group in ask("rules")["groups"] for rule in group["rules"]} == {"ok"}
+            )
 
 
 def test_every_metric_is_in_the_reference_with_type_and_labels(exported: list[Metric]) -> None:
