@@ -86,8 +86,10 @@ def from_files(device_config: Path, p4info: Path) -> Artifact:
     """
     try:
         return Artifact(device_config.stem, device_config.read_bytes(), p4info.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ArtifactError(f"cannot read the program: {error}") from None
+    except UnicodeDecodeError:
+        raise ArtifactError(f"{p4info} is no text; it must be P4Info as p4c writes it (--p4runtime-files)") from None
 
 
 def manifest_entry(name: str) -> dict[str, dict[str, str]]:

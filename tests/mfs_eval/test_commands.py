@@ -9,8 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from mfs_ctrl.cli import INTERRUPTED, mfs
+from mfs_ctrl.cli import INTERRUPTED, Commands, mfs
 from mfs_eval.cli import BENCHMARKS, STUDIES, ablate, bench, demo, study
+from mfs_eval.flow_level.cli import sweep
 from mfs_eval.setup.run_settings import ORDERS
 from mfs_eval.setup.scenario import LOADS
 from tests.support.cli import started
@@ -45,6 +46,19 @@ def test_choices_are_those_of_the_code() -> None:
         if isinstance(option.type, click.Choice)
     }
     assert choices == {"order": ORDERS, "loads": tuple(map(str, LOADS))}
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    done = CliRunner().invoke(sweep, ["--slo-factor", "nan"])
+    assert done.exit_code == 2
+    assert "nan is not a number" in done.output
+
+
+def test_ctrl_c_while_a_command_is_imported_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "interrupted_import.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = CliRunner().invoke(Commands("mfs", table={"slow": "interrupted_import:slow"}), ["slow"])
+    assert (done.exit_code, done.output) == (INTERRUPTED, "interrupted\n")
 
 
 def test_ctrl_c_ends_a_command_in_one_line(tmp_path: Path) -> None:
