@@ -90,13 +90,18 @@ def link(interface: str, rate: int) -> None:
 
 @click.command(short_help="Remove what a crash left in the kernel (Linux, root).")
 @click.option("--prefix", help="Remove only namespaces and interfaces whose names start with this prefix and a dash.")
-def clean(prefix: str | None) -> None:
+@click.option("--dry-run", is_flag=True, help="Name the namespaces and interfaces that would be removed, and end.")
+def clean(prefix: str | None, dry_run: bool) -> None:
     """Remove namespaces, interfaces, queues and programs that a crash left.
 
     Running topologies are removed too.
     """
     from topologies import cleanup, namespaces
 
+    if dry_run:
+        names = namespaces.found(prefix)
+        click.echo(f"would remove {', '.join(names)}" if names else "nothing to remove")
+        return
     tell(namespaces.clean(prefix) if prefix else cleanup.clean())
 
 

@@ -120,6 +120,12 @@ def standing(
         clean(prefix)
 
 
+def found(prefix: str | None = None) -> list[str]:
+    """Return the names of what :func:`clean` would remove, by default for all :func:`prefixes`."""
+    wanted = prefixes() if prefix is None else [prefix]
+    return [name for one in wanted for name in (*_links(one), *_namespaces(one))]
+
+
 def clean(prefix: str = DEFAULT_PREFIX) -> list[str]:
     """Remove all namespaces and interfaces whose names start with ``prefix`` and a dash, and return their names.
 

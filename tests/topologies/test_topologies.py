@@ -129,6 +129,9 @@ def test_topologies_are_set_up_and_taken_down_by_command() -> None:
         assert f"-i 1@{prefix}-s1n1@20000000 -i 2@{prefix}-s2n1@20000000" in done.stdout
         again = one_error(finished("topology", "up", "tor", "--servers", "2", "--prefix", prefix))
         assert f"mfs clean --prefix {prefix}" in again
+        told = finished("clean", "--dry-run", "--prefix", prefix).stdout
+        assert told == f"would remove {prefix}-s1n1, {prefix}-s2n1, {prefix}-s1, {prefix}-s2\n"
+        assert standing(prefix) != ""
         # As after a crash: everything is found by name.
         done = finished("clean", "--prefix", prefix)
         assert f"{prefix}-s1n1" in done.stdout
