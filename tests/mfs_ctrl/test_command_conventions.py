@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from mfs_eval.serving.trace import SAMPLE_PATH
 from tests.support.cli import COMMAND, finished, one_error
+from tests.support.controller import eventually
+from topologies.processes import free_address, free_port, listening
 
 SYNTAX = {"bash": "-n", "zsh": "-n", "fish": "--no-execute"}
 
@@ -67,3 +71,38 @@ def test_tables_are_also_printed_for_programs() -> None:
     topologies = json.loads(finished("topology", "list", "--json").stdout)
     assert {each["name"] for each in topologies} == {"tor", "leaf-spine"}
     assert json.loads(finished("trace", "stats", str(SAMPLE_PATH), "--json").stdout)["requests"] > 100
+
+
+@pytest.mark.parametrize("broken", ["full disk", "closed pipe"])
+def test_a_log_that_cannot_be_written_stops_neither_switch_nor_controller(broken: str) -> None:
+    if broken == "full disk":
+        log = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, log = os.pipe()
+        os.close(reader)
+    address, port = free_address(), free_port()
+    commands = (
+        ("switch", "--address", address),
+        ("ctrl", "--address", address, "--servers", "2", "--nics", "1", "--policy-listen", str(port)),
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, log)
+
+        def started(command: tuple[str, ...]) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen([*COMMAND, *command], stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        def is_ready() -> bool:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return True
+            return False
+
+        processes = [started(commands[0])]
+        eventually(lambda: listening(address))
+        processes.append(started(commands[1]))
+        eventually(is_ready)
+        for process in reversed(processes):
+            process.terminate()
+            assert process.wait() == 0
