@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf import text_format
@@ -36,7 +37,10 @@ class ServerError(SwitchError):
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """PEM files: certificate chain and key of the server and, to require client certificates, their CA."""
+    """PEM files: certificate chain and key of the server and, to require client certificates, their CA.
+
+    Files that change are read again, for connections to come. While they do not fit together, the former ones stay.
+    """
 
     certificate: Path
     key: Path
@@ -48,12 +52,35 @@ class TLS:
         Raises:
             ServerError: a file cannot be read.
         """
+        held = self._content()
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            """Return new files for a handshake; None for those of before."""
+            nonlocal held
+            try:
+                content = self._content()
+            except ServerError as error:
+                _LOG.warning("%s; the former one stays", error)
+                return None
+            if content == held:
+                return None
+            held = content
+            _LOG.info("TLS files read again: %s", self.certificate)
+            return _configuration(content)
+
+        # gRPC takes None (its documentation), its types do not say so.
+        fetch: Any = changed
+        return grpc.dynamic_ssl_server_credentials(_configuration(held), fetch, self.client_ca is not None)
+
+    def _content(self) -> tuple[bytes, bytes, bytes | None]:
+        """Return key, certificate and CA."""
         client_ca = None if self.client_ca is None else _read(self.client_ca, "CA certificate")
-        return grpc.ssl_server_credentials(
-            [(_read(self.key, "TLS key"), _read(self.certificate, "TLS certificate"))],
-            root_certificates=client_ca,
-            require_client_auth=client_ca is not None,
-        )
+        return _read(self.key, "TLS key"), _read(self.certificate, "TLS certificate"), client_ca
+
+
+def _configuration(content: tuple[bytes, bytes, bytes | None]) -> grpc.ServerCertificateConfiguration:
+    key, certificate, client_ca = content
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca)
 
 
 class P4RuntimeServer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,37 @@ def test_a_session_over_tls_with_certificates_on_both_sides(folder: Path) -> Non
         for tls in (None, TlsFiles(folder / "client.pem"), TlsFiles(folder / "server.pem")):
             with pytest.raises(SwitchUnreachableError):
                 Session(server.address, timeout_s=1.0, tls=tls).connect()
+    finally:
+        server.stop(0)
+
+
+def test_new_certificates_of_a_switch_are_used_without_a_restart_and_broken_ones_are_not(tmp_path: Path) -> None:
+    self_signed(tmp_path, "server", "renewed")
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+
+    def trusts(name: str) -> bool:
+        session = Session(server.address, timeout_s=2.0, tls=TlsFiles(tmp_path / f"{name}.pem"))
+        try:
+            return session.connect()
+        except SwitchUnreachableError:
+            return False
+        finally:
+            session.close()
+
+    shutil.copy(certificate, tmp_path / "former.pem")
+    server = P4RuntimeServer(Switch(), tls=TLS(certificate, key))
+    server.start()
+    try:
+        assert trusts("former")
+        certificate.write_text("not a certificate")
+        assert trusts("former")
+        os.replace(tmp_path / "renewed.key", key)
+        assert trusts("former")
+        shutil.copy(tmp_path / "renewed.pem", certificate)
+        assert trusts("renewed")
+        assert not trusts("former")
+        certificate.unlink()
+        assert trusts("renewed")
     finally:
         server.stop(0)
 
