@@ -12,11 +12,13 @@ from mfs_eval import defaults, options
 STUDIES = {
     "tables": "mfs_eval.studies.tables:tables",
     "sweep-tables": "mfs_eval.studies.sweep_tables:sweep_tables",
+    "faults": "mfs_eval.studies.faults:faults",
     "engine-agreement": "mfs_eval.studies.engine_agreement:engine_agreement",
     "pooling": "mfs_eval.studies.pooling:pooling",
     "pruning": "mfs_eval.studies.pruning:pruning",
     "rotation": "mfs_eval.studies.rotation:rotation",
     "rdma": "mfs_eval.studies.rdma:rdma",
+    "soak": "mfs_eval.studies.soak:soak",
     "stranding": "mfs_eval.studies.stranding:stranding",
     "tcp-agreement": "mfs_eval.studies.tcp_agreement:tcp_agreement",
     "tofino-cost": "mfs_eval.studies.tofino_cost:tofino_cost",

@@ -48,6 +48,7 @@ SLOW = (
     "mfs_eval/test_demo.py",
     "mfs_eval/test_experiment.py",
     "mfs_eval/test_fabric_bench.py",
+    "mfs_eval/test_fault_study.py",
     "mfs_eval/test_faults.py",
     "mfs_eval/test_flow_agreement.py",
     "mfs_eval/test_live.py",

@@ -30,11 +30,24 @@ _LIBC = ctypes.CDLL(None)
 class Process:
     """A child process. It ends with the thread that started it; :meth:`wait_ready` waits until it is ready."""
 
-    def __init__(self, command: Sequence[str], ready: Callable[[str], bool], namespace: str | None = None) -> None:
-        """Run ``command``, in a network ``namespace`` if given; ``ready`` judges by its output whether it is ready."""
+    def __init__(
+        self,
+        command: Sequence[str],
+        ready: Callable[[str], bool],
+        namespace: str | None = None,
+        log: Path | None = None,
+    ) -> None:
+        """Run ``command``.
+
+        Args:
+            command: program and arguments.
+            ready: judges by its output whether it is ready.
+            namespace: network namespace to run it in; None for this one.
+            log: file for its output; None for a temporary one.
+        """
         self._command = command
         self._ready = ready
-        self._log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._log: IO[str] = tempfile.TemporaryFile("w+") if log is None else log.open("w+")  # noqa: SIM115
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
         # In a separate session: Ctrl-C at Mininet's prompt must not reach the switch.
         self._child = subprocess.Popen(
