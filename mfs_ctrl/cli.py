@@ -125,5 +125,5 @@ def main() -> None:
             raise
         # What is still buffered would fail once more when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        click.echo(f"error: cannot write the output: {error.strerror}", err=True)
+        click.echo(f"error: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
         sys.exit(1)
