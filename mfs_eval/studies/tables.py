@@ -50,7 +50,7 @@ TABLES = {
     **{f"ablation-{name}": _of_ablation(make) for name, make in ablation_tables.TABLES.items()},
     "faults": Table(faults.FILE, lambda path: faults.markdown(faults.read(path))),
     "live": _of_live("live", live_tables.summary),
-    "live-differences": _of_live("live", lambda rows: live_tables.differences(rows, "mfs-tail")),
+    "live-differences": _of_live("live", lambda rows: live_tables.differences(rows, "mfs-tcp")),
     "live-headline": _of_live("live", live_tables.headline),
     "live-shim": _of_live("live-shim", live_tables.summary),
     "rdma": Table("rdma.csv", lambda path: rdma.markdown(rdma.read(path))),
