@@ -173,7 +173,7 @@ class _Controller:
 
 
 class _Election:
-    """A client that never becomes primary, and hears when a switch has a primary again.
+    """A client that never becomes primary, and hears when a switch has a primary again; it ends with the switch.
 
     Attributes:
         elected_s: when it last heard so.
@@ -191,13 +191,6 @@ class _Election:
 
         if self._client is not None and self._client.arbitration.status.code == code_pb2.ALREADY_EXISTS:
             self.elected_s = time.monotonic()
-
-    def __enter__(self) -> _Election:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._client is not None:
-            self._client.close()
 
 
 @contextlib.contextmanager
@@ -247,14 +240,14 @@ def fabric(switches: int, spines: int, ports: int, seconds: int, python: str) ->
             click.echo(f"memory: {primary.memory_mb():.0f} MB, {primary.memory_mb() / switches:.1f} MB a switch")
             backup = _Controller(processes.start(_CONTROLLER, *options, "1", core=core))
             backup.when(shape.names, "connected to .*: as backup")
-            with contextlib.ExitStack() as stack:
-                elections = [stack.enter_context(_Election(address)) for address in addresses]
-                used_s = backup.cpu_s()
-                primary.process.kill()
-                killed_s = time.monotonic()
-                done_s = backup.when(shape.names, "primary now")
-                used_s = backup.cpu_s() - used_s
-                elected_s = [election.elected_s for election in elections]
+            elections = [_Election(address) for address in addresses]
+            used_s = backup.cpu_s()
+            primary.process.kill()
+            killed_s = time.monotonic()
+            # A switch that is too busy to answer in time is connected to again.
+            done_s = backup.when(shape.names, "(primary now|connected again .* in force)")
+            used_s = backup.cpu_s() - used_s
+            elected_s = [election.elected_s for election in elections]
             for what, times_s in (("is elected", elected_s), ("has compared and written", done_s)):
                 after_s = sorted(time_s - killed_s for time_s in times_s)
                 click.echo(
