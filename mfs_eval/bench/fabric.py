@@ -201,7 +201,7 @@ def _file(text: str) -> Iterator[Path]:
         yield path
 
 
-@click.command(short_help="One controller for many switches: start, ticks, memory, takeover.")
+@click.command(short_help="One controller of many switches, its start and takeover.")
 @click.option("--switches", type=click.IntRange(2, 255), default=64, show_default=True, help="Switches in all.")
 @click.option("--spines", type=click.IntRange(0, 16), default=8, show_default=True, help="Spines among them.")
 @click.option("--ports", type=click.IntRange(2, 64), default=64, show_default=True, help="Ports of a ToR.")

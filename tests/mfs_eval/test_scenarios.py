@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from host_agent.protocol.flow_spec import FlowSpec
 from host_agent.protocol.stamp import Stage
@@ -188,20 +191,19 @@ def test_collective_heavy_multiplies_only_the_bytes_of_collectives() -> None:
         assert more.bytes_of(stage) == usual.bytes_of(stage)
 
 
-def test_the_demo_runs_two_scenarios_by_default(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    described: list[str] = []
-
+def test_the_demo_runs_two_scenarios_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stop(Exception):
         """Ends the demo early."""
 
     def stop(*_: object) -> None:
         raise Stop
 
-    monkeypatch.setattr("mfs_eval.demo._description", lambda scenario: described.append(scenario.name) or "")
     monkeypatch.setattr("mfs_eval.demo.check_writable", stop)
+    said = StringIO()
     with pytest.raises(Stop):
-        run_demo(tmp_path)  # type: ignore[arg-type]
-    assert tuple(described) == DEMO_SCENARIOS == ("testbed", "incast")
+        run_demo(tmp_path, console=Console(file=said, width=1000))
+    described = tuple(line.partition(":")[0] for line in said.getvalue().splitlines())
+    assert described == DEMO_SCENARIOS == ("testbed", "incast")
 
 
 @pytest.mark.parametrize(("name", "ratio"), [("uplink-2", 2), ("uplink-4", 4)])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -129,10 +129,11 @@ def test_each_part_is_upgraded_and_taken_back_while_stamped_data_flows(rack: Rac
                     # The previous release does not read the newer state of an interface, and says so.
                     rack.detach(rack.hosts[part == "receiver"])
                 rack.start(part, version)
-                with AgentClient(rack.socket(rack.hosts[0])) as client:
-                    # The engine is of this release.
-                    client.open(stream.near, batch=9, stage=Stage.P2D, slack_us=1_000_000_000, total_bytes=1 << 40)
-                    stream.goes_on()
+                stream.goes_on()
+                # The engine is of this release. An option needs a connection that is younger than the agent.
+                with AgentClient(rack.socket(rack.hosts[0])) as client, closing(Stream(*rack.hosts)) as fresh:
+                    client.open(fresh.near, batch=9, stage=Stage.P2D, slack_us=1_000_000_000, total_bytes=1 << 40)
+                    fresh.goes_on()
                     eventually(lambda: client.status()["counters"]["stamped"] > 0)
 
 
