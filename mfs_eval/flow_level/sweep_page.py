@@ -23,11 +23,8 @@ def read(path: Path) -> Rows:
     Raises:
         EvaluationError: the file holds something else, or nothing.
     """
-    order = list(VARIANTS)
-    rows = sorted(
-        row_page.rows_of(path, Row),
-        key=lambda row: order.index(row.variant) if row.variant in VARIANTS else len(order),
-    )
+    rank = row_page.rank_in(VARIANTS)
+    rows = sorted(row_page.rows_of(path, Row), key=lambda row: rank(row.variant))
     by_group = sorted(groups(rows).items())
     names = row_page.names_of([group for group, _ in by_group])
     return Rows(

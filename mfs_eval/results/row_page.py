@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -68,6 +68,12 @@ def rows_of(path: Path, kind: type[R]) -> list[R]:
     if not rows:
         raise EvaluationError(f"{path}: holds no runs")
     return rows
+
+
+def rank_in(order: Iterable[str]) -> Callable[[str], int]:
+    """Return the key by which names sort as in ``order``; those that are not in it come last."""
+    ranks = {name: rank for rank, name in enumerate(order)}
+    return lambda name: ranks.get(name, len(ranks))
 
 
 @dataclass(frozen=True, slots=True)

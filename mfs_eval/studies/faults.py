@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, fields
@@ -14,8 +12,8 @@ import click
 
 from host_agent.command_line import logging_options
 from mfs_eval import options
-from mfs_eval.errors import EvaluationError
 from mfs_eval.live.fault_rack import PARTS, FaultRack, Outcome, fake_time_library, fault_rack
+from mfs_eval.results.csv_text import cells_of, text_of
 from mfs_eval.results.markdown import table
 from mfs_eval.results.output import write_atomically, writing
 
@@ -75,11 +73,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def csv_text(rows: Sequence[Row]) -> str:
     """Return the rows as CSV, unrounded."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((fault, part, *astuple(found)) for fault, part, found in rows)
-    return text.getvalue()
+    return text_of(COLUMNS, ((fault, part, *astuple(found)) for fault, part, found in rows))
 
 
 def read(path: Path) -> list[Row]:
@@ -89,12 +83,9 @@ def read(path: Path) -> list[Row]:
         EvaluationError: the file is not such a table.
         OSError: it cannot be read.
     """
-    lines = list(csv.reader(path.read_text("utf-8").splitlines()))
-    if not lines or lines[0] != list(COLUMNS) or any(len(line) != len(COLUMNS) for line in lines):
-        raise EvaluationError(f"{path}: its columns are not those of `mfs study faults`; measure again")
     return [
         (fault, part, Outcome(int(packets), int(lost), float(silence), int(again), float(right), int(entries)))
-        for fault, part, packets, lost, silence, again, right, entries in lines[1:]
+        for fault, part, packets, lost, silence, again, right, entries in cells_of(path, COLUMNS, "mfs study faults")
     ]
 
 

@@ -6,7 +6,6 @@ Runs are kept by scenario, variant and seed: rerun to resume, or to add scenario
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.low_load import workload
 from mfs_eval.packet_level.packet_network import Totals
+from mfs_eval.results.csv_text import text_of
 from mfs_eval.results.markdown import table
 from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.schema import Run
@@ -112,13 +112,9 @@ def measure(scenario: Scenario, work: Workload, variant: str, seed: int) -> Row:
 def csv_text(rows: Iterable[Row]) -> str:
     """Return the runs as CSV, in the order of scenarios, variants and seeds."""
     order = list(VARIANTS)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(Row)]
-    writer.writerow(names)
-    for one in sorted(rows, key=lambda one: (one.scenario, order.index(one.variant), one.seed)):
-        writer.writerow([getattr(one, name) for name in names])
-    return text.getvalue()
+    ordered = sorted(rows, key=lambda one: (one.scenario, order.index(one.variant), one.seed))
+    return text_of(names, ([getattr(one, name) for name in names] for one in ordered))
 
 
 def read(path: Path) -> list[Row]:

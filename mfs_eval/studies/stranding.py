@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,9 +11,9 @@ from statistics import fmean
 import click
 
 from mfs_eval import options
-from mfs_eval.errors import EvaluationError
 from mfs_eval.packet_level.experiment import run
 from mfs_eval.packet_level.low_load import workload
+from mfs_eval.results.csv_text import cells_of, text_of
 from mfs_eval.results.markdown import table
 from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.schema import Run
@@ -84,11 +82,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def csv_text(rows: Sequence[Row]) -> str:
     """Return the table as CSV, unrounded."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADINGS)
-    writer.writerows((one.variant, *one.cells) for one in rows)
-    return text.getvalue()
+    return text_of(HEADINGS, ((one.variant, *one.cells) for one in rows))
 
 
 def read(path: Path) -> list[Row]:
@@ -98,10 +92,8 @@ def read(path: Path) -> list[Row]:
         EvaluationError: the file is not such a table.
         OSError: it cannot be read.
     """
-    lines = list(csv.reader(path.read_text("utf-8").splitlines()))
-    if not lines or lines[0] != list(HEADINGS) or any(len(line) != len(HEADINGS) for line in lines):
-        raise EvaluationError(f"{path}: its columns are not those of `mfs study stranding`; measure again")
-    return [Row(variant, tuple(map(float, cells))) for variant, *cells in lines[1:]]
+    found = cells_of(path, HEADINGS, "mfs study stranding")
+    return [Row(variant, tuple(map(float, cells))) for variant, *cells in found]
 
 
 def measure(work: Workload, seeds: Sequence[int]) -> list[Row]:
