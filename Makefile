@@ -16,7 +16,7 @@ help: ## list the targets
 demo: $(STAMP) ## compare the policies on a simulated rack: tables, out/demo/report.html (1 to 2 min)
 	$(BIN)/mfs demo --out $(DEMO_OUT)
 
-test: $(STAMP) debian ## all tests; as root with Debian packages for those that need them (16 min)
+test: $(STAMP) debian ## all tests; as root with Debian packages for those that need them (20 min)
 	$(BIN)/python -m pytest
 
 # vLLM brings its own torch and protobuf, so it has an environment of its own.
