@@ -36,8 +36,8 @@ INTRODUCTION = (
     "level; the controller wrote and tuned its entries over P4Runtime."
 )
 TRANSPORT = (
-    "These runs have a simulated transport. Over real sockets (mfs live) only the fixed classes gain, and MFS does "
-    "not: docs/studies/real-tcp.md."
+    "These runs have a simulated transport. Over real sockets (mfs live) gains are smaller: the policy mfs-tcp has "
+    "more requests in time than fifo, and fewer than static-reuse: docs/studies/real-tcp.md."
 )
 LEGEND = (
     "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request alone in the "
