@@ -21,6 +21,7 @@ STUDIES = {
     "soak": "mfs_eval.studies.soak:soak",
     "stranding": "mfs_eval.studies.stranding:stranding",
     "tcp-agreement": "mfs_eval.studies.tcp_agreement:tcp_agreement",
+    "tcp-policies": "mfs_eval.studies.tcp_policies:tcp_policies",
     "tofino-cost": "mfs_eval.studies.tofino_cost:tofino_cost",
     "tuner-recovery": "mfs_eval.studies.tuner_recovery:tuner_recovery",
 }

@@ -8,6 +8,7 @@ does not answer ARP; the n-th interface of a server reaches the n-th interfaces 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import socket
@@ -26,6 +27,7 @@ from topologies.errors import TopologyError
 from topologies.topology import LINK_MTU, PAYLOAD_MTU, Host, Neighbour, Topology, cables, neighbours
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 DEFAULT_PREFIX = "mfs"
 """Start of all prefixes of this project."""
@@ -33,6 +35,9 @@ LONGEST_PREFIX = 8
 """Interface names have 15 characters at most, and ``-s200n8`` takes seven."""
 MANAGEMENT_NETWORK = IPv4Network("172.31.240.0/22")
 """Network of the management links, four addresses each: room for 256 servers of all topologies on this machine."""
+CONGESTION_CONTROL = "cubic"
+"""Of all servers: the kernel's default, whatever the machine has chosen, because results must not depend on that."""
+_SYSCTL = Path("/proc/sys/net")
 _PREFIX = re.compile(rf"[A-Za-z][A-Za-z0-9]{{0,{LONGEST_PREFIX - 1}}}")
 
 
@@ -64,6 +69,27 @@ class Realised:
         ]
 
 
+def allow_congestion_control() -> None:
+    """Let network namespaces use :data:`CONGESTION_CONTROL`: they may have only what the machine allows to all users.
+
+    Only the machine's own namespace can change that, so call it before leaving that one.
+
+    Raises:
+        TopologyError: it is not allowed, and cannot be from here.
+    """
+    path = _SYSCTL / "ipv4/tcp_allowed_congestion_control"
+    try:
+        allowed = path.read_text("ascii").split()
+        if CONGESTION_CONTROL not in allowed:
+            path.write_text(" ".join([*allowed, CONGESTION_CONTROL]), "ascii")
+            _LOG.info("%s is allowed to all users of this machine now: %s", CONGESTION_CONTROL, path)
+    except OSError as error:
+        raise TopologyError(
+            f"the kernel does not let network namespaces use the congestion control {CONGESTION_CONTROL} "
+            f"({error.strerror}); as root of the machine, modprobe tcp_{CONGESTION_CONTROL} and add it to {path}"
+        ) from error
+
+
 def up(
     topologies: Sequence[Topology],
     prefix: str = DEFAULT_PREFIX,
@@ -88,6 +114,7 @@ def up(
         raise TopologyError(
             f"{', '.join(standing)} already exist; use another prefix, or remove them: mfs clean --prefix {prefix}"
         )
+    allow_congestion_control()
     try:
         return _build(topologies, prefix, management, time_stamps)
     except (NetlinkError, OSError) as error:
@@ -274,8 +301,7 @@ def _start_switch_end(ip: IPRoute, name: str) -> None:
 
 def _quiet_namespace(time_stamps: bool) -> None:
     _write_sysctl("ipv4/tcp_timestamps", int(time_stamps))
-    # The kernel's default, whatever the machine has chosen: results must not depend on that.
-    _write_sysctl("ipv4/tcp_congestion_control", "cubic")
+    _write_sysctl("ipv4/tcp_congestion_control", CONGESTION_CONTROL)
     # The usual setting for long-lived connections with pauses.
     _write_sysctl("ipv4/tcp_slow_start_after_idle", 0)
     for name in ("all", "default"):
@@ -343,7 +369,7 @@ def _check_rights() -> None:
 def _write_sysctl(name: str, value: int | str) -> None:
     # A kernel without IPv6 does not have the file, and one without the congestion control refuses it with this error.
     with contextlib.suppress(FileNotFoundError):
-        Path("/proc/sys/net", name).write_text(str(value))
+        (_SYSCTL / name).write_text(str(value))
 
 
 def _mac(address: bytes) -> str:

@@ -275,6 +275,8 @@ def fault_rack() -> Iterator[FaultRack]:
     """
     if shutil.which("ip") is None:
         raise EvaluationError("there is no ip on the PATH; install iproute2")
+    if os.geteuid() == 0:
+        namespaces.allow_congestion_control()
     if ctypes.CDLL(None).unshare(_CLONE_NEWNET):
         raise EvaluationError("cannot make a network namespace; run as root")
     _ip("link", "set", "lo", "up")

@@ -7,7 +7,7 @@ sending processes and host agents take no time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +36,22 @@ SIMULATED_HOSTS = tuple(
 """Hosts that the simulation has; it does not hold flows."""
 
 
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """What a run of ``mfs live`` is started with, by default as there; a :class:`Row` has it too."""
+
+    cluster: str
+    request_rate: float
+    policy: str
+    seed: int
+    requests_per_run: int
+    trace_digest: str
+    hosts: str = LiveSettings().hosts
+    queue_bytes: int = LiveSettings().queue_bytes
+    rate_bps: int = LiveSettings().rate_bps
+    stretch: float = LiveSettings().stretch
+
+
 def read(path: Path) -> list[Row]:
     """Return the rows of ``path``, a file of ``mfs live --out``, that can be simulated.
 
@@ -52,7 +68,7 @@ def read(path: Path) -> list[Row]:
     return found
 
 
-def run_settings(live: Row, transport: Transport, order: str | None = None) -> RunSettings:
+def run_settings(live: Row | LiveRun, transport: Transport, order: str | None = None) -> RunSettings:
     """Return the settings of the simulated run of ``live``; ``order`` None is that of its hosts."""
     kernel_tcp = "kernel-tcp" in live.hosts
     tcp = TcpSettings(timestamps=kernel_tcp)
@@ -71,7 +87,7 @@ def run_settings(live: Row, transport: Transport, order: str | None = None) -> R
     )
 
 
-def trace_of(live: Row) -> Path:
+def trace_of(live: Row | LiveRun) -> Path:
     """Return the bundled trace that ``live`` was a run of.
 
     Raises:
@@ -85,13 +101,13 @@ def trace_of(live: Row) -> Path:
     )
 
 
-def settings_of(live: Row) -> LiveSettings:
+def settings_of(live: Row | LiveRun) -> LiveSettings:
     """Return the scaling of the run of ``live``."""
     return LiveSettings(live.rate_bps, live.stretch, cluster=CLUSTERS[live.cluster])
 
 
 def play(
-    live: Row,
+    live: Row | LiveRun,
     transport: Transport = "tcp",
     order: str | None = None,
     on_end: Callable[[PacketNetwork], None] | None = None,

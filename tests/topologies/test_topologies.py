@@ -157,6 +157,20 @@ def test_servers_have_the_same_tcp_on_every_machine(time_stamps: bool) -> None:
 
 
 @real_kernel
+def test_servers_have_cubic_on_a_machine_that_allows_others_only() -> None:
+    allowed = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
+    before = allowed.read_text()
+    if Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text() == "cubic\n":
+        pytest.skip("the machine's own congestion control is cubic, which is therefore always allowed")
+    try:
+        allowed.write_text("reno")
+        with namespaces.standing([tor(1, 1, 1000)], fresh_prefix()):
+            assert "cubic" in allowed.read_text().split()
+    finally:
+        allowed.write_text(before)
+
+
+@real_kernel
 def test_topologies_that_stand_side_by_side_have_management_addresses_of_their_own() -> None:
     with contextlib.ExitStack() as stack:
         stand = partial(namespaces.standing, [tor(2, 1, 1000)], management=True)
