@@ -42,6 +42,7 @@ SLOW = (
     "mfs_ctrl/test_session_tls.py",
     "mfs_eval/explain/",
     "mfs_eval/packet_level/test_tcp_agreement.py",
+    "mfs_eval/packet_level/test_tcp_policies.py",
     "mfs_eval/test_ablation.py",
     "mfs_eval/test_advise.py",
     "mfs_eval/test_coordination.py",

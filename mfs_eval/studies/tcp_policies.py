@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import click
 
+from host_agent.command_line import BitRate
 from mfs_eval import options
 from mfs_eval.errors import EvaluationError
 from mfs_eval.live.live_tables import BASE, MIDDLE
@@ -31,18 +32,24 @@ from p4src import artifact
 FILE = "tcp-policies.csv"
 REQUEST_RATES = (11.0, 13.0, 15.0, 17.0)
 HEADINGS = (
-    "policy", "cells", "in time, %", f"ahead of {BASE}, points", "TTFT mean, ms", f"of that of {BASE}",
-    "TTFT p99, ms", f"of that of {BASE}", "sent again", "timeouts",
+    "cluster", "links, Mb/s", "policy", "cells", "in time, %", f"ahead of {BASE}, points",
+    "TTFT mean, ms", f"mean / {BASE}", "TTFT p99, ms", f"p99 / {BASE}", "sent again", "timeouts",
 )  # fmt: skip
+
+
+Cell = tuple[str, int, float, int]
+"""Cluster, rate of the links in bits per second, requests per second, and seed."""
 
 
 class Row(StoredRow):
     """One simulated run. Times in seconds of the model, shares from 0 to 1."""
 
-    LEADING: ClassVar[tuple[str, ...]] = ("cluster", "request_rate", "policy", "seed")
+    LEADING: ClassVar[tuple[str, ...]] = ("cluster", "rate_bps", "request_rate", "policy", "seed")
     KEY: ClassVar[tuple[str, ...]] = LEADING
 
     cluster: str
+    rate_bps: int
+    """Rate of each link. It stands for 100 Gb/s, so a faster one is a finer model."""
     request_rate: float
     policy: str
     """Name; of a file its stem."""
@@ -56,14 +63,14 @@ class Row(StoredRow):
     timeouts: int
 
     @property
-    def cell(self) -> tuple[str, float, int]:
+    def cell(self) -> Cell:
         """What all policies are compared in."""
-        return self.cluster, self.request_rate, self.seed
+        return self.cluster, self.rate_bps, self.request_rate, self.seed
 
 
-def key_of(one: LiveRun) -> tuple[str, float, str, int]:
+def key_of(one: LiveRun) -> tuple[str, int, float, str, int]:
     """Return the key of a run's row; the policy is a name or a file."""
-    return one.cluster, one.request_rate, Path(one.policy).stem, one.seed
+    return one.cluster, one.rate_bps, one.request_rate, Path(one.policy).stem, one.seed
 
 
 def simulate(live: LiveRun) -> Row:
@@ -74,9 +81,10 @@ def simulate(live: LiveRun) -> Row:
         totals.append(network.totals())
 
     one = play(live, on_end=keep)
-    cluster, request_rate, policy, seed = key_of(live)
+    cluster, rate_bps, request_rate, policy, seed = key_of(live)
     return Row(
         cluster=cluster,
+        rate_bps=rate_bps,
         request_rate=request_rate,
         policy=policy,
         seed=seed,
@@ -96,16 +104,18 @@ def is_middle(fair: Row) -> bool:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the means of each policy over the cells in the middle, beside those of fair sharing in the same cells."""
-    fair = {row.cell: row for row in rows if row.policy == BASE and is_middle(row)}
     lines = []
-    for policy in dict.fromkeys(row.policy for row in rows):
-        found = {row.cell: row for row in rows if row.policy == policy and row.cell in fair}
-        if found:
-            lines.append((f"`{policy}`", *_cells(found, fair)))
+    for cluster, rate_bps in dict.fromkeys((row.cluster, row.rate_bps) for row in rows):
+        here = [row for row in rows if (row.cluster, row.rate_bps) == (cluster, rate_bps)]
+        fair = {row.cell: row for row in here if row.policy == BASE and is_middle(row)}
+        for policy in dict.fromkeys(row.policy for row in here):
+            found = {row.cell: row for row in here if row.policy == policy and row.cell in fair}
+            if found:
+                lines.append((cluster, f"{rate_bps / 1e6:g}", f"`{policy}`", *_cells(found, fair)))
     return table(HEADINGS, lines)
 
 
-def _cells(found: Mapping[tuple[str, float, int], Row], fair: Mapping[tuple[str, float, int], Row]) -> list[str]:
+def _cells(found: Mapping[Cell, Row], fair: Mapping[Cell, Row]) -> list[str]:
     order = sorted(found)
     mine, base = ({i: 100 * rows[cell].slo_attainment for i, cell in enumerate(order)} for rows in (found, fair))
     ahead = paired_difference(mine, base)
@@ -126,6 +136,13 @@ def _cells(found: Mapping[tuple[str, float, int], Row], fair: Mapping[tuple[str,
 @click.option(
     "--cluster", type=click.Choice(["testbed", "incast"]), default="testbed", show_default=True, help="As in mfs live."
 )
+@click.option(
+    "--rate",
+    type=BitRate(),
+    default="20M",
+    show_default=True,
+    help="Rate of each link; a run takes longer in proportion.",
+)
 @options.request_rates(f"{', '.join(f'{rate:g}' for rate in REQUEST_RATES)}")
 @options.requests(60, minimum=5)
 @options.seeds("1-9")
@@ -134,6 +151,7 @@ def tcp_policies(
     out: Path,
     policies: tuple[str, ...],
     cluster: str,
+    rate: int,
     request_rates: tuple[float, ...],
     requests: int,
     seeds: tuple[int, ...],
@@ -159,7 +177,10 @@ def tcp_policies(
             store.append(row)
 
     def run(policy: str, places: Sequence[tuple[float, int]]) -> list[Row]:
-        cells = [LiveRun(cluster, rate, policy, seed, requests, origin.trace_digest) for rate, seed in places]
+        cells = [
+            LiveRun(cluster, per_second, policy, seed, requests, origin.trace_digest, rate_bps=rate)
+            for per_second, seed in places
+        ]
         missing = [(cell,) for cell in cells if key_of(cell) not in store.rows]
         if missing:
             run_all(Path(policy).stem, simulate, missing, jobs, keep)
