@@ -252,6 +252,16 @@ class FaultRack:
         _ip("link", "set", link, "up")
         return time.monotonic()
 
+    def keep_logs(self, folder: Path) -> None:
+        """Copy the logs of all parts to ``folder``.
+
+        Raises:
+            OSError: one cannot be copied.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for log in self.disk.glob("*.log"):
+            shutil.copy(log, folder)
+
     def close(self) -> None:
         """End the traffic and all parts."""
         self._stack.close()

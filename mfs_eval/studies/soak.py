@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,6 +90,17 @@ def play(rack: FaultRack, draw: random.Random, until_s: float, ending: bool) -> 
     return outcomes
 
 
+@contextlib.contextmanager
+def logs_kept(rack: FaultRack, folder: Path) -> Iterator[None]:
+    """Copy the logs of all parts to ``folder`` if something does not become right, and say so."""
+    try:
+        yield
+    except EvaluationError as error:
+        with writing(folder):
+            rack.keep_logs(folder)
+        raise EvaluationError(f"{error}; the logs of all parts are in {folder}") from None
+
+
 @click.command(short_help="Random faults for an hour: is memory flat (root).")
 @options.out_folder(None, "soak.csv and soak.md")
 @click.option("--minutes", type=Positive(0.5, 10_000), default=60.0, show_default=True, help="How long.")
@@ -103,7 +115,7 @@ def soak(out: Path, minutes: float, seed: int) -> None:
     draw, began_s = random.Random(seed), time.monotonic()
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    with fault_rack() as rack:
+    with fault_rack() as rack, logs_kept(rack, out / "logs"):
         outcomes = play(rack, draw, began_s + minutes * 30, ending=True)
         half = used(rack)
         outcomes += play(rack, draw, began_s + minutes * 60, ending=False)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from mfs_eval.errors import EvaluationError
-from mfs_eval.live.fault_rack import PREFIX, Outcome
+from mfs_eval.live.fault_rack import PREFIX, FaultRack, Outcome
 from mfs_eval.studies.faults import CLOCK, DISK, ENDING, FAULTS, FILE, MANAGEMENT, csv_text, planned, read
-from mfs_eval.studies.soak import is_flat, next_fault, use
+from mfs_eval.studies.soak import is_flat, logs_kept, next_fault, use
 from tests.support.cli import finished
 from tests.support.realtime import real_kernel
 from tests.topologies.test_topologies import standing
+from topologies.namespaces import Realised
 
 
 def test_every_fault_is_of_every_part_that_it_can_be_of() -> None:
@@ -53,6 +54,19 @@ def test_a_process_that_grew_or_was_replaced_is_not_flat() -> None:
     assert is_flat(before, before)
     assert not is_flat(before, replace(before, memory_kib=2 * before.memory_kib))
     assert not is_flat(before, replace(before, pid=1))
+
+
+def test_what_does_not_become_right_leaves_its_logs(tmp_path: Path) -> None:
+    disk, kept = tmp_path / "disk", tmp_path / "out/logs"
+    disk.mkdir()
+    (disk / "1-switch.log").write_text("why\n")
+    rack = FaultRack(Realised("none"), disk)
+    with (
+        pytest.raises(EvaluationError, match=rf"^not right; the logs of all parts are in {kept}$"),
+        logs_kept(rack, kept),
+    ):
+        raise EvaluationError("not right")
+    assert (kept / "1-switch.log").read_text() == "why\n"
 
 
 @real_kernel
