@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +14,7 @@ from mfs_eval import defaults, options
 
 LISTED = 20
 """Requests that a list shows."""
+PICTURE = ".svg"
 
 
 @click.command(short_help="Say why a request was late: where its time went.")
@@ -42,7 +45,8 @@ LISTED = 20
 @click.option(
     "--timeline",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File for the request's timeline as Chrome trace events; opens in ui.perfetto.dev and chrome://tracing.",
+    help="File for the request's timeline: Chrome trace events, for ui.perfetto.dev and chrome://tracing, or a picture "
+    "if its name ends in .svg.",
 )
 def explain(
     request: str | None,
@@ -86,8 +90,7 @@ def explain(
         return
     explanations = [explanation.explain(one.recorder, one.names, one.run, int(request), one.recorded) for one in played]
     if timeline is not None:
-        document = json.dumps(trace_events(played[0].recorder, played[0].names, explanations[0]))
-        _write_timeline(timeline, document)
+        _write_timeline(timeline, trace_events(played[0].recorder, played[0].names, explanations[0]))
     if as_json:
         documents = [one.model_dump(mode="json") for one in explanations]
         click.echo(json.dumps(documents if len(documents) > 1 else documents[0], indent=1))
@@ -113,7 +116,9 @@ def _explain_served(
         return
     explanations = [run.explain(run.find(request, policy, seed)) for policy in policies or (None,)]
     if timeline is not None:
-        _write_timeline(timeline, json.dumps(trace_events(explanations[0])))
+        if timeline.suffix == PICTURE:
+            raise click.UsageError("of runs of mfs serve there is no picture; give --timeline FILE.json")
+        _write_timeline(timeline, trace_events(explanations[0]))
     if as_json:
         documents = [one.model_dump(mode="json") for one in explanations]
         click.echo(json.dumps(documents if len(documents) > 1 else documents[0], indent=1))
@@ -121,12 +126,14 @@ def _explain_served(
     click.echo("\n\n".join(map(served_words.told, explanations)))
 
 
-def _write_timeline(file: Path, document: str) -> None:
+def _write_timeline(file: Path, document: Mapping[str, Any]) -> None:
     from mfs_eval.errors import EvaluationError
+    from mfs_eval.explain.timeline_picture import picture
     from mfs_eval.results.output import write_atomically, writing
 
+    text = picture(document) if file.suffix == PICTURE else json.dumps(document)
     try:
         with writing(file):
-            write_atomically(file, document + "\n")
+            write_atomically(file, text + "\n")
     except EvaluationError as error:
         raise EvaluationError(str(error).replace("--out", "--timeline")) from None

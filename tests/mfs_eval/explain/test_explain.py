@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -165,6 +166,9 @@ def test_the_command_lists_the_latest_requests_and_writes_a_timeline(tmp_path: P
     explained = Explanation.model_validate_json(result.output)
     assert str(explained.request) == number
     assert json.loads(file.read_text())["otherData"]["request"] == int(number)
+    drawn = tmp_path / "timeline.svg"
+    CliRunner().invoke(command, [*common, number, "--timeline", str(drawn)], catch_exceptions=False)
+    assert ElementTree.fromstring(drawn.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_an_unknown_request_is_refused_with_the_numbers_there_are() -> None:

@@ -131,6 +131,10 @@ def test_the_command_lists_and_explains_and_writes_a_timeline(folder: Path) -> N
     answer = json.loads(CliRunner().invoke(explain, arguments, catch_exceptions=False).output)
     assert answer["stages"]["last_kv"] == 1900.0
     check(json.loads(timeline.read_text("utf-8")))
+    arguments[-1] = str(folder / "late.svg")
+    refused = CliRunner().invoke(explain, arguments)
+    assert refused.exit_code == 2
+    assert "of runs of mfs serve there is no picture; give --timeline FILE.json" in refused.stderr
 
 
 def test_a_request_that_is_not_there_or_not_one_is_refused_with_the_way_out(folder: Path) -> None:
