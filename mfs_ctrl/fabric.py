@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -13,6 +14,7 @@ from mfs_ctrl.counters import Cells
 from mfs_ctrl.desired import SwitchParameters
 from mfs_ctrl.p4rt.channel import TlsFiles
 from mfs_ctrl.policy.policy import Policy
+from mfs_ctrl.turns import Turns
 from topologies.topology import Topology
 
 P4RUNTIME, BF_RUNTIME = "p4runtime", "bfrt"
@@ -70,6 +72,8 @@ Build = Callable[[SwitchSpec, Callable[[], None]], Controlled]
 class Fabric:
     """The controllers of several switches. Each has a thread, so that no switch waits for another.
 
+    Only when it is elected by several switches at once, it takes them over a few at a time, after all elections.
+
     One thread calls the methods that change it; others may read :attr:`controlled`.
 
     Args:
@@ -86,6 +90,7 @@ class Fabric:
         self._interval_s = interval_s
         self._members: dict[str, _Member] = {}
         self._switch_of: dict[str, str] = {}
+        self._turns = Turns()
 
     @property
     def controlled(self) -> list[Controlled]:
@@ -117,7 +122,7 @@ class Fabric:
                 continue
             if held is not None:
                 held.join()
-            members[name] = _Member(spec, self._build, self._interval_s)
+            members[name] = _Member(spec, self._build, self._interval_s, self._turns)
             members[name].start(must_connect)
         for name in self._members.keys() - wanted.keys():
             self._members[name].join()
@@ -140,14 +145,15 @@ class Fabric:
 class _Member:
     """A switch of the fabric: its controller, and the thread that runs it."""
 
-    def __init__(self, spec: SwitchSpec, build: Build, interval_s: float) -> None:
+    def __init__(self, spec: SwitchSpec, build: Build, interval_s: float, turns: Turns) -> None:
         self.spec = spec
         self.leaving = False
         self._interval_s = interval_s
         self._changes: list[tuple[SwitchSpec, SwitchSpec]] = []
         """What the thread has not taken note of: former and new description."""
         self._wake = threading.Event()
-        self.controlled = build(spec, self._wake.set)
+        self._turns = turns
+        self.controlled = build(spec, self._told)
         self._thread = threading.Thread(target=self._run, name=f"control-{spec.name}", daemon=True)
 
     def start(self, must_connect: bool) -> None:
@@ -179,6 +185,11 @@ class _Member:
         """Wait until the thread has ended."""
         self._thread.join()
 
+    def _told(self) -> None:
+        """Note that the switch has told who is primary."""
+        self._turns.news()
+        self._wake.set()
+
     def _run(self) -> None:
         loop = self.controlled.loop
         pause_s = self._interval_s
@@ -193,7 +204,9 @@ class _Member:
                 # A backup looks at once whether it is needed; the ticks of a primary have their interval.
                 if woken and (self.leaving or not loop.connected or loop.controller.primary):
                     continue
-                loop.tick(time.monotonic_ns())
+                elected = loop.connected and loop.controller.session.primary and not loop.controller.primary
+                with self._turns.taken(lambda: self.leaving) if elected else contextlib.nullcontext():
+                    loop.tick(time.monotonic_ns())
             except Exception as error:
                 # It must not end the control of this switch.
                 _LOG.exception("%s: unexpected error", loop.name)

@@ -41,6 +41,10 @@ class Duplex(ABC):
         self._receiver = threading.Thread(target=self._receive, name="switch-stream", daemon=True)
         self._receiver.start()
 
+    def send(self, request: Any) -> None:
+        """Send ``request``, without waiting for an answer."""
+        self._requests.put(request)
+
     def ask(self, request: Any, what: str) -> None:
         """Send ``request``, called ``what``, and wait until it is answered; a refusal or silence closes the channel.
 
@@ -49,7 +53,7 @@ class Duplex(ABC):
             SessionError: it has ended the session.
         """
         self._answered.clear()
-        self._requests.put(request)
+        self.send(request)
         answered = self.error is None and self._answered.wait(self.timeout_s)
         if self.error is not None or not answered:
             error = self.error or SwitchUnreachableError(

@@ -38,18 +38,17 @@ class HeldProgram:
 
 
 class Requests(ABC):
-    """Requests to the switch at ``address`` that any client may make; errors of gRPC become errors of this package.
-
-    Attributes:
-        election_id: of a client that may write; 0 for others.
-    """
-
-    election_id = 0
+    """Requests to the switch at ``address`` that any client may make; errors of gRPC become errors of this package."""
 
     def __init__(self, address: str, device_id: int, timeout_s: float) -> None:
         self.address = address
         self.device_id = device_id
         self.timeout_s = timeout_s
+
+    @property
+    def election_id(self) -> int:
+        """That of a client that may write; 0 for others."""
+        return 0
 
     @abstractmethod
     def _stub(self) -> Any:

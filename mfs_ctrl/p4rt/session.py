@@ -20,17 +20,12 @@ from mfs_ctrl.p4rt.stream import StreamClient, uint128
 from mfs_ctrl.p4rt.updates import DELETE, MODIFY, Update
 from p4src.artifact import Artifact
 
-HIGHEST_ELECTION_ID = (1 << 128) - 1
-
 
 class Session(Requests):
     """A connection to the switch at ``address`` (host:port). Of several, the highest election id is primary.
 
     The session is not connected until :meth:`connect`; it can connect again after :meth:`close` or a loss. It is in
     plain text without ``tls``. ``on_arbitration`` is called, in another thread, when the switch tells who is primary.
-
-    Attributes:
-        election_id: the id in use: the one given, or a higher one after :meth:`claim`.
     """
 
     def __init__(
@@ -45,10 +40,15 @@ class Session(Requests):
         if not 0 < election_id < 1 << 128:
             raise SessionError(f"election id {election_id} is outside 1..2^128-1")
         super().__init__(address, device_id, timeout_s)
-        self.election_id = self._own_id = election_id
+        self._own_id = election_id
         self._tls = tls
         self._on_arbitration = on_arbitration
         self._client: StreamClient | None = None
+
+    @property
+    def election_id(self) -> int:
+        """The id in use: the one given, or a higher one after :meth:`claim`."""
+        return self._own_id if self._client is None else self._client.election_id
 
     @property
     def connected(self) -> bool:
@@ -68,29 +68,20 @@ class Session(Requests):
             SessionError: the switch refuses the election id or the device id.
         """
         self.close()
-        self.election_id = self._own_id
         self._client = StreamClient(
-            self.address, self.device_id, self.election_id, self.timeout_s, self._tls, self._on_arbitration
+            self.address, self.device_id, self._own_id, self.timeout_s, self._tls, self._on_arbitration
         )
         return self.primary
 
     def claim(self) -> bool:
-        """Become primary if the switch says that there is none; return whether this controller is primary.
-
-        A switch remembers the highest election id that it has seen and makes no client with a lower one primary
-        (P4Runtime specification, "Client Arbitration"). The bid is therefore that id plus this session's: the bids of
-        several backups differ, and the highest wins.
+        """Become primary if the switch says that there is none, also later; return whether this controller is primary.
 
         Raises:
             SessionError: the switch does not answer, or refuses.
         """
         if not self.connected:
             return False
-        client = self._live()
-        if client.arbitration.status.code == code_pb2.NOT_FOUND:
-            seen = client.arbitration.election_id
-            self.election_id = min((seen.high << 64 | seen.low) + self._own_id, HIGHEST_ELECTION_ID)
-            client.bid(self.election_id)
+        self._live().contend()
         return self.primary
 
     def close(self) -> None:

@@ -244,14 +244,18 @@ def fabric(switches: int, spines: int, ports: int, seconds: int, python: str) ->
             used_s = backup.cpu_s()
             primary.process.kill()
             killed_s = time.monotonic()
+            backup.wait(lambda: all(election.elected_s > killed_s for election in elections))
+            _say("is elected", [election.elected_s - killed_s for election in elections])
             # A switch that is too busy to answer in time is connected to again.
             done_s = backup.when(shape.names, "(primary now|connected again .* in force)")
             used_s = backup.cpu_s() - used_s
-            elected_s = [election.elected_s for election in elections]
-            for what, times_s in (("is elected", elected_s), ("has compared and written", done_s)):
-                after_s = sorted(time_s - killed_s for time_s in times_s)
-                click.echo(
-                    f"after kill -9 the backup {what}: {after_s[0]:.2f} s the first switch, "
-                    f"{statistics.median(after_s):.2f} s the median, {after_s[-1]:.2f} s the last"
-                )
+            _say("has compared and written", [time_s - killed_s for time_s in done_s])
             click.echo(f"for which it took {used_s:.1f} s of the core")
+
+
+def _say(what: str, after_s: Sequence[float]) -> None:
+    """Print after how long the backup has done something, over all switches."""
+    least, *_, most = sorted(after_s)
+    median = statistics.median(after_s)
+    times = f"{least:.2f} s the first switch, {median:.2f} s the median, {most:.2f} s the last"
+    click.echo(f"after kill -9 the backup {what}: {times}")
