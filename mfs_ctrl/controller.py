@@ -28,6 +28,7 @@ from mfs_ctrl.p4rt.p4info import P4InfoIndex
 from mfs_ctrl.policy.policy import Policy, Thresholds
 from mfs_ctrl.policy.tuner import NO_MOTION, Decision, PortState, evidence_cells, step, tuned_ports
 from mfs_ctrl.rdma_entities import REGISTRATION_TABLE, rdma_entities
+from mfs_ctrl.resume import resumed_policy, resumed_ports
 from mfs_ctrl.switch import Session
 from mfs_ctrl.writer import Writer, WriteReport
 from p4src.artifact import Artifact
@@ -71,8 +72,8 @@ class Controller:
 
     The policy says which of its thresholds are tuned, and what counts as load of a port.
     While another controller is primary, ticks do nothing. The first tick after this controller has become primary reads
-    what the switch holds and writes what differs; ``taken_over`` says how much that was, and ``loaded`` which program
-    was loaded, if any.
+    what the switch holds, goes on from the tuned thresholds and biases in it, and writes what differs; ``taken_over``
+    says how much that was, and ``loaded`` which program was loaded, if any.
 
     Args:
         session: to the switch; not yet connected.
@@ -207,12 +208,20 @@ class Controller:
 
     def _take_over(self, now_ns: int) -> WriteReport:
         self._index, self.loaded = self.session.ensure_pipeline(self.artifact, self._replace)
-        self._writer = Writer(self.session, self._index)
+        self._writer = writer = Writer(self.session, self._index)
+        self._resume(writer)
         self.taken_over = report = self._reconcile()
         self._load_before, self._load_before_ns = self._read_load(), now_ns
         self._evidence_before = self._read_evidence()
         self._tell()
         return report
+
+    def _resume(self, writer: Writer) -> None:
+        """Go on from what the switch holds, which its last primary tuned: it may have been another controller."""
+        if self._tuned:
+            self.policy = resumed_policy(self.policy, writer.rows_in_force())
+        if self._tune_bias:
+            self._ports = resumed_ports(self._ports, self.topology.rates, self.policy.load, writer.held())
 
     @property
     def _tuned(self) -> bool:

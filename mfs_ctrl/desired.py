@@ -35,6 +35,8 @@ PORT_PARAMETERS = (
     "untrusted_ports", "stamp_unaware_ports", "whole_stamp_ports", "dscp_ports", "police_shares", "registration_ports",
 )  # fmt: skip
 """The parameters that name ports."""
+_INTERVALS = {"late": LATE_ANY, "rli": ANY, "urgency": ANY, "slack_code": ANY, "remaining_code": ANY}
+"""Fields of a rule that the table matches by range, and the ranges that match everything."""
 FULL_FRAME_WIRE_BYTES = FULL_FRAME_BYTES + WIRE_OVERHEAD_BYTES
 """Bytes on the wire of a full frame: with FCS, preamble and gap."""
 
@@ -181,15 +183,24 @@ def initial_biases(topology: Topology) -> dict[int, int]:
 def rmlq_row(rule: LevelRule, epoch: int, priority: int) -> TableEntry:
     """Return one rule as a row of ``rmlq``. Intervals that match everything are left out."""
     match: list[FieldMatch] = [("epoch", Exact(epoch)), ("stage", Exact(int(rule.stage)))]
-    intervals = (
-        ("late", rule.late, LATE_ANY),
-        ("rli", rule.rli, ANY),
-        ("urgency", rule.urgency, ANY),
-        ("slack_code", rule.slack_code, ANY),
-        ("remaining_code", rule.remaining_code, ANY),
-    )
+    intervals = ((name, getattr(rule, name), whole) for name, whole in _INTERVALS.items())
     match += [(name, Range(*interval)) for name, interval, whole in intervals if interval != whole]
     return TableEntry("rmlq", tuple(match), ActionCall("set_level", (rule.level,)), priority)
+
+
+def level_rule(row: TableEntry) -> LevelRule | None:
+    """Return the rule that ``row`` of ``rmlq`` stands for, whatever its epoch; None if it is of another form."""
+    fields = dict(row.match)
+    stage = fields.get("stage")
+    if not isinstance(stage, Exact) or stage.value not in set(Stage) or not isinstance(row.target, ActionCall):
+        return None
+    intervals: dict[str, tuple[int, int]] = {}
+    for name, whole in _INTERVALS.items():
+        match = fields.get(name, Range(*whole))
+        if not isinstance(match, Range):
+            return None
+        intervals[name] = (match.low, match.high)
+    return LevelRule(Stage(stage.value), row.target.args[0], **intervals)
 
 
 def _path(group: int, hops: Iterable[ActionCall]) -> tuple[Entity, ...]:

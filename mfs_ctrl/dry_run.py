@@ -14,6 +14,8 @@ from mfs_ctrl.p4rt.p4info import P4InfoIndex, describe
 from mfs_ctrl.p4rt.reader import Requests
 from mfs_ctrl.p4rt.updates import DELETE, INSERT, MODIFY, Update
 from mfs_ctrl.policy.policy import Policy
+from mfs_ctrl.policy.tuner import PortState
+from mfs_ctrl.resume import resumed_policy, resumed_ports
 from mfs_ctrl.writer import Writer
 from p4src.artifact import Artifact
 from topologies.topology import Topology
@@ -62,7 +64,12 @@ def difference(
     else:
         program = f"{describe(held.p4info)}; only with --replace {artifact.name} is loaded instead"
     recorder = _Recorder(reader if same else None)
-    Writer(recorder, index).apply(*desired_state(index, topology, parameters, policy, initial_biases(topology)))
+    writer = Writer(recorder, index)
+    policy = resumed_policy(policy, writer.rows_in_force())
+    ports = {port: PortState(0.0, bias) for port, bias in initial_biases(topology).items()}
+    ports = resumed_ports(ports, topology.rates, policy.load, writer.held())
+    biases = {port: state.bias for port, state in ports.items()}
+    writer.apply(*desired_state(index, topology, parameters, policy, biases))
     return Difference(program, tuple(recorder.updates), port_rates.differences(topology.rates, reader.port_rates()))
 
 

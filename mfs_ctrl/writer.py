@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from mfs_ctrl.desired import PolicyRows
 from mfs_ctrl.errors import ControlError, DesiredStateError
@@ -61,6 +61,23 @@ class Writer:
         """Forget the tracked state; it is read again before the next write."""
         self._held = None
 
+    def held(self) -> Collection[Entity]:
+        """Return what the switch holds.
+
+        Raises:
+            SessionError: the switch cannot be reached.
+        """
+        return self._read().values()
+
+    def rows_in_force(self) -> list[TableEntry]:
+        """Return the rows of the policy that packets are matched with.
+
+        Raises:
+            SessionError: as for :meth:`held`.
+        """
+        active = active_epoch(self.held())
+        return [entity for entity in self.held() if _is_policy_row(entity) and epoch_of(entity) == active]
+
     def apply(self, base: Iterable[Entity], policy: PolicyRows) -> WriteReport:
         """Bring the switch to ``base`` and ``policy``, and remove all other entities.
 
@@ -75,9 +92,7 @@ class Writer:
                 f"a policy of {len(policy.rules)} rules is too large: table {RMLQ} has {rmlq_size} rows and must hold "
                 f"the old and the new rows during a change; use at most {rmlq_size // 2} rules"
             )
-        if self._held is None:
-            self._held = by_key(self._switch.read_state(self._index))
-        held = self._held
+        held = self._read()
         tally = _Tally()
         try:
             outside = {
@@ -93,6 +108,11 @@ class Writer:
             self.resync()
             raise
         return WriteReport(tally.inserts, tally.modifies, tally.deletes, tally.requests)
+
+    def _read(self) -> dict[Key, Entity]:
+        if self._held is None:
+            self._held = by_key(self._switch.read_state(self._index))
+        return self._held
 
     def _as_asked(self, present: Entity, wanted: Entity | None) -> Entity:
         return wanted if wanted is not None and self._switch.holds(present, wanted) else present
@@ -199,10 +219,12 @@ def epoch_of(row: TableEntry) -> int:
     return value.value if isinstance(value, Exact) else -1
 
 
+def _is_policy_row(entity: Entity) -> TypeGuard[TableEntry]:
+    return isinstance(entity, TableEntry) and entity.table == RMLQ
+
+
 def _of_policy(entity: Entity) -> bool:
-    if isinstance(entity, TableEntry):
-        return entity.table == RMLQ
-    return isinstance(entity, DefaultAction) and entity.table == EPOCH
+    return _is_policy_row(entity) or (isinstance(entity, DefaultAction) and entity.table == EPOCH)
 
 
 def _same(present: Entity, wanted: Entity) -> bool:
