@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from host_agent.file_times import changed
 from host_agent.protocol.errors import MfsError
 
 _LOG = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ Route = Callable[[Message], Reply]
 class ServerTls:
     """PEM files: certificate chain and key of the server and, to require client certificates, their authorities.
 
-    Certificate and key are read again when they change.
+    They are read again when they change.
     """
 
     certificate: Path
@@ -77,13 +78,17 @@ class ServerTls:
             raise EndpointError(f"cannot use the TLS files {self.certificate} and {self.key}: {error}") from None
         return context
 
-    def changed(self) -> tuple[int, int]:
-        """Return when the certificate and the key were changed, in nanoseconds; 0 while one is missing."""
-        found = [0, 0]
-        for number, path in enumerate((self.certificate, self.key)):
-            with contextlib.suppress(OSError):
-                found[number] = path.stat().st_mtime_ns
-        return found[0], found[1]
+    def changed(self) -> tuple[int, ...]:
+        """Return when the files were changed."""
+        return changed(self.certificate, self.key, self.client_ca)
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where to serve HTTP: HOST:PORT, or PORT alone for the loopback interface; without ``tls`` in plain."""
+
+    address: str
+    tls: ServerTls | None = None
 
 
 class HttpEndpoint:
@@ -220,12 +225,13 @@ class _Server(ThreadingHTTPServer):
                 with contextlib.suppress(OSError):
                     # Of TLS sockets only the connection below, which another thread uses.
                     socket.socket.shutdown(request, socket.SHUT_RDWR)
-        if self._tls is not None and self._context is not None and (changed := self._tls.changed()) != self._changed:
-            self._changed = changed
+        if self._tls is not None and (now := self._tls.changed()) != self._changed:
+            self._changed = now
             try:
-                self._context.load_cert_chain(self._tls.certificate, self._tls.key)
+                # Another context, since one that reads more authorities goes on trusting the former ones.
+                self._context = self._tls.context()
                 _LOG.info("certificate %s read again", self._tls.certificate)
-            except OSError as error:
+            except EndpointError as error:
                 # Certificate and key may be replaced one after the other.
                 _LOG.warning("certificate %s cannot be read again, the former stays: %s", self._tls.certificate, error)
 

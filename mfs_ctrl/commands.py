@@ -103,7 +103,7 @@ _OF_FABRIC = (
     "--policy-listen",
     metavar="[HOST:]PORT",
     help="Address to serve over HTTP the policy in force to host agents, and /status, /metrics, /healthz, /readyz; "
-    "PORT alone is of the loopback interface, 0.0.0.0:PORT of all.",
+    "PORT alone is of the loopback interface, 0.0.0.0:PORT of all.  [default: [policy_server] of --fabric or --config]",
 )
 @click.option("--policy-tls-cert", type=_FILE, help="Serve --policy-listen over TLS with this certificate (PEM).")
 @click.option("--policy-tls-key", type=_FILE, help="Private key (PEM) of --policy-tls-cert.")
@@ -169,8 +169,9 @@ def ctrl(
     if tls_cert is not None and tls_ca is None:
         raise click.UsageError("--tls-cert needs --tls-ca.")
     policy_tls = _server_tls(policy_tls_cert, policy_tls_key, policy_tls_client_ca)
+    from host_agent.http_endpoint import Listen
+    from mfs_ctrl import policy_server_table
     from mfs_ctrl.desired import SwitchParameters
-    from mfs_ctrl.endpoint import Listen
     from mfs_ctrl.errors import PolicyError
     from mfs_ctrl.fabric import SwitchSpec
     from mfs_ctrl.p4rt.channel import TlsFiles
@@ -218,10 +219,12 @@ def ctrl(
     if check:
         _show_differences(read(), artifact)
         return
-    settings = Settings(
-        interval, election_id, Listen(policy_listen, policy_tls) if policy_listen else None, artifact, replace
-    )
-    run(Described(read, fabric or config), settings, must_connect=fabric is None)
+    listen = Listen(policy_listen, policy_tls) if policy_listen else None
+    path = fabric or config
+    if listen is None and path is not None:
+        listen = policy_server_table.read(path)
+    settings = Settings(interval, election_id, listen, artifact, replace)
+    run(Described(read, path), settings, must_connect=fabric is None)
 
 
 def _show_differences(specs: Sequence[SwitchSpec], artifact: Artifact | None) -> None:

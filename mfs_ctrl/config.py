@@ -26,6 +26,8 @@
 
     [tuner.mlu]                    # optional: settings of the policy's tuning, by threshold
     late_target = 0.1
+
+    [policy_server]                # optional: see policy_server_table
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mfs_ctrl import toml_report
+from mfs_ctrl import policy_server_table, toml_report
 from mfs_ctrl.config_tables import HostTable, ParametersTable, RemoteTable, SwitchTable, UplinkTable
 from mfs_ctrl.desired import PORT_PARAMETERS, SwitchParameters, base_entities, initial_biases
 from mfs_ctrl.errors import ConfigError, DesiredStateError
@@ -44,7 +46,7 @@ from topologies.topology import Addresses, Host, Topology, Uplink
 
 LINK_NS = 1_000
 _NO_MAC = bytes(6)
-_TABLES = ("switch", "host", "uplink", "remote", "parameters", "tuner")
+_TABLES = ("switch", "host", "uplink", "remote", "parameters", "tuner", policy_server_table.NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class _Reader:
         uplinks = self._array("uplink", UplinkTable)
         remotes = self._array("remote", RemoteTable)
         tuner = tuner_tables(self._document, self._report)
+        policy_server_table.checked(self._document, self._report)
         self._check_ports(hosts, uplinks, parameters)
         self._check_addresses(switch, hosts, remotes)
         if not self._document.get("host") and not self._document.get("uplink"):

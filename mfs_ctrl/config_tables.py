@@ -151,6 +151,15 @@ class UplinkTable(_Table):
     mac: Mac
 
 
+class PolicyServerTable(_Table):
+    """``[policy_server]``: where to serve the policy to agents, and the PEM files to do so over TLS."""
+
+    listen: str
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+
+
 class FabricTable(_Table):
     """``[fabric]``: what all switches of a fabric have in common; those of a switch take precedence."""
 

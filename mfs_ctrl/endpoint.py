@@ -7,11 +7,11 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from email.message import Message
 from typing import TYPE_CHECKING, Any
 
-from host_agent.http_endpoint import Reply, Route, ServerTls, health_routes
+from host_agent.http_endpoint import Listen, Reply, Route, health_routes
 from host_agent.metrics_route import PATH as METRICS
 from host_agent.metrics_route import metrics_route
 from host_agent.version import installed_version
@@ -28,14 +28,6 @@ STATUS = "/status"
 
 READERS = 8
 """Switches whose counters are read at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Where a controller serves HTTP: HOST:PORT, or PORT alone for the loopback interface; without ``tls`` in plain."""
-
-    address: str
-    tls: ServerTls | None = None
 
 
 @contextlib.contextmanager

@@ -31,6 +31,8 @@
     ends = ["leaf1:33", "spine1:1"]
     rate = "400G"
 
+    [policy_server]                # optional: see policy_server_table
+
 What a switch has to know of the others, routes and MAC addresses, follows from this.
 """
 
@@ -42,7 +44,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mfs_ctrl import policy, toml_report
+from mfs_ctrl import policy, policy_server_table, toml_report
 from mfs_ctrl.config import LINK_NS, host, tuner_tables
 from mfs_ctrl.config_tables import (
     FabricHostTable,
@@ -59,7 +61,7 @@ from mfs_ctrl.policy.policy import Policy
 from mfs_ctrl.toml_report import Location, Report
 from topologies.topology import Downlink, Host, Topology, Uplink
 
-_TABLES = ("fabric", "switch", "host", "link", "parameters", "tuner")
+_TABLES = ("fabric", "switch", "host", "link", "parameters", "tuner", policy_server_table.NAME)
 _SPINE = "spine"
 
 AnyPolicy = Callable[[Policy], Policy]
@@ -107,6 +109,7 @@ class _Reader:
         links = report.array("link", document.get("link", []), LinkTable)
         for number, switch in switches.items():
             report.validated(("switch", number, "parameters"), switch.parameters, ParametersTable)
+        policy_server_table.checked(document, report)
         report.raise_mistakes()
         assert fabric is not None
         self._fabric = fabric

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from host_agent.http_endpoint import Listen
 from host_agent.protocol.errors import MfsError
 from mfs_ctrl.control_loop import ControlLoop
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.counters import EXPORTED, PORT_LEVEL, Cells, cells_of_ports
-from mfs_ctrl.endpoint import Listen, serving, show
+from mfs_ctrl.endpoint import serving, show
 from mfs_ctrl.errors import ControlError
 from mfs_ctrl.fabric import BF_RUNTIME, P4RUNTIME, Build, Controlled, Fabric, ReadCounters, SwitchSpec
 from mfs_ctrl.p4rt.p4info import P4InfoIndex

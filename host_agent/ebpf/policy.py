@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import ssl
 import threading
@@ -14,8 +15,11 @@ from http.client import HTTPException
 from pathlib import Path
 
 from host_agent.ebpf.errors import PolicyError
+from host_agent.file_times import changed
 from host_agent.protocol.agent_header import HEADER, AgentIdentity
 from host_agent.protocol.policy_document import DocumentError, PolicyDocument
+
+_LOG = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0
 ANSWERS = "answers"
@@ -28,7 +32,7 @@ SIZE_MAX = 1 << 20
 class ClientTls:
     """PEM files: authorities that sign the controller's certificate, and a certificate of the agent's own with its key.
 
-    Without ``ca``, the authorities of this machine are trusted.
+    Without ``ca``, the authorities of this machine are trusted. Files are read again when they change.
     """
 
     ca: Path | None = None
@@ -50,6 +54,10 @@ class ClientTls:
             files = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path is not None)
             raise PolicyError(f"cannot use the TLS files {files}: {error}") from None
         return context
+
+    def changed(self) -> tuple[int, ...]:
+        """Return when the files were changed."""
+        return changed(self.ca, self.certificate, self.key)
 
 
 class PolicySource:
@@ -74,7 +82,9 @@ class PolicySource:
         if tls is not None and not url.startswith("https://"):
             raise PolicyError(f"TLS files are given, but the controller's URL {url!r} does not start with https://")
         self._url = url.rstrip("/") + "/policy"
-        self._context = (tls or ClientTls()).context() if url.startswith("https://") else None
+        self._tls = (tls or ClientTls()) if url.startswith("https://") else None
+        self._changed = None if self._tls is None else self._tls.changed()
+        self._context = None if self._tls is None else self._tls.context()
         self._headers = {} if identity is None else {HEADER: identity.to_header()}
         self._saved = saved
         self._tag = ""
@@ -85,6 +95,7 @@ class PolicySource:
         Raises:
             PolicyError: the controller does not answer, or its answer is not a policy.
         """
+        self._read_changed_files()
         try:
             tag = {"If-None-Match": self._tag} if self._tag else {}
             request = urllib.request.Request(self._url, headers=self._headers | tag)
@@ -104,6 +115,17 @@ class PolicySource:
             raise PolicyError(f"the controller at {self._url} cannot be reached: {reason}") from None
         self._tag = tag
         return document
+
+    def _read_changed_files(self) -> None:
+        if self._tls is None or (now := self._tls.changed()) == self._changed:
+            return
+        self._changed = now
+        try:
+            self._context = self._tls.context()
+            _LOG.info("TLS files for %s read again", self._url)
+        except PolicyError as error:
+            # Certificate and key may be replaced one after the other.
+            _LOG.warning("%s; the former ones stay", error)
 
     def save(self, document: PolicyDocument) -> None:
         """Keep ``document`` on disk, for a start without the controller.

@@ -100,6 +100,43 @@ def test_a_new_certificate_is_used_without_a_restart_and_a_broken_one_is_not(tmp
         assert not trusts("former")
 
 
+def test_new_certificates_and_authorities_are_used_without_a_restart_of_either_side(tmp_path: Path) -> None:
+    self_signed(tmp_path, "controller", "agent", "controller-2", "agent-2")
+
+    def renew(name: str) -> None:
+        for kind in ("key", "pem"):
+            os.replace(tmp_path / f"{name}-2.{kind}", tmp_path / f"{name}.{kind}")
+
+    def answers(source: PolicySource) -> bool:
+        with contextlib.suppress(PolicyError):
+            source.fetch()
+            return True
+        return False
+
+    files = [tmp_path / name for name in ("controller.pem", "controller.key", "agent.pem", "agent.key")]
+    for kind in ("pem", "key"):
+        shutil.copy(tmp_path / f"agent.{kind}", tmp_path / f"former.{kind}")
+    with PolicyServer("127.0.0.1:0", ServerTls(*files[:3])) as server:
+        server.publish(policies.mfs(), {})
+        agent = PolicySource(server.url, tls=ClientTls(files[0], *files[2:]))
+        assert answers(agent)
+        renew("agent")
+        # The agent shows its new certificate at once, and the controller trusts it once it has read it.
+        eventually(lambda: answers(agent))
+        former = ClientTls(files[0], tmp_path / "former.pem", tmp_path / "former.key")
+        assert not answers(PolicySource(server.url, tls=former))
+        renew("controller")
+        eventually(lambda: answers(agent) and server_certificate(server.url) == files[0].read_text())
+        files[3].write_text("not a key")
+        assert answers(agent)
+
+
+def server_certificate(url: str) -> str:
+    """The certificate that is shown at ``url``."""
+    host, _, port = url.removeprefix("https://").rpartition(":")
+    return ssl.get_server_certificate((host, int(port)))
+
+
 def test_clients_that_never_shake_hands_are_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_endpoint, "CONNECTION_S", 0.2)
     self_signed(tmp_path, "controller")

@@ -21,11 +21,11 @@ import pytest
 from click.testing import CliRunner
 
 from host_agent.ebpf.policy import PolicySource
+from host_agent.http_endpoint import Listen
 from host_agent.protocol.agent_header import AgentIdentity
 from mfs_ctrl import fabric_file, policies
 from mfs_ctrl.cli import mfs
 from mfs_ctrl.control_loop import ControlLoop
-from mfs_ctrl.endpoint import Listen
 from mfs_ctrl.p4rt.entries import ActionCall, Entity, Exact, TableEntry
 from mfs_ctrl.p4rt.reader import Reader
 from mfs_ctrl.service import Described, Settings, run

@@ -145,6 +145,12 @@ def test_other_contradictions_are_refused(tmp_path: Path) -> None:
         (TEXT.replace("address", "# address"), "no [[switch]] has an address, so there is nothing to control"),
         (TEXT.replace('rate = "20M"', 'rate = "20M"\ntls_cert = "c.pem"'), "tls_cert and tls_key go together"),
         (
+            TEXT + '[policy_server]\nlisten = "0"\ntls_cert = "c.pem"\n',
+            "[policy_server]: tls_cert and tls_key go together",
+        ),
+        (TEXT + '[policy_server]\nlisten = "0"\ntls_client_ca = "c.pem"\n', "tls_client_ca needs both"),
+        (TEXT + '[policy_server]\ntls_cert = "c.pem"\n', "[policy_server], listen: is missing"),
+        (
             TEXT + '[[switch]]\nname = "new"\nmac = "02:00:00:00:00:aa"\n',
             "new has no ports; add a [[host]] or a [[link]]",
         ),

@@ -22,14 +22,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from host_agent.daemon.metrics import agent_metrics
-from host_agent.http_endpoint import HttpEndpoint
+from host_agent.http_endpoint import HttpEndpoint, Listen
 from host_agent.metrics_route import metrics_route
 from host_agent.protocol.agent_header import AgentIdentity
 from host_agent.protocol.stamp import Flags, Stage, Stamp
 from mfs_ctrl import policies
 from mfs_ctrl.control_loop import ControlLoop
 from mfs_ctrl.counters import COMPLETION, DISCARDED, LAXITY, PORT_LEVEL, CompletionCell, Count, cells_of_ports
-from mfs_ctrl.endpoint import Listen
 from mfs_ctrl.metrics import controller_metrics, switch_metrics
 from soft_switch import metrics as soft_switch_metrics
 from soft_switch.realtime.driver import Driver

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.ebpf.errors import PolicyError
+from host_agent.ebpf.policy import ClientTls, PolicySource
 from mfs_ctrl.errors import SessionError, SwitchUnreachableError
 from mfs_ctrl.p4rt.channel import TlsFiles
 from mfs_ctrl.p4rt.session import Session
@@ -92,6 +94,56 @@ def test_mfs_ctrl_reaches_mfs_switch_over_tls_with_certificates_on_both_sides(fo
         refused = finished("ctrl", *small, "--tls-ca", f"{folder}/server.pem")
         assert refused.returncode == 1
         assert address in refused.stderr
+
+
+FABRIC = """
+[fabric]
+rate = "1G"
+tls_ca = "server.pem"
+tls_cert = "client.pem"
+tls_key = "client.key"
+
+[policy_server]
+listen = "127.0.0.1:0"
+tls_cert = "server.pem"
+tls_key = "server.key"
+tls_client_ca = "client.pem"
+
+[[switch]]
+name = "leaf"
+address = "{address}"
+mac = "02:00:00:00:00:fe"
+
+[[host]]
+switch = "leaf"
+port = 1
+mac = "02:00:00:00:00:01"
+ipv4 = "10.1.0.1"
+"""
+
+
+def test_the_file_of_a_fabric_has_certificates_for_switches_and_for_agents(folder: Path) -> None:
+    tls = TLS(folder / "server.pem", folder / "server.key", client_ca=folder / "client.pem")
+    server = P4RuntimeServer(Switch(), tls=tls)
+    server.start()
+    try:
+        path = folder / "fabric.toml"
+        path.write_text(FABRIC.format(address=server.address))
+        with started("ctrl", "--fabric", str(path)) as controller:
+            url = controller.log_line().split()[-1].removesuffix("/policy")
+            assert url.startswith("https://127.0.0.1:")
+            assert f"leaf: connected to {server.address}: policy mfs in force" in controller.log_line()
+            own = ClientTls(folder / "server.pem", folder / "client.pem", folder / "client.key")
+            document = PolicySource(url, tls=own).fetch()
+            assert document is not None
+            assert document.name == "mfs"
+            with pytest.raises(PolicyError, match="cannot be reached"):
+                PolicySource(url, tls=ClientTls(folder / "server.pem")).fetch()
+        # An option takes precedence.
+        with started("ctrl", "--fabric", str(path), "--policy-listen", "0") as controller:
+            assert "serving the policy at http://127.0.0.1:" in controller.log_line()
+    finally:
+        server.stop(0)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from host_agent.http_endpoint import Listen
 from host_agent.protocol.stamp import ETHERTYPE_MFS, Flags, Stage, Stamp
 from mfs_ctrl import policies
 from mfs_ctrl.controller import Controller
 from mfs_ctrl.desired import SwitchParameters
-from mfs_ctrl.endpoint import Listen
 from mfs_ctrl.fabric import P4RUNTIME, SwitchSpec
 from mfs_ctrl.p4rt.entries import Entity
 from mfs_ctrl.p4rt.p4info import P4InfoIndex
