@@ -16,6 +16,7 @@ STUDIES = {
     "engine-agreement": "mfs_eval.studies.engine_agreement:engine_agreement",
     "pooling": "mfs_eval.studies.pooling:pooling",
     "pruning": "mfs_eval.studies.pruning:pruning",
+    "rates": "mfs_eval.studies.rates:rates",
     "rotation": "mfs_eval.studies.rotation:rotation",
     "rdma": "mfs_eval.studies.rdma:rdma",
     "soak": "mfs_eval.studies.soak:soak",
@@ -81,12 +82,23 @@ def demo(
 @click.option(
     "--load",
     "loads",
-    type=click.Choice(["0.6", "0.4", "0.2"]),
+    type=click.Choice(["0.9", "0.8", "0.6", "0.4", "0.2"]),
     multiple=True,
-    help="Only the request rate at which fair sharing attains about this share; may be repeated.",
+    help="Only the request rate at which fair sharing attains about this share; may be repeated. Scenarios have rates "
+    "for 0.9 to 0.4 over windows, and for 0.6 to 0.2 with the first prompts.",
 )
 @options.request_rates("the scenario's rates")
-@options.seeds("1-10")
+@click.option(
+    "--prompts",
+    type=click.Choice(["windows", "all-lengths", "first"]),
+    default="windows",
+    show_default=True,
+    help="windows: each seed has a window of the trace of its own, without prompts above 16,384 tokens; all-lengths: "
+    "with them; first: all seeds share the first prompts.",
+)
+@options.TRACE
+@options.ENGINE
+@options.seeds("11-20")
 @options.requests(defaults.ABLATION_REQUESTS)
 @options.scale(defaults.ABLATION_SCALE)
 @options.JOBS
@@ -97,6 +109,9 @@ def ablate(
     variants: tuple[str, ...],
     loads: tuple[str, ...],
     request_rates: tuple[float, ...],
+    prompts: str,
+    trace: Path | None,
+    engine: str,
     seeds: tuple[int, ...],
     requests: int,
     scale: int,
@@ -105,8 +120,8 @@ def ablate(
 ) -> None:
     """Run the scheduler, the scheduler without one of its parts, and the policies it is compared with.
 
-    All of them run over the same seeds. Each run is a line of ablation.csv as soon as it ends, and finished runs are
-    not repeated: rerun the command to resume.
+    All of them run over the same seeds, each of which draws arrivals and a window of the trace. Each run is a line of
+    ablation.csv as soon as it ends, and finished runs are not repeated: rerun the command to resume.
     """
     from mfs_eval.studies.ablation import run_ablation
 
@@ -118,6 +133,9 @@ def ablate(
         variants,
         chosen_loads,
         request_rates,
+        prompts,
+        trace,
+        engine,
         requests,
         scale,
         jobs,

@@ -96,6 +96,13 @@ TRACE: Option = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Mooncake trace (JSON Lines) to replay instead of the bundled one.",
 )
+ENGINE: Option = click.option(
+    "--engine",
+    type=click.Choice(["packets", "flows"]),
+    default="packets",
+    show_default=True,
+    help="packets: through the compiled program; flows: as fluids, several times faster.",
+)
 JOBS: Option = click.option("--jobs", type=click.IntRange(min=1), help="Number of processes; by default one per core.")
 DRY_RUN: Option = click.option(
     "--dry-run", is_flag=True, help="Say how many runs there would be and about how long they take, and end."

@@ -24,6 +24,7 @@ from mfs_eval.serving.placement import place
 from mfs_eval.serving.router import route
 from mfs_eval.serving.trace import Request, with_poisson_arrivals
 from mfs_eval.setup.scenario import Scenario
+from mfs_eval.setup.windows import of_requests
 from mfs_eval.setup.workload import Workload, eligible
 
 LEAST_WINDOWS = 3
@@ -86,7 +87,7 @@ def cut(
     # Indices count the requests of the trace from 0.
     starts = [number * (len(fitting) - count) // (windows - 1) for number in range(windows)]
     parts = [fitting[start : start + count] for start in starts]
-    return [(part, trace[part[0].index - scenario.warm_requests : part[0].index]) for part in parts]
+    return [(list(one.requests), one.before) for one in (of_requests(scenario, trace, part) for part in parts)]
 
 
 def prepare(cluster: Described, number: int, requests: Sequence[Request], before: Sequence[Request]) -> Window:

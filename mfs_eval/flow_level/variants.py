@@ -25,7 +25,7 @@ from mfs_eval.setup.policies import (
     WITHOUT_RED,
 )
 from mfs_eval.setup.run_settings import DROP_BUDGET
-from mfs_eval.setup.variants import FLOOR, FULL, STALE_NS
+from mfs_eval.setup.variants import FLOOR, FLOOR_GIVING_UP, FULL, STALE_NS
 
 PACED_SHARE = 0.9
 NEAR_RLI = 4
@@ -92,6 +92,12 @@ VARIANTS = {
     variant.name: variant
     for variant in (
         Variant(FLOOR, "fifo", "max-min fair sharing"),
+        Variant(
+            FLOOR_GIVING_UP,
+            "fifo",
+            "max-min fair sharing that gives up late flows",
+            rules=policies.giving_up(policies.fifo()),
+        ),
         Variant("sjf", "sjf", "shortest remaining first, in bands"),
         Variant("edf", "edf", "all flows by deadline: the request's, or the batch's robust effective deadline"),
         Variant(EDF_EXPLICIT, EDF_EXPLICIT, "P2D flows, which have own deadlines, by EDF; the others fair below them"),

@@ -37,8 +37,9 @@ from mfs_eval.serving.metrics import Summary, after_warm_up, summarise
 from mfs_eval.serving.objectives import low_load_records, objectives
 from mfs_eval.serving.placement import place
 from mfs_eval.serving.trace import TRACE_PATH, Request, load_trace, with_poisson_arrivals
+from mfs_eval.setup import windows
 from mfs_eval.setup.scenario import Scenario
-from mfs_eval.setup.workload import Workload, eligible, select
+from mfs_eval.setup.workload import Workload
 from soft_switch.realtime.serving import NICENESS
 from topologies import bmv2, namespaces, port_classes, receive_offload
 from topologies.namespaces import Realised
@@ -202,12 +203,11 @@ def prepared(settings: LiveSettings, count: int, trace: Path | None = None, wind
     """
     scenario = settings.scenario
     requested = load_trace(trace or TRACE_PATH)
-    fitting = eligible(scenario, requested)
-    start = window % max(1, len(fitting) // count) * count
-    requests = select(scenario, requested, start + count)[start:]
+    requests = windows.numbered(scenario, requested, count, window).requests
+    # Caches hold the first requests of the trace in every window, not those before it: earlier runs are like that.
     placements = place(requests, len(settings.cluster.units), requested[: scenario.warm_requests])
     alone = low_load_records(scenario.serving, requests, placements, uncontended_network(scenario))
-    return Workload(tuple(requests), placements, objectives(alone))
+    return Workload(requests, placements, objectives(alone))
 
 
 def run_live(

@@ -68,7 +68,7 @@ def run(
         return _ceiling(scenario, work, requests, request_rate, seed)
     chosen = policy_for(policy, scenario, work, requests) if isinstance(policy, str) else policy
     policy_name, pruning, control = chosen.name, settings.pruning, settings.control
-    if pruning.drop_budget is not None:
+    if pruning.drop_budget is not None or pruning.give_up_late:
         chosen = giving_up(chosen)
     occupancy: list[Occupancy] = []
     raised: list[int] = []

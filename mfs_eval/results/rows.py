@@ -53,7 +53,7 @@ R = TypeVar("R", bound=StoredRow)
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """Read the rows at ``path``. A last line that was cut off is ignored; missing provenance columns are unknown.
+    """Read the rows at ``path``. A last line that was cut off is ignored; missing columns have their defaults.
 
     Raises:
         EvaluationError: the file holds something else; the message names the line and the column.
@@ -63,9 +63,11 @@ def read_rows(path: Path, kind: type[R]) -> list[R]:
     complete = text[: text.rfind("\n") + 1]
     if not complete:
         return []
-    columns = kind.columns()
     reader = csv.DictReader(io.StringIO(complete, newline=""))
-    if tuple(reader.fieldnames or ()) not in (columns, columns[: -len(PROVENANCE)]):
+    found = tuple(reader.fieldnames or ())
+    # Earlier versions had fewer columns.
+    known = tuple(name for name in kind.columns() if name in found or kind.model_fields[name].is_required())
+    if found != known:
         raise EvaluationError(f"{path}: its columns differ from those of this version; {_WAY_OUT}")
     try:
         return [kind.model_validate(values) for values in reader]

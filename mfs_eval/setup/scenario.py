@@ -13,7 +13,10 @@ from mfs_eval.serving.placement import HotPrefixes
 from topologies.topology import Topology, tor, two_tors
 
 LOADS = (0.6, 0.4, 0.2)
-"""Approximate attainment of objectives (SLOs) under fair sharing at the request rates of a scenario."""
+"""Approximate attainment of objectives (SLOs) under fair sharing at the request rates of a scenario, on the first
+window of the trace."""
+WINDOW_LOADS = (0.9, 0.8, 0.6, 0.4)
+"""The same for the rates over windows of the trace, found by ``mfs study rates`` on windows 1 to 9."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Scenario:
         warm_requests: requests of the trace that are served before the run; the caches hold their blocks.
         cache_blocks: KV blocks that a unit can hold; None means no limit.
         propagation_ns: one-way delay of every link.
+        window_rates: requests per second at which fair sharing attains about the shares of :data:`WINDOW_LOADS`.
         uplinks: links between two racks, each as fast as a NIC, with the decode servers in the second rack and all
             others in the first. 0 means one rack.
         hand_over_early, collective_factor, kv_on_one_gpu, kv_nics, sequence_parallel: see
@@ -57,6 +61,12 @@ class Scenario:
     sequence_parallel: bool = False
     hot_prefixes: HotPrefixes | None = None
     uplinks: int = 0
+    window_rates: tuple[float, ...] = ()
+
+    def rates_by_load(self, over_windows: bool) -> dict[float, float]:
+        """Return requests per second by the share that fair sharing attains: on windows, or on the first one."""
+        loads, rates = (WINDOW_LOADS, self.window_rates) if over_windows else (LOADS, self.request_rates)
+        return dict(zip(loads, rates, strict=False))
 
     @property
     def serving(self) -> ServingConfig:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mfs_eval.errors import EvaluationError
-from mfs_eval.setup.policies import CEILING, FOLDS, KARUNA, LLF, STATIC_REUSE, WITHOUT_RED
+from mfs_eval.setup.policies import CEILING, FOLDS, KARUNA, LLF, STATIC_BANDS, STATIC_REUSE, WITHOUT_RED
 from mfs_eval.setup.run_settings import (
     DROP_BUDGET,
     AdversarySettings,
@@ -17,6 +17,7 @@ from mfs_eval.setup.run_settings import (
 
 FULL = "mfs"
 FLOOR = "fifo"
+FLOOR_GIVING_UP = "fifo-giving-up"
 UNAFFECTED = "bystanders"
 """The honest run that the runs with an adversary are compared with."""
 ADVERSARY_SERVER = 7
@@ -55,6 +56,7 @@ def _control(**settings: Any) -> RunSettings:
 _BASES = (
     Variant("static", "static", "one class per stage: what an operator sets up in an afternoon"),
     Variant(STATIC_REUSE, STATIC_REUSE, "static, with reuse above collectives"),
+    Variant(STATIC_BANDS, STATIC_BANDS, "static-reuse, with P2D in three fixed bands of slack"),
     Variant(FLOOR, "fifo", "fair sharing: the floor of the gap"),
     Variant("sjf", "sjf", "shortest remaining first"),
     Variant("edf", "edf", "earliest deadline first"),
@@ -105,6 +107,12 @@ VARIANTS = {
             )
         ),
         *_BASES,
+        Variant(
+            FLOOR_GIVING_UP,
+            "fifo",
+            "fair sharing that gives up late flows, as all others do",
+            RunSettings(pruning=PruningSettings(give_up_late=True)),
+        ),
         *(
             Variant(
                 f"{base.name}-pruning",

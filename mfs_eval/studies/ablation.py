@@ -10,22 +10,22 @@ from pathlib import Path
 from rich.console import Console
 
 from mfs_eval.defaults import ABLATION_REQUESTS, ABLATION_SCALE
-from mfs_eval.packet_level.experiment import run
-from mfs_eval.packet_level.low_load import workload
+from mfs_eval.errors import EvaluationError
 from mfs_eval.plan import on_all_cores, plan_text, seconds_of
 from mfs_eval.results import command_log, page, plots, row_page
 from mfs_eval.results.output import check_writable, write_atomically, writing
 from mfs_eval.results.provenance import provenance
 from mfs_eval.results.rows import RowStore
 from mfs_eval.runner import run_all
-from mfs_eval.serving.trace import SAMPLE_PATH, load_trace
-from mfs_eval.setup.scenario import LOADS, SCENARIOS, Scenario, scenario_named
-from mfs_eval.setup.variants import VARIANTS, Variant, variant_named
-from mfs_eval.setup.workload import Workload, select
-from mfs_eval.studies import ablation_page
+from mfs_eval.serving.trace import TRACE_PATH, load_trace
+from mfs_eval.setup import windows
+from mfs_eval.setup.scenario import SCENARIOS, Scenario, scenario_named
+from mfs_eval.setup.variants import Variant, variant_named
+from mfs_eval.setup.workload import Workload
+from mfs_eval.studies import ablation_page, engines
 from mfs_eval.studies.ablation_lines import LEGEND, counts_all_requests, lines, print_table
 from mfs_eval.studies.ablation_rows import FILE, Row, row_of
-from p4src import artifact
+from mfs_eval.studies.engines import PACKETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,10 @@ class Cell:
 
     scenario: Scenario
     variant: Variant
+    engine: str
     request_rate: float
     load: float | None
+    prompts: str
     seed: int
     work: Workload
 
@@ -47,6 +49,9 @@ def run_ablation(
     variants: Sequence[str] = (),
     loads: Sequence[float] = (),
     request_rates: Sequence[float] = (),
+    prompts: str = "windows",
+    trace: Path | None = None,
+    engine: str = PACKETS,
     requests: int = ABLATION_REQUESTS,
     scale: int = ABLATION_SCALE,
     jobs: int | None = None,
@@ -58,11 +63,14 @@ def run_ablation(
 
     Args:
         out: folder; it is created if it does not exist.
-        seeds: the same for all variants.
+        seeds: the same for all variants. A seed draws arrivals and, by ``prompts``, the window of the trace.
         scenarios: by name; empty for all.
-        variants: by name; empty for all.
-        loads: members of :data:`~mfs_eval.setup.scenario.LOADS`.
+        variants: by name; empty for all that the engine has.
+        loads: loads at which the scenarios have rates, see :meth:`~mfs_eval.setup.scenario.Scenario.rates_by_load`.
         request_rates: requests per second. Without rates and loads, each scenario runs at its own rates.
+        prompts: which prompts are served, one of :data:`~mfs_eval.setup.windows.PROMPTS`.
+        trace: a Mooncake trace; None for the bundled one.
+        engine: one of those of :mod:`~mfs_eval.studies.engines`.
         requests: requests per run.
         scale: divisor of rates and bytes, instead of the scenarios' own.
         jobs: number of processes; None for one per core.
@@ -79,32 +87,39 @@ def run_ablation(
     """
     console = console or Console()
     places = [replace(scenario_named(name), scale=scale) for name in dict.fromkeys(scenarios or SCENARIOS)]
-    chosen = [variant_named(name) for name in dict.fromkeys(variants or VARIANTS)]
-    trace = load_trace(SAMPLE_PATH)
-    origin = provenance(SAMPLE_PATH, artifact.load())
+    chosen = [variant_named(name) for name in dict.fromkeys(variants or engines.variants(engine))]
+    for variant in chosen:
+        engines.check(engine, variant)
+    asked = {scenario.name: _asked_rates(scenario, prompts, loads, request_rates) for scenario in places}
+    trace_path = trace or TRACE_PATH
+    available = load_trace(trace_path)
+    origin = provenance(trace_path, engines.program(engine))
     for scenario in places:
-        select(scenario, trace, requests)
+        windows.chosen(scenario, available, requests, prompts, seeds[0])
     path = out / FILE
 
     def mismatch(row: Row) -> str | None:
         if row.requests_per_run != requests:
             return f"its runs have {row.requests_per_run} requests, not {requests}"
+        if row.engine != engine:
+            return f"its runs are at the level of {row.engine} and not of {engine}"
+        if row.prompts != prompts:
+            return f"its runs have the prompts {row.prompts!r} and not {prompts!r}"
         return f"its runs have scale {row.scale:,}, not {scale:,}" if row.scale != scale else None
 
     with writing(out):
         if not dry_run:
             out.mkdir(parents=True, exist_ok=True)
             check_writable(path)
-            command_log.record(out, command, SAMPLE_PATH.name)
+            command_log.record(out, command, trace_path.name)
         store = RowStore(path, Row, origin, mismatch, read_only=dry_run)
-    asked = {scenario.name: _asked_rates(scenario, loads, request_rates) for scenario in places}
     missing = {
         scenario.name: [
-            (variant, rate, load, seed)
+            (variant, engine, rate, load, prompts, seed)
             for rate, load in asked[scenario.name].items()
             for seed in seeds
             for variant in chosen
-            if (scenario.name, rate, variant.name, seed) not in store.rows
+            if (scenario.name, engine, prompts, rate, variant.name, seed) not in store.rows
         ]
         for scenario in places
     }
@@ -114,18 +129,24 @@ def run_ablation(
         runs = len(chosen) * len(seeds) * sum(len(rates) for rates in asked.values())
         seconds = 0.0
         for scenario, size in sizes.items():
-            work = workload(scenario, trace, requests)
-            sample = Cell(scenario, *missing[scenario.name][size // 2], work)
+            settings = missing[scenario.name][size // 2]
+            window = windows.chosen(scenario, available, requests, prompts, settings[-1])
+            sample = Cell(scenario, *settings, engines.prepare(engine, scenario, window))
             seconds += on_all_cores(size, seconds_of(partial(play, sample)), jobs)
         console.print(plan_text(runs, runs - left, seconds), highlight=False)
         return list(store.rows.values())
-    to_run = [scenario for scenario in places if missing[scenario.name]]
-    scenario_work = [(scenario, trace, requests) for scenario in to_run]
-    works = run_all("low-load TTFT of each request", workload, scenario_work, jobs) if to_run else []
+    served = {
+        (scenario, settings[-1]): windows.chosen(scenario, available, requests, prompts, settings[-1])
+        for scenario in places
+        for settings in missing[scenario.name]
+    }
+    distinct = list(dict.fromkeys((engine, scenario, window) for (scenario, _), window in served.items()))
+    works = run_all("low-load TTFT of each request", engines.prepare, distinct, jobs) if distinct else []
+    work_of = dict(zip(distinct, works, strict=True))
     cells = [
-        Cell(scenario, variant, rate, load, seed, work)
-        for scenario, work in zip(to_run, works, strict=True)
-        for variant, rate, load, seed in missing[scenario.name]
+        Cell(scenario, *settings, work_of[engine, scenario, served[scenario, settings[-1]]])
+        for scenario in places
+        for settings in missing[scenario.name]
     ]
 
     def keep(row: Row) -> None:
@@ -155,13 +176,26 @@ def run_ablation(
 
 def play(cell: Cell) -> Row:
     """Play one run of the grid."""
-    one = run(cell.scenario, cell.work, cell.variant.policy, cell.request_rate, cell.seed, cell.variant.settings)
-    return row_of(one, cell.variant.name, cell.load, len(cell.work.requests), cell.scenario.scale)
+    one = engines.play(cell.engine, cell.scenario, cell.work, cell.variant, cell.request_rate, cell.seed)
+    requests, scale = len(cell.work.requests), cell.scenario.scale
+    return row_of(one, cell.variant.name, cell.engine, cell.load, cell.prompts, requests, scale)
 
 
-def _asked_rates(scenario: Scenario, loads: Sequence[float], rates: Sequence[float]) -> dict[float, float | None]:
-    """Return the request rates to run, each with its load; None for rates that are not the scenario's own."""
-    own = dict(zip(LOADS, scenario.request_rates, strict=False))
+def _asked_rates(
+    scenario: Scenario, prompts: str, loads: Sequence[float], rates: Sequence[float]
+) -> dict[float, float | None]:
+    """Return the request rates to run, each with its load; None for rates that are not the scenario's own.
+
+    Raises:
+        EvaluationError: the scenario has no rate for a load.
+    """
+    own = {} if prompts == "all-lengths" else scenario.rates_by_load(over_windows=prompts == "windows")
+    for load in loads:
+        if load not in own:
+            raise EvaluationError(
+                f"{scenario.name} with the prompts {prompts!r} has no rate for load {load:g}, only for "
+                f"{', '.join(f'{known:g}' for known in own) or 'none'}; give a --request-rate"
+            )
     load_of = {rate: load for load, rate in own.items()}
-    wanted = [own[load] for load in loads if load in own] + list(rates) if loads or rates else scenario.request_rates
+    wanted = [own[load] for load in loads] + list(rates) if loads or rates else own.values() or scenario.request_rates
     return {rate: load_of.get(rate) for rate in wanted}

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import field_validator
 
 from mfs_eval.results.rows import StoredRow
-from mfs_eval.results.schema import Measured, Run
+from mfs_eval.results.schema import Measured
 
 FILE = "ablation.csv"
 
@@ -16,13 +16,18 @@ class Row(Measured, StoredRow):
     """One run. Times in seconds, shares from 0 to 1."""
 
     LEADING: ClassVar[tuple[str, ...]] = (
-        "scenario", "policy", "variant", "request_rate", "load", "seed", "requests_per_run", "scale",
+        "scenario", "policy", "variant", "engine", "request_rate", "load", "prompts", "seed",
+        "requests_per_run", "scale",
     )  # fmt: skip
-    KEY: ClassVar[tuple[str, ...]] = ("scenario", "request_rate", "variant", "seed")
+    KEY: ClassVar[tuple[str, ...]] = ("scenario", "engine", "prompts", "request_rate", "variant", "seed")
 
     variant: str
+    engine: str = "packets"
+    """``packets`` or ``flows``."""
     load: float | None
     """Share that fair sharing attains at this rate, roughly; None for rates that are not the scenario's own."""
+    prompts: str = "first"
+    """Which prompts are served, one of :data:`~mfs_eval.setup.windows.PROMPTS`."""
     requests_per_run: int
     """Including those of the warm-up, which do not count."""
     scale: int
@@ -34,7 +39,17 @@ class Row(Measured, StoredRow):
         return None if value == "" else value
 
 
-def row_of(run: Run, variant: str, load: float | None, requests_per_run: int, scale: int) -> Row:
-    """Return the row of ``run``."""
-    values = {name: getattr(run, name) for name in Measured.model_fields}
-    return Row(**values, variant=variant, load=load, requests_per_run=requests_per_run, scale=scale)
+def row_of(
+    measured: Measured, variant: str, engine: str, load: float | None, prompts: str, requests_per_run: int, scale: int
+) -> Row:
+    """Return the row of a run."""
+    values = {name: getattr(measured, name) for name in Measured.model_fields}
+    return Row(
+        **values,
+        variant=variant,
+        engine=engine,
+        load=load,
+        prompts=prompts,
+        requests_per_run=requests_per_run,
+        scale=scale,
+    )

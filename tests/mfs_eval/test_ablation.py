@@ -36,6 +36,7 @@ GRID: dict[str, Any] = {
     "variants": ["fifo", "mfs", "ceiling"],
     "loads": [0.2],
     "seeds": (1, 2),
+    "prompts": "first",
     "scale": 8000,
 }
 REQUESTS = 3
@@ -101,7 +102,7 @@ def test_a_dry_run_tells_the_missing_runs_and_writes_nothing(finished: Path, tmp
     assert ablate(new, dry_run=True) == []
     assert not new.exists()
     printed = (tmp_path / "printed").read_text()
-    assert re.fullmatch(r"\d+ runs; about \d+ s\n", printed)
+    assert re.fullmatch(r"\d+ runs; about \d+ (s|min)\n", printed)
     before = (finished / "ablation.csv").read_bytes()
     assert len(ablate(finished, dry_run=True)) == int(printed.split()[0])
     assert (finished / "ablation.csv").read_bytes() == before
@@ -145,7 +146,7 @@ def test_rows_of_other_runs_are_refused_and_kept(finished: Path, tmp_path: Path)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(EvaluationError, match=r"ablation\.csv: its columns differ from those of this version"):
         ablate(tmp_path)
-    path.write_bytes(before.replace(b"testbed,fifo,fifo,28.0", b"testbed,fifo,fifo,fast", 1))
+    path.write_bytes(before.replace(b"testbed,fifo,fifo,packets,28.0", b"testbed,fifo,fifo,packets,fast", 1))
     with pytest.raises(EvaluationError, match=r"line 4: request_rate: .*number"):
         ablate(tmp_path)
 
@@ -186,7 +187,16 @@ def test_every_variant_has_settings_and_a_policy(name: str) -> None:
 def made_up(variant: str, seed: int, attained: float) -> Row:
     numbers = dict.fromkeys(Row.columns(), 1) | dict.fromkeys(PROVENANCE, "x")
     return Row.model_validate(
-        numbers | {"scenario": "s", "policy": "p", "variant": variant, "seed": seed, "slo_attainment": attained}
+        numbers
+        | {
+            "scenario": "s",
+            "engine": "packets",
+            "prompts": "first",
+            "policy": "p",
+            "variant": variant,
+            "seed": seed,
+            "slo_attainment": attained,
+        }
     )
 
 
