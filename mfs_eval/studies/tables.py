@@ -16,7 +16,15 @@ from mfs_eval.live import live_rows, live_tables
 from mfs_eval.results import markdown
 from mfs_eval.results.output import write_atomically, writing
 from mfs_eval.results.rows import read_rows
-from mfs_eval.studies import ablation_rows, ablation_tables, faults, paper_tables, rdma, stranding
+from mfs_eval.studies import (
+    ablation_rows,
+    ablation_tables,
+    faults,
+    negative_tables,
+    paper_tables,
+    rdma,
+    stranding,
+)
 
 COMMAND = "mfs study tables --write"
 
@@ -48,6 +56,7 @@ def _of_live(folder: str, make: Callable[[list[live_rows.Row]], str]) -> Table:
 
 TABLES = {
     **{f"ablation-{name}": _of_ablation(make) for name, make in ablation_tables.TABLES.items()},
+    **{f"negative-{name}": _of_ablation(make) for name, make in negative_tables.TABLES.items()},
     "faults": Table(faults.FILE, lambda path: faults.markdown(faults.read(path))),
     "live": _of_live("live", live_tables.summary),
     "live-differences": _of_live("live", lambda rows: live_tables.differences(rows, "mfs-tcp")),
@@ -64,7 +73,7 @@ TABLES = {
     "paper-parameters": _of_sweep("sensitivity", paper_tables.parameters),
 }
 """By the name in the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->``."""
-_STUDIED = ("results", "paper", "rdma", "stranding", "real-tcp", "faults")
+_STUDIED = ("results", "negative", "paper", "rdma", "stranding", "real-tcp", "faults")
 PAGES = tuple(map(Path, ("README.md", *(f"docs/studies/{name}.md" for name in _STUDIED))))
 _STUDIES = Path("docs/studies")
 
