@@ -98,6 +98,13 @@ def demo(
 )
 @options.TRACE
 @options.ENGINE
+@click.option(
+    "--hand-over",
+    type=click.Choice(["early", "late"]),
+    default="early",
+    show_default=True,
+    help="Whether a step's KV leaves beside its all-to-all or after it.",
+)
 @options.seeds("11-20")
 @options.requests(defaults.ABLATION_REQUESTS)
 @options.scale(defaults.ABLATION_SCALE)
@@ -112,6 +119,7 @@ def ablate(
     prompts: str,
     trace: Path | None,
     engine: str,
+    hand_over: str,
     seeds: tuple[int, ...],
     requests: int,
     scale: int,
@@ -136,6 +144,7 @@ def ablate(
         prompts,
         trace,
         engine,
+        hand_over == "early",
         requests,
         scale,
         jobs,

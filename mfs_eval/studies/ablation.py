@@ -27,6 +27,8 @@ from mfs_eval.studies.ablation_lines import LEGEND, counts_all_requests, lines, 
 from mfs_eval.studies.ablation_rows import FILE, Row, row_of
 from mfs_eval.studies.engines import PACKETS
 
+_WHEN = {True: "beside the all-to-all", False: "after the all-to-all"}
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -52,6 +54,7 @@ def run_ablation(
     prompts: str = "windows",
     trace: Path | None = None,
     engine: str = PACKETS,
+    hand_over_early: bool = True,
     requests: int = ABLATION_REQUESTS,
     scale: int = ABLATION_SCALE,
     jobs: int | None = None,
@@ -71,6 +74,7 @@ def run_ablation(
         prompts: which prompts are served, one of :data:`~mfs_eval.setup.windows.PROMPTS`.
         trace: a Mooncake trace; None for the bundled one.
         engine: one of those of :mod:`~mfs_eval.studies.engines`.
+        hand_over_early: see :class:`~mfs_eval.serving.config.ServingConfig`.
         requests: requests per run.
         scale: divisor of rates and bytes, instead of the scenarios' own.
         jobs: number of processes; None for one per core.
@@ -86,7 +90,10 @@ def run_ablation(
         p4src.artifact.ArtifactError: there is no compiled program, or it is stale.
     """
     console = console or Console()
-    places = [replace(scenario_named(name), scale=scale) for name in dict.fromkeys(scenarios or SCENARIOS)]
+    places = [
+        replace(scenario_named(name), scale=scale, hand_over_early=hand_over_early)
+        for name in dict.fromkeys(scenarios or SCENARIOS)
+    ]
     chosen = [variant_named(name) for name in dict.fromkeys(variants or engines.variants(engine))]
     for variant in chosen:
         engines.check(engine, variant)
@@ -101,8 +108,8 @@ def run_ablation(
     def mismatch(row: Row) -> str | None:
         if row.requests_per_run != requests:
             return f"its runs have {row.requests_per_run} requests, not {requests}"
-        if row.engine != engine:
-            return f"its runs are at the level of {row.engine} and not of {engine}"
+        if row.hand_over_early != hand_over_early:
+            return f"its runs hand KV over {_WHEN[row.hand_over_early]} and not {_WHEN[hand_over_early]}"
         if row.prompts != prompts:
             return f"its runs have the prompts {row.prompts!r} and not {prompts!r}"
         return f"its runs have scale {row.scale:,}, not {scale:,}" if row.scale != scale else None
@@ -119,7 +126,7 @@ def run_ablation(
             for rate, load in asked[scenario.name].items()
             for seed in seeds
             for variant in chosen
-            if (scenario.name, engine, prompts, rate, variant.name, seed) not in store.rows
+            if (scenario.name, engine, prompts, hand_over_early, rate, variant.name, seed) not in store.rows
         ]
         for scenario in places
     }
@@ -177,8 +184,8 @@ def run_ablation(
 def play(cell: Cell) -> Row:
     """Play one run of the grid."""
     one = engines.play(cell.engine, cell.scenario, cell.work, cell.variant, cell.request_rate, cell.seed)
-    requests, scale = len(cell.work.requests), cell.scenario.scale
-    return row_of(one, cell.variant.name, cell.engine, cell.load, cell.prompts, requests, scale)
+    requests = len(cell.work.requests)
+    return row_of(one, cell.scenario, cell.variant.name, cell.engine, cell.load, cell.prompts, requests)
 
 
 def _asked_rates(

@@ -8,6 +8,7 @@ from pydantic import field_validator
 
 from mfs_eval.results.rows import StoredRow
 from mfs_eval.results.schema import Measured
+from mfs_eval.setup.scenario import Scenario
 
 FILE = "ablation.csv"
 
@@ -17,9 +18,11 @@ class Row(Measured, StoredRow):
 
     LEADING: ClassVar[tuple[str, ...]] = (
         "scenario", "policy", "variant", "engine", "request_rate", "load", "prompts", "seed",
-        "requests_per_run", "scale",
+        "requests_per_run", "scale", "hand_over_early",
     )  # fmt: skip
-    KEY: ClassVar[tuple[str, ...]] = ("scenario", "engine", "prompts", "request_rate", "variant", "seed")
+    KEY: ClassVar[tuple[str, ...]] = (
+        "scenario", "engine", "prompts", "hand_over_early", "request_rate", "variant", "seed",
+    )  # fmt: skip
 
     variant: str
     engine: str = "packets"
@@ -32,6 +35,8 @@ class Row(Measured, StoredRow):
     """Including those of the warm-up, which do not count."""
     scale: int
     """Divisor of rates and bytes."""
+    hand_over_early: bool = True
+    """Whether KV leaves beside the step's all-to-all, not after it."""
 
     @field_validator("load", mode="before")
     @classmethod
@@ -40,7 +45,13 @@ class Row(Measured, StoredRow):
 
 
 def row_of(
-    measured: Measured, variant: str, engine: str, load: float | None, prompts: str, requests_per_run: int, scale: int
+    measured: Measured,
+    scenario: Scenario,
+    variant: str,
+    engine: str,
+    load: float | None,
+    prompts: str,
+    requests_per_run: int,
 ) -> Row:
     """Return the row of a run."""
     values = {name: getattr(measured, name) for name in Measured.model_fields}
@@ -51,5 +62,6 @@ def row_of(
         load=load,
         prompts=prompts,
         requests_per_run=requests_per_run,
-        scale=scale,
+        scale=scenario.scale,
+        hand_over_early=scenario.hand_over_early,
     )

@@ -116,7 +116,7 @@ def compare(
         packets: list[Served] = []
         flows: list[Served] = []
         for seed in seeds:
-            key = scenario.name, "packets", "first", rate, name, seed
+            key = scenario.name, "packets", "first", True, rate, name, seed
             packets.append(
                 known[key] if key in known else run(scenario, work, variant.policy, rate, seed, variant.settings)
             )

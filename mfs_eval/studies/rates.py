@@ -126,10 +126,12 @@ def find(
         cells = [
             Cell(scenario, floor, engine, rate, None, PROMPTS, seed, work)
             for seed, work in zip(seeds, works, strict=True)
-            if (scenario.name, engine, PROMPTS, rate, FLOOR, seed) not in store.rows
+            if (scenario.name, engine, PROMPTS, True, rate, FLOOR, seed) not in store.rows
         ]
         run_all(f"{scenario.name} at {rate:g}/s", play, [(cell,) for cell in cells], jobs, store.append)
-        share = fmean(store.rows[scenario.name, engine, PROMPTS, rate, FLOOR, seed].slo_attainment for seed in seeds)
+        share = fmean(
+            store.rows[scenario.name, engine, PROMPTS, True, rate, FLOOR, seed].slo_attainment for seed in seeds
+        )
         click.echo(f"{scenario.name}: {100 * share:.1f} % in time at {rate:g}/s")
         return share
 

@@ -24,6 +24,7 @@ from mfs_eval.studies import (
     paper_tables,
     rdma,
     stranding,
+    window_tables,
 )
 
 COMMAND = "mfs study tables --write"
@@ -42,8 +43,8 @@ class Table:
     make: Callable[[Path], str]
 
 
-def _of_ablation(make: Callable[[list[ablation_rows.Row]], str]) -> Table:
-    return Table(f"ablation/{ablation_rows.FILE}", lambda path: make(read_rows(path, ablation_rows.Row)))
+def _of_ablation(make: Callable[[list[ablation_rows.Row]], str], folder: str = "ablation") -> Table:
+    return Table(f"{folder}/{ablation_rows.FILE}", lambda path: make(read_rows(path, ablation_rows.Row)))
 
 
 def _of_sweep(folder: str, make: Callable[[list[sweep_rows.Row]], str]) -> Table:
@@ -56,6 +57,7 @@ def _of_live(folder: str, make: Callable[[list[live_rows.Row]], str]) -> Table:
 
 TABLES = {
     **{f"ablation-{name}": _of_ablation(make) for name, make in ablation_tables.TABLES.items()},
+    **{f"windows-{name}": _of_ablation(make, "windows") for name, make in window_tables.TABLES.items()},
     **{f"negative-{name}": _of_ablation(make) for name, make in negative_tables.TABLES.items()},
     "faults": Table(faults.FILE, lambda path: faults.markdown(faults.read(path))),
     "live": _of_live("live", live_tables.summary),

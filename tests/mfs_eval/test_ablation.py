@@ -143,6 +143,12 @@ def test_rows_of_other_runs_are_refused_and_kept(finished: Path, tmp_path: Path)
     with pytest.raises(EvaluationError, match=r"ablation\.csv: its runs have scale 8,000, not 4,000; remove .*--out"):
         ablate(tmp_path, scale=4000)
     assert path.read_bytes() == before
+    for other, reason in (
+        ({"prompts": "windows", "loads": []}, "its runs have the prompts 'first' and not 'windows'"),
+        ({"hand_over_early": False}, "its runs hand KV over beside the all-to-all and not after the all-to-all"),
+    ):
+        with pytest.raises(EvaluationError, match=reason):
+            ablate(tmp_path, **other)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(EvaluationError, match=r"ablation\.csv: its columns differ from those of this version"):
         ablate(tmp_path)
@@ -172,6 +178,27 @@ def test_a_picture_also_shows_the_rates_of_earlier_commands(finished: Path, tmp_
 def test_an_unknown_variant_is_refused_with_a_list(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="no variant 'without-luck'; there are mfs, hosts-only, switch-only"):
         ablate(tmp_path / "out", variants=["fifo", "without-luck"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_flows_serve_a_window_for_each_seed_and_pass_no_program(tmp_path: Path) -> None:
+    asked = {"prompts": "windows", "loads": [], "request_rates": [22.0], "variants": ["fifo", "fifo-giving-up"]}
+    rows = ablate(tmp_path / "out", engine="flows", **asked)
+    assert {(row.engine, row.prompts, row.program_digest, row.packets) for row in rows} == {
+        ("flows", "windows", "none", 0)
+    }
+    # At this load nothing is late, so that giving up changes nothing; another window does.
+    ttft = {(row.variant, row.seed): row.ttft_mean_s for row in rows}
+    assert ttft["fifo", 1] == ttft["fifo-giving-up", 1] != ttft["fifo", 2]
+    with pytest.raises(EvaluationError, match="another compiled program \\(none, not"):
+        ablate(tmp_path / "out", **asked)
+
+
+def test_what_flows_or_windows_lack_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="no flow-level variant 'policing'"):
+        ablate(tmp_path / "out", engine="flows", variants=["policing"])
+    with pytest.raises(EvaluationError, match=r"'windows' has no rate for load 0\.2, .*; give a --request-rate"):
+        ablate(tmp_path / "out", prompts="windows")
     assert not (tmp_path / "out").exists()
 
 
