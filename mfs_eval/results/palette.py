@@ -30,6 +30,7 @@ STYLES = {
     "edf": Style("#b4559f", (12, 3), "cross", "P"),
     "mfs-tail": Style("#c23b6b", (6, 2, 2, 2, 2, 2), "triangle-left", "<"),
     "mfs-tcp": Style("#e0457b", (), "triangle-right", ">"),
+    "mfs-tcp-bands": Style("#a3476b", (8, 2, 2, 2), "triangle-right", "4"),
     "ceiling": Style("#8a8a8a", (1, 2), "wedge", "2"),
 }
 _OTHER_COLOURS = ("#8c564b", "#5b7fbf", "#6f8f3f", "#9b6fc7")

@@ -174,6 +174,7 @@ class TestMfs:
             "mfs": loops,
             "mfs-tail": loops,
             "mfs-tcp": {"mlu"},
+            "mfs-tcp-bands": {"mlu"},
         }
 
     def test_in_mfs_tcp_no_two_stages_share_a_level_and_late_requests_are_not_starved(self) -> None:
@@ -184,6 +185,19 @@ class TestMfs:
         late = level(tcp, Stage.P2D, late=1, urgency=CODE_MAX, slack_code=0)
         assert late == level(tcp, Stage.P2D, slack_code=CODE_MAX) > SCAVENGER
         assert level(tcp, Stage.P2D, urgency=CODE_MAX) == TOP_LEVEL
+
+    def test_mfs_tcp_bands_splits_the_last_stage_by_slack_and_is_mfs_tcp_elsewhere(self) -> None:
+        bands, tcp = policies.load("mfs-tcp-bands"), policies.load("mfs-tcp")
+        by_slack = [level(bands, Stage.P2D, slack_code=code) for code in range(CODE_MAX + 1)]
+        assert by_slack == sorted(by_slack, reverse=True)
+        assert len(set(by_slack)) == 3
+        early = max(level(bands, stage) for stage in EARLY)
+        assert level(bands, Stage.P2D, urgency=CODE_MAX) == TOP_LEVEL > early > by_slack[0]
+        assert min(by_slack) < level(bands, Stage.P2D, late=1) < max(by_slack)
+        for stage in EARLY:
+            assert [rule for rule in bands.rules if rule.stage == stage] == [
+                rule for rule in tcp.rules if rule.stage == stage
+            ]
 
     def test_mfs_tail_serves_late_requests_before_those_that_can_wait(self) -> None:
         mfs, tail = policies.load("mfs"), policies.load("mfs-tail")
