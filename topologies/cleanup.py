@@ -10,6 +10,7 @@ CLEANERS: tuple[str, ...] = (
     "topologies.namespaces:clean_mininet",
     "soft_switch.realtime.saved_offloads:clean",
     "host_agent.daemon.hooks:clean",
+    "host_agent.daemon.sockets:clean",
 )
 """Cleaners as ``module:function``, in calling order. A function takes no arguments, removes what its part has left, and
 returns the names of what it removed. A module that is not installed has left nothing."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from pyroute2 import netns
 
 from host_agent.ebpf.bpf import SOCK_OPS, Map, Program, attach_to_cgroup, attached_to_cgroup, detach_from_cgroup
 from host_agent.ebpf.errors import InterfaceError, KernelError
@@ -126,6 +130,69 @@ def left_behind(interface: int) -> int:
             finally:
                 program.close()
     return 0
+
+
+def clean() -> list[str]:
+    """Detach the agents' programs at the root whose network namespace no longer exists.
+
+    An agent that is killed leaves its program there, and nothing else removes it: it makes room for stamps that nobody
+    writes.
+
+    Returns:
+        What was detached, by program id.
+    """
+    removed = []
+    with contextlib.suppress(InterfaceError, KernelError), opened(None) as descriptor:
+        # Before the namespaces, so that the program of an agent that starts meanwhile is not among them.
+        attached = attached_to_cgroup(descriptor)
+        living = _living_namespaces()
+        for number in attached if living is not None else ():
+            with contextlib.suppress(KernelError), contextlib.closing(Program.of_id(number)) as program:
+                home, _ = _place(program) if program.info().name == SOCK_OPS else (0, 0)
+                if home and living is not None and home not in living:
+                    detach_from_cgroup(program, descriptor)
+                    removed.append(f"socket program {number}")
+    return removed
+
+
+def _living_namespaces() -> set[int] | None:
+    """Return the cookies of all network namespaces that a process is in or a name refers to; None if that is not known.
+
+    Only a process that may enter all of them knows.
+    """
+    cookies: set[int] = set()
+    refused: list[OSError] = []
+
+    def collect() -> None:
+        for path in {_inode(path): path for path in _namespace_files()}.values():
+            try:
+                with path.open("rb") as file:
+                    netns.setns(file.fileno())
+            except OSError as error:
+                # One that ended meanwhile, or a name without a namespace, is none.
+                if error.errno in (errno.EPERM, errno.EACCES):
+                    refused.append(error)
+                    return
+                continue
+            cookies.add(namespace_cookie())
+
+    # A namespace is a thread's, and this one ends in another than it began in.
+    entering = threading.Thread(target=collect)
+    entering.start()
+    entering.join()
+    return None if refused or 0 in cookies else cookies
+
+
+def _namespace_files() -> Iterator[Path]:
+    yield from Path("/proc").glob("[0-9]*/ns/net")
+    yield from Path("/run/netns").glob("*")
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
 
 
 def _place(program: Program) -> tuple[int, int]:

@@ -27,7 +27,7 @@ DIFFERENCES = {"points": ("slo_attainment", 100), "mean, ms": ("ttft_mean_s", 1e
 MIDDLE = (0.3, 0.6)
 """Attainment of fair sharing in windows that are neither easy nor hopeless."""
 MIDDLE_HEADING = "points where fifo attains 30 to 60 % (windows)"
-RECOMMENDED = ("order-option", "order-hold-option")
+RECOMMENDED = "order-option"
 """Hosts that are set up as recommended."""
 _HOLD = "-hold"
 _SETTING = ("cluster", "hosts", "switch", "queue_bytes", "request_rate")
@@ -52,14 +52,15 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """Return what a first look needs of the runs whose servers are set up as recommended, with and without a hold."""
+    """Return what a first look needs of the runs whose servers are set up as recommended, the highest load first."""
     measures = ("in time, %", "TTFT mean, ms", "TTFT p99, ms", "timeouts", "longest stall, ms")
     lines = []
-    for (cluster, hosts, _, _, rate), policies in grouped(rows).items():
-        if hosts in RECOMMENDED:
-            hold = "yes" if _HOLD in hosts else "no"
-            lines += [(cluster, f"{rate:g}", hold, *_cells(policy, policies, measures)) for policy in policies]
-    return table(("cluster", "requests/s", "hold", "policy", "runs", *measures, f"ahead of {BASE}, points"), lines)
+    for (cluster, hosts, _, _, rate), policies in sorted(
+        grouped(rows).items(), key=lambda one: (*one[0][:-1], -one[0][-1])
+    ):
+        if hosts == RECOMMENDED:
+            lines += [(cluster, f"{rate:g}", *_cells(policy, policies, measures)) for policy in policies]
+    return table(("cluster", "requests/s", "policy", "runs", *measures, f"ahead of {BASE}, points"), lines)
 
 
 def differences(rows: Sequence[Row], policy: str) -> str:

@@ -24,6 +24,7 @@ from mfs_eval.studies import (
     paper_tables,
     rdma,
     stranding,
+    tcp_policies,
     window_tables,
 )
 
@@ -62,10 +63,14 @@ TABLES = {
     "faults": Table(faults.FILE, lambda path: faults.markdown(faults.read(path))),
     "live": _of_live("live", live_tables.summary),
     "live-differences": _of_live("live", lambda rows: live_tables.differences(rows, "mfs-tcp")),
+    "live-bands-differences": _of_live("live", lambda rows: live_tables.differences(rows, "mfs-tcp-bands")),
     "live-headline": _of_live("live", live_tables.headline),
     "live-shim": _of_live("live-shim", live_tables.summary),
     "rdma": Table("rdma.csv", lambda path: rdma.markdown(rdma.read(path))),
     "stranding": Table("stranding.csv", lambda path: stranding.markdown(stranding.read(path))),
+    "tcp-policies": Table(
+        f"tcp-policies/{tcp_policies.FILE}", lambda path: tcp_policies.markdown(read_rows(path, tcp_policies.Row))
+    ),
     "paper-all-cases": _of_sweep("all-cases", paper_tables.attainment),
     "paper-full-size": _of_sweep("full", paper_tables.attainment),
     "paper-two-cases": _of_sweep("two-cases", paper_tables.two_cases),

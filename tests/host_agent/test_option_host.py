@@ -392,6 +392,20 @@ def test_an_agent_that_ends_or_is_killed_leaves_what_the_next_one_needs_and_noth
     assert root_programs() == programs
 
 
+def test_the_program_of_a_killed_agent_whose_namespace_is_gone_is_cleaned_and_no_other(folder: Path) -> None:
+    before = root_programs()
+    with linked() as (gone, alive), running(alive, folder, carrier="option"):
+        others = root_programs()
+        (running_one,) = others - before
+        Agent(gone, folder, carrier="option").kill()
+        (left,) = root_programs() - others
+        assert f"socket program {left}" not in sockets.clean()
+        ip("netns", "del", gone.name)
+        assert f"socket program {left}" in sockets.clean()
+        # What killed agents had left before the test may have gone as well.
+        assert running_one in root_programs() <= others
+
+
 @pytest.mark.parametrize(("from_carrier", "to_carrier"), [("option", "shim"), ("shim", "option")])
 def test_an_agent_with_another_carrier_replaces_a_killed_one(
     hosts: tuple[Host, Host], folder: Path, from_carrier: str, to_carrier: str
