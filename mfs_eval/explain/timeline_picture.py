@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mfs_eval.explain.account import UNSEEN
 from mfs_eval.explain.explanation import STAGE_NAMES
 from mfs_eval.explain.timeline import FLOWS, REQUEST
 from mfs_eval.results import plots
@@ -16,6 +17,7 @@ SHOWN_FLOWS = 16
 WIDTH_INCHES, ROW_INCHES = 9.0, 0.26
 _COLOURS = dict(zip(STAGE_NAMES.values(), ("#8a8f98", "#c98500", "#4c9a5e", "#4f7fd0", "#b05fb0"), strict=True)) | {
     "sending": "#2f6f4f",
+    UNSEEN: "#6f9a85",
     "waiting for the NIC": "#d9a441",
     "in a switch queue": "#a03c3c",
     "on the way": "#b8bcc4",

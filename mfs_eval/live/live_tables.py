@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from mfs_ctrl.policy import builtin_names
 from mfs_eval.live.live_rows import Row
 from mfs_eval.results.markdown import table
 from mfs_eval.results.statistics import paired_difference
@@ -52,15 +53,18 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """Return what a first look needs of the runs whose servers are set up as recommended, the highest load first."""
+    """Return what a first look needs: built-in policies on servers set up as recommended, the highest load first."""
     measures = ("in time, %", "TTFT mean, ms", "TTFT p99, ms", "timeouts", "longest stall, ms")
+    known = builtin_names()
     lines = []
-    for (cluster, hosts, _, _, rate), policies in sorted(
+    for (cluster, hosts, _, queue_bytes, rate), policies in sorted(
         grouped(rows).items(), key=lambda one: (*one[0][:-1], -one[0][-1])
     ):
         if hosts == RECOMMENDED:
-            lines += [(cluster, f"{rate:g}", *_cells(policy, policies, measures)) for policy in policies]
-    return table(("cluster", "requests/s", "policy", "runs", *measures, f"ahead of {BASE}, points"), lines)
+            where = cluster, f"{rate:g}", f"{queue_bytes // 1024:,}"
+            lines += [(*where, *_cells(policy, policies, measures)) for policy in policies if policy in known]
+    heading = ("cluster", "requests/s", "queues, KiB", "policy", "runs", *measures, f"ahead of {BASE}, points")
+    return table(heading, lines)
 
 
 def differences(rows: Sequence[Row], policy: str) -> str:

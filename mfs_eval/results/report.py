@@ -37,7 +37,8 @@ INTRODUCTION = (
 )
 TRANSPORT = (
     "These runs have a simulated transport. Over real sockets (mfs live) gains are smaller: the policy mfs-tcp has "
-    "more requests in time than fifo, and fewer than static-reuse: docs/studies/real-tcp.md."
+    "more requests in time than fifo in testbed, and fewer than static-reuse; in incast it gains nothing: "
+    "docs/studies/real-tcp.md."
 )
 LEGEND = (
     "Times in milliseconds. In SLO: requests whose TTFT is within three times that of the same request alone in the "

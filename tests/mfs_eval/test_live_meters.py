@@ -124,7 +124,7 @@ def test_the_headline_is_of_servers_that_are_set_up_as_recommended() -> None:
     held = [row.model_copy(update={"hosts": "order-hold-option"}) for row in ROWS]
     others = [live_row("fifo", 1, hosts="order-kernel-tcp"), live_row("fifo", 1, hosts="order-hold")]
     slower = live_row("fifo", 1, request_rate=5.0)
-    found = table_of(headline([slower, *ROWS, *held, *others]))
+    found = table_of(headline([slower, *ROWS, *held, *others, live_row("mine", 1)]))
     assert [(line["requests/s"], line["policy"]) for line in found] == [
         ("14", "`fifo`"), ("14", "`mfs-tail`"), ("5", "`fifo`"),
     ]  # fmt: skip
