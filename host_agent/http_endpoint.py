@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 CONNECTION_S = 10
 """Seconds after which a client is disconnected: a request takes milliseconds."""
 CONNECTIONS = 512
-"""Clients at a time; each has a thread. Further ones are disconnected at once, and agents ask again a second later."""
+"""Clients at a time; each has a thread. One more takes the place of the one that has been connected longest."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -195,10 +195,14 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, port), handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve in a thread of its own, unless too many clients are connected."""
+        """Serve in a thread of its own; of too many clients, the one that has taken longest goes.
+
+        A request takes milliseconds, so silent clients lose their places to each other and not to those that ask.
+        """
         if len(self._since) >= CONNECTIONS:
-            self.shutdown_request(request)
-            return
+            for longest in list(self._since)[:1]:
+                self._since.pop(longest, None)
+                _disconnect(longest)
         if self._context is not None:
             # The handshake is for the client's thread.
             request = self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
@@ -222,9 +226,7 @@ class _Server(ThreadingHTTPServer):
         oldest = time.monotonic() - CONNECTION_S
         for request, since in list(self._since.items()):
             if since < oldest:
-                with contextlib.suppress(OSError):
-                    # Of TLS sockets only the connection below, which another thread uses.
-                    socket.socket.shutdown(request, socket.SHUT_RDWR)
+                _disconnect(request)
         if self._tls is not None and (now := self._tls.changed()) != self._changed:
             self._changed = now
             try:
@@ -238,3 +240,9 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """Ignore clients that hang up: they ask again."""
         _LOG.debug("a client at %s hung up or failed", client_address, exc_info=True)
+
+
+def _disconnect(request: socket.socket) -> None:
+    """End a client's connection, so that its thread ends; of TLS only what is below, which that thread uses too."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(request, socket.SHUT_RDWR)

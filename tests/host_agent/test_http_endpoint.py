@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -155,6 +157,25 @@ def test_clients_that_never_shake_hands_are_disconnected(tmp_path: Path, monkeyp
         silent[0].settimeout(5)
         with contextlib.suppress(ConnectionError):
             assert silent[0].recv(1) == b""
+
+
+def test_thousands_of_silent_clients_turn_no_other_away() -> None:
+    count = int(os.environ.get("MFS_SILENT_CLIENTS", "2000"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + 2 * http_endpoint.CONNECTIONS + 500
+    if needed > hard:
+        pytest.skip(f"{count} connections need {needed} open files, and only {hard} are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    try:
+        with HttpEndpoint("127.0.0.1:0", {"/": lambda _: Reply("here")}) as server, contextlib.ExitStack() as clients:
+            address = "127.0.0.1", int(server.url.rpartition(":")[2])
+            for number in range(count):
+                clients.enter_context(socket.create_connection(address, timeout=10))
+                if number % 100 == 99:
+                    assert body(f"{server.url}/") == "here", f"beside {number + 1} silent clients"
+            eventually(lambda: threading.active_count() < 1.5 * http_endpoint.CONNECTIONS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_unusable_files_and_addresses_are_named(tmp_path: Path) -> None:
