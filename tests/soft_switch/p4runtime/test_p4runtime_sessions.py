@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -152,6 +154,16 @@ def test_too_many_streams_are_refused(server: P4RuntimeServer) -> None:
     assert Client(server.port, channel=channel).open().ended_with() == grpc.StatusCode.RESOURCE_EXHAUSTED
     clients[-1].insert(ROUTE)  # Short calls are still served.
     channel.close()
+
+
+def test_a_thousand_silent_connections_keep_no_client_waiting(server: P4RuntimeServer) -> None:
+    with contextlib.ExitStack() as silent:
+        for _ in range(1000):
+            silent.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+        client = Client(server.port).open()
+        client.arbitrate(1)
+        assert client.standing()[0] == code_pb2.OK
+        client.insert(ROUTE)
 
 
 def test_capabilities_name_the_version(server: P4RuntimeServer) -> None:
