@@ -208,17 +208,17 @@ class PruningSettings:
     Attributes:
         drop_budget: share of the requests, 0 to 1, that may be given up so that the others meet their deadlines
             (:mod:`mfs_ctrl.policy.coordinator`). None switches pruning off.
-        give_up_late: whether late last-stage flows are given up under policies without an order, too.
         defer_infeasible: whether requests that can no longer be in time are computed after all others
             (:mod:`mfs_eval.serving.admission`).
+        give_up_late: whether late last-stage flows are given up under policies without an order, too.
 
     Raises:
         ValueError: a value is out of range.
     """
 
     drop_budget: float | None = None
-    give_up_late: bool = False
     defer_infeasible: bool = False
+    give_up_late: bool = False
 
     def __post_init__(self) -> None:
         if self.drop_budget is not None and not 0 <= self.drop_budget <= 1:

@@ -139,7 +139,7 @@ def find(
     return search(measure, (lowest / 2, lowest, highest), WINDOW_LOADS)
 
 
-@click.command(short_help="Request rates at which fair sharing has given shares in time.")
+@click.command(short_help="Rates at which fair sharing attains given shares.")
 @options.out_folder("out/rates", "ablation.csv with the runs of the search; rerun to resume")
 @options.SCENARIOS
 @options.TRACE

@@ -13,7 +13,9 @@ from mfs_ctrl.cli import INTERRUPTED, Commands, mfs
 from mfs_eval.cli import BENCHMARKS, STUDIES, ablate, bench, demo, study
 from mfs_eval.flow_level.cli import sweep
 from mfs_eval.setup.run_settings import ORDERS
-from mfs_eval.setup.scenario import LOADS
+from mfs_eval.setup.scenario import LOADS, WINDOW_LOADS
+from mfs_eval.setup.windows import PROMPTS
+from mfs_eval.studies.engines import FLOWS, PACKETS
 from tests.support.cli import started
 from tests.support.controller import eventually
 
@@ -45,7 +47,14 @@ def test_choices_are_those_of_the_code() -> None:
         for option in command.params
         if isinstance(option.type, click.Choice)
     }
-    assert choices == {"order": ORDERS, "loads": tuple(map(str, LOADS))}
+    loads = sorted({*LOADS, *WINDOW_LOADS}, reverse=True)
+    assert choices == {
+        "order": ORDERS,
+        "loads": tuple(map(str, loads)),
+        "prompts": tuple(PROMPTS),
+        "engine": (PACKETS, FLOWS),
+        "hand_over": ("early", "late"),
+    }
 
 
 def test_numbers_that_are_none_are_refused() -> None:
