@@ -85,7 +85,7 @@ def demo(
     type=click.Choice(["0.9", "0.8", "0.6", "0.4", "0.2"]),
     multiple=True,
     help="Only the request rate at which fair sharing attains about this share; may be repeated. Scenarios have rates "
-    "for 0.9 to 0.4 over windows, and for 0.6 to 0.2 with the first prompts.",
+    "for 0.6 to 0.2 with --prompts first. Over windows they have none yet: mfs study rates finds those for 0.9 to 0.4.",
 )
 @options.request_rates("the scenario's rates")
 @click.option(

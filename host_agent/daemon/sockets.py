@@ -22,6 +22,8 @@ _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 """System calls of ``asm-generic/unistd.h``; Linux 5.2 or later."""
 _CMD_CREATE = 6
 _libc = ctypes.CDLL(None, use_errno=True)
+_NO_NAMESPACE = (errno.ENOENT, errno.ESRCH, errno.EINVAL)
+"""Entering fails so where a process ended meanwhile, or a name has no namespace; anything else hides one that lives."""
 _SO_NETNS_COOKIE = 71
 """``asm-generic/socket.h``; Linux 5.14 or later."""
 
@@ -169,11 +171,10 @@ def _living_namespaces() -> set[int] | None:
                 with path.open("rb") as file:
                     netns.setns(file.fileno())
             except OSError as error:
-                # One that ended meanwhile, or a name without a namespace, is none.
-                if error.errno in (errno.EPERM, errno.EACCES):
-                    refused.append(error)
-                    return
-                continue
+                if error.errno in _NO_NAMESPACE:
+                    continue
+                refused.append(error)
+                return
             cookies.add(namespace_cookie())
 
     # A namespace is a thread's, and this one ends in another than it began in.

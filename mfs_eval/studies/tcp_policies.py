@@ -17,6 +17,7 @@ import click
 from host_agent.command_line import BitRate
 from mfs_eval import options
 from mfs_eval.errors import EvaluationError
+from mfs_eval.live.live import CLUSTERS
 from mfs_eval.live.live_tables import BASE, MIDDLE
 from mfs_eval.live.virtual_time import LiveRun, play
 from mfs_eval.packet_level.packet_network import PacketNetwork, Totals
@@ -132,9 +133,9 @@ def _cells(found: Mapping[Cell, Row], fair: Mapping[Cell, Row]) -> list[str]:
 
 @click.command(short_help="Policies over a simulated TCP, where they can differ.")
 @options.out_folder("out/tcp-policies", FILE)
-@options.policies(("static-reuse", "static-bands", "mfs", "mfs-tail", "mfs-tcp"))
+@options.policies(("static-reuse", "static-bands", "mfs", "mfs-tail", "mfs-tcp", "mfs-tcp-bands"))
 @click.option(
-    "--cluster", type=click.Choice(["testbed", "incast"]), default="testbed", show_default=True, help="As in mfs live."
+    "--cluster", type=click.Choice(list(CLUSTERS)), default="testbed", show_default=True, help="As in mfs live."
 )
 @click.option(
     "--rate",
