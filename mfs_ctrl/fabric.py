@@ -123,12 +123,15 @@ class Fabric:
             if held is not None:
                 held.join()
             members[name] = _Member(spec, self._build, self._interval_s, self._turns)
-            members[name].start(must_connect)
         for name in self._members.keys() - wanted.keys():
             self._members[name].join()
             _LOG.info("%s: no longer controlled; it keeps its entries", name)
+        # Before the new ones start: a first connection may take long, and is shown meanwhile.
+        new = [member for name, member in members.items() if member is not self._members.get(name)]
         self._members = members
         self._switch_of = {host.mac.hex(":"): spec.name for spec in specs for host in spec.topology.hosts}
+        for member in new:
+            member.start(must_connect)
 
     def switch_of(self, mac: str) -> str:
         """Return the name of the switch that a host is connected to, given its MAC address; "" if there is none."""
@@ -182,8 +185,9 @@ class _Member:
         self._wake.set()
 
     def join(self) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join()
+        """Wait until the thread has ended, if it has started."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _told(self) -> None:
         """Note that the switch has told who is primary."""

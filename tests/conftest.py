@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +107,17 @@ def run_as(request: pytest.FixtureRequest) -> Iterator[str]:
         del os.environ[ENVIRONMENT_VARIABLE]
     else:
         os.environ[ENVIRONMENT_VARIABLE] = before
+
+
+def _left_running() -> list[str]:
+    """Threads that a test has left, and for which the interpreter would wait for ever."""
+    main = threading.main_thread()
+    return [thread.name for thread in threading.enumerate() if thread is not main and not thread.daemon]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """End, with a failure, although threads are left: a run that hangs after its summary says nothing."""
+    if left := _left_running():
+        print(f"tests left threads running: {', '.join(left)}", flush=True)
+        os._exit(pytest.ExitCode.TESTS_FAILED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 
@@ -27,7 +26,7 @@ from mfs_ctrl.tofino.bfrt_schema import Schema
 from mfs_ctrl.tofino.bfrt_session import BfrtSession
 from p4src.artifact import TOFINO, V1MODEL, Artifact, p4info
 from tests.support.bfrt_service import BfrtService, described
-from tests.support.controller import run_controller
+from tests.support.controller import controller_thread
 from topologies.topology import two_tors
 
 TOPOLOGY, _ = two_tors(4, 1, 100_000_000_000, 1_000, second_rack_from=3, uplinks=2)
@@ -220,17 +219,12 @@ def test_the_lost_switch_ends_the_session() -> None:
 
 
 def test_the_service_runs_the_controller_over_bf_runtime_until_it_is_stopped(service: BfrtService) -> None:
-    stop = threading.Event()
-    arguments = {"topology": TOPOLOGY, "policy": policies.mfs(), "parameters": PARAMETERS, "stop": stop}
-    running = threading.Thread(
-        target=run_controller, args=(service.address, 0), kwargs={**arguments, "interval_s": 0.01, "target": "bfrt"}
-    )
-    running.start()
-    while not service.entries("rmlq") and running.is_alive():
-        time.sleep(0.01)
-    stop.set()
-    running.join(30)
-    assert service.entries("rmlq") == len(policies.mfs().rules)
+    policy = policies.mfs()
+    options = {"parameters": PARAMETERS, "target": "bfrt"}
+    with controller_thread(service.address, 0, TOPOLOGY, policy, 0.01, **options) as running:
+        while not service.entries("rmlq") and running.is_alive():
+            time.sleep(0.01)
+    assert service.entries("rmlq") == len(policy.rules)
 
 
 def test_the_command_refuses_a_program_for_a_switch_that_loads_its_own() -> None:

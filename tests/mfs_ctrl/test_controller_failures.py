@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +41,7 @@ from tests.support.controller import (
     MILLISECOND_NS,
     TOPOLOGY,
     controller,
+    controller_thread,
     eventually,
     level_of,
     packet,
@@ -225,29 +226,20 @@ class TestRates:
 class TestService:
     def test_a_lost_switch_is_found_again(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "mfs_ctrl")
-        stop = threading.Event()
-        with serving() as (_, server):
-            address = server.address
-            arguments = (address, 1, TOPOLOGY, policies.mfs())
-            thread = threading.Thread(target=run_controller, args=arguments, kwargs={"interval_s": 0.05, "stop": stop})
-            thread.start()
-            eventually(lambda: "in force" in caplog.text)
-        eventually(lambda: "trying again" in caplog.text)
-        with serving(address) as (switch, _):
-            eventually(lambda: "connected again" in caplog.text)
-            assert level_of(switch, probes()[0]) is not None
-            stop.set()
-            thread.join(60)
-        assert not thread.is_alive()
+        with contextlib.ExitStack() as first:
+            _, server = first.enter_context(serving())
+            with controller_thread(server.address, 1, TOPOLOGY, policies.mfs()):
+                eventually(lambda: "in force" in caplog.text)
+                first.close()
+                eventually(lambda: "trying again" in caplog.text)
+                with serving(server.address) as (switch, _):
+                    eventually(lambda: "connected again" in caplog.text)
+                    assert level_of(switch, probes()[0]) is not None
         assert caplog.messages[-1] == "stopped; the switch keeps its entries"
 
     def test_discarded_packets_are_logged_once_for_each_reason(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "mfs_ctrl")
-        stop = threading.Event()
-        with serving() as (switch, server):
-            arguments = (server.address, 1, TOPOLOGY, policies.mfs())
-            thread = threading.Thread(target=run_controller, args=arguments, kwargs={"interval_s": 0.05, "stop": stop})
-            thread.start()
+        with serving() as (switch, server), controller_thread(server.address, 1, TOPOLOGY, policies.mfs()):
             eventually(lambda: "in force" in caplog.text)
 
             def discarded(reason: str, data: bytes) -> None:
@@ -259,8 +251,6 @@ class TestService:
             with switch.lock:
                 switch.receive(TOPOLOGY.hosts[0].port, packet(None, to="198.51.100.1"), 0)
             discarded("time to live", packet(None, ttl=1))
-            stop.set()
-            thread.join(60)
         warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert warnings == [
             "the switch discards packets: no route (1 since the last tick)",

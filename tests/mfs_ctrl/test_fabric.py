@@ -133,7 +133,11 @@ class Controller:
         read = Described(lambda: fabric_file.read(path), path)
         self._thread = threading.Thread(target=run, args=(read, settings), kwargs={"stop": self._stop})
         self._thread.start()
-        eventually(lambda: "serving the policy at" in log())
+        try:
+            eventually(lambda: "serving the policy at" in log())
+        except BaseException:
+            self._stop.set()
+            raise
         found = re.search(r"serving the policy at (\S+)/policy", log())
         assert found is not None
         self.url = found[1]

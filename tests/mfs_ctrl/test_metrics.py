@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import urllib.error
@@ -29,7 +32,11 @@ from host_agent.protocol.stamp import Flags, Stage, Stamp
 from mfs_ctrl import policies
 from mfs_ctrl.control_loop import ControlLoop
 from mfs_ctrl.counters import COMPLETION, DISCARDED, LAXITY, PORT_LEVEL, CompletionCell, Count, cells_of_ports
+from mfs_ctrl.desired import SwitchParameters
+from mfs_ctrl.errors import SessionError
+from mfs_ctrl.fabric import SwitchSpec
 from mfs_ctrl.metrics import controller_metrics, switch_metrics
+from mfs_ctrl.service import Described, Settings, run
 from soft_switch import metrics as soft_switch_metrics
 from soft_switch.realtime.driver import Driver
 from soft_switch.switch import Switch
@@ -37,9 +44,9 @@ from tests.support.controller import (
     MILLISECOND_NS,
     TOPOLOGY,
     controller,
+    controller_thread,
     eventually,
     pass_through,
-    run_controller,
     serving,
 )
 from topologies.processes import Process, free_address
@@ -224,45 +231,66 @@ def test_histograms_count_each_flow_once_in_ascending_buckets() -> None:
     assert bounds == sorted(bounds)
 
 
+def answered(caplog: pytest.LogCaptureFixture, path: str) -> str:
+    """What the controller whose log this is answers."""
+    matched = re.search(r"serving the policy at (http://127\.0\.0\.1:\d+)/policy", caplog.text)
+    assert matched is not None
+    with urllib.request.urlopen(matched[1] + path, timeout=60) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
 def test_a_running_controller_serves_metrics_health_and_status(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "mfs_ctrl")
-    stop = threading.Event()
-    with serving() as (_, server):
-        thread = threading.Thread(
-            target=run_controller,
-            args=(server.address, 1, TOPOLOGY, policies.mfs()),
-            kwargs={"interval_s": 0.05, "stop": stop, "listen": Listen("0")},
-        )
-        thread.start()
-        eventually(lambda: "in force" in caplog.text)
-        matched = re.search(r"serving the policy at (http://127\.0\.0\.1:\d+)/policy", caplog.text)
-        assert matched is not None
 
-        def get(path: str) -> str:
-            with urllib.request.urlopen(matched[1] + path, timeout=60) as answer:
-                text: str = answer.read().decode()
-                return text
+    get = functools.partial(answered, caplog)
 
+    def up() -> float:
+        return values(text_string_to_metric_families(get("/metrics")))[of("mfs_switch_up", switch=name)]
+
+    with contextlib.ExitStack() as switch:
+        _, server = switch.enter_context(serving())
         name = server.address
-        eventually(lambda: json.loads(get("/status"))["switches"][name]["ticks"] > 2)
-        status = json.loads(get("/status"))["switches"][name]
-        assert (status["address"], status["primary"], status["conditions"]) == (server.address, True, {})
-        assert get("/healthz") == get("/readyz") == "ok\n"
+        with controller_thread(name, 1, TOPOLOGY, policies.mfs(), listen=Listen("0")):
+            eventually(lambda: "in force" in caplog.text)
+            eventually(lambda: json.loads(get("/status"))["switches"][name]["ticks"] > 2)
+            status = json.loads(get("/status"))["switches"][name]
+            assert (status["address"], status["primary"], status["conditions"]) == (server.address, True, {})
+            assert get("/healthz") == get("/readyz") == "ok\n"
+            # A busy machine may take longer than a read may take.
+            eventually(lambda: up() == 1)
+            found = values(text_string_to_metric_families(get("/metrics")))
+            assert found[of("mfs_controller_ticks_total", switch=name)] > 2
+            assert found[of("process_resident_memory_bytes")] > 1e6
+            switch.close()
+            eventually(lambda: json.loads(get("/status"))["switches"][name]["connected"] is False)
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                get("/readyz")
+            assert up() == 0
 
-        def up() -> bool:
-            return values(text_string_to_metric_families(get("/metrics")))[of("mfs_switch_up", switch=name)] == 1
 
-        # A busy machine may take longer than a read may take.
-        eventually(up)
-        found = values(text_string_to_metric_families(get("/metrics")))
-        assert found[of("mfs_controller_ticks_total", switch=name)] > 2
-        assert found[of("process_resident_memory_bytes")] > 1e6
-    eventually(lambda: json.loads(get("/status"))["switches"][name]["connected"] is False)
-    with pytest.raises(urllib.error.HTTPError, match="503"):
-        get("/readyz")
-    assert values(text_string_to_metric_families(get("/metrics")))[of("mfs_switch_up", switch=name)] == 0
-    stop.set()
-    thread.join(60)
+def test_a_switch_is_shown_while_the_first_connection_to_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mfs_ctrl")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        name = f"127.0.0.1:{silent.getsockname()[1]}"
+        spec = SwitchSpec("", name, 1, TOPOLOGY, SwitchParameters(), policies.mfs())
+        described, settings, stop = Described(lambda: [spec]), Settings(listen=Listen("0")), threading.Event()
+        refused: list[SessionError] = []
+
+        def controlling() -> None:
+            try:
+                run(described, settings, must_connect=True, stop=stop)
+            except SessionError as error:
+                refused.append(error)
+
+        thread = threading.Thread(target=controlling)
+        thread.start()
+        eventually(lambda: "serving the policy at" in caplog.text)
+        shown = json.loads(answered(caplog, "/status"))["switches"]
+        assert (list(shown), shown[name]["connected"], thread.is_alive()) == ([name], False, True)
+        thread.join(60)
+    assert refused
+    assert not thread.is_alive()
 
 
 def exprs() -> list[tuple[str, str]]:

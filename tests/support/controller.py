@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
@@ -124,6 +125,23 @@ def run_controller(
     """Run the controller of one switch, as ``mfs ctrl`` does."""
     spec = SwitchSpec("", address, device_id, topology, parameters or SwitchParameters(), policy, target=target)
     run(Described(lambda: [spec]), Settings(interval_s, listen=listen), must_connect=True, stop=stop)
+
+
+@contextmanager
+def controller_thread(
+    address: str, device_id: int, topology: Topology, policy: Policy, interval_s: float = 0.05, **more: Any
+) -> Iterator[threading.Thread]:
+    """:func:`run_controller` in a thread that has ended at the end, whatever fails meanwhile."""
+    stop = threading.Event()
+    arguments = (address, device_id, topology, policy, interval_s)
+    thread = threading.Thread(target=run_controller, args=arguments, kwargs={"stop": stop, **more})
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
 
 
 def eventually(condition: object, within_s: float = 60.0) -> None:
